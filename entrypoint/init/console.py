@@ -1,0 +1,142 @@
+"""What agent-init says, on stderr: never blocks, never fails.
+
+A pipe that nobody reads must not stop process 1. O_NONBLOCK belongs to the open file, which we share with the agent,
+so it cannot simply be set; each kind of stderr has its own way round (`_writer`). A line that does not fit is dropped
+and counted, and the count is told with the next line that does.
+"""
+
+import os
+import stat
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ERROR, WARNING, INFO, DEBUG, TRACE = -1, 0, 1, 2, 3
+LEVEL_NAMES = {ERROR: "error", WARNING: "warning", INFO: "info", DEBUG: "debug", TRACE: "debug"}
+LONGEST_LINE = 4096  # PIPE_BUF on Linux: a write of this much goes into a pipe whole or not at all (pipe(7))
+
+
+class Console:
+    """Writes lines up to `level` to the descriptor `fd`, as text or JSON."""
+
+    def __init__(self, fd: int | None, *, level: int = INFO, json: bool = False) -> None:
+        self.level, self.json = level, json
+        self.dropped = 0
+        self._write = _writer(fd) if fd is not None else None
+
+    def say(self, level: int, event: str, text: str, **fields: object) -> None:
+        """One line. `event` and `fields` (str, int, float, bool, None, or lists of them) are what JSON carries."""
+        if level > self.level or self._write is None:
+            return
+        try:
+            line = _json_line(level, event, text, fields) if self.json else _text_line(level, text)
+            if self.dropped:
+                notice = f"{self.dropped} lines before this one could not be written"
+                line = (
+                    _json_line(WARNING, "dropped", notice, {"lines": self.dropped})
+                    if self.json
+                    else _text_line(WARNING, notice)
+                ) + line
+            if self._write(line):
+                self.dropped = 0
+            else:
+                self.dropped += 1
+        except Exception:  # EPIPE, ENOSPC, EIO, MemoryError: all that is lost is a line
+            self.dropped += 1
+
+
+def _text_line(level: int, text: str) -> bytes:
+    label = "" if level >= INFO else LEVEL_NAMES[level] + ": "
+    one_line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return _cut(f"agent-init: {label}{one_line}".encode("utf-8", "backslashreplace"), b"...\n")
+
+
+def _cut(line: bytes, ending: bytes) -> bytes:
+    """Leave room for the notice of dropped lines, so that both go in one write."""
+    longest = LONGEST_LINE - 256
+    return line + b"\n" if len(line) < longest else line[:longest].decode("utf-8", "ignore").encode() + ending
+
+
+def _json_line(level: int, event: str, text: str, fields: dict[str, object]) -> bytes:
+    now = time.time()
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
+    record = {"time": stamp, "level": LEVEL_NAMES[level], "event": event, "message": text, **fields}
+    line = _json(record).encode("ascii")
+    if len(line) >= LONGEST_LINE - 256:
+        record = {"time": stamp, "level": LEVEL_NAMES[level], "event": event, "message": text[:300], "cut": True}
+        line = _json(record).encode("ascii")
+    return line + b"\n"
+
+
+def _json(value: object) -> str:
+    """`json.dumps`, whose module would import `re`; its C half does the strings."""
+    if isinstance(value, str):
+        from _json import encode_basestring_ascii
+
+        return str(encode_basestring_ascii(value))
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_json(key)}: {_json(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_json, value)) + "]"
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, float):
+        return f"{value:.3f}" if abs(value) < 1e15 else "null"  # JSON has no infinity
+    return str(value)
+
+
+def _writer(fd: int) -> "Callable[[bytes], bool]":
+    """A function that writes a line to `fd` without ever blocking: True if it went out, False or OSError if not."""
+    try:
+        kind = os.fstat(fd).st_mode
+    except OSError:
+        return lambda line: False
+    if stat.S_ISREG(kind):  # a file never blocks; opened again, it would be written from its beginning
+        return lambda line: os.write(fd, line) == len(line)
+    if stat.S_ISSOCK(kind):
+        return _to_socket(fd)
+    try:
+        own = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError:  # somebody else's pipe, or no /proc
+        return _to_foreign(fd, pipe=stat.S_ISFIFO(kind))
+    return lambda line: os.write(own, line) == len(line)
+
+
+def _to_socket(fd: int) -> "Callable[[bytes], bool]":
+    try:
+        import _socket
+
+        own = _socket.socket(fileno=os.dup(fd))
+    except (ImportError, OSError):
+        return lambda line: False
+    return lambda line: own.send(line, _socket.MSG_DONTWAIT) == len(line)
+
+
+def _to_foreign(fd: int, *, pipe: bool) -> "Callable[[bytes], bool]":
+    """A pipe takes what splice(2) moves to it without waiting. Else: ask first, and write little."""
+    if pipe and hasattr(os, "splice"):
+        reader, writer = os.pipe()
+
+        def through_own_pipe(line: bytes) -> bool:
+            os.write(writer, line)
+            moved = 0
+            try:
+                moved = os.splice(reader, fd, len(line), flags=os.SPLICE_F_NONBLOCK)
+            finally:
+                if moved < len(line):
+                    os.read(reader, LONGEST_LINE)  # full or closed: empty ours, the line is lost
+            return moved == len(line)
+
+        return through_own_pipe
+
+    import select
+
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+
+    def asked_first(line: bytes) -> bool:
+        return bool(poll.poll(0)) and os.write(fd, line) == len(line)
+
+    return asked_first

@@ -1,0 +1,96 @@
+"""A poll loop with asyncio's names for what it has: add_reader, remove_reader, call_at, run_forever, stop, time.
+
+It cannot die: whatever a callback raises is handed to `report` and the loop goes on. Idle, it sleeps in poll(2) with
+no time limit.
+"""
+
+import select
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Callback = Callable[[], object]
+
+LONGEST_POLL = 3600.0  # poll(2) counts milliseconds in an int; a longer wait is waited for in parts
+AFTER_ERROR = 0.01  # an error that comes back at once must not take the processor
+
+
+class Timer:
+    """What `call_at` returns. `when` is on the loop's clock."""
+
+    __slots__ = ("callback", "when")
+
+    def __init__(self, when: float, callback: "Callback") -> None:
+        self.when, self.callback = when, callback
+
+
+class Loop:
+    """One thread, one poll(2); timers that are due run before descriptors that are ready."""
+
+    def __init__(self, report: "Callable[[BaseException], object]") -> None:
+        self._poll = select.poll()
+        self._readers: dict[int, Callback] = {}
+        self._timers: list[Timer] = []
+        self._report = report
+        self._running = True  # from the start: a stop before `run_forever` counts
+
+    time = staticmethod(time.monotonic)
+
+    def add_reader(self, fd: int, callback: "Callback") -> None:
+        """Call `callback` whenever `fd` can be read. Raises OSError for a bad descriptor at the next poll."""
+        self._readers[fd] = callback
+        self._poll.register(fd, select.POLLIN)
+
+    def remove_reader(self, fd: int) -> bool:
+        """Forget `fd`; False when it was not known."""
+        if self._readers.pop(fd, None) is None:
+            return False
+        self._poll.unregister(fd)
+        return True
+
+    def call_at(self, when: float, callback: "Callback") -> Timer:
+        """Call `callback` once, when the clock has reached `when` (seconds of `time()`)."""
+        timer = Timer(when, callback)
+        self._timers.append(timer)
+        return timer
+
+    def cancel(self, timer: Timer) -> None:
+        """Do not call it; harmless when it has been called."""
+        if timer in self._timers:
+            self._timers.remove(timer)
+
+    def run_forever(self) -> None:
+        """Run until `stop`, which may have been called before."""
+        while self._running:
+            try:
+                self._run_once()
+            except BaseException as error:  # process 1 outlives MemoryError and whatever else there is
+                try:
+                    self._report(error)
+                    time.sleep(AFTER_ERROR)
+                except BaseException:
+                    continue
+
+    def stop(self) -> None:
+        """Leave `run_forever` once the current callback has returned."""
+        self._running = False
+
+    def _run_once(self) -> None:
+        timeout = None
+        if self._timers:
+            first = min(self._timers, key=_when)
+            left = first.when - self.time()
+            if left <= 0:
+                self._timers.remove(first)
+                first.callback()
+                return
+            timeout = min(left, LONGEST_POLL) * 1000  # rounded up by poll: never early
+        for fd, _ in self._poll.poll(timeout):
+            if self._running and fd in self._readers:
+                self._readers[fd]()
+
+
+def _when(timer: Timer) -> float:
+    return timer.when

@@ -1,0 +1,114 @@
+"""From the first instruction to the running agent: isolate, read the options, spawn; then the supervisor.
+
+What is imported before the spawn is what the spawn needs. Until the agent runs, whatever fails ends agent-init with
+one line and an exit code of 125 to 127; from then on nothing does but the agent's end.
+"""
+
+import _thread
+import os
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..options import Settings
+
+# What the interpreter itself loads, two that virtual environments come with, and ours. Anything else is the
+# container's (a sitecustomize, a .pth file, auto-instrumentation): made for the agent, it stays out of process 1.
+OWN_MODULES = frozenset(
+    "__main__ _abc _codecs _collections_abc _distutils_hack _frozen_importlib _frozen_importlib_external _imp _io "
+    "_signal _sitebuiltins _stat _thread _virtualenv _warnings _weakref abc builtins codecs encodings "
+    "encodings.aliases encodings.ascii encodings.latin_1 encodings.utf_8 encodings.utf_8_sig genericpath io marshal "
+    "os os.path posix posixpath site stat sys time zipimport entrypoint entrypoint.init entrypoint.init.start".split()
+)
+# Variables of the interpreter that change nothing here.
+HARMLESS = frozenset(
+    "PYTHONUNBUFFERED PYTHONDONTWRITEBYTECODE PYTHONHASHSEED PYTHONIOENCODING PYTHONUTF8 PYTHONFAULTHANDLER "
+    "PYTHONNOUSERSITE PYTHONSAFEPATH PYTHONSTARTUP PYTHONBREAKPOINT".split()
+)
+BEFORE_RETRY = 0.05
+
+
+def main(arguments: "Sequence[str]", package: str) -> int:
+    """Run agent-init; returns the exit code. `package` is the directory of `entrypoint`, first in `sys.path`."""
+    parent = os.getppid()
+    undo_locale_coercion()
+    isolate(arguments, package)
+
+    from .. import options
+    from . import platforms, process, signals
+
+    try:
+        settings = options.read(arguments, os.environ)
+        plan = platforms.plan(settings, os.environ)
+    except (options.UsageError, options.InfoRequested) as wanted:
+        from .. import cli  # imports click: no agent will be started
+
+        return cli.answer(arguments, wanted)
+
+    try:
+        were_open = process.fill_standard_descriptors()
+        problems = process.adopt(settings.subreaper, settings.parent_death_signal, parent)
+        ours = os.getpgrp()
+        has_terminal = were_open[0] and process.foreground() == ours
+        agent = process.spawn(list(settings.command), dict(os.environb), terminal=has_terminal)
+    except process.NotStarted as error:
+        return _fail(error.code, str(error), settings)
+    except (OSError, MemoryError) as error:
+        return _fail(process.OWN_FAULT, f"cannot start: {error}", settings)
+
+    # Keep nothing busy that is not ours: an inherited pipe, a mounted directory.
+    process.close_inherited()
+    process.leave_directory()
+    while True:
+        try:
+            from . import supervisor
+
+            source = signals.open_source()
+            break
+        except Exception:  # no memory just now, say; signals wait in the kernel meanwhile
+            time.sleep(BEFORE_RETRY)
+    return supervisor.Supervisor(
+        settings,
+        plan,
+        source,
+        agent,
+        stderr=2 if were_open[2] else None,
+        terminal_of=ours if has_terminal else None,
+    ).run(problems)
+
+
+def _fail(code: int, text: str, settings: "Settings") -> int:
+    from .console import ERROR, Console
+
+    Console(2, json=settings.log_format == "json").say(ERROR, "not-started", text, code=code)
+    return code
+
+
+def isolate(arguments: "Sequence[str]", package: str) -> None:
+    """See that nothing of the container's Python settings is in this process; start over without them if it is."""
+    if not (sys.flags.isolated and sys.flags.no_site):
+        variables = [v for v in os.environ if v.startswith("PYTHON") and v[6:7] != "_" and v not in HARMLESS]
+        if variables or _thread._count() or sys.modules.keys() - OWN_MODULES:
+            python = sys.executable or "/proc/self/exe"
+            # The pid and the blocked signals stay.
+            os.execv(python, [python, "-I", "-S", package + "/entrypoint/__main__.py", *arguments])
+    # Clean: stay so. No import hooks, and the standard library before everything else.
+    sys.meta_path[:] = [finder for finder in sys.meta_path if isinstance(finder, type)]
+    library = os.path.dirname(os.__file__)
+    own = [entry for entry in sys.path if entry == library or entry.endswith(("/lib-dynload", ".zip"))]
+    sys.path[:] = [*own, *(entry for entry in sys.path if entry not in own)]
+
+
+def undo_locale_coercion() -> None:
+    """In the C locale the interpreter sets LC_CTYPE for its children too (PEP 538); the agent is to see what we got."""
+    if "LC_CTYPE" in os.environ:
+        try:
+            with open("/proc/self/environ", "rb") as file:
+                given = b"\0" + file.read()
+        except OSError:
+            return
+        if b"\0LC_CTYPE=" not in given:
+            del os.environ["LC_CTYPE"]

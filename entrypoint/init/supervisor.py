@@ -1,0 +1,353 @@
+"""Process 1: turns what happens into events for `lifecycle`, and its answers into system calls.
+
+Read `run` for the order at the start, `_woken` for what happens on a signal, `_do` for what is done. Nothing ends
+agent-init but the agent's own end: an error is logged and the loop goes on.
+"""
+
+import os
+
+from .. import options
+from . import platforms, process, signals, tree
+from .console import DEBUG, ERROR, INFO, TRACE, WARNING, Console
+from .lifecycle import Action, End, Forward, KillAll, Lifecycle, Say, Stop, StopSurvivors
+from .loop import Loop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .loop import Timer
+
+REAPED_AT_ONCE = 500  # then the clock and the signals have their turn
+NAMED_AT_MOST = 12
+COUNTED_AT_MOST = 1000  # with more processes about, a list of them would take longer than a deadline may be late
+
+
+class Sender:
+    """Who sent a signal, as far as that can be told. Looked up when it is printed: most never are."""
+
+    __slots__ = ("_received",)
+
+    def __init__(self, received: signals.Received) -> None:
+        self._received = received
+
+    def __str__(self) -> str:
+        pid = self._received.pid
+        if pid is None:
+            return "somebody"
+        if self._received.by_kernel:
+            return "the kernel"
+        if pid == 0:
+            return "outside the container"
+        sender = tree.look(pid)
+        return f"{sender.name} (pid {pid})" if sender else f"pid {pid}"
+
+
+class Supervisor:
+    """One agent, from just after its exec to the exit code. Carries out what `lifecycle` decides."""
+
+    def __init__(
+        self,
+        settings: options.Settings,
+        plan: platforms.Plan,
+        source: signals.SignalFd | signals.WakeupFd,
+        agent: int,
+        *,
+        stderr: int | None,
+        terminal_of: int | None,
+    ) -> None:
+        """`agent` is its pid, `stderr` the descriptor to write to, if any.
+
+        `terminal_of`: the process group that had the terminal before the agent got it, None if it did not.
+        """
+        self.settings, self.plan, self.source, self.agent = settings, plan, source, agent
+        self.console = Console(stderr, level=settings.log_level, json=settings.log_format == "json")
+        self.agent_gone = False
+        self.name = os.path.basename(settings.command[0]) or settings.command[0]
+        self.terminal_of = terminal_of
+        self.loop = Loop(self._unexpected)
+        self.lifecycle = Lifecycle(settings, plan, self.loop.time())
+        self.dispositions = tree.Dispositions(agent)
+        self.targets: list[tree.Process] = []  # who got the stop signal in the agent's place
+        self.stopped: set[tuple[int, int]] = set()  # processes that have had the stop signal
+        self.exit_code: int | None = None
+        self._timer: Timer | None = None
+        self._scan: list[tree.Process] | None = None  # one look serves all actions of an event
+
+    def run(self, problems: "Sequence[str]") -> int:
+        """Until nothing is left; returns the exit code. `problems`: what went wrong on the way here, to be told."""
+        self._guarded(self._say_started)
+        for problem in problems:
+            self.console.say(WARNING, "problem", problem)
+        self._guarded(self._reap)
+        self.loop.add_reader(self.source.fd, self._woken)
+        self.loop.run_forever()
+        if self.terminal_of is not None:
+            process.give_terminal(self.terminal_of)
+        return self.lifecycle.exit_code or 0 if self.exit_code is None else self.exit_code
+
+    # --- The start. -------------------------------------------------------------------------------------------------
+
+    def _say_started(self) -> None:
+        level = self.console.level
+        what = " ".join(self.settings.command) if level >= TRACE else self.name
+        adopts = self.settings.subreaper is not False
+        role = "process 1" if os.getpid() == 1 else "subreaper" if adopts else "plain parent"
+        why = self.plan.why
+        text = f"started {what} (pid {self.agent}), as {role}; {why}"
+        grace = None if self.plan.grace == options.INFINITY else self.plan.grace
+        told = {"pid": self.agent, "program": self.name, "role": role, "grace": grace, "grace_from": why}
+        self.console.say(INFO, "started", text, **told)
+        known = [option.variable for option in options.OPTIONS]
+        for variable in self.settings.unknown:
+            near = options.nearest(variable, known)
+            hint = f"; did you mean {near}?" if near else ""
+            text = f"{variable} is no variable of agent-init{hint}"
+            self.console.say(WARNING, "unknown-variable", text, variable=variable)
+
+    # --- What happens. ----------------------------------------------------------------------------------------------
+
+    def _woken(self) -> None:
+        """Signals have come. A child's end may be among them, or may have come in with another's: always look."""
+        try:
+            for received in self.source.read():
+                if received.number != signals.CHLD:
+                    self._guarded(self._signalled, received)
+        except BlockingIOError:
+            pass
+        self._reap()
+
+    def _signalled(self, received: signals.Received) -> None:
+        now = self.loop.time()
+        delivered = received.by_kernel and self._agent_has_terminal()
+        self._carry_out(self.lifecycle.signal(now, received.number, Sender(received), delivered=delivered))
+
+    def _agent_has_terminal(self) -> bool:
+        """What the terminal sends to its foreground group has reached the agent already; a hang-up leaves no group."""
+        return self.terminal_of is not None and process.foreground() in (None, self.agent)
+
+    def _ticked(self) -> None:
+        self._timer = None
+        self._carry_out(self.lifecycle.tick(self.loop.time()))
+
+    def _reap(self) -> None:
+        """Take in every child that has ended: SIGCHLDs coalesce, so drain waitpid(2) to its end."""
+        ended: tuple[int, str] | None = None
+        alone = False
+        for _ in range(REAPED_AT_ONCE):
+            try:
+                pid, status, name = self._wait()
+            except ChildProcessError:
+                alone = True
+                break
+            if pid == 0:
+                break
+            if os.WIFSTOPPED(status):
+                if pid == self.agent:
+                    self._agent_stopped(os.WSTOPSIG(status))
+            elif pid == self.agent:
+                self.agent_gone = True
+                ended = process.exit_code(status), process.describe(status)
+            else:
+                self._say_reaped(pid, name, status)
+        else:
+            self.loop.call_at(self.loop.time(), self._reap)
+        if ended:
+            self.dispositions.close()
+            code, how = ended
+            self._carry_out(self.lifecycle.agent_ended(self.loop.time(), code, how, alone=alone))
+        elif alone:
+            self._carry_out(self.lifecycle.nothing_left(self.loop.time()))
+
+    def _wait(self) -> tuple[int, int, str]:
+        """A child that has ended or stopped: pid, wait status and, if reaped orphans are to be told, its name."""
+        name = ""
+        if self.settings.warn_reaped:
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            seen = tree.look(found.si_pid) if found else None  # while it is a zombie its name can be read
+            name = seen.name if seen else ""
+        return *os.waitpid(-1, os.WNOHANG | os.WUNTRACED), name
+
+    def _say_reaped(self, pid: int, name: str, status: int) -> None:
+        level = WARNING if self.settings.warn_reaped else DEBUG
+        if level > self.console.level:
+            return
+        text = f"reaped orphan {f'{name} (pid {pid})' if name else f'pid {pid}'}, which {process.describe(status)}"
+        self.console.say(level, "reaped", text, pid=pid, code=process.exit_code(status))
+
+    def _agent_stopped(self, number: int) -> None:
+        """The terminal's user pressed Ctrl-Z, or the agent read a terminal that it does not have.
+
+        Under a shell with job control we step aside like any job. Where nobody could ever continue it (we are process
+        1, or lead the session) the agent goes on, as it would were it process 1 itself.
+        """
+        if number not in signals.JOB_CONTROL:
+            return  # SIGSTOP is somebody's will
+        if self.terminal_of is not None and process.has_job_control_above():
+            process.give_terminal(self.terminal_of)
+            os.kill(os.getpid(), signals.STOP)
+            # Continued. In the foreground again, or in the background (bg)?
+            if process.foreground() == self.terminal_of:
+                process.give_terminal(self.agent)
+        else:
+            self.console.say(DEBUG, "continued", f"the agent was stopped by {signals.name_of(number)}, continued")
+        self._kill(-self.agent, signals.CONT)
+
+    # --- What is done. ----------------------------------------------------------------------------------------------
+
+    def _carry_out(self, actions: "Sequence[Action]") -> None:
+        self._scan = None
+        for action in actions:
+            self._guarded(self._do, action)
+        self._scan = None
+        due = self.lifecycle.due
+        if self._timer is not None and self._timer.when != due:
+            self.loop.cancel(self._timer)
+            self._timer = None
+        if self._timer is None and due < options.INFINITY:
+            self._timer = self.loop.call_at(due, self._ticked)
+
+    def _do(self, action: Action) -> None:
+        if isinstance(action, Forward):
+            self._forward(action)
+        elif isinstance(action, Stop):
+            self._stop(action.number)
+        elif isinstance(action, StopSurvivors):
+            for survivor in self._descendants():
+                if survivor.identity not in self.stopped:
+                    self.stopped.add(survivor.identity)
+                    self._send(survivor, action.number)
+                    self._send(survivor, signals.CONT)
+        elif isinstance(action, KillAll):
+            self._kill_all()
+        elif isinstance(action, Say):
+            self._say(action)
+        elif isinstance(action, End):
+            self.exit_code = action.code
+            self.loop.stop()
+
+    def _forward(self, action: Forward) -> None:
+        number = action.number
+        if action.always or number in signals.HARMLESS or self.dispositions.minds(number):
+            to: list[tree.Process] = []
+        elif self.settings.target != "auto" or not (to := tree.topmost_catchers(self.agent, number)):
+            self._carry_out(self.lifecycle.unhandled(self.loop.time(), number, action.sender))
+            return
+        if self.console.level >= DEBUG:
+            name = signals.name_of(number)
+            text = f"{name} from {action.sender} forwarded to {self._listed(to) if to else 'the agent'}"
+            self.console.say(DEBUG, "forwarded", text, signal=name, sender=str(action.sender))
+        for receiver in to:
+            self._send(receiver, number)
+        if not to:
+            self._send_agent(number)
+
+    def _stop(self, number: int) -> None:
+        """A step of the stop: to the agent, or to those who stand for it (see --target), each continued after it."""
+        if self.settings.target == "auto" and self.dispositions and not self.dispositions.minds(number):
+            # Nobody catches a later step, such as ABRT: then to whom the first one went, rather than to their shell.
+            self.targets = tree.topmost_catchers(self.agent, number) or self.targets
+            if self.targets:
+                if self.console.level >= INFO:
+                    name = signals.name_of(number)
+                    text = f"{self.name} does not handle {name}; sent to {self._listed(self.targets)}"
+                    self.console.say(INFO, "looked-through", text, signal=name, pids=[t.pid for t in self.targets])
+                reached = [receiver for receiver in self.targets if self._send(receiver, number)]
+                for receiver in reached:
+                    self.stopped.add(receiver.identity)
+                    self._send(receiver, signals.CONT)
+                if reached:
+                    return
+        elif self.settings.target == "group":
+            self.stopped.update(p.identity for p in self._descendants() if p.group == self.agent)
+        self._send_agent(number)
+        self._send_agent(signals.CONT)
+
+    def _send_agent(self, number: int) -> None:
+        if not self.agent_gone:  # until we have reaped it, its pid is its own
+            self._kill(-self.agent if self.settings.target == "group" else self.agent, number)
+
+    def _send(self, receiver: tree.Process, number: int) -> bool:
+        try:
+            return tree.send(receiver, number)
+        except OSError as error:
+            text = f"cannot send {signals.name_of(number)} to {receiver.name} (pid {receiver.pid}): {error.strerror}"
+            self.console.say(WARNING, "not-sent", text, pid=receiver.pid)
+            return False
+
+    def _kill(self, pid: int, number: int) -> None:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass  # it ended meanwhile: waitpid tells
+        except OSError as error:
+            text = f"cannot send {signals.name_of(number)} to pid {pid}: {error.strerror}"
+            self.console.say(WARNING, "not-sent", text, pid=pid)
+
+    def _kill_all(self) -> None:
+        """SIGKILL to everything below us.
+
+        As process 1 that is one call which no fork escapes (kill(2), -1), and what it takes from outside of our tree
+        dies with us in a moment anyway. As a subreaper we can only look again and again; whole process groups go in
+        one call, because their members may fork faster than we look.
+        """
+        if os.getpid() == 1:
+            self._kill(-1, signals.KILL)
+            return
+        if not self.agent_gone:
+            self._kill(-self.agent, signals.KILL)
+            self._kill(self.agent, signals.KILL)
+        seen = tree.everything()
+        ours = tree.below(os.getpid(), seen)
+        shared = {seen[pid].group for pid in seen.keys() - {survivor.pid for survivor in ours}}
+        for group in {survivor.group for survivor in ours} - shared:
+            self._kill(-group, signals.KILL)
+        for survivor in ours:
+            self._send(survivor, signals.KILL)
+
+    def _descendants(self) -> list[tree.Process]:
+        if self._scan is None:
+            self._scan = tree.descendants(os.getpid())
+        return self._scan
+
+    def _say(self, action: Say) -> None:
+        text, fields = action.text, action.fields
+        if action.census and action.level <= self.console.level:
+            there = self._census()
+            if there is None:
+                text += "; too many processes to list, or none to be seen"
+            elif action.census == "count":
+                text += f", {len(there)} process{'' if len(there) == 1 else 'es'}"
+                fields = {**fields, "processes": len(there)}
+            else:
+                text += f"; still there: {self._listed(there)}" if there else ""
+                fields = {**fields, "processes": [f"{p.name} ({p.pid})" for p in there[:NAMED_AT_MOST]]}
+        self.console.say(action.level, action.event, text, **fields)
+
+    def _census(self) -> list[tree.Process] | None:
+        try:
+            return self._descendants() if len(tree.pids()) <= COUNTED_AT_MOST else None
+        except OSError:
+            return None
+
+    def _listed(self, processes: "Sequence[tree.Process]") -> str:
+        names = ", ".join(f"{p.name} ({p.pid})" for p in processes[:NAMED_AT_MOST])
+        more = len(processes) - NAMED_AT_MOST
+        return f"{names} and {more} more" if more > 0 else names
+
+    # --- When something goes wrong. ---------------------------------------------------------------------------------
+
+    def _guarded(self, step: object, *arguments: object) -> None:
+        """One failing part must not take the others with it."""
+        try:
+            step(*arguments)  # type: ignore[operator]
+        except Exception as error:
+            self._unexpected(error)
+
+    def _unexpected(self, error: BaseException) -> None:
+        where = error.__traceback__
+        while where is not None and where.tb_next is not None:
+            where = where.tb_next
+        at = f" ({os.path.basename(where.tb_frame.f_code.co_filename)}:{where.tb_lineno})" if where else ""
+        text = f"unexpected {type(error).__name__}: {error}{at}; going on"
+        self.console.say(ERROR, "unexpected", text)

@@ -1,0 +1,53 @@
+"""An asyncio agent with work in hand: on a stop request it takes no new call, finishes those it has, and cleans up.
+
+Run it as process 1's child: `agent-init -- python agent.py`. It needs nothing but the standard library; uvloop is used
+where it is installed (agent-init brings it). WORK_SECONDS is how long one call takes.
+"""
+
+import asyncio
+import itertools
+import os
+import signal
+import time
+
+try:
+    from uvloop import run
+except ImportError:
+    from asyncio import run
+
+WORK_SECONDS = float(os.environ.get("WORK_SECONDS", "2"))
+
+
+def say(text: str) -> None:
+    print(f"agent: {text}", flush=True)
+
+
+async def call(number: int) -> None:
+    """One call: a second voice would be here."""
+    say(f"call {number} begins")
+    await asyncio.sleep(WORK_SECONDS)
+    say(f"call {number} ends")
+
+
+async def main() -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+    say(f"ready, on {type(loop).__module__}")
+    async with asyncio.TaskGroup() as calls:
+        for number in itertools.count(1):
+            calls.create_task(call(number))
+            try:
+                await asyncio.wait_for(stop.wait(), timeout=WORK_SECONDS / 2)
+                break
+            except TimeoutError:
+                continue
+        asked = time.monotonic()
+        say("stop requested: finishing the calls in hand")
+    say(f"cleaned up after {time.monotonic() - asked:.1f}s")
+
+
+if __name__ == "__main__":
+    run(main())
