@@ -70,8 +70,8 @@ def command() -> click.Command:
         help="Run COMMAND as the child of process 1: forward and translate signals, stop it gracefully within a "
         "deadline, reap every orphan, and end with its exit code.\n\n"
         "Every option has an environment variable; a flag wins over it.",
-        epilog="Exit codes: the agent's own, or 128 + the signal that ended it; 125 agent-init itself failed, 126 COMMAND "
-        "cannot be run, 127 COMMAND was not found.",
+        epilog="Exit codes: the agent's own, or 128 + the signal that ended it; 125 agent-init itself failed, "
+        "126 COMMAND cannot be run, 127 COMMAND was not found.",
     )
 
 

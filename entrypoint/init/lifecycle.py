@@ -275,8 +275,8 @@ class Lifecycle:
         since = "" if stopping is None else f", {format_duration(stopping)} after the stop request"
         mapped = f" (--ok-exit {code})" if told != code else ""
         text = f"ended: the agent {self.how}{since}, after {format_duration(lived)} in all; exit code {told}{mapped}"
-        told_as = {"code": told, "agent_code": code, "how": self.how, "seconds": lived, "stop_seconds": stopping}
-        return [Say(INFO, "ended", text, **told_as), End(told)]
+        say = Say(INFO, "ended", text, code=told, agent_code=code, how=self.how, seconds=lived, stop_seconds=stopping)
+        return [say, End(told)]
 
     # --- Words. -----------------------------------------------------------------------------------------------------
 

@@ -53,6 +53,7 @@ def main(arguments: "Sequence[str]", package: str) -> int:
         problems = process.adopt(settings.subreaper, settings.parent_death_signal, parent)
         ours = os.getpgrp()
         has_terminal = were_open[0] and process.foreground() == ours
+        started = time.monotonic()
         agent = process.spawn(list(settings.command), dict(os.environb), terminal=has_terminal)
     except process.NotStarted as error:
         return _fail(error.code, str(error), settings)
@@ -75,6 +76,7 @@ def main(arguments: "Sequence[str]", package: str) -> int:
         plan,
         source,
         agent,
+        started=started,
         stderr=2 if were_open[2] else None,
         terminal_of=ours if has_terminal else None,
     ).run(problems)

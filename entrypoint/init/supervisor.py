@@ -53,10 +53,11 @@ class Supervisor:
         source: signals.SignalFd | signals.WakeupFd,
         agent: int,
         *,
+        started: float,
         stderr: int | None,
         terminal_of: int | None,
     ) -> None:
-        """`agent` is its pid, `stderr` the descriptor to write to, if any.
+        """`agent` is its pid, `started` when it was (monotonic clock), `stderr` the descriptor to write to, if any.
 
         `terminal_of`: the process group that had the terminal before the agent got it, None if it did not.
         """
@@ -66,7 +67,7 @@ class Supervisor:
         self.name = os.path.basename(settings.command[0]) or settings.command[0]
         self.terminal_of = terminal_of
         self.loop = Loop(self._unexpected)
-        self.lifecycle = Lifecycle(settings, plan, self.loop.time())
+        self.lifecycle = Lifecycle(settings, plan, started)
         self.dispositions = tree.Dispositions(agent)
         self.targets: list[tree.Process] = []  # who got the stop signal in the agent's place
         self.stopped: set[tuple[int, int]] = set()  # processes that have had the stop signal

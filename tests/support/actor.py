@@ -1,0 +1,86 @@
+"""Plays an agent: `python actor.py LOG NAME CODE` runs CODE with the functions below.
+
+What happens is appended to LOG, one JSON object a line: pid, name, event, t (time.monotonic(), one clock for all
+processes of the machine).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LOG, NAME, CODE = sys.argv[1:4] if __name__ == "__main__" else ("", "", "")
+ARGUMENTS = sys.argv[4:]
+
+
+def log(event: str, **fields: object) -> None:
+    record = {"pid": os.getpid(), "name": NAME, "event": event, "t": time.monotonic(), **fields}
+    fd = os.open(LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    os.write(fd, json.dumps(record).encode() + b"\n")
+    os.close(fd)
+
+
+def number(name: str) -> int:
+    base, _, offset = name.partition("+")
+    return int(getattr(signal, f"SIG{base}")) + int(offset or 0)
+
+
+def on(name: str, action: Callable[[], object] | None = None) -> None:
+    """Handle a signal: log its name, then do `action`."""
+
+    def handler(*_: object) -> None:
+        log(name)
+        if action is not None:
+            action()
+
+    signal.signal(number(name), handler)
+
+
+def ignore(*names: str) -> None:
+    for name in names:
+        signal.signal(number(name), signal.SIG_IGN)
+
+
+def leave(code: int = 0, *, after: float = 0.0) -> NoReturn:
+    """End after a clean-up of `after` seconds."""
+    time.sleep(after)
+    log("end")
+    os._exit(code)
+
+
+def child(name: str, code: str, *, session: bool = False) -> int:
+    """Start another actor; returns its pid."""
+    words = [sys.executable, "-S", __file__, LOG, name, code]
+    return subprocess.Popen(words, start_new_session=session).pid
+
+
+def orphan(name: str, code: str) -> None:
+    """Start another actor as a daemon would: its parent ends at once, in a session of its own."""
+    if (pid := os.fork()) == 0:
+        os.setsid()
+        child(name, code)
+        os._exit(0)
+    os.waitpid(pid, 0)
+
+
+def ready() -> NoReturn:
+    """Say so, and do nothing more but handle signals."""
+    log("ready")
+    forever()
+
+
+def forever() -> NoReturn:
+    while True:
+        signal.pause()
+
+
+if __name__ == "__main__":
+    exec(compile(CODE, f"<{NAME}>", "exec"))
