@@ -11,9 +11,9 @@ import signal
 import time
 
 try:
-    from uvloop import run
+    from uvloop import new_event_loop
 except ImportError:
-    from asyncio import run
+    from asyncio import new_event_loop
 
 WORK_SECONDS = float(os.environ.get("WORK_SECONDS", "2"))
 
@@ -32,8 +32,8 @@ async def call(number: int) -> None:
 async def main() -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    for asked_by in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(asked_by, stop.set)
 
     say(f"ready, on {type(loop).__module__}")
     async with asyncio.TaskGroup() as calls:
@@ -50,4 +50,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main())
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -33,8 +34,6 @@ def start(tmp_path: Path) -> Iterator[Start]:
     ) -> Init:
         log = tmp_path / "events.jsonl"
         init = Init(tmp_path, [*options, *(["--", *actor(log, "agent", agent)] if agent else command or [])], **more)
-        init.log = log
-        log.touch(mode=0o666)
         runs.append((init, may_leave))
         return init
 
@@ -42,11 +41,15 @@ def start(tmp_path: Path) -> Iterator[Start]:
     left = {}
     for init, may_leave in runs:
         if init.outer.poll() is not None and not may_leave:
-            until(lambda init=init: not init.left(), f"nothing to be left, there is {init.left()}", 5)
+            until(partial(_nothing_left, init), f"nothing to be left, there is {init.left()}", 5)
         elif init.outer.poll() is None:
             left[init] = init.stderr
         init.close()
     assert not left, f"still running at the end of the test: {list(left.values())}"
+
+
+def _nothing_left(init: Init) -> bool:
+    return not init.left()
 
 
 @pytest.fixture(params=["process 1", "subreaper"])

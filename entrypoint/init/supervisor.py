@@ -69,7 +69,7 @@ class Supervisor:
         self.loop = Loop(self._unexpected)
         self.lifecycle = Lifecycle(settings, plan, started)
         self.dispositions = tree.Dispositions(agent)
-        self.targets: list[tree.Process] = []  # who got the stop signal in the agent's place
+        self.stood_in: list[tree.Process] = []  # who got the stop signal in the agent's place
         self.stopped: set[tuple[int, int]] = set()  # processes that have had the stop signal
         self.exit_code: int | None = None
         self._timer: Timer | None = None
@@ -229,9 +229,8 @@ class Supervisor:
 
     def _forward(self, action: Forward) -> None:
         number = action.number
-        if action.always or number in signals.HARMLESS or self.dispositions.minds(number):
-            to: list[tree.Process] = []
-        elif self.settings.target != "auto" or not (to := tree.topmost_catchers(self.agent, number)):
+        to = self._stand_ins(number)
+        if not (to or action.always or number in signals.HARMLESS or self._minds(number)):
             self._carry_out(self.lifecycle.unhandled(self.loop.time(), number, action.sender))
             return
         if self.console.level >= DEBUG:
@@ -245,24 +244,43 @@ class Supervisor:
 
     def _stop(self, number: int) -> None:
         """A step of the stop: to the agent, or to those who stand for it (see --target), each continued after it."""
-        if self.settings.target == "auto" and self.dispositions and not self.dispositions.minds(number):
-            # Nobody catches a later step, such as ABRT: then to whom the first one went, rather than to their shell.
-            self.targets = tree.topmost_catchers(self.agent, number) or self.targets
-            if self.targets:
-                if self.console.level >= INFO:
-                    name = signals.name_of(number)
-                    text = f"{self.name} does not handle {name}; sent to {self._listed(self.targets)}"
-                    self.console.say(INFO, "looked-through", text, signal=name, pids=[t.pid for t in self.targets])
-                reached = [receiver for receiver in self.targets if self._send(receiver, number)]
-                for receiver in reached:
-                    self.stopped.add(receiver.identity)
-                    self._send(receiver, signals.CONT)
-                if reached:
-                    return
-        elif self.settings.target == "group":
+        # Nobody catches a later step, such as ABRT: then to whom the first one went, rather than to their shell.
+        if to := self._stand_ins(number) or self.stood_in:
+            self.stood_in = to
+            if self.console.level >= INFO:
+                name = signals.name_of(number)
+                text = f"{self.name} does not handle {name}; sent to {self._listed(to)}"
+                self.console.say(INFO, "looked-through", text, signal=name, pids=[receiver.pid for receiver in to])
+            reached = [receiver for receiver in to if self._send(receiver, number)]
+            for receiver in reached:
+                self.stopped.add(receiver.identity)
+                self._send(receiver, signals.CONT)
+            if reached:
+                return
+        if self.settings.target == "group":
             self.stopped.update(p.identity for p in self._descendants() if p.group == self.agent)
         self._send_agent(number)
         self._send_agent(signals.CONT)
+
+    def _stand_ins(self, number: int) -> list[tree.Process]:
+        """Who is to get a signal in the agent's place: nobody, if it minds the signal itself, or none does."""
+        if self.settings.target != "auto" or not self.dispositions:
+            return []
+        if self.dispositions.minds(number) and not self._is_shells_habit(number):
+            return []
+        try:
+            return tree.topmost_catchers(self.agent, number)
+        except OSError:
+            return []  # no /proc: then nothing is known
+
+    def _minds(self, number: int) -> bool:
+        """Whether the agent handles or ignores the signal. What a shell ignores by habit, it does not mind."""
+        if self._is_shells_habit(number):
+            return self.dispositions.catches(number)
+        return self.dispositions.minds(number)
+
+    def _is_shells_habit(self, number: int) -> bool:
+        return number in tree.SHELL_HABITS and tree.is_shell(tree.look(self.agent))
 
     def _send_agent(self, number: int) -> None:
         if not self.agent_gone:  # until we have reaped it, its pid is its own

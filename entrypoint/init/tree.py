@@ -140,6 +140,15 @@ class Dispositions:
             self._fd = -1
 
 
+# While a command runs, shells catch INT and bash ignores QUIT, for their own sake; that says nothing of the command.
+SHELL_HABITS = (_signal.SIGINT, _signal.SIGQUIT)
+
+
+def is_shell(process: Process | None) -> bool:
+    """By its name, as far as that tells."""
+    return process is not None and process.name in ("sh", "bash", "dash", "ash", "busybox", "ksh", "mksh", "zsh")
+
+
 def topmost_catchers(root: int, number: int) -> list[Process]:
     """The descendants of `root` that catch the signal and have no ancestor below `root` that does.
 
@@ -152,7 +161,7 @@ def topmost_catchers(root: int, number: int) -> list[Process]:
             hidden.add(process.pid)
             continue
         dispositions = Dispositions(process.pid)
-        if dispositions.catches(number):
+        if dispositions.catches(number) and not (number in SHELL_HABITS and is_shell(process)):
             found.append(process)
             hidden.add(process.pid)
         dispositions.close()

@@ -83,4 +83,5 @@ def forever() -> NoReturn:
 
 
 if __name__ == "__main__":
+    signal.alarm(100)  # no test leaves an actor behind for good
     exec(compile(CODE, f"<{NAME}>", "exec"))

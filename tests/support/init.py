@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -63,7 +64,7 @@ class Init:
     ) -> None:
         """`words` follow the program; `before` is put in front of it, inside of the namespace."""
         self.run_id = uuid.uuid4().hex
-        self.log = directory / f"{self.run_id}.jsonl"
+        self.log = directory / "events.jsonl"
         self.log.touch(mode=0o666)
         self.stderr_path = directory / f"{self.run_id}.stderr"
         command = [*(before or []), *(program or [str(AGENT_INIT)]), *words]
@@ -71,7 +72,11 @@ class Init:
         with self.stderr_path.open("wb") as stderr:
             self.outer = subprocess.Popen(
                 [*NAMESPACE, *command] if process1 else command,
-                env={**(clean_environment() if env is None else env), RUN_VARIABLE: self.run_id},
+                env={
+                    **(clean_environment() if env is None else env),
+                    RUN_VARIABLE: self.run_id,
+                    "EVENTS": str(self.log),
+                },
                 **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": stderr, **popen},
             )
         self.pid = self.outer.pid
@@ -96,6 +101,10 @@ class Init:
         except subprocess.TimeoutExpired:
             raise AssertionError(f"still running after {patience:g}s; it said:\n{self.stderr}") from None
         return code if code >= 0 else 128 - code
+
+    def wait_for(self, condition: Callable[[], Any], what: str) -> Any:
+        """Wait for a condition; what has been said is told where it does not come."""
+        return until(condition, f"{what}; it said:\n{self.stderr}")
 
     def close(self) -> None:
         if self.outer.poll() is None:
@@ -156,3 +165,8 @@ class Init:
 def actor(log: Path, name: str, code: str, *arguments: str) -> list[str]:
     """The words that start an actor."""
     return [sys.executable, "-S", str(ACTOR), str(log), name, code, *arguments]
+
+
+def actor_line(name: str, code: str) -> str:
+    """The same as a shell would have it, in a run whose log is `$EVENTS`."""
+    return f'{shlex.join([sys.executable, "-S", str(ACTOR)])} "$EVENTS" {shlex.join([name, code])}'
