@@ -124,24 +124,23 @@ class Lifecycle:
 
     # --- Events. ----------------------------------------------------------------------------------------------------
 
-    def signal(self, now: float, number: int, sender: object, *, delivered: bool = False) -> list[Action]:
-        """Process 1 got a signal. `sender` is printed; `delivered`: the agent got it too, from the terminal."""
+    def signal(self, now: float, number: int, sender: object) -> list[Action]:
+        """Process 1 got a signal from `sender`, which is only printed."""
         rewritten = self.settings.rewrite.get(number, number)
         if rewritten == 0:
             name = name_of(number)
             return [Say(DEBUG, "dropped", f"{name} from {sender} dropped (--rewrite)", signal=name)]
         if number in self.settings.stop_on or rewritten in self.settings.stop_on:
             instead = rewritten if rewritten != number or number not in self.settings.stop_on else None
-            return self._stop_requested(now, number, sender, instead, delivered=delivered)
-        if delivered or self.exit_code is not None:
-            why = "the terminal sent it to the agent too" if delivered else "the agent has ended"
-            return [Say(DEBUG, "not-forwarded", f"{name_of(number)} from {sender} not forwarded: {why}")]
+            return self._stop_requested(now, number, sender, instead)
+        if self.exit_code is not None:
+            return [Say(DEBUG, "not-forwarded", f"{name_of(number)} from {sender} not forwarded: the agent has ended")]
         return [Forward(rewritten, sender, always=self.settings.unhandled == "forward")]
 
     def unhandled(self, now: float, number: int, sender: object) -> list[Action]:
         """A signal was not forwarded because nobody handles it: by default it would end the agent."""
         if number in (HUP, QUIT) and self.settings.stop_on:
-            return self._stop_requested(now, number, sender, None, delivered=False)
+            return self._stop_requested(now, number, sender, None)
         text = f"{name_of(number)} from {sender} dropped: nobody handles it (--unhandled forward would send it)"
         return [Say(WARNING, "shielded", text, signal=name_of(number))]
 
@@ -197,11 +196,9 @@ class Lifecycle:
 
     # --- What follows from them. ------------------------------------------------------------------------------------
 
-    def _stop_requested(
-        self, now: float, number: int, sender: object, instead: int | None, *, delivered: bool
-    ) -> list[Action]:
+    def _stop_requested(self, now: float, number: int, sender: object, instead: int | None) -> list[Action]:
         if self.state == RUNNING:
-            return self._start_stop(now, number, sender, instead, delivered=delivered)
+            return self._start_stop(now, number, sender, instead)
         if self.state in (KILLING, ENDED):
             return []
         noted = f"{name_of(number)} from {sender}: a stop is under way already ({self._time_text(now)})"
@@ -213,14 +210,12 @@ class Lifecycle:
         elif self.settings.repeat == "escalate" and self._steps:
             self._next_at = now
             return [Say(INFO, "escalated", f"{noted}; on to the next step"), *self._step(now)]
-        elif self.settings.repeat == "forward" and self.state == STOPPING and self._first_sent and not delivered:
+        elif self.settings.repeat == "forward" and self.state == STOPPING and self._first_sent:
             passed = self.settings.stop_signal if instead is None else instead
             return [Say(INFO, "stop-repeated", f"{noted}; {name_of(passed)} passed on"), Stop(passed)]
         return [Say(INFO, "stop-repeated", f"{noted}; not passed on", signal=name_of(number), sender=str(sender))]
 
-    def _start_stop(
-        self, now: float, number: int, sender: object, instead: int | None, *, delivered: bool
-    ) -> list[Action]:
+    def _start_stop(self, now: float, number: int, sender: object, instead: int | None) -> list[Action]:
         self.state, self._requested, self._progress_at = STOPPING, now, now + PROGRESS_EVERY
         if self.plan.report_after is not None:
             self._report_at = now + self.plan.report_after
@@ -229,9 +224,7 @@ class Lifecycle:
         self._steps = [(first if instead is None else instead, wait - delay), *later]
         self._next_at = now + delay
         name = name_of(number)
-        text = f"stop requested by {name} from {sender}: {self._plan_text(now, delivered=delivered)}"
-        if delivered:
-            self._take_step()
+        text = f"stop requested by {name} from {sender}: {self._plan_text(now)}"
         say = Say(INFO, "stop-requested", text, signal=name, sender=str(sender))
         return [say, *self._step(now)] if self._next_at <= now else [say]
 
@@ -285,14 +278,14 @@ class Lifecycle:
             return INFINITY
         return self._next_at + sum(wait for _, wait in self._steps[:-1])
 
-    def _plan_text(self, now: float, *, delivered: bool) -> str:
+    def _plan_text(self, now: float) -> str:
         """The steps to come, `TERM to the agent, KILL after 25s`, and who ends it where that is not us."""
         words: list[str] = []
         at = self._next_at
         for number, wait in self._steps:
             if not words:
-                words.append(f"{name_of(number)} " + ("went to the agent too" if delivered else "to the agent"))
-                if at > now and not delivered:
+                words.append(f"{name_of(number)} to the agent")
+                if at > now:
                     words[0] += f" after {format_duration(at - now)}"
             elif at < INFINITY:
                 words.append(f"{name_of(number)} after {format_duration(at - now)}")

@@ -35,21 +35,25 @@ def spawn(command: list[str], environment: dict[bytes, bytes], *, terminal: bool
     dispositions for what the interpreter changed, and every descriptor that we inherited. Raises NotStarted.
 
     posix_spawn(3) gets the agent to its first instruction in half the time of fork, which copies our page tables. What
-    it cannot do is done by a fork: hand over the terminal before the exec, and put the child's own pid into LISTEN_PID
-    (socket activation, sd_listen_fds(3)).
+    it cannot do is done by a fork: hand over the terminal before the exec, put the child's own pid into LISTEN_PID
+    (socket activation, sd_listen_fds(3)), and ignore SIGCHLD again where we inherited that.
     """
     listens = environment.get(b"LISTEN_PID") == b"%d" % os.getpid()
-    start = _fork if terminal or listens or not hasattr(os, "posix_spawn") else _posix_spawn
+    ignores = _signal.getsignal(_signal.SIGCHLD) == _signal.SIG_IGN
+    if ignores:  # then the kernel reaps the agent and nobody learns of its end (waitpid(2)): not in here
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+    special = terminal or listens or ignores
+    start = _fork if special or not hasattr(os, "posix_spawn") else _posix_spawn
     failure, failed = errno.ENOENT, command[0]
     for path in candidates(command[0], environment):
         try:
             try:
-                return start(path, command, environment, terminal, listens)
+                return start(path, command, environment, terminal, listens, ignores)
             except OSError as error:
                 if error.errno != errno.ENOEXEC or not _is_script(path):
                     raise
             # As execvp(3): text without a #! line is a shell script.
-            return start("/bin/sh", ["/bin/sh", path, *command[1:]], environment, terminal, listens)
+            return start("/bin/sh", ["/bin/sh", path, *command[1:]], environment, terminal, listens, ignores)
         except OSError as error:
             number = error.errno or errno.EIO
             if number in (errno.ENOENT, errno.ENOTDIR) and not os.path.lexists(path):
@@ -69,13 +73,15 @@ def _posix_spawn(path: str, command: list[str], environment: dict[bytes, bytes],
     return os.posix_spawn(path, command, environment, setpgroup=0, setsigmask=(), setsigdef=CHANGED)
 
 
-def _fork(path: str, command: list[str], environment: dict[bytes, bytes], terminal: bool, listens: bool) -> int:
+def _fork(
+    path: str, command: list[str], environment: dict[bytes, bytes], terminal: bool, listens: bool, ignores: bool
+) -> int:
     """The same by fork and exec. Raises OSError for either."""
     reader, writer = os.pipe()  # closed by a successful exec
     try:
         pid = os.fork()
         if pid == 0:
-            _become(path, command, environment, terminal, listens, writer)
+            _become(path, command, environment, terminal, listens, ignores, writer)
     finally:
         os.close(writer)
     try:
@@ -89,7 +95,13 @@ def _fork(path: str, command: list[str], environment: dict[bytes, bytes], termin
 
 
 def _become(
-    path: str, command: list[str], environment: dict[bytes, bytes], terminal: bool, listens: bool, writer: int
+    path: str,
+    command: list[str],
+    environment: dict[bytes, bytes],
+    terminal: bool,
+    listens: bool,
+    ignores: bool,
+    writer: int,
 ) -> "NoReturn":
     """In the child, up to the exec; never returns."""
     number = errno.ENOMEM
@@ -99,6 +111,8 @@ def _become(
             give_terminal(os.getpid())
         for changed in CHANGED:
             _signal.signal(changed, _signal.SIG_DFL)
+        if ignores:
+            _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)
         if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
             _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # before the mask is opened
         if listens:

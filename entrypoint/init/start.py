@@ -109,8 +109,11 @@ def undo_locale_coercion() -> None:
     if "LC_CTYPE" in os.environ:
         try:
             with open("/proc/self/environ", "rb") as file:
-                given = b"\0" + file.read()
+                given = file.read().split(b"\0")
         except OSError:
             return
-        if b"\0LC_CTYPE=" not in given:
+        was = [entry[len(b"LC_CTYPE=") :] for entry in given if entry.startswith(b"LC_CTYPE=")]
+        if was:
+            os.environb[b"LC_CTYPE"] = was[0]
+        else:
             del os.environ["LC_CTYPE"]

@@ -119,13 +119,7 @@ class Supervisor:
         self._reap()
 
     def _signalled(self, received: signals.Received) -> None:
-        now = self.loop.time()
-        delivered = received.by_kernel and self._agent_has_terminal()
-        self._carry_out(self.lifecycle.signal(now, received.number, Sender(received), delivered=delivered))
-
-    def _agent_has_terminal(self) -> bool:
-        """What the terminal sends to its foreground group has reached the agent already; a hang-up leaves no group."""
-        return self.terminal_of is not None and process.foreground() in (None, self.agent)
+        self._carry_out(self.lifecycle.signal(self.loop.time(), received.number, Sender(received)))
 
     def _ticked(self) -> None:
         self._timer = None
