@@ -133,8 +133,8 @@ class Lifecycle:
         if number in self.settings.stop_on or rewritten in self.settings.stop_on:
             instead = rewritten if rewritten != number or number not in self.settings.stop_on else None
             return self._stop_requested(now, number, sender, instead)
-        if self.exit_code is not None:
-            return [Say(DEBUG, "not-forwarded", f"{name_of(number)} from {sender} not forwarded: the agent has ended")]
+        if self.exit_code is not None or self.state == KILLING:
+            return [Say(DEBUG, "not-forwarded", f"{name_of(number)} from {sender} comes too late for the agent")]
         return [Forward(rewritten, sender, always=self.settings.unhandled == "forward")]
 
     def unhandled(self, now: float, number: int, sender: object) -> list[Action]:
@@ -221,7 +221,9 @@ class Lifecycle:
             self._report_at = now + self.plan.report_after
         delay = self.settings.stop_delay
         (first, wait), *later = self.plan.steps
-        self._steps = [(first if instead is None else instead, wait - delay), *later]
+        if instead is not None and first != KILL:
+            first = instead
+        self._steps = [(first, wait - delay), *later]
         self._next_at = now + delay
         name = name_of(number)
         text = f"stop requested by {name} from {sender}: {self._plan_text(now)}"

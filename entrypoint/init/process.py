@@ -153,7 +153,9 @@ def has_job_control_above() -> bool:
 
 def candidates(name: str, environment: "Mapping[bytes, bytes]") -> list[str]:
     """The paths that `name` may mean, in order (execvp(3))."""
-    if "/" in name or not name:
+    if not name:
+        return []
+    if "/" in name:
         return [name]
     path = os.fsdecode(environment.get(b"PATH", DEFAULT_PATH.encode()))
     return [f"{directory or '.'}/{name}" for directory in path.split(":")]
@@ -168,11 +170,12 @@ def _is_script(path: str) -> bool:
 
 def _explain(name: str, number: int, path: str, environment: "Mapping[bytes, bytes]") -> NotStarted:
     """The line that tells what is wrong with what the user typed."""
+    typed = repr(name) if len(name) < 1000 else quote(name)  # a path is no use without its end
     if number == errno.ENOENT and not os.path.lexists(path):
         if "/" in name or not name:
-            return NotStarted(NOT_FOUND, f"cannot run {quote(name)}: no such file")
+            return NotStarted(NOT_FOUND, f"cannot run {typed}: no such file")
         where = os.fsdecode(environment.get(b"PATH", DEFAULT_PATH.encode()))
-        return NotStarted(NOT_FOUND, f"cannot run {quote(name)}: not found in PATH ({where})")
+        return NotStarted(NOT_FOUND, f"cannot run {typed}: not found in PATH ({where})")
     if number in (errno.ENOENT, errno.ENOTDIR):
         why = _missing_interpreter(path)
     elif os.path.isdir(path):
@@ -183,13 +186,13 @@ def _explain(name: str, number: int, path: str, environment: "Mapping[bytes, byt
         why = "not a program that this machine can run (wrong architecture, or damaged?)"
     elif number == errno.EAGAIN:
         why = "fork refused: the container's pids limit or RLIMIT_NPROC is reached; raise it, or run fewer processes"
-        return NotStarted(OWN_FAULT, f"cannot start {quote(name)}: {why}")
+        return NotStarted(OWN_FAULT, f"cannot start {typed}: {why}")
     elif number in (errno.ENOMEM, errno.EMFILE, errno.ENFILE):
-        return NotStarted(OWN_FAULT, f"cannot start {quote(name)}: {os.strerror(number)}")
+        return NotStarted(OWN_FAULT, f"cannot start {typed}: {os.strerror(number)}")
     else:
         why = os.strerror(number)
     where = f"{path}: " if path != name else ""
-    return NotStarted(NOT_EXECUTABLE, f"cannot run {quote(name)}: {where}{why}")
+    return NotStarted(NOT_EXECUTABLE, f"cannot run {typed}: {where}{why}")
 
 
 def _missing_interpreter(path: str) -> str:

@@ -34,8 +34,8 @@ BEFORE_RETRY = 0.05
 def main(arguments: "Sequence[str]", package: str) -> int:
     """Run agent-init; returns the exit code. `package` is the directory of `entrypoint`, first in `sys.path`."""
     parent = os.getppid()
-    undo_locale_coercion()
-    isolate(arguments, package)
+    environment = given_environment()
+    isolate(arguments, package, environment)
 
     from .. import options
     from . import platforms, process, signals
@@ -54,10 +54,10 @@ def main(arguments: "Sequence[str]", package: str) -> int:
         ours = os.getpgrp()
         has_terminal = were_open[0] and process.foreground() == ours
         started = time.monotonic()
-        agent = process.spawn(list(settings.command), dict(os.environb), terminal=has_terminal)
+        agent = process.spawn(list(settings.command), environment, terminal=has_terminal)
     except process.NotStarted as error:
         return _fail(error.code, str(error), settings)
-    except (OSError, MemoryError) as error:
+    except Exception as error:  # no memory, no descriptor left
         return _fail(process.OWN_FAULT, f"cannot start: {error}", settings)
 
     # Keep nothing busy that is not ours: an inherited pipe, a mounted directory.
@@ -89,14 +89,14 @@ def _fail(code: int, text: str, settings: "Settings") -> int:
     return code
 
 
-def isolate(arguments: "Sequence[str]", package: str) -> None:
+def isolate(arguments: "Sequence[str]", package: str, environment: dict[bytes, bytes]) -> None:
     """See that nothing of the container's Python settings is in this process; start over without them if it is."""
     if not (sys.flags.isolated and sys.flags.no_site):
         variables = [v for v in os.environ if v.startswith("PYTHON") and v[6:7] != "_" and v not in HARMLESS]
         if variables or _thread._count() or sys.modules.keys() - OWN_MODULES:
             python = sys.executable or "/proc/self/exe"
             # The pid and the blocked signals stay.
-            os.execv(python, [python, "-I", "-S", package + "/entrypoint/__main__.py", *arguments])
+            os.execve(python, [python, "-I", "-S", package + "/entrypoint/__main__.py", *arguments], environment)
     # Clean: stay so. No import hooks, and the standard library before everything else.
     sys.meta_path[:] = [finder for finder in sys.meta_path if isinstance(finder, type)]
     library = os.path.dirname(os.__file__)
@@ -104,16 +104,20 @@ def isolate(arguments: "Sequence[str]", package: str) -> None:
     sys.path[:] = [*own, *(entry for entry in sys.path if entry not in own)]
 
 
-def undo_locale_coercion() -> None:
-    """In the C locale the interpreter sets LC_CTYPE for its children too (PEP 538); the agent is to see what we got."""
-    if "LC_CTYPE" in os.environ:
-        try:
-            with open("/proc/self/environ", "rb") as file:
-                given = file.read().split(b"\0")
-        except OSError:
-            return
-        was = [entry[len(b"LC_CTYPE=") :] for entry in given if entry.startswith(b"LC_CTYPE=")]
-        if was:
-            os.environb[b"LC_CTYPE"] = was[0]
-        else:
-            del os.environ["LC_CTYPE"]
+def given_environment() -> dict[bytes, bytes]:
+    """The environment as we were started with it; the agent is to get just this.
+
+    `os.environ` may tell more or less: in the C locale the interpreter sets LC_CTYPE (PEP 538), and what the container
+    has in site-packages may set anything.
+    """
+    try:
+        with open("/proc/self/environ", "rb") as file:
+            entries = file.read().split(b"\0")
+    except OSError:
+        return {name: value for name, value in os.environb.items() if name}
+    environment: dict[bytes, bytes] = {}
+    for entry in entries:
+        name, equals, value = entry.partition(b"=")
+        if name and equals:  # others cannot be passed on; of two with one name the first counts, as for getenv(3)
+            environment.setdefault(name, value)
+    return environment

@@ -147,6 +147,9 @@ class Supervisor:
                 self._say_reaped(pid, name, status)
         else:
             self.loop.call_at(self.loop.time(), self._reap)
+        if alone and not self.agent_gone:  # somebody else took its status; waiting for it would be for ever
+            self.agent_gone = True
+            ended = process.OWN_FAULT, "has ended, its exit status was lost"
         if ended:
             self.dispositions.close()
             code, how = ended

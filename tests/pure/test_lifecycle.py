@@ -1,0 +1,268 @@
+"""The state machine by itself: whatever the order of events, its promises hold."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from entrypoint import options
+from entrypoint.init import platforms
+from entrypoint.init.lifecycle import (
+    ENDED,
+    GIVE_UP_AFTER,
+    Action,
+    End,
+    Forward,
+    KillAll,
+    Lifecycle,
+    Say,
+    Stop,
+    StopSurvivors,
+)
+from entrypoint.init.signals import CONT, HUP, INT, KILL, QUIT, TERM, parse
+
+USR1 = parse("USR1")
+
+
+def make(*flags: str, environment: dict[str, str] | None = None) -> Lifecycle:
+    settings = options.read([*flags, "agent"], environment or {})
+    return Lifecycle(settings, platforms.plan(settings, environment or {}, lambda _path: False), 0.0)
+
+
+def kinds(actions: list[Action]) -> list[str]:
+    return [type(action).__name__ for action in actions if not isinstance(action, Say)]
+
+
+def run_until(life: Lifecycle, end: float) -> list[tuple[float, Action]]:
+    """Tick whenever something is due, up to `end`."""
+    done = []
+    while life.due <= end:
+        now = life.due
+        done += [(now, action) for action in life.tick(now)]
+    return done
+
+
+# --- Single stories, as the reader would tell them. ---
+
+
+def test_a_graceful_stop() -> None:
+    life = make("-t", "25s")
+    assert kinds(life.signal(1.0, TERM, "a test")) == ["Stop"]
+    (*_, end) = life.agent_ended(3.0, 0, "exited with code 0", alone=True)
+    assert end == End(0)
+    assert life.state == ENDED
+    assert life.due == math.inf
+
+
+def test_the_default_plan_kills_at_the_grace() -> None:
+    life = make("-t", "25s")
+    life.signal(1.0, TERM, "a test")
+    done = run_until(life, 26.0)
+    assert [at for at, action in done if isinstance(action, KillAll)] == [26.0]
+    done = run_until(life, 27.0)
+    assert [(round(at - 26.0, 6), action) for at, action in done if isinstance(action, End)] == [
+        (GIVE_UP_AFTER, End(137))
+    ]
+
+
+def test_progress_is_told_every_ten_seconds() -> None:
+    life = make("-t", "45s")
+    life.signal(0.0, TERM, "a test")
+    told = [(at, a.text) for at, a in run_until(life, 44.0) if isinstance(a, Say) and a.event == "stopping"]
+    assert told == [
+        (10.0, "stopping: 35s left"),
+        (20.0, "stopping: 25s left"),
+        (30.0, "stopping: 15s left"),
+        (40.0, "stopping: 5s left"),
+    ]
+
+
+def test_on_a_platform_one_report_comes_before_its_limit_and_no_kill() -> None:
+    life = make(environment={"KUBERNETES_SERVICE_HOST": "10.0.0.1"})
+    life.signal(0.0, TERM, "a test")
+    done = run_until(life, 10_000.0)
+    reports = [(at, a.text) for at, a in done if isinstance(a, Say) and a.event == "limit-near"]
+    assert [at for at, _ in reports] == [29.0]
+    assert "Kubernetes (30s unless raised)" in reports[0][1]
+    assert not [a for _, a in done if isinstance(a, KillAll | Stop)]
+
+
+def test_the_linger_time_follows_the_agents_end() -> None:
+    life = make("-t", "25s", "--linger", "5s")
+    actions = life.agent_ended(7.0, 3, "exited with code 3", alone=False)
+    assert StopSurvivors(TERM) in actions
+    assert [at for at, a in run_until(life, 12.0) if isinstance(a, KillAll)] == [12.0]
+    assert life.nothing_left(12.1)[-1] == End(3)
+
+
+@pytest.mark.parametrize("number", [HUP, QUIT])
+def test_an_unhandled_hup_or_quit_is_a_stop_request(number: int) -> None:
+    life = make()
+    assert life.signal(0.0, number, "a test") == [Forward(number, "a test", always=False)]
+    assert Stop(TERM) in life.unhandled(0.0, number, "a test")
+
+
+def test_a_pure_forwarder_forwards_everything_always() -> None:
+    life = make("--stop-on", "none")
+    for number in (TERM, INT, HUP, USR1):
+        assert life.signal(0.0, number, "a test") == [Forward(number, "a test", always=True)]
+
+
+def test_a_rewrite_to_a_stop_request_is_one() -> None:
+    life = make("-r", "USR1:TERM")
+    assert Stop(TERM) in life.signal(0.0, USR1, "a test")
+
+
+def test_a_machine_that_slept_over_the_deadline_goes_through_the_steps_at_once() -> None:
+    life = make("--stop-schedule", "TERM/20s/INT/5s/KILL")
+    life.signal(0.0, TERM, "a test")
+    late = []
+    while life.due <= 3600.0:
+        late += kinds(life.tick(3600.0))
+        if "KillAll" in late:
+            break
+    assert late == ["Stop", "KillAll"]
+
+
+# --- All stories. ---
+
+DURATIONS = st.sampled_from(["0", "300ms", "3s", "11s", "25s", "infinity"])
+SCHEDULES = st.sampled_from(
+    [
+        "TERM/3s/KILL",
+        "TERM/2s/INT/1s/ABRT/500ms/KILL",
+        "TERM",
+        "TERM/1s/INT",
+        "INT/infinity/KILL",
+        "KILL",
+        "TERM/INT/KILL",
+    ]
+)
+FLAGS = st.one_of(
+    st.builds(lambda t: ["-t", t], DURATIONS),
+    st.builds(lambda s: ["--stop-schedule", s], SCHEDULES),
+    st.just([]),
+)
+ENVIRONMENTS = st.sampled_from([{}, {"KUBERNETES_SERVICE_HOST": "x"}, {"RAILWAY_DEPLOYMENT_DRAINING_SECONDS": "0"}])
+SIGNALS = st.sampled_from([TERM, INT, HUP, QUIT, USR1, CONT])
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Events in any order a supervisor could see them, ticks when they are due."""
+
+    @initialize(
+        flags=FLAGS,
+        environment=ENVIRONMENTS,
+        repeat=st.sampled_from(["ignore", "forward", "escalate"]),
+        linger=DURATIONS,
+        rewrite=st.sampled_from([[], ["-r", "TERM:QUIT"], ["-r", "HUP:0"], ["-r", "USR1:TERM"]]),
+        ok=st.sampled_from([[], ["-e", "143"]]),
+    )
+    def begin(self, flags: Any, environment: Any, repeat: str, linger: str, rewrite: Any, ok: Any) -> None:
+        self.life = make(*flags, "--repeat", repeat, "--linger", linger, *rewrite, *ok, environment=environment)
+        self.repeat = repeat
+        self.now = 0.0
+        self.requested: float | None = None
+        self.agent_ended_at: float | None = None
+        self.killed: float | None = None
+        self.ended: list[int] = []
+        self.stops = 0
+        self.requests = 0
+        self.agent_code: int | None = None
+
+    def take(self, actions: list[Action]) -> None:
+        for action in actions:
+            assert not self.ended or isinstance(action, Say), "nothing follows the end"
+            if isinstance(action, Stop | Forward):
+                assert self.agent_ended_at is None, "nothing is addressed to an agent that has ended"
+                assert self.killed is None
+            if isinstance(action, Stop):
+                self.stops += 1
+            elif isinstance(action, Forward):
+                unhandled = not action.always and action.number in (HUP, QUIT, USR1)
+                if unhandled:
+                    self.take(self.life.unhandled(self.now, action.number, "a test"))
+            elif isinstance(action, KillAll):
+                self.killed = self.now if self.killed is None else self.killed
+            elif isinstance(action, End):
+                self.ended.append(action.code)
+
+    @precondition(lambda self: not self.ended)
+    @rule(number=SIGNALS)
+    def signal(self, number: int) -> None:
+        before = self.life.state
+        self.take(self.life.signal(self.now, number, "a test"))
+        if before != "running":
+            self.requests += 1
+        elif self.life.state != "running":
+            self.requested = self.now
+
+    @precondition(lambda self: not self.ended)
+    @rule(seconds=st.sampled_from([0.0, 0.01, 0.3, 1.0, 4.0, 12.0, 30.0]))
+    def time_passes(self, seconds: float) -> None:
+        end = self.now + seconds
+        ticks = 0
+        while not self.ended and self.life.due <= end:
+            self.now = max(self.now, self.life.due)
+            self.take(self.life.tick(self.now))
+            ticks += 1
+            assert ticks < 10_000, "a tick has to move on"
+        self.now = max(self.now, end)
+
+    @precondition(lambda self: not self.ended and self.agent_ended_at is None)
+    @rule(code=st.sampled_from([0, 3, 143, 137]), alone=st.booleans())
+    def agent_ends(self, code: int, alone: bool) -> None:
+        self.agent_code = code
+        actions = self.life.agent_ended(self.now, code, "ended", alone=alone)
+        self.agent_ended_at = self.now
+        self.take(actions)
+        assert bool(self.ended) == alone
+
+    @precondition(lambda self: not self.ended and self.agent_ended_at is not None)
+    @rule()
+    def nothing_is_left(self) -> None:
+        self.take(self.life.nothing_left(self.now))
+        assert self.ended
+
+    @precondition(lambda self: self.ended)
+    @rule(number=SIGNALS)
+    def something_comes_too_late(self, number: int) -> None:
+        self.take(self.life.signal(self.now, number, "a test"))
+        self.take(self.life.tick(self.now))
+        self.take(self.life.nothing_left(self.now))
+        assert self.life.due == math.inf
+
+    @invariant()
+    def each_step_is_sent_once(self) -> None:
+        steps = len(self.life.plan.steps)
+        assert self.stops <= steps + (self.requests if self.repeat == "forward" else 0)
+
+    @invariant()
+    def the_end_comes_by_the_grace(self) -> None:
+        if self.requested is not None and not self.ended and self.life.plan.grace < math.inf:
+            assert self.now <= self.requested + self.life.plan.grace + GIVE_UP_AFTER + 1e-6
+
+    @invariant()
+    def it_ends_soon_after_the_kill(self) -> None:
+        if self.killed is not None and not self.ended:
+            assert self.now <= self.killed + GIVE_UP_AFTER + 1e-6
+
+    @invariant()
+    def the_linger_time_is_kept(self) -> None:
+        if self.agent_ended_at is not None and not self.ended:
+            assert self.now <= self.agent_ended_at + self.life.settings.linger + GIVE_UP_AFTER + 1e-6
+
+    @invariant()
+    def the_exit_code_is_the_agents(self) -> None:
+        if self.ended:
+            code = 128 + KILL if self.agent_code is None else self.agent_code
+            assert self.ended == [0 if code in self.life.settings.ok_exit else code]
+
+
+AnyOrder.TestCase.settings = hypothesis_settings(max_examples=150, stateful_step_count=25, deadline=None)
+TestAnyOrder = AnyOrder.TestCase
