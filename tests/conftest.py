@@ -72,4 +72,4 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
         if item.nodeid.split("[")[0] not in allowed:
             report.outcome = "failed"
             report.longrepr = f"skipped on CI, and not in {ALLOWED_SKIPS.name}: {report.longrepr}"
-    return report  # type: ignore[no-any-return]  # noqa: B901
+    return report  # type: ignore[no-any-return]

@@ -211,11 +211,7 @@ class Supervisor:
         elif isinstance(action, Stop):
             self._stop(action.number)
         elif isinstance(action, StopSurvivors):
-            for survivor in self._descendants():
-                if survivor.identity not in self.stopped:
-                    self.stopped.add(survivor.identity)
-                    self._send(survivor, action.number)
-                    self._send(survivor, signals.CONT)
+            self._stop_survivors(action.number)
         elif isinstance(action, KillAll):
             self._kill_all()
         elif isinstance(action, Say):
@@ -258,6 +254,20 @@ class Supervisor:
             self.stopped.update(p.identity for p in self._descendants() if p.group == self.agent)
         self._send_agent(number)
         self._send_agent(signals.CONT)
+
+    def _stop_survivors(self, number: int) -> None:
+        """The stop signal and SIGCONT to what the agent left behind, but not to who has had it already."""
+        try:
+            survivors = self._descendants()
+        except OSError:  # no /proc to find them in; most will be in the agent's group
+            self._kill(-self.agent, number)
+            self._kill(-self.agent, signals.CONT)
+            return
+        for survivor in survivors:
+            if survivor.identity not in self.stopped:
+                self.stopped.add(survivor.identity)
+                self._send(survivor, number)
+                self._send(survivor, signals.CONT)
 
     def _stand_ins(self, number: int) -> list[tree.Process]:
         """Who is to get a signal in the agent's place: nobody, if it minds the signal itself, or none does."""
@@ -311,9 +321,12 @@ class Supervisor:
             self._kill(-1, signals.KILL)
             return
         if not self.agent_gone:
-            self._kill(-self.agent, signals.KILL)
             self._kill(self.agent, signals.KILL)
-        seen = tree.everything()
+        try:
+            seen = tree.everything()
+        except OSError:  # no /proc to find them in
+            self._kill(-self.agent, signals.KILL)
+            return
         ours = tree.below(os.getpid(), seen)
         shared = {seen[pid].group for pid in seen.keys() - {survivor.pid for survivor in ours}}
         for group in {survivor.group for survivor in ours} - shared:

@@ -12,6 +12,17 @@ import sys
 LINUX = sys.platform == "linux"
 
 
+def _proc_is_ours() -> bool:
+    """Whether /proc is mounted, and shows our own PID namespace: another one's pids would be other processes."""
+    try:
+        return os.readlink("/proc/self") == str(os.getpid())
+    except OSError:
+        return False
+
+
+PROC = _proc_is_ours()
+
+
 class Process:
     """A process as it was when looked at. `start` tells a reused pid apart (clock ticks since boot, proc(5))."""
 
@@ -30,6 +41,8 @@ def look(pid: int) -> Process | None:
     """The process with this pid; None when it is gone or may not be looked at."""
     if not LINUX:
         return _look_with_psutil(pid)
+    if not PROC:
+        return None
     try:
         fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY)
     except OSError:
@@ -60,7 +73,7 @@ def pids() -> list[int]:
         import psutil
 
         return list(psutil.pids())
-    found = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    found = [int(name) for name in os.listdir("/proc") if name.isdigit()] if PROC else []
     if not found:
         raise OSError(errno.ENOENT, "no process to be seen", "/proc")
     return found
@@ -103,7 +116,7 @@ class Dispositions:
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self._fd = -1
-        if LINUX:
+        if PROC:
             try:
                 self._fd = os.open(f"/proc/{pid}/status", os.O_RDONLY)
             except OSError:

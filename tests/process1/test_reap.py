@@ -78,7 +78,8 @@ def test_without_a_subreaper_orphans_go_elsewhere(start: Start) -> None:
 
 
 def test_an_orphan_that_was_stopped_and_ignores_everything_is_reaped_at_the_end(started: Start) -> None:
-    agent = "orphan('daemon', 'ignore(\"TERM\"); log(\"ready\"); os.kill(os.getpid(), 19)'); on('USR1', lambda: leave(6)); ready()"
+    daemon = "ignore('TERM'); log('ready'); os.kill(os.getpid(), 19)"
+    agent = f"orphan('daemon', {daemon!r}); on('USR1', lambda: leave(6)); ready()"
     init = started("--linger", "300ms", agent=agent)
     init.event("ready", "daemon")
     init.event("ready")

@@ -228,11 +228,12 @@ def test_children_of_the_agent_are_left_alone(started: Start) -> None:
 
 @pytest.mark.parametrize("flags", [["-g"], ["--target", "group"], ["-vvg"]])
 def test_the_group_can_be_signalled(started: Start, flags: list[str]) -> None:
+    pool = "on('TERM', lambda: leave(0)); ready()"
     init = started(
         *flags,
         "-t",
         "20s",
-        agent="child('pool', \"on('TERM', lambda: leave(0)); ready()\"); on('TERM', lambda: leave(0, after=0.5)); ready()",
+        agent=f"child('pool', {pool!r}); on('TERM', lambda: leave(0, after=0.5)); ready()",
     )
     init.event("ready", "pool")
     init.signal("TERM")

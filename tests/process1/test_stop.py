@@ -182,9 +182,8 @@ def test_the_exit_code_is_the_agents(start: Start, code: int) -> None:
 
 @pytest.mark.parametrize(("name", "code"), [("TERM", 143), ("KILL", 137), ("ABRT", 134), ("SEGV", 139)])
 def test_a_signals_death_is_told_as_a_shell_tells_it(started: Start, name: str, code: int) -> None:
-    init = started(
-        agent=f"import resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0)); os.kill(os.getpid(), number('{name}'))"
-    )
+    no_core = "import resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0))"
+    init = started(agent=f"{no_core}; os.kill(os.getpid(), number('{name}'))")
     assert init.wait() == code
     assert f"was killed by SIG{name}" in init.said("ended")
 

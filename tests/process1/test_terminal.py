@@ -130,7 +130,7 @@ def test_a_hang_up_reaches_the_agent_once(tmp_path: Path) -> None:
         logged(log, "ready")
         os.close(child.child_fd)
         logged(log, "HUP")
-        os.kill(child.pid, signal.SIGUSR1)
+        os.kill(int(child.pid or 0), signal.SIGUSR1)
         until(lambda: not child.isalive(), "the end")
         assert child.exitstatus == 0
         events = log.read_text()
@@ -139,7 +139,7 @@ def test_a_hang_up_reaches_the_agent_once(tmp_path: Path) -> None:
     finally:
         child.closed, child.child_fd = True, -1
         if child.isalive():
-            os.kill(child.pid, signal.SIGKILL)
+            os.kill(int(child.pid or 0), signal.SIGKILL)
 
 
 def test_as_a_job_of_a_shell_it_can_be_suspended_and_continued(tmp_path: Path) -> None:
