@@ -18,7 +18,7 @@ Rules that hold whatever the order of events:
 
 from ..options import INFINITY, format_duration
 from .console import DEBUG, ERROR, INFO, WARNING
-from .signals import HUP, KILL, QUIT, name_of
+from .signals import HUP, KILL, QUIT, VALID, name_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -109,6 +109,8 @@ class Lifecycle:
     def __init__(self, settings: "Settings", plan: "Plan", now: float) -> None:
         self.settings, self.plan = settings, plan
         self.state = RUNNING
+        # What is simply passed on to an agent that handles it, while there is one: no stop request, no rewrite.
+        self.plain = VALID - settings.stop_on - settings.rewrite.keys()
         self.exit_code: int | None = None  # the agent's, once it has ended
         self.how = ""  # ... and in words
         self._started = now
@@ -148,6 +150,7 @@ class Lifecycle:
         """The agent's exit was seen. `alone`: it left nothing behind."""
         at_deadline = self.state == KILLING and code == 128 + KILL
         self.exit_code, self.how = code, how + (" when its time was up" if at_deadline else "")
+        self.plain = frozenset()
         if alone:
             return self._end(now)
         if self.state == KILLING:
@@ -231,7 +234,7 @@ class Lifecycle:
         return [say, *self._step(now)] if self._next_at <= now else [say]
 
     def _take_step(self) -> int:
-        number, wait = self._steps.pop(0)
+        (number, wait), *self._steps = self._steps
         self._next_at = self._next_at + wait if self._steps else INFINITY
         self._first_sent = True
         return number
@@ -248,7 +251,7 @@ class Lifecycle:
         return [Say(WARNING, "escalated", f"{after}, {name_of(number)}", census="names"), Stop(number)]
 
     def _kill(self, now: float, event: str, text: str) -> list[Action]:
-        self.state, self._steps = KILLING, []
+        self.state, self._steps, self.plain = KILLING, [], frozenset()
         self._sweep_at, self._give_up_at = now + SWEEP_EVERY, now + GIVE_UP_AFTER
         return [Say(WARNING, event, text, census="names"), KillAll()]
 

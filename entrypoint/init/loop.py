@@ -1,7 +1,7 @@
 """A poll loop with asyncio's names for what it has: add_reader, remove_reader, call_at, run_forever, stop, time.
 
-It cannot die: whatever a callback raises is handed to `report` and the loop goes on. Idle, it sleeps in poll(2) with
-no time limit.
+It cannot die: whatever a callback raises is handed to `report`, and `recover` is called, again and again, until it
+succeeds; then the loop goes on. Idle, it sleeps in poll(2) with no time limit.
 """
 
 import select
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     Callback = Callable[[], object]
 
 LONGEST_POLL = 3600.0  # poll(2) counts milliseconds in an int; a longer wait is waited for in parts
-AFTER_ERROR = 0.01  # an error that comes back at once must not take the processor
+AFTER_ERROR = 0.01  # an error that comes back at once must not take the whole processor
 
 
 class Timer:
@@ -29,11 +29,11 @@ class Timer:
 class Loop:
     """One thread, one poll(2); timers that are due run before descriptors that are ready."""
 
-    def __init__(self, report: "Callable[[BaseException], object]") -> None:
+    def __init__(self, *, report: "Callable[[BaseException], object]", recover: "Callback") -> None:
         self._poll = select.poll()
         self._readers: dict[int, Callback] = {}
         self._timers: list[Timer] = []
-        self._report = report
+        self._report, self._recover = report, recover
         self._running = True  # from the start: a stop before `run_forever` counts
 
     time = staticmethod(time.monotonic)
@@ -63,10 +63,13 @@ class Loop:
 
     def run_forever(self) -> None:
         """Run until `stop`, which may have been called before."""
+        step: Callback = self._run_once
         while self._running:
             try:
-                self._run_once()
+                step()
+                step = self._run_once
             except BaseException as error:  # process 1 outlives MemoryError and whatever else there is
+                step = self._recover
                 try:
                     self._report(error)
                     time.sleep(AFTER_ERROR)

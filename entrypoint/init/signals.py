@@ -1,17 +1,9 @@
-"""Signals: their names, the ones that can be caught, and a descriptor they are read from (signalfd(2)).
+"""Signals: their names, and the ones that can be caught.
 
 `_signal` is the built-in half of `signal`; the other half imports `enum`, which costs more than all of this package.
 """
 
 import _signal
-import os
-import sys
-
-from . import libc
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 KILL, STOP, CONT, CHLD = int(_signal.SIGKILL), int(_signal.SIGSTOP), int(_signal.SIGCONT), int(_signal.SIGCHLD)
 TERM, INT, HUP, QUIT = int(_signal.SIGTERM), int(_signal.SIGINT), int(_signal.SIGHUP), int(_signal.SIGQUIT)
@@ -71,81 +63,3 @@ def parse_catchable(text: str) -> int:
     if number in (KILL, STOP, CHLD):
         raise ValueError(f"{quote(text)} cannot be caught as a request; accepted: any signal but KILL, STOP and CHLD")
     return number
-
-
-class Received:
-    """A signal as it came: `number`, and where the kernel says so, the sender's `pid` and the `code` (si_code).
-
-    `pid` is 0 for a sender outside of our PID namespace, None where the platform does not tell.
-    """
-
-    __slots__ = ("code", "number", "pid")
-
-    def __init__(self, number: int, pid: int | None = None, code: int = 0) -> None:
-        self.number, self.pid, self.code = number, pid, code
-
-    @property
-    def by_kernel(self) -> bool:
-        """True for what a terminal sends (si_code is SI_KERNEL, sigaction(2))."""
-        return self.code == 0x80
-
-
-class SignalFd:
-    """All catchable signals through one descriptor, in the kernel's order, with their senders (signalfd(2)).
-
-    They have to be blocked already. Raises OSError where the system has no such call.
-    """
-
-    SIZE = 128  # struct signalfd_siginfo
-
-    def __init__(self) -> None:
-        mask = sum(1 << (number - 1) for number in VALID).to_bytes(128, sys.byteorder)
-        self.fd = libc.call("signalfd", -1, mask, os.O_CLOEXEC | os.O_NONBLOCK)
-        if self.fd < 0:
-            raise OSError("signalfd failed")
-
-    def read(self) -> "Iterator[Received]":
-        """What is there now. Raises BlockingIOError when it is nothing."""
-        block = os.read(self.fd, self.SIZE * 32)
-        number = int.from_bytes
-        for at in range(0, len(block), self.SIZE):
-            yield Received(
-                number(block[at : at + 4], sys.byteorder),  # ssi_signo, ssi_errno, ssi_code, ssi_pid
-                number(block[at + 12 : at + 16], sys.byteorder),
-                number(block[at + 8 : at + 12], sys.byteorder, signed=True),
-            )
-
-
-class WakeupFd:
-    """The same by Python's own handlers, for macOS and wherever signalfd cannot be had: no senders.
-
-    The mask is opened here; what was pending until now is delivered to the handlers.
-    """
-
-    def __init__(self) -> None:
-        self.fd, writer = os.pipe()
-        os.set_blocking(self.fd, False)
-        os.set_blocking(writer, False)
-        _signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        for number in VALID - {KILL, STOP}:
-            try:
-                _signal.signal(number, _nothing)
-            except (OSError, ValueError):
-                continue
-        _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
-
-    def read(self) -> "Iterator[Received]":
-        """What is there now. Raises BlockingIOError when it is nothing."""
-        return map(Received, os.read(self.fd, 4096))
-
-
-def _nothing(*_: object) -> None:
-    """A handler has to be there for the wake-up descriptor to be written."""
-
-
-def open_source() -> SignalFd | WakeupFd:
-    """The best source of signals that this system has. Raises OSError when there is none (no descriptor left)."""
-    try:
-        return SignalFd()
-    except OSError:
-        return WakeupFd()

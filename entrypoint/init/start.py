@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..options import Settings
+    from .platforms import Plan
 
 # What the interpreter itself loads, two that virtual environments come with, and ours. Anything else is the
 # container's (a sitecustomize, a .pth file, auto-instrumentation): made for the agent, it stays out of process 1.
@@ -21,7 +22,8 @@ OWN_MODULES = frozenset(
     "__main__ _abc _codecs _collections_abc _distutils_hack _frozen_importlib _frozen_importlib_external _imp _io "
     "_signal _sitebuiltins _stat _thread _virtualenv _warnings _weakref abc builtins codecs encodings "
     "encodings.aliases encodings.ascii encodings.latin_1 encodings.utf_8 encodings.utf_8_sig genericpath io marshal "
-    "os os.path posix posixpath site stat sys time zipimport entrypoint entrypoint.init entrypoint.init.start".split()
+    "os os.path posix posixpath pwd site stat sys time zipimport "
+    "entrypoint entrypoint.init entrypoint.init.start".split()
 )
 # Variables of the interpreter that change nothing here.
 HARMLESS = frozenset(
@@ -38,11 +40,12 @@ def main(arguments: "Sequence[str]", package: str) -> int:
     isolate(arguments, package, environment)
 
     from .. import options
-    from . import platforms, process, signals
+    from . import process
 
     try:
         settings = options.read(arguments, os.environ)
-        plan = platforms.plan(settings, os.environ)
+        if settings.stop_delay:  # it may leave no time, which has to be told before the agent starts
+            make_plan(settings)
     except (options.UsageError, options.InfoRequested) as wanted:
         from .. import cli  # imports click: no agent will be started
 
@@ -65,9 +68,10 @@ def main(arguments: "Sequence[str]", package: str) -> int:
     process.leave_directory()
     while True:
         try:
-            from . import supervisor
+            from . import signalfd, supervisor
 
-            source = signals.open_source()
+            source = signalfd.open_source()
+            plan = make_plan(settings)
             break
         except Exception:  # no memory just now, say; signals wait in the kernel meanwhile
             time.sleep(BEFORE_RETRY)
@@ -89,11 +93,19 @@ def _fail(code: int, text: str, settings: "Settings") -> int:
     return code
 
 
+def make_plan(settings: "Settings") -> "Plan":
+    """How a stop will go. Imported late: the agent need not wait for it. Raises UsageError."""
+    from . import platforms
+
+    return platforms.plan(settings, os.environ)
+
+
 def isolate(arguments: "Sequence[str]", package: str, environment: dict[bytes, bytes]) -> None:
     """See that nothing of the container's Python settings is in this process; start over without them if it is."""
     if not (sys.flags.isolated and sys.flags.no_site):
         variables = [v for v in os.environ if v.startswith("PYTHON") and v[6:7] != "_" and v not in HARMLESS]
-        if variables or _thread._count() or sys.modules.keys() - OWN_MODULES:
+        foreign = {module for module in sys.modules.keys() - OWN_MODULES if not _is_distributors(module)}
+        if variables or _thread._count() or foreign:
             python = sys.executable or "/proc/self/exe"
             # The pid and the blocked signals stay.
             os.execve(python, [python, "-I", "-S", package + "/entrypoint/__main__.py", *arguments], environment)
@@ -102,6 +114,12 @@ def isolate(arguments: "Sequence[str]", package: str, environment: dict[bytes, b
     library = os.path.dirname(os.__file__)
     own = [entry for entry in sys.path if entry == library or entry.endswith(("/lib-dynload", ".zip"))]
     sys.path[:] = [*own, *(entry for entry in sys.path if entry not in own)]
+
+
+def _is_distributors(module: str) -> bool:
+    """Debian's own Python comes with a sitecustomize in the standard library's directory, which does nothing."""
+    place = getattr(sys.modules[module], "__file__", None) or ""
+    return module == "sitecustomize" and os.path.dirname(place) == os.path.dirname(os.__file__)
 
 
 def given_environment() -> dict[bytes, bytes]:

@@ -7,14 +7,14 @@ agent-init but the agent's own end: an error is logged and the loop goes on.
 import os
 
 from .. import options
-from . import platforms, process, signals, tree
+from . import platforms, process, signalfd, signals, tree
 from .console import DEBUG, ERROR, INFO, TRACE, WARNING, Console
 from .lifecycle import Action, End, Forward, KillAll, Lifecycle, Say, Stop, StopSurvivors
 from .loop import Loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from .loop import Timer
 
@@ -28,7 +28,7 @@ class Sender:
 
     __slots__ = ("_received",)
 
-    def __init__(self, received: signals.Received) -> None:
+    def __init__(self, received: signalfd.Received) -> None:
         self._received = received
 
     def __str__(self) -> str:
@@ -50,7 +50,7 @@ class Supervisor:
         self,
         settings: options.Settings,
         plan: platforms.Plan,
-        source: signals.SignalFd | signals.WakeupFd,
+        source: signalfd.SignalFd | signalfd.WakeupFd,
         agent: int,
         *,
         started: float,
@@ -63,15 +63,16 @@ class Supervisor:
         """
         self.settings, self.plan, self.source, self.agent = settings, plan, source, agent
         self.console = Console(stderr, level=settings.log_level, json=settings.log_format == "json")
-        self.agent_gone = False
+        self.agent_status: int | None = None  # its wait status, from the moment it was reaped
         self.name = os.path.basename(settings.command[0]) or settings.command[0]
         self.terminal_of = terminal_of
-        self.loop = Loop(self._unexpected)
+        self.loop = Loop(report=self._unexpected, recover=self._catch_up)
         self.lifecycle = Lifecycle(settings, plan, started)
         self.dispositions = tree.Dispositions(agent)
         self.stood_in: list[tree.Process] = []  # who got the stop signal in the agent's place
         self.stopped: set[tuple[int, int]] = set()  # processes that have had the stop signal
         self.exit_code: int | None = None
+        self._inbox: list[signalfd.Received] = []  # signals that came and are not dealt with
         self._timer: Timer | None = None
         self._scan: list[tree.Process] | None = None  # one look serves all actions of an event
 
@@ -80,7 +81,7 @@ class Supervisor:
         self._guarded(self._say_started)
         for problem in problems:
             self.console.say(WARNING, "problem", problem)
-        self._guarded(self._reap)
+        self._guarded(self._catch_up)
         self.loop.add_reader(self.source.fd, self._woken)
         self.loop.run_forever()
         if self.terminal_of is not None:
@@ -111,23 +112,65 @@ class Supervisor:
     def _woken(self) -> None:
         """Signals have come. A child's end may be among them, or may have come in with another's: always look."""
         try:
-            for received in self.source.read():
-                if received.number != signals.CHLD:
-                    self._guarded(self._signalled, received)
+            self._inbox += self.source.read()
         except BlockingIOError:
             pass
-        self._reap()
+        self._catch_up()
 
-    def _signalled(self, received: signals.Received) -> None:
-        self._carry_out(self.lifecycle.signal(self.loop.time(), received.number, Sender(received)))
+    def _catch_up(self) -> None:
+        """Deal with all that is there. Where that fails (no memory, say) the loop comes back until it does not."""
+        while self._inbox:
+            received = self._inbox[0]
+            if received.number != signals.CHLD and not self._pass_on(received.number):
+                try:
+                    self._event(self.lifecycle.signal, received.number, Sender(received))
+                except MemoryError:
+                    raise  # it stays in the inbox
+                except Exception as error:
+                    self._unexpected(error)
+            del self._inbox[0]
+        self._reap()
+        if self.lifecycle.due <= self.loop.time():
+            self._event(self.lifecycle.tick)
+        self._arm()
+
+    def _pass_on(self, number: int) -> bool:
+        """The short way for a signal that the state machine would forward, to an agent that minds it, silently."""
+        if number not in self.lifecycle.plain or self.console.level >= DEBUG or number in tree.SHELL_HABITS:
+            return False
+        if self.agent_status is not None or not self.dispositions.minds(number):
+            return False
+        self._send_agent(number)
+        return True
+
+    def _event(self, event: "Callable[..., list[Action]]", *facts: object) -> None:
+        """Tell the state machine of something and do what it says. If it fails half-way, nothing has happened."""
+        before = dict(vars(self.lifecycle))
+        try:
+            actions = event(self.loop.time(), *facts)
+        except MemoryError:
+            vars(self.lifecycle).update(before)
+            raise
+        self._scan = None
+        for action in actions:
+            self._guarded(self._do, action)
+        self._scan = None
+
+    def _arm(self) -> None:
+        """Have the loop come back when the next thing is due."""
+        due = self.lifecycle.due
+        if self._timer is not None and self._timer.when != due:
+            self.loop.cancel(self._timer)
+            self._timer = None
+        if self._timer is None and due < options.INFINITY:
+            self._timer = self.loop.call_at(due, self._ticked)
 
     def _ticked(self) -> None:
         self._timer = None
-        self._carry_out(self.lifecycle.tick(self.loop.time()))
+        self._catch_up()
 
     def _reap(self) -> None:
         """Take in every child that has ended: SIGCHLDs coalesce, so drain waitpid(2) to its end."""
-        ended: tuple[int, str] | None = None
         alone = False
         for _ in range(REAPED_AT_ONCE):
             try:
@@ -137,79 +180,75 @@ class Supervisor:
                 break
             if pid == 0:
                 break
-            if os.WIFSTOPPED(status):
-                if pid == self.agent:
-                    self._agent_stopped(os.WSTOPSIG(status))
-            elif pid == self.agent:
-                self.agent_gone = True
-                ended = process.exit_code(status), process.describe(status)
+            if pid != self.agent:
+                self._guarded(self._say_reaped, pid, name, status)
+            elif os.WIFSTOPPED(status):
+                self._guarded(self._agent_stopped, os.WSTOPSIG(status))
             else:
-                self._say_reaped(pid, name, status)
+                self.agent_status = status
         else:
-            self.loop.call_at(self.loop.time(), self._reap)
-        if alone and not self.agent_gone:  # somebody else took its status; waiting for it would be for ever
-            self.agent_gone = True
-            ended = process.OWN_FAULT, "has ended, its exit status was lost"
-        if ended:
+            self.loop.call_at(self.loop.time(), self._catch_up)  # more will be there
+        if self.lifecycle.exit_code is None and (self.agent_status is not None or alone):
+            code, how = process.OWN_FAULT, "has ended, its exit status was lost"  # somebody else took it
+            if self.agent_status is not None:
+                code, how = process.exit_code(self.agent_status), process.describe(self.agent_status)
+            self._event(lambda now: self.lifecycle.agent_ended(now, code, how, alone=alone))
             self.dispositions.close()
-            code, how = ended
-            self._carry_out(self.lifecycle.agent_ended(self.loop.time(), code, how, alone=alone))
         elif alone:
-            self._carry_out(self.lifecycle.nothing_left(self.loop.time()))
+            self._event(self.lifecycle.nothing_left)
 
     def _wait(self) -> tuple[int, int, str]:
         """A child that has ended or stopped: pid, wait status and, if reaped orphans are to be told, its name."""
-        name = ""
-        if self.settings.warn_reaped:
+        zombie = None
+        if self.settings.warn_reaped:  # while it is a zombie its name can be read
             found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            seen = tree.look(found.si_pid) if found else None  # while it is a zombie its name can be read
-            name = seen.name if seen else ""
-        return *os.waitpid(-1, os.WNOHANG | os.WUNTRACED), name
+            zombie = tree.look(found.si_pid) if found else None
+        pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
+        return pid, status, zombie.name if zombie is not None and zombie.pid == pid else ""
 
     def _say_reaped(self, pid: int, name: str, status: int) -> None:
         level = WARNING if self.settings.warn_reaped else DEBUG
-        if level > self.console.level:
+        if level > self.console.level or os.WIFSTOPPED(status):
             return
         text = f"reaped orphan {f'{name} (pid {pid})' if name else f'pid {pid}'}, which {process.describe(status)}"
         self.console.say(level, "reaped", text, pid=pid, code=process.exit_code(status))
 
     def _agent_stopped(self, number: int) -> None:
-        """The terminal's user pressed Ctrl-Z, or the agent read a terminal that it does not have.
+        """The terminal's user pressed Ctrl-Z, or the agent used a terminal that was not its own at that moment.
 
-        Under a shell with job control we step aside like any job. Where nobody could ever continue it (we are process
-        1, or lead the session) the agent goes on, as it would were it process 1 itself.
+        Under a shell with job control we step aside like any job, and take the agent along when we are continued.
+        Where nobody could ever continue it (we are process 1, or lead the session) it goes on, as it would were it
+        process 1 itself. Without a terminal it is somebody's will.
         """
-        if number not in signals.JOB_CONTROL:
-            return  # SIGSTOP is somebody's will
-        if self.terminal_of is not None and process.has_job_control_above():
-            process.give_terminal(self.terminal_of)
+        front = process.foreground()
+        if number not in signals.JOB_CONTROL or front is None:
+            return
+        if process.has_job_control_above():
+            ours = os.getpgrp()
+            if front == self.agent:
+                process.give_terminal(ours)
             os.kill(os.getpid(), signals.STOP)
-            # Continued. In the foreground again, or in the background (bg)?
-            if process.foreground() == self.terminal_of:
+            if process.foreground() == ours:  # continued, and in the foreground (fg, not bg)
+                self.terminal_of = ours
                 process.give_terminal(self.agent)
-        else:
-            self.console.say(DEBUG, "continued", f"the agent was stopped by {signals.name_of(number)}, continued")
+        elif front != self.agent:
+            self.console.say(
+                WARNING, "stopped", f"the agent is stopped by {signals.name_of(number)}: no terminal of its own"
+            )
+            return
         self._kill(-self.agent, signals.CONT)
 
     # --- What is done. ----------------------------------------------------------------------------------------------
-
-    def _carry_out(self, actions: "Sequence[Action]") -> None:
-        self._scan = None
-        for action in actions:
-            self._guarded(self._do, action)
-        self._scan = None
-        due = self.lifecycle.due
-        if self._timer is not None and self._timer.when != due:
-            self.loop.cancel(self._timer)
-            self._timer = None
-        if self._timer is None and due < options.INFINITY:
-            self._timer = self.loop.call_at(due, self._ticked)
 
     def _do(self, action: Action) -> None:
         if isinstance(action, Forward):
             self._forward(action)
         elif isinstance(action, Stop):
-            self._stop(action.number)
+            try:
+                self._stop(action.number)
+            except Exception:  # whatever is wrong with finding out who else should get it
+                self._send_agent(action.number)
+                raise
         elif isinstance(action, StopSurvivors):
             self._stop_survivors(action.number)
         elif isinstance(action, KillAll):
@@ -224,7 +263,7 @@ class Supervisor:
         number = action.number
         to = self._stand_ins(number)
         if not (to or action.always or number in signals.HARMLESS or self._minds(number)):
-            self._carry_out(self.lifecycle.unhandled(self.loop.time(), number, action.sender))
+            self._event(self.lifecycle.unhandled, number, action.sender)
             return
         if self.console.level >= DEBUG:
             name = signals.name_of(number)
@@ -290,7 +329,7 @@ class Supervisor:
         return number in tree.SHELL_HABITS and tree.is_shell(tree.look(self.agent))
 
     def _send_agent(self, number: int) -> None:
-        if not self.agent_gone:  # until we have reaped it, its pid is its own
+        if self.agent_status is None:  # until we have reaped it, its pid is its own
             self._kill(-self.agent if self.settings.target == "group" else self.agent, number)
 
     def _send(self, receiver: tree.Process, number: int) -> bool:
@@ -320,7 +359,7 @@ class Supervisor:
         if os.getpid() == 1:
             self._kill(-1, signals.KILL)
             return
-        if not self.agent_gone:
+        if self.agent_status is None:
             self._kill(self.agent, signals.KILL)
         try:
             seen = tree.everything()

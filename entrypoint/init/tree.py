@@ -109,7 +109,11 @@ def descendants(root: int) -> list[Process]:
 
 
 class Dispositions:
-    """What one process does with signals, from its `/proc/<pid>/status`, kept open: a look costs one pread(2)."""
+    """What one process does with signals. The file in /proc stays open: a look costs one pread(2).
+
+    That of the main thread, `/proc/<pid>/task/<pid>/stat`, is made in half the time of `/proc/<pid>/status`, but tells
+    of the first 31 signals only (proc(5), fields 33 and 34); for real-time signals the latter is read.
+    """
 
     __slots__ = ("_fd", "pid")
 
@@ -118,7 +122,7 @@ class Dispositions:
         self._fd = -1
         if PROC:
             try:
-                self._fd = os.open(f"/proc/{pid}/status", os.O_RDONLY)
+                self._fd = os.open(f"/proc/{pid}/task/{pid}/stat", os.O_RDONLY)
             except OSError:
                 return  # no /proc, hidden, or no descriptor left: then nothing is known
 
@@ -136,15 +140,29 @@ class Dispositions:
         return caught or ignored
 
     def _masks(self, number: int, *, unknown: bool = False) -> tuple[bool, bool]:
+        """Whether it catches and whether it ignores the signal; `unknown` for both where that cannot be known."""
         try:
-            text = os.pread(self._fd, 4096, 0) if self._fd >= 0 else b""
-        except OSError:
-            text = b""
-        at = text.find(b"\nSigIgn:\t")
-        if at < 0:
+            if self._fd < 0:
+                return unknown, unknown
+            if number > 31:
+                ignored, caught = self._masks_of_all()
+            else:
+                line = os.pread(self._fd, 1024, 0)
+                fields = line[line.rfind(b")") + 2 :].split(b" ", 32)
+                ignored, caught = int(fields[30]), int(fields[31])
+        except (OSError, ValueError, IndexError):
             return unknown, unknown
-        bit = 1 << (number - 1)  # both are 16 hexadecimal digits, SigCgt right after SigIgn
-        return bool(int(text[at + 34 : at + 50], 16) & bit), bool(int(text[at + 9 : at + 25], 16) & bit)
+        bit = 1 << (number - 1)
+        return bool(caught & bit), bool(ignored & bit)
+
+    def _masks_of_all(self) -> tuple[int, int]:
+        fd = os.open(f"/proc/{self.pid}/status", os.O_RDONLY)
+        try:
+            text = os.read(fd, 4096)
+        finally:
+            os.close(fd)
+        at = text.index(b"\nSigIgn:\t")  # 16 hexadecimal digits; SigCgt follows
+        return int(text[at + 9 : at + 25], 16), int(text[at + 34 : at + 50], 16)
 
     def close(self) -> None:
         """Let go of the descriptor."""
