@@ -13,7 +13,7 @@ import os  # noqa: E402
 import sys  # noqa: E402
 
 # The package lies in one of these, most likely the last; an `entrypoint.py` of the agent's must not be taken for it.
-home = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 for entry in (home, *reversed(sys.path)):
     if os.path.isfile(entry + "/entrypoint/init/start.py"):
         sys.path.insert(0, entry)

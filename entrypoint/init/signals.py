@@ -14,8 +14,8 @@ HARMLESS = frozenset(map(int, (_signal.SIGCONT, _signal.SIGWINCH, _signal.SIGURG
 
 NAMES: dict[int, str] = {}
 NUMBERS: dict[str, int] = {}
-for _name in dir(_signal):
-    if _name.startswith("SIG") and _name[3] != "_" and isinstance(_number := getattr(_signal, _name), int):
+for _name, _number in vars(_signal).items():
+    if _name[:3] == "SIG" and _name[3] != "_":
         NUMBERS[_name[3:]] = _number
         if _name not in ("SIGCLD", "SIGPOLL", "SIGIOT"):  # older names for CHLD, IO and ABRT
             NAMES[_number] = _name[3:]

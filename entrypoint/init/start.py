@@ -129,12 +129,12 @@ def given_environment() -> dict[bytes, bytes]:
     has in site-packages may set anything.
     """
     try:
-        with open("/proc/self/environ", "rb") as file:
-            entries = file.read().split(b"\0")
+        with open("/proc/self/environ", "rb", buffering=0) as file:
+            entries = file.readall()
     except OSError:
         return {name: value for name, value in os.environb.items() if name}
     environment: dict[bytes, bytes] = {}
-    for entry in entries:
+    for entry in entries.split(b"\0"):
         name, equals, value = entry.partition(b"=")
         if name and equals:  # others cannot be passed on; of two with one name the first counts, as for getenv(3)
             environment.setdefault(name, value)

@@ -37,6 +37,15 @@ class Process:
         return self.pid, self.start
 
 
+def _read(path: str) -> bytes:
+    """A small file of /proc, in one read. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(fd, 4096)
+    finally:
+        os.close(fd)
+
+
 def look(pid: int) -> Process | None:
     """The process with this pid; None when it is gone or may not be looked at."""
     if not LINUX:
@@ -44,15 +53,9 @@ def look(pid: int) -> Process | None:
     if not PROC:
         return None
     try:
-        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY)
+        line = _read(f"/proc/{pid}/stat")
     except OSError:
         return None
-    try:
-        line = os.read(fd, 1024)
-    except OSError:  # gone since the open
-        return None
-    finally:
-        os.close(fd)
     opening, closing = line.find(b"("), line.rfind(b")")  # the name may hold anything, parentheses too
     fields = line[closing + 2 :].split()
     if len(fields) < 20:
@@ -112,7 +115,10 @@ class Dispositions:
     """What one process does with signals. The file in /proc stays open: a look costs one pread(2).
 
     That of the main thread, `/proc/<pid>/task/<pid>/stat`, is made in half the time of `/proc/<pid>/status`, but tells
-    of the first 31 signals only (proc(5), fields 33 and 34); for real-time signals the latter is read.
+    of the first 31 signals only (proc(5), fields 32 to 34); for real-time signals the latter is read.
+
+    A signal that the main thread blocks counts as handled: it waits for sigwait(3) or signalfd(2), or for the moment
+    when the agent is ready for it. Inside of sigwait the kernel shows it unblocked; there `/proc/<pid>/wchan` tells.
     """
 
     __slots__ = ("_fd", "pid")
@@ -131,38 +137,39 @@ class Dispositions:
         return self._fd >= 0
 
     def catches(self, number: int) -> bool:
-        """It has a handler for the signal. False as well where nothing is known."""
+        """It handles the signal. False as well where nothing is known."""
         return self._masks(number)[0]
 
     def minds(self, number: int) -> bool:
-        """It catches or ignores the signal: sending it does what its author meant. True where nothing is known."""
-        caught, ignored = self._masks(number, unknown=True)
-        return caught or ignored
+        """It handles or ignores the signal: sending it does what its author meant. True where nothing is known."""
+        return True in self._masks(number, unknown=True)
 
     def _masks(self, number: int, *, unknown: bool = False) -> tuple[bool, bool]:
-        """Whether it catches and whether it ignores the signal; `unknown` for both where that cannot be known."""
+        """Whether it handles and whether it ignores the signal; `unknown` for both where that cannot be known."""
         try:
             if self._fd < 0:
                 return unknown, unknown
             if number > 31:
-                ignored, caught = self._masks_of_all()
+                blocked, ignored, caught = self._masks_of_all()
             else:
                 line = os.pread(self._fd, 1024, 0)
                 fields = line[line.rfind(b")") + 2 :].split(b" ", 32)
-                ignored, caught = int(fields[30]), int(fields[31])
+                blocked, ignored, caught = map(int, fields[29:32])
         except (OSError, ValueError, IndexError):
             return unknown, unknown
         bit = 1 << (number - 1)
-        return bool(caught & bit), bool(ignored & bit)
+        return bool((caught | blocked) & bit) or self._waits_for_signals(), bool(ignored & bit)
 
-    def _masks_of_all(self) -> tuple[int, int]:
-        fd = os.open(f"/proc/{self.pid}/status", os.O_RDONLY)
+    def _waits_for_signals(self) -> bool:
         try:
-            text = os.read(fd, 4096)
-        finally:
-            os.close(fd)
-        at = text.index(b"\nSigIgn:\t")  # 16 hexadecimal digits; SigCgt follows
-        return int(text[at + 9 : at + 25], 16), int(text[at + 34 : at + 50], 16)
+            return b"sigtimedwait" in _read(f"/proc/{self.pid}/wchan")
+        except OSError:
+            return False
+
+    def _masks_of_all(self) -> tuple[int, int, int]:
+        text = _read(f"/proc/{self.pid}/status")
+        at = text.index(b"\nSigBlk:\t") + 9  # 16 hexadecimal digits, then the lines of SigIgn and SigCgt
+        return int(text[at : at + 16], 16), int(text[at + 25 : at + 41], 16), int(text[at + 50 : at + 66], 16)
 
     def close(self) -> None:
         """Let go of the descriptor."""

@@ -6,12 +6,14 @@ When the container is stopped, agent-init gives the worker one TERM. The worker 
 in hand until the callers have hung up; each call then ends with its shutdown callback.
 """
 
+# mypy: disable-error-code="import-not-found, untyped-decorator"
+
 import asyncio
 import contextlib
 import logging
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from livekit import rtc
 from livekit.agents import JobContext, WorkerOptions, cli
@@ -20,7 +22,7 @@ log = logging.getLogger("call")
 log.setLevel(logging.INFO)
 
 
-async def words() -> AsyncIterator[str]:
+async def words() -> AsyncGenerator[str, None]:
     """What the caller says. Its clean-up needs the loop, so somebody has to see to it while there is one."""
     try:
         while True:

@@ -202,6 +202,26 @@ def test_only_the_topmost_that_handle_it_are_signalled(started: Start) -> None:
     assert min(workers) >= max(ends), "the workers are not signalled before their parents are done"
 
 
+@pytest.mark.parametrize("name", ["TERM", "RTMIN+2"])
+def test_a_signal_that_the_agent_waits_for_without_a_handler_is_its_own(started: Start, name: str) -> None:
+    agent = f"""
+awaited = number('{name}')
+child('pool', "on('{name}'); on('TERM'); ready()")
+signal.pthread_sigmask(signal.SIG_BLOCK, [awaited])
+log('ready')
+assert signal.sigwait([awaited]) == awaited
+log('awaited')
+leave(6, after=0.2)
+"""
+    init = started("-t", "20s", "--linger", "100ms", agent=agent)
+    init.event("ready")
+    init.event("ready", "pool")
+    init.signal(name)
+    assert init.wait() == 6
+    assert init.events() == ["ready", "awaited", "end"]
+    assert all(record["t"] > init.event("end")["t"] for record in init.records("pool", "TERM"))
+
+
 @pytest.mark.parametrize("shell", ["sh", "bash"])
 def test_int_as_the_stop_signal_passes_through_a_shell(started: Start, shell: str) -> None:
     command = shell_over("on('INT', lambda: leave(7)); ready()", shell=shell)

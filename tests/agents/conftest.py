@@ -1,0 +1,49 @@
+"""Agents built on real frameworks, under a real process 1. Run these as `pytest tests/agents`; they need Linux, root or
+user namespaces, and PyPI the first time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from .environments import environment
+from .process1 import Agent
+
+HERE = Path(__file__).parent
+PROGRAMS = HERE / "programs"
+LONGEST = 600  # seconds for a test, with the environment that has to be made for the first one
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.timeout(LONGEST))
+
+
+class Start(Protocol):
+    def __call__(
+        self, kind: str, command: Sequence[str], *, options: Sequence[str] = ..., variables: Mapping[str, str] = ...
+    ) -> Agent: ...
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start a command under agent-init, with the programs folder to import from and a grace that no test uses up."""
+    running: list[Agent] = []
+
+    def start(
+        kind: str, command: Sequence[str], *, options: Sequence[str] = (), variables: Mapping[str, str] = {}
+    ) -> Agent:
+        folder = tmp_path / f"agent{len(running)}"
+        folder.mkdir()
+        variables = {"PYTHONPATH": str(PROGRAMS), "AGENT_INIT_GRACE": "60s", **variables}
+        agent = Agent(environment(kind), command, options, folder, variables)
+        running.append(agent)
+        return agent
+
+    yield start
+    for agent in running:
+        agent.clear()

@@ -1,0 +1,158 @@
+"""One virtual environment for each set of frameworks, made when first asked for and kept.
+
+They are kept in `AGENT_INIT_TEST_CACHE`, or in the user's cache folder. Every package is pinned in `locks/`, one file
+for each set; `python -m tests.agents.environments` writes those files anew from the versions named below.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+PROJECT = HERE.parents[1]
+LOCKS = HERE / "locks"
+
+UV = "uv==0.13.9"
+
+SETS = {
+    "plain": (),
+    "web": ("uvicorn==0.54.0", "gunicorn==27.0.1", "uvicorn-worker==0.4.0"),
+    "celery": ("celery==5.7.0",),
+    "dramatiq": ("dramatiq[redis]==2.2.1",),
+    "mcp": ("mcp==1.30.0",),
+    "livekit": ("livekit-agents==1.8.9",),
+    "livekit-1.0.13": ("livekit-agents==1.0.13",),
+    # Before and after its job process began to await what is left; see test_no_running_loop.py.
+    "livekit-1.8.6": ("livekit-agents==1.8.6",),
+    "livekit-1.8.5": ("livekit-agents==1.8.5",),
+    "livekit-0.12.16": ("livekit-agents==0.12.16",),
+    # The far end of a LiveKit worker, in an environment of its own as a server is.
+    "livekit-server": ("aiohttp==3.14.5", "aiortc==1.16.0", "livekit-protocol==1.1.29"),
+}
+
+
+@dataclass(frozen=True)
+class Environment:
+    path: Path
+
+    @property
+    def bin(self) -> Path:
+        return self.path / "bin"
+
+    @property
+    def python(self) -> str:
+        return str(self.bin / "python")
+
+
+def cache() -> Path:
+    if named := os.environ.get("AGENT_INIT_TEST_CACHE"):
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "agent-init-tests"
+
+
+@functools.cache
+def uv() -> str:
+    """The path of uv: ours, from PyPI, so that its version is known."""
+    tools = cache() / _name("uv", UV)
+    with _made_once(tools) as missing:
+        if missing:
+            _run([sys.executable, "-m", "venv", str(tools)])
+            _run([str(tools / "bin" / "pip"), "install", "--quiet", UV])
+    return str(tools / "bin" / "uv")
+
+
+@functools.cache
+def environment(name: str) -> Environment:
+    """The environment of that set, with the project installed from this checkout."""
+    lock = LOCKS / f"{name}.txt"
+    made = Environment(cache() / _name(name, lock.read_text()))
+    with _made_once(made.path) as missing:
+        if missing:
+            _uv("venv", "--python", sys.executable, str(made.path))
+            _uv("pip", "sync", "--python", made.python, "--allow-empty-requirements", str(lock))
+    wheel = _wheel()
+    with _locked(made.path):
+        note = made.path / "agent-init.wheel"
+        if not note.exists() or note.read_text() != str(wheel):
+            _uv("pip", "install", "--python", made.python, "--reinstall-package", "agent-init", str(wheel))
+            note.write_text(str(wheel))
+    return made
+
+
+@functools.cache
+def _wheel() -> Path:
+    """This checkout as a wheel; a folder for each state of the sources, so that it is built once for each."""
+    sources = [PROJECT / "pyproject.toml", *sorted((PROJECT / "entrypoint").rglob("*"))]
+    state = hashlib.sha256()
+    for source in sources:
+        if source.is_file() and source.suffix != ".pyc":
+            state.update(str(source).encode() + b"\0" + source.read_bytes())
+    folder = cache() / f"wheel-{state.hexdigest()[:16]}"
+    with _made_once(folder) as missing:
+        if missing:
+            _uv("build", "--wheel", "--out-dir", str(folder), str(PROJECT))
+    return next(folder.glob("*.whl"))
+
+
+def _name(name: str, contents: str) -> str:
+    digest = hashlib.sha256(f"{sys.version}\0{sys.executable}\0{contents}".encode())
+    return f"{name}-{digest.hexdigest()[:16]}"
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Several test processes may want the same environment at the same time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(path.name + ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _made_once(path: Path) -> Iterator[bool]:
+    """Say whether it has to be made. Something half made is made again; it cannot be moved when ready, as scripts in a
+    virtual environment name their own place."""
+    ready = path.with_name(path.name + ".ready")
+    with _locked(path):
+        missing = not ready.exists()
+        if missing:
+            shutil.rmtree(path, ignore_errors=True)
+        yield missing
+        ready.touch()
+
+
+def _uv(*arguments: str) -> None:
+    _run([uv(), "--quiet", *arguments])
+
+
+def _run(command: Sequence[str]) -> None:
+    variables = {**os.environ, "UV_CACHE_DIR": str(cache() / "uv"), "UV_PYTHON_DOWNLOADS": "never"}
+    done = subprocess.run(command, env=variables, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
+
+
+def _write_locks() -> None:
+    LOCKS.mkdir(exist_ok=True)
+    for name, wanted in SETS.items():
+        source = LOCKS / f"{name}.in"
+        source.write_text("".join(f"{requirement}\n" for requirement in wanted))
+        try:
+            _uv("pip", "compile", "--universal", "--python-version", "3.11", "--no-header", "--no-annotate",
+                "--output-file", str(LOCKS / f"{name}.txt"), str(source))  # fmt: skip
+        finally:
+            source.unlink()
+
+
+if __name__ == "__main__":
+    _write_locks()

@@ -1,0 +1,31 @@
+"""The failure in its smallest form: a coroutine whose clean-up needs its loop, when that loop is gone.
+
+With the argument `awaited` the same program uses `asyncio.run`, which cancels and awaits what is left.
+"""
+
+import asyncio
+import sys
+
+started: list[asyncio.Task[None]] = []
+
+
+async def call() -> None:
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await asyncio.sleep(0.1)
+        print("call saved", flush=True)
+
+
+async def main() -> None:
+    started.append(asyncio.create_task(call()))
+    await asyncio.sleep(0.1)
+
+
+if sys.argv[1:] == ["awaited"]:
+    asyncio.run(main())
+else:
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(main())
+    loop.close()
+    started.clear()  # collected here: `finally` runs, and there is no loop any more

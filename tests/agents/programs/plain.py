@@ -1,0 +1,63 @@
+"""A plain asyncio program: tasks, an async generator, a thread, and a clean-up that takes its time.
+
+With the argument `handler` it stops on TERM as a good program does; with `bare` it leaves all to `asyncio.run`, which
+knows INT alone.
+"""
+
+# mypy: disable-error-code="import-not-found"
+# What it imports is in its own environment only.
+
+import asyncio
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import AsyncGenerator
+
+from record import note
+
+
+async def numbers() -> AsyncGenerator[int, None]:
+    number = 0
+    try:
+        while True:
+            yield number
+            number += 1
+            await asyncio.sleep(0.05)
+    finally:
+        await asyncio.sleep(0.2)
+        note("generator closed")
+
+
+async def count() -> None:
+    async with contextlib.aclosing(numbers()) as generator:
+        async for _ in generator:
+            pass
+
+
+def work() -> None:
+    note("work begun")
+    time.sleep(2.5)
+    note("work done")
+
+
+async def main(mode: str) -> None:
+    stop = asyncio.Event()
+    if mode == "handler":
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    counting = asyncio.create_task(count())
+    working = asyncio.create_task(asyncio.to_thread(work))
+    try:
+        await stop.wait()
+    finally:
+        await working
+        counting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await counting
+        note("cleaned up")
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(main(sys.argv[1]))
+    note("ended")

@@ -1,0 +1,66 @@
+"""The ways in which people and platforms stop a container."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM, Signals
+
+from . import environments
+from .process1 import Agent
+
+Command = Sequence[str]
+
+
+def as_it_is(command: Command) -> Command:
+    return command
+
+
+def behind_shell(command: Command) -> Command:
+    """A shell that stays in between: it cannot replace itself, as it has something to do afterwards."""
+    return ("sh", "-c", f"{shlex.join(command)}; exit $?")
+
+
+def behind_uv(command: Command) -> Command:
+    return (environments.uv(), "run", "--quiet", "--offline", "--no-project", "--", *command)
+
+
+@dataclass(frozen=True)
+class Way:
+    name: str
+    signals: tuple[Signals, ...]
+    apart: float = 0.0  # seconds between them
+    wrap: Callable[[Command], Command] = as_it_is
+
+    def __str__(self) -> str:
+        return self.name
+
+    def stop(self, agent: Agent) -> None:
+        first, *more = self.signals
+        agent.signal(first)
+        for number in more:
+            time.sleep(self.apart)
+            agent.signal(number)
+
+
+TERM = Way("TERM", (SIGTERM,))
+HUP = Way("HUP", (SIGHUP,))
+QUIT = Way("QUIT", (SIGQUIT,))
+SHELL = Way("behind sh -c", (SIGTERM,), wrap=behind_shell)
+UV = Way("behind uv run", (SIGTERM,), wrap=behind_uv)
+
+STOPS = (
+    TERM,
+    Way("INT", (SIGINT,)),
+    Way("INT, TERM 1 s later", (SIGINT, SIGTERM), 1.0),
+    Way("TERM twice, 30 ms apart", (SIGTERM, SIGTERM), 0.03),
+    Way("TERM twice, 500 ms apart", (SIGTERM, SIGTERM), 0.5),
+    SHELL,
+    UV,
+)
+"""A request to stop in every framework."""
+
+ALL = (*STOPS, HUP, QUIT)
+"""For agents that give HUP and QUIT no meaning of their own: agent-init makes stop requests of them."""
