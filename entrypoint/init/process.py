@@ -13,7 +13,7 @@ from .signals import name_of, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import NoReturn
 
 OWN_FAULT, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127  # as env(1), nohup(1) and the shells have them
@@ -38,22 +38,31 @@ def spawn(command: list[str], environment: dict[bytes, bytes], *, terminal: bool
     it cannot do is done by a fork: hand over the terminal before the exec, put the child's own pid into LISTEN_PID
     (socket activation, sd_listen_fds(3)), and ignore SIGCHLD again where we inherited that.
     """
-    listens = environment.get(b"LISTEN_PID") == b"%d" % os.getpid()
-    ignores = _signal.getsignal(_signal.SIGCHLD) == _signal.SIG_IGN
-    if ignores:  # then the kernel reaps the agent and nobody learns of its end (waitpid(2)): not in here
+    in_child: list[Callable[[], object]] = []
+    if terminal:
+        in_child.append(lambda: give_terminal(os.getpid()))
+    if environment.get(b"LISTEN_PID") == b"%d" % os.getpid():
+        in_child.append(lambda: environment.update({b"LISTEN_PID": b"%d" % os.getpid()}))
+    if _signal.getsignal(_signal.SIGCHLD) == _signal.SIG_IGN:
+        # Then the kernel reaps the agent and nobody learns of its end (waitpid(2)): not in here.
         _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
-    special = terminal or listens or ignores
-    start = _fork if special or not hasattr(os, "posix_spawn") else _posix_spawn
+        in_child.append(lambda: _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN))
+
+    def start(path: str, words: list[str]) -> int:
+        if in_child or not hasattr(os, "posix_spawn"):
+            return _fork(path, words, environment, in_child)
+        return os.posix_spawn(path, words, environment, setpgroup=0, setsigmask=(), setsigdef=CHANGED)
+
     failure, failed = errno.ENOENT, command[0]
     for path in candidates(command[0], environment):
         try:
             try:
-                return start(path, command, environment, terminal, listens, ignores)
+                return start(path, command)
             except OSError as error:
                 if error.errno != errno.ENOEXEC or not _is_script(path):
                     raise
             # As execvp(3): text without a #! line is a shell script.
-            return start("/bin/sh", ["/bin/sh", path, *command[1:]], environment, terminal, listens, ignores)
+            return start("/bin/sh", ["/bin/sh", path, *command[1:]])
         except OSError as error:
             number = error.errno or errno.EIO
             if number in (errno.ENOENT, errno.ENOTDIR) and not os.path.lexists(path):
@@ -69,19 +78,15 @@ def spawn(command: list[str], environment: dict[bytes, bytes], *, terminal: bool
 CHANGED = (_signal.SIGPIPE, _signal.SIGXFSZ)
 
 
-def _posix_spawn(path: str, command: list[str], environment: dict[bytes, bytes], *_: bool) -> int:
-    return os.posix_spawn(path, command, environment, setpgroup=0, setsigmask=(), setsigdef=CHANGED)
-
-
 def _fork(
-    path: str, command: list[str], environment: dict[bytes, bytes], terminal: bool, listens: bool, ignores: bool
+    path: str, words: list[str], environment: dict[bytes, bytes], in_child: "Sequence[Callable[[], object]]"
 ) -> int:
-    """The same by fork and exec. Raises OSError for either."""
+    """What posix_spawn does, with `in_child` called before the exec. Raises OSError for fork and for exec."""
     reader, writer = os.pipe()  # closed by a successful exec
     try:
         pid = os.fork()
         if pid == 0:
-            _become(path, command, environment, terminal, listens, ignores, writer)
+            _become(path, words, environment, in_child, writer)
     finally:
         os.close(writer)
     try:
@@ -96,29 +101,23 @@ def _fork(
 
 def _become(
     path: str,
-    command: list[str],
+    words: list[str],
     environment: dict[bytes, bytes],
-    terminal: bool,
-    listens: bool,
-    ignores: bool,
+    in_child: "Sequence[Callable[[], object]]",
     writer: int,
 ) -> "NoReturn":
     """In the child, up to the exec; never returns."""
     number = errno.ENOMEM
     try:
         os.setpgid(0, 0)
-        if terminal:
-            give_terminal(os.getpid())
+        for step in in_child:
+            step()
         for changed in CHANGED:
             _signal.signal(changed, _signal.SIG_DFL)
-        if ignores:
-            _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)
         if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
             _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # before the mask is opened
-        if listens:
-            environment = {**environment, b"LISTEN_PID": b"%d" % os.getpid()}
         _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
-        os.execve(path, command, environment)
+        os.execve(path, words, environment)
     except OSError as error:
         number = error.errno or errno.EIO
     finally:  # whatever was raised
