@@ -32,7 +32,13 @@ def answer(arguments: Sequence[str], wanted: options.UsageError | options.InfoRe
         print(f"{NAME} {__version__}")
         return 0
     try:
-        built = command()
+        try:
+            built = command()
+        except ImportError:  # isolated, and click does not lie beside us (an editable install)
+            import site
+
+            site.main()
+            built = command()
     except ImportError as error:
         return _complain(f"help and completion need click: {error}; install agent-init with its dependencies")
     given = list(arguments) if what == "complete" else ["--help"]

@@ -243,11 +243,16 @@ def test_listen_pid_stays_where_it_named_somebody_else(started: Start) -> None:
 # --- Signals that come before the agent is there. -------------------------------------------------------------------
 
 
+def blocked(init: Init) -> None:
+    """Await what `env --block-signal` does; unshare(1) has TERM blocked for a moment as well, but not USR1."""
+    until(lambda: {"TERM", "USR1"} <= masked(init.pid, "SigBlk"), "blocked signals")
+
+
 @pytest.mark.parametrize("env", [{}, {"PYTHONPATH": "/app"}], ids=["", "started over"])
 @pytest.mark.parametrize("delay", [0.0, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05])
 def test_a_stop_request_before_the_agents_exec_is_not_lost(started: Start, delay: float, env: dict[str, str]) -> None:
     init = started(command=IDLE, before=BLOCKING, env={**os.environ, **env})
-    until(lambda: "TERM" in masked(init.pid, "SigBlk"), "blocked signals")
+    blocked(init)
     time.sleep(delay)
     init.signal("TERM")
     assert init.wait() == 143
@@ -258,7 +263,7 @@ def test_a_stop_request_before_the_agents_exec_is_not_lost(started: Start, delay
 def test_signals_before_the_agents_exec_come_in_order(started: Start) -> None:
     """Those sent while they were blocked before agent-init's first instruction; TERM stops the agent all the same."""
     init = started("-v", "--unhandled", "forward", command=["sh", "-c", "trap '' USR1; sleep 1000"], before=BLOCKING)
-    until(lambda: "TERM" in masked(init.pid, "SigBlk"), "blocked signals")
+    blocked(init)
     init.signal("WINCH")
     init.signal("TERM")
     assert init.wait() == 143

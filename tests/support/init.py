@@ -137,7 +137,8 @@ class Init:
 
     def records(self, name: str | None = None, event: str | None = None) -> list[dict[str, Any]]:
         """What the actors logged."""
-        records = [json.loads(line) for line in self.log.read_text().splitlines()]
+        lines = self.log.read_text().splitlines(keepends=True)
+        records = [json.loads(line) for line in lines if line.endswith("\n")]  # the last may be half written
         return [r for r in records if name in (None, r["name"]) and event in (None, r["event"])]
 
     def events(self, name: str = "agent") -> list[str]:

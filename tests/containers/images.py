@@ -1,0 +1,122 @@
+"""The images that the tests run, made offline but for Debian's and Python's package registries.
+
+1. `BASE`: a Debian that looks like the official `python` images (`python` and `pip` in /usr/local), with the wheels of
+   the project and of what it depends on in /wheels, where pip is told to look instead of on the network.
+2. `EXAMPLE`: the project's `Dockerfile.example`, as it is, on that base.
+3. `PROBE`: the same with the tests' own programs in /probe.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from .engine import Engine, NoEngine
+
+HERE = Path(__file__).parent
+PROJECT = HERE.parents[1]
+
+BASE, EXAMPLE, PROBE = "agent-init-test/python", "agent-init-test/example", "agent-init-test/probe"
+DEBIAN = "agent-init-test/debian"
+
+SUITE, PYTHON = "bookworm", "3.11"
+PACKAGES = "python3,python3-venv"
+PIP_SETTINGS = "PIP_NO_INDEX=1 PIP_FIND_LINKS=/wheels PIP_ROOT_USER_ACTION=ignore"
+CHANGES = ("ENV LANG=C.UTF-8", "ENV PATH=/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin")
+
+
+def cache() -> Path:
+    """Where what takes long to make is kept."""
+    named = os.environ.get("AGENT_INIT_TEST_CACHE")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "agent-init-tests"
+
+
+def build_all(engine: Engine) -> None:
+    """Make the three images. Raises NoEngine where what it takes is missing."""
+    _import(engine)
+    with tempfile.TemporaryDirectory(prefix="agent-init-context-") as folder:
+        context = Path(folder)
+        collect_wheels(context / "wheels")
+        _build(
+            engine,
+            BASE,
+            context,
+            f"FROM {DEBIAN}\nCOPY wheels /wheels\nENV {PIP_SETTINGS}\n",
+        )
+    engine(
+        *("build", "--network", "none", "--build-arg", f"BASE={BASE}", "--tag", EXAMPLE),
+        *("--file", str(PROJECT / "Dockerfile.example"), str(PROJECT)),
+        timeout=300,
+    )
+    _build(engine, PROBE, HERE, f"FROM {EXAMPLE}\nCOPY programs /probe\n")
+
+
+def _build(engine: Engine, tag: str, context: Path, dockerfile: str) -> None:
+    with tempfile.NamedTemporaryFile("w", suffix=".Dockerfile") as file:
+        file.write(dockerfile)
+        file.flush()
+        engine("build", "--network", "none", "--tag", tag, "--file", file.name, str(context), timeout=300)
+
+
+def _import(engine: Engine) -> None:
+    changes = [word for change in CHANGES for word in ("--change", change)]
+    engine("import", *changes, str(debian(machine="")), DEBIAN, timeout=300)
+
+
+def debian(*, machine: str) -> Path:
+    """A tar file of a small Debian with Python, for another `machine` (Debian's name of it) or, if empty, this one."""
+    recipe: Sequence[str] = (
+        *("mmdebstrap", "--quiet", "--variant=minbase", f"--include={PACKAGES}"),
+        *(("--architectures=" + machine,) if machine else ()),
+        '--customize-hook=chroot "$1" python3 -m venv /usr/local',
+        '--customize-hook=rm -rf "$1"/usr/share/doc "$1"/usr/share/man "$1"/usr/share/locale',
+        SUITE,
+    )
+    if shutil.which("mmdebstrap") is None:
+        raise NoEngine("there is no mmdebstrap to make the base image with")
+    with _made_once(f"debian-{machine or platform.machine()}", " ".join(recipe), ".tar") as (path, missing):
+        if missing:
+            partial = path.with_suffix(".partial.tar")
+            subprocess.run([*recipe, str(partial)], check=True, stdin=subprocess.DEVNULL)
+            partial.rename(path)
+    return path
+
+
+@contextmanager
+def _made_once(name: str, recipe: str, suffix: str = "") -> Iterator[tuple[Path, bool]]:
+    """A path in the cache for what the recipe makes, and whether it is still to be made; locked meanwhile."""
+    path = cache() / f"{name}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}{suffix}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield path, not path.exists()
+
+
+def collect_wheels(folder: Path, *, machine: str = "", musl: bool = False) -> None:
+    """The project's wheel, built from this checkout, and the wheels of what it needs on the image's Python."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
+    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", str(folder), str(PROJECT)], check=True)
+    (wheel,) = folder.glob("agent_init-*.whl")
+    machine = machine or platform.machine()
+    tags = ("musllinux_1_2", "musllinux_1_1") if musl else ("manylinux_2_28", "manylinux_2_17", "manylinux2014")
+    subprocess.run(
+        [
+            *(*pip, "download", "--only-binary=:all:", "--dest", str(folder), "--implementation", "cp"),
+            *("--python-version", PYTHON),
+            *(word for tag in tags for word in ("--platform", f"{tag}_{machine}")),
+            str(wheel),
+        ],
+        check=True,
+    )

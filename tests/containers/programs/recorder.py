@@ -1,0 +1,61 @@
+"""An agent for the tests: tells each signal that it gets, and stops as it is told to.
+
+Lines on stdout: `ready`, `got TERM` for each signal, `cleaned up` at its end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from types import FrameType
+
+HANDLED = ("TERM", "INT", "HUP", "QUIT", "USR1", "USR2", "WINCH")
+
+
+def say(line: str) -> None:
+    """In one write, so that it may be called in a signal handler."""
+    os.write(1, f"{line}\n".encode())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--handle", default=",".join(HANDLED), help="the signals to handle")
+    parser.add_argument("--stop-on", default="TERM,INT", help="the handled ones that it stops on")
+    parser.add_argument("--cleanup", type=float, default=0.2, help="seconds from the stop to its end")
+    parser.add_argument("--code", type=int, default=0, help="exit code after a stop")
+    parser.add_argument("--children", type=int, default=0, help="how many children to leave behind at its end")
+    parser.add_argument("--orphans", type=int, default=0, help="how many orphans to make, which end after 0.2 s")
+    options = parser.parse_args()
+
+    asked = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name.removeprefix("SIG")
+        say(f"got {name}")
+        if name in options.stop_on.split(","):
+            asked.append(name)
+
+    for name in filter(None, options.handle.split(",")):
+        signal.signal(signal.Signals[f"SIG{name}"], note)
+    for _ in range(options.children):
+        if os.fork() == 0:
+            os.execvp(sys.executable, [sys.executable, __file__, "--cleanup=0"])
+    for _ in range(options.orphans):
+        if (child := os.fork()) == 0:
+            if os.fork() == 0:
+                os.execvp("sleep", ["sleep", "0.2"])
+            os._exit(0)
+        os.waitpid(child, 0)
+    say("ready")
+    while not asked:
+        time.sleep(0.02)
+    time.sleep(options.cleanup)
+    say("cleaned up")
+    return int(options.code)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""What /proc tells of a process from outside, without a part of agent-init in between (proc(5))."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+from tests.support.init import until
+
+if TYPE_CHECKING:
+    from tests.support.init import Init
+
+# A program that changes nothing of what it is given, ends by the first TERM and leaves no other trace.
+IDLE = ["sleep", "1000"]
+
+
+def agent_of(init: Init, name: str = "sleep") -> int:
+    """The pid of the agent, awaited until it has become the program `name` with all that exec gives it."""
+
+    def running() -> int | None:
+        for child in psutil.Process(init.pid).children():
+            opened, _, fields = Path(f"/proc/{child.pid}/stat").read_text().rpartition(") ")
+            environment_end = int(fields.split()[48])  # the last that exec fills in
+            if opened.endswith(f"({name}") and environment_end:
+                return child.pid
+        return None
+
+    def seen() -> int | None:
+        try:
+            return running()
+        except (psutil.Error, OSError):
+            return None
+
+    return int(until(seen, f"the agent {name!r}; agent-init said:\n{init.stderr}"))
+
+
+def status(pid: int) -> dict[str, str]:
+    """The fields of its `status`."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def masked(pid: int, field: str) -> set[str]:
+    """The names of the signals in one of its masks: SigBlk, SigIgn, SigCgt or SigPnd."""
+    mask = int(status(pid)[field], 16)
+    numbers = {number for number in range(1, 65) if mask & 1 << (number - 1)}
+    return {signal.Signals(n).name.removeprefix("SIG") if n in set(signal.Signals) else str(n) for n in numbers}
+
+
+def descriptors(pid: int) -> dict[int, str]:
+    """Its open descriptors and what each leads to."""
+    found = {}
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            found[int(entry.name)] = str(entry.readlink())
+        except FileNotFoundError:
+            continue  # closed meanwhile
+    return found
+
+
+def environment(pid: int) -> bytes:
+    """What it was started with, byte for byte."""
+    return Path(f"/proc/{pid}/environ").read_bytes()
+
+
+def inner_pid(pid: int) -> int:
+    """Its pid as it knows it itself."""
+    return int(status(pid)["NSpid"].split()[-1])
+
+
+def group(pid: int) -> int:
+    return os.getpgid(pid)
