@@ -5,7 +5,7 @@ import os
 import sys
 
 from . import libc
-from .signals import KILL, STOP, VALID
+from .signals import KILL, PIPE, STOP, VALID, XFSZ
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class WakeupFd:
         os.set_blocking(self.fd, False)
         os.set_blocking(writer, False)
         _signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        for number in VALID - {KILL, STOP}:
+        for number in VALID - {KILL, STOP, PIPE, XFSZ}:  # these come of our own writes, and are ignored
             try:
                 _signal.signal(number, _nothing)
             except (OSError, ValueError):

@@ -130,3 +130,35 @@ forever()
     init.signal("TERM")
     assert init.wait() == 9
     assert not init.lines("unexpected")
+
+
+WITHOUT_SIGNALFD = """
+import _signal, os, sys
+_signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
+sys.path.insert(0, {package!r})
+from entrypoint.init import libc, start
+
+def refused(name, *_):
+    raise OSError(f"{{name}} cannot be called")
+
+libc.call = refused
+os._exit(start.main(sys.argv[1:], {package!r}))
+"""
+
+
+def test_without_signalfd_pythons_own_handlers_do(start: Start, tmp_path: Path) -> None:
+    """As in a sandbox that does not know the call, or on macOS."""
+    script = tmp_path / "agent-init"
+    script.write_text(WITHOUT_SIGNALFD.format(package=str(Path(entrypoint.__file__).parents[1])))
+    agent = "on('USR1'); on('TERM', lambda: leave(4, after=0.5)); ready()"
+    init = start("-t", "20s", agent=agent, program=[sys.executable, "-I", "-S", str(script)])
+    init.event("ready")
+    init.signal("USR1")
+    init.event("USR1")
+    init.signal("USR2")
+    init.said("USR2 from somebody dropped")
+    init.signal("TERM")
+    init.event("TERM")
+    init.signal("TERM")
+    assert init.wait() == 4
+    assert init.events() == ["ready", "USR1", "TERM", "end"]

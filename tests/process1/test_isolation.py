@@ -304,9 +304,9 @@ def test_neither_version_nor_mistake_needs_click(tmp_path: Path, word: str, code
     assert not loaded & {"click", "entrypoint.init.supervisor"}
 
 
-def test_help_without_click_says_what_is_missing() -> None:
-    words = [sys.executable, "-I", "-S", str(PACKAGE / "__main__.py"), "--help"]
-    ran = subprocess.run(words, capture_output=True, text=True, timeout=30)
+def test_help_without_click_says_what_is_missing(venv: Path) -> None:
+    words = [str(venv / "bin" / "agent-init"), "--help"]
+    ran = subprocess.run(words, capture_output=True, text=True, timeout=30, env=clean_environment())
     assert ran.returncode == 125
     assert len(ran.stderr.splitlines()) == 1
     assert "click" in ran.stderr

@@ -11,6 +11,7 @@ import termios
 import time
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
 from tests.support.init import clean_environment, until
@@ -345,16 +346,43 @@ def test_a_full_disk(started: Start, before: list[str]) -> None:
 
 
 def test_a_full_file_system(started: Start) -> None:
-    """As a regular file meets it, by the limit of a file's size: the signal that comes with it must not end us."""
+    """As a regular file meets it, by the limit of a file's size: the agent gets no signal for a line of ours."""
     reader, writer = os.pipe()
     command = ["sh", "-c", "trap 'exit 3' TERM; echo; while :; do sleep 0.02; done"]
     init = started("-v", command=command, before=["prlimit", "--fsize=0"], stdout=writer)
     assert os.read(reader, 1) == b"\n"
+    idle(init)
     init.signal("TERM")
     assert init.wait() == 3
     assert init.stderr == ""
     os.close(reader)
     os.close(writer)
+
+
+@pytest.mark.parametrize("words", [[], ["-v"]], ids=str)
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_the_signal_that_comes_with_a_closed_pipe_is_not_passed_on(
+    started: Start, before: list[str], kind: str, words: list[str]
+) -> None:
+    """SIGPIPE is for who wrote. Taken for somebody's, each line about it would bring the next, without end."""
+    reader, writer = os.pipe() if kind == "pipe" else (end.detach() for end in socket.socketpair())
+    os.close(reader)
+    init = started(*words, agent="on('PIPE'); on('TERM', leave); ready()", stderr=writer, before=before)
+    os.close(writer)
+    init.event("ready")
+    init.signal("USR2")
+    idle(init)
+    init.signal("TERM")
+    assert init.wait() == 0
+    assert init.events() == ["ready", "TERM", "end"]
+
+
+def idle(init: Init) -> None:
+    """It uses no processor time to speak of."""
+    process = psutil.Process(init.pid)
+    began, before = time.monotonic(), sum(process.cpu_times()[:2])
+    time.sleep(0.3)
+    assert sum(process.cpu_times()[:2]) - before < 0.2 * (time.monotonic() - began)
 
 
 def test_a_closed_stderr(started: Start) -> None:
