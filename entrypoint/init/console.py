@@ -35,7 +35,7 @@ class Console:
         try:
             line = _json_line(level, event, text, fields) if self.json else _text_line(level, text)
             if self.dropped:
-                notice = f"{self.dropped} lines before this one could not be written"
+                notice = f"{self.dropped} line{'s' if self.dropped > 1 else ''} before this one could not be written"
                 line = (
                     _json_line(WARNING, "dropped", notice, {"lines": self.dropped})
                     if self.json

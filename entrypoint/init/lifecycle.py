@@ -133,7 +133,7 @@ class Lifecycle:
             name = name_of(number)
             return [Say(DEBUG, "dropped", f"{name} from {sender} dropped (--rewrite)", signal=name)]
         if number in self.settings.stop_on or rewritten in self.settings.stop_on:
-            instead = rewritten if rewritten != number or number not in self.settings.stop_on else None
+            instead = rewritten if rewritten != number else None
             return self._stop_requested(now, number, sender, instead)
         if self.exit_code is not None or self.state == KILLING:
             return [Say(DEBUG, "not-forwarded", f"{name_of(number)} from {sender} comes too late for the agent")]

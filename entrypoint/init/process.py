@@ -56,6 +56,12 @@ def spawn(command: list[str], environment: dict[bytes, bytes], *, terminal: bool
     failure, failed = errno.ENOENT, command[0]
     for path in candidates(command[0], environment):
         try:
+            os.lstat(path)  # a hundred times cheaper than a spawn that fails
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:
+            pass  # exec will say what it is
+        try:
             try:
                 return start(path, command)
             except OSError as error:
@@ -64,11 +70,8 @@ def spawn(command: list[str], environment: dict[bytes, bytes], *, terminal: bool
             # As execvp(3): text without a #! line is a shell script.
             return start("/bin/sh", ["/bin/sh", path, *command[1:]])
         except OSError as error:
-            number = error.errno or errno.EIO
-            if number in (errno.ENOENT, errno.ENOTDIR) and not os.path.lexists(path):
-                continue
-            failure, failed = number, path
-            if number != errno.EACCES:  # another directory of PATH may have one that is ours to run
+            failure, failed = error.errno or errno.EIO, path
+            if failure != errno.EACCES:  # another directory of PATH may have one that is ours to run
                 break
     raise _explain(command[0], failure, failed, environment)
 
