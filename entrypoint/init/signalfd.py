@@ -7,26 +7,28 @@ import sys
 from . import libc
 from .signals import KILL, PIPE, STOP, VALID, XFSZ
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 
 class Received:
-    """A signal as it came: `number`, and where the kernel says so, the sender's `pid` and the `code` (si_code).
+    """A signal as it came: its `number` and, read only when asked for, what the kernel says of its sender.
 
-    `pid` is 0 for a sender outside of our PID namespace, None where the platform does not tell.
+    `info` is the beginning of a struct signalfd_siginfo (ssi_signo, ssi_errno, ssi_code, ssi_pid; 4 bytes each), empty
+    where the platform does not tell.
     """
 
-    __slots__ = ("code", "number", "pid")
+    __slots__ = ("_info", "number")
 
-    def __init__(self, number: int, pid: int | None = None, code: int = 0) -> None:
-        self.number, self.pid, self.code = number, pid, code
+    def __init__(self, number: int, info: bytes = b"") -> None:
+        self.number, self._info = number, info
+
+    @property
+    def pid(self) -> int | None:
+        """The sender's pid: 0 if it is outside of our PID namespace, None if that is not known."""
+        return int.from_bytes(self._info[12:16], sys.byteorder) if self._info else None
 
     @property
     def by_kernel(self) -> bool:
         """True for what a terminal sends (si_code is SI_KERNEL, sigaction(2))."""
-        return self.code == 0x80
+        return int.from_bytes(self._info[8:12], sys.byteorder, signed=True) == 0x80
 
 
 class SignalFd:
@@ -46,13 +48,8 @@ class SignalFd:
     def read(self) -> list[Received]:
         """What is there now. Raises BlockingIOError when it is nothing."""
         block = os.read(self.fd, self.SIZE * 32)
-        return [Received(*self._fields(block[at : at + 16])) for at in range(0, len(block), self.SIZE)]
-
-    @staticmethod
-    def _fields(start: bytes, integer: "Callable[..., int]" = int.from_bytes) -> tuple[int, int, int]:
-        """ssi_signo, ssi_pid and ssi_code; between the first and the last of them lies ssi_errno."""
-        order = sys.byteorder
-        return integer(start[:4], order), integer(start[12:], order), integer(start[8:12], order, signed=True)
+        low = 0 if sys.byteorder == "little" else 3  # the byte of ssi_signo that holds it: there are 64 of them
+        return [Received(block[at + low], block[at : at + 16]) for at in range(0, len(block), self.SIZE)]
 
 
 class WakeupFd:
