@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -22,7 +23,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(LONGEST))
 
 
-def without(why: str) -> None:
+def without(why: str) -> NoReturn:
     """Something that these tests run on is not there: a skip for a person, a failure on CI."""
     if os.environ.get("CI") == "true":
         pytest.fail(why, pytrace=False)
@@ -43,8 +44,5 @@ def engine() -> Iterator[Engine]:
 @pytest.fixture
 def containers(engine: Engine) -> Iterator[Containers]:
     """Runs containers, and removes them after the test."""
-    made = Containers(engine)
-    try:
+    with Containers(engine) as made:
         yield made
-    finally:
-        made.remove_all()

@@ -125,17 +125,16 @@ class Container:
 
 
 class Containers:
-    """Makes containers, and removes them again."""
+    """Makes containers of one image, and removes them again."""
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+    def __init__(self, engine: Engine, image: str = PROBE) -> None:
+        self.engine, self.image = engine, image
         self.made: list[Container] = []
 
     def run(
         self,
         *command: str,
         options: tuple[str, ...] = (),
-        image: str = PROBE,
         ready: str | None = "ready",
         **environment: str,
     ) -> Container:
@@ -144,7 +143,7 @@ class Containers:
         Keywords are settings of agent-init: `GRACE="2s"` is AGENT_INIT_GRACE.
         """
         settings = {"LOG_FORMAT": "json", **environment}
-        made = self.start("run", "--detach", *options, *as_options(settings), image, *command)
+        made = self.start("run", "--detach", *options, *as_options(settings), self.image, *command)
         if ready is not None:
             made.await_line(ready)
         return made
@@ -155,6 +154,12 @@ class Containers:
         container = Container(self.engine, done.stdout.strip()[:12])
         self.made.append(container)
         return container
+
+    def __enter__(self) -> Containers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove_all()
 
     def remove_all(self) -> None:
         """Remove them, and print what they said: pytest shows it of a test that failed."""

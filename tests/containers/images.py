@@ -31,6 +31,8 @@ DEBIAN = "agent-init-test/debian"
 SUITE, PYTHON = "bookworm", "3.11"
 PACKAGES = "python3,python3-venv"
 PIP_SETTINGS = "PIP_NO_INDEX=1 PIP_FIND_LINKS=/wheels PIP_ROOT_USER_ACTION=ignore"
+MANYLINUX = ("manylinux_2_28", "manylinux_2_17", "manylinux2014")
+WHEELS_FOR = {"arm64": "aarch64"}  # Debian's name of a machine to that of the wheels
 CHANGES = ("ENV LANG=C.UTF-8", "ENV PATH=/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin")
 
 
@@ -42,50 +44,43 @@ def cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "agent-init-tests"
 
 
-def build_all(engine: Engine) -> None:
-    """Make the three images. Raises NoEngine where what it takes is missing."""
-    _import(engine)
+def build_all(engine: Engine, machine: str = "") -> None:
+    """Make the three images, for this machine or, tagged with Debian's name of it, another. Raises NoEngine."""
+    tag = f":{machine}" if machine else ""
+    changes = [word for change in CHANGES for word in ("--change", change)]
+    target = ("--platform", f"linux/{machine}") if machine else ()
+    engine("import", *target, *changes, str(debian(machine)), DEBIAN + tag, timeout=300)
     with tempfile.TemporaryDirectory(prefix="agent-init-context-") as folder:
         context = Path(folder)
-        collect_wheels(context / "wheels")
-        _build(
-            engine,
-            BASE,
-            context,
-            f"FROM {DEBIAN}\nCOPY wheels /wheels\nENV {PIP_SETTINGS}\n",
-        )
+        collect_wheels(context / "wheels", machine=WHEELS_FOR.get(machine, ""))
+        build(engine, BASE + tag, context, f"FROM {DEBIAN}{tag}\nCOPY wheels /wheels\nENV {PIP_SETTINGS}\n")
     engine(
-        *("build", "--network", "none", "--build-arg", f"BASE={BASE}", "--tag", EXAMPLE),
+        *("build", "--network", "none", "--build-arg", f"BASE={BASE}{tag}", "--tag", EXAMPLE + tag),
         *("--file", str(PROJECT / "Dockerfile.example"), str(PROJECT)),
-        timeout=300,
+        timeout=600,
     )
-    _build(engine, PROBE, HERE, f"FROM {EXAMPLE}\nCOPY programs /probe\n")
+    build(engine, PROBE + tag, HERE, f"FROM {EXAMPLE}{tag}\nCOPY programs /probe\n")
 
 
-def _build(engine: Engine, tag: str, context: Path, dockerfile: str) -> None:
+def build(engine: Engine, tag: str, context: Path, dockerfile: str) -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".Dockerfile") as file:
         file.write(dockerfile)
         file.flush()
         engine("build", "--network", "none", "--tag", tag, "--file", file.name, str(context), timeout=300)
 
 
-def _import(engine: Engine) -> None:
-    changes = [word for change in CHANGES for word in ("--change", change)]
-    engine("import", *changes, str(debian(machine="")), DEBIAN, timeout=300)
-
-
-def debian(*, machine: str) -> Path:
-    """A tar file of a small Debian with Python, for another `machine` (Debian's name of it) or, if empty, this one."""
+def debian(machine: str = "") -> Path:
+    """A tar file of a small Debian with Python, for this machine or another (Debian's name of it)."""
     recipe: Sequence[str] = (
         *("mmdebstrap", "--quiet", "--variant=minbase", f"--include={PACKAGES}"),
-        *(("--architectures=" + machine,) if machine else ()),
+        *((f"--architectures={machine}", "--skip=check/qemu") if machine else ()),
         '--customize-hook=chroot "$1" python3 -m venv /usr/local',
         '--customize-hook=rm -rf "$1"/usr/share/doc "$1"/usr/share/man "$1"/usr/share/locale',
         SUITE,
     )
     if shutil.which("mmdebstrap") is None:
         raise NoEngine("there is no mmdebstrap to make the base image with")
-    with _made_once(f"debian-{machine or platform.machine()}", " ".join(recipe), ".tar") as (path, missing):
+    with kept(f"debian-{machine or platform.machine()}", " ".join(recipe), ".tar") as (path, missing):
         if missing:
             partial = path.with_suffix(".partial.tar")
             subprocess.run([*recipe, str(partial)], check=True, stdin=subprocess.DEVNULL)
@@ -94,7 +89,7 @@ def debian(*, machine: str) -> Path:
 
 
 @contextmanager
-def _made_once(name: str, recipe: str, suffix: str = "") -> Iterator[tuple[Path, bool]]:
+def kept(name: str, recipe: str, suffix: str = "") -> Iterator[tuple[Path, bool]]:
     """A path in the cache for what the recipe makes, and whether it is still to be made; locked meanwhile."""
     path = cache() / f"{name}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}{suffix}"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,19 +98,17 @@ def _made_once(name: str, recipe: str, suffix: str = "") -> Iterator[tuple[Path,
         yield path, not path.exists()
 
 
-def collect_wheels(folder: Path, *, machine: str = "", musl: bool = False) -> None:
+def collect_wheels(folder: Path, systems: Sequence[str] = MANYLINUX, *, machine: str = "") -> None:
     """The project's wheel, built from this checkout, and the wheels of what it needs on the image's Python."""
     folder.mkdir(parents=True, exist_ok=True)
     pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
     subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", str(folder), str(PROJECT)], check=True)
     (wheel,) = folder.glob("agent_init-*.whl")
-    machine = machine or platform.machine()
-    tags = ("musllinux_1_2", "musllinux_1_1") if musl else ("manylinux_2_28", "manylinux_2_17", "manylinux2014")
+    platforms = [f"{system}_{machine or platform.machine()}" for system in systems]
     subprocess.run(
         [
             *(*pip, "download", "--only-binary=:all:", "--dest", str(folder), "--implementation", "cp"),
-            *("--python-version", PYTHON),
-            *(word for tag in tags for word in ("--platform", f"{tag}_{machine}")),
+            *("--python-version", PYTHON, *(word for name in platforms for word in ("--platform", name))),
             str(wheel),
         ],
         check=True,

@@ -1,0 +1,175 @@
+"""An image like Alpine's: musl for a C library, busybox for a shell, no coreutils.
+
+It is made from Debian's packages: musl, busybox, and CPython compiled for musl from Debian's sources, which takes
+minutes once and is kept (`musl.sh`).
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .conftest import without
+from .container import RECORDER, SLACK, Containers
+from .engine import Engine, NoEngine
+from .images import CHANGES, HERE, PIP_SETTINGS, PYTHON, SUITE, build, collect_wheels, kept
+
+BASE, PROBE = "agent-init-test/python:musl", "agent-init-test/probe:musl"
+
+SOURCES = (f"python{PYTHON}/{SUITE}", f"libffi/{SUITE}", f"zlib/{SUITE}")
+NEEDS = ("musl-gcc", "busybox", "gcc", "make", "apt-get")
+
+# busybox's env knows no --block-signal: the plain entry point.
+DOCKERFILE = f"""\
+FROM {BASE}
+COPY wheels /wheels
+ENV {PIP_SETTINGS}
+RUN pip install --no-cache-dir agent-init
+COPY programs /probe
+ENTRYPOINT ["agent-init", "--"]
+"""
+
+
+def root_file_system() -> Path:
+    """A tar file of it. Raises NoEngine."""
+    missing = [name for name in NEEDS if shutil.which(name) is None]
+    if missing:
+        raise NoEngine(
+            f"to make an image with musl there is no {', '.join(missing)} (Debian: musl-tools, busybox-static)"
+        )
+    script = HERE / "musl.sh"
+    with kept("musl", script.read_text(), ".tar") as (path, to_be_made):
+        if to_be_made:
+            with tempfile.TemporaryDirectory(prefix="agent-init-musl-") as folder:
+                sources, root = Path(folder, "sources"), Path(folder, "root")
+                root.mkdir()
+                fetch_sources(sources)
+                log = Path(folder, "log")
+                with log.open("wb") as output:
+                    made = subprocess.run(["sh", script, sources, root], stdout=output, stderr=output)
+                assert made.returncode == 0, log.read_text(errors="replace")[-3000:]
+                partial = path.with_suffix(".partial")
+                subprocess.run(["tar", "--create", "--file", partial, "--directory", root, "."], check=True)
+                partial.rename(path)
+    return path
+
+
+def fetch_sources(folder: Path) -> None:
+    """Debian's source archives, from where this machine has its Debian packages. Raises NoEngine."""
+    lists = folder / "apt"
+    (lists / "state" / "partial").mkdir(parents=True)
+    (lists / "parts").mkdir()
+    for path in (Path("/etc/apt/sources.list"), Path("/etc/apt/sources.list.d/debian.sources")):
+        if path.exists():
+            text = path.read_text().replace("Types: deb\n", "Types: deb-src\n")
+            lines = ["deb-src " + line[4:] if line.startswith("deb ") else line for line in text.splitlines()]
+            name = "debian.sources" if path.suffix == ".sources" else "debian.list"
+            (lists / "parts" / name).write_text("\n".join(lines) + "\n")
+    settings = (
+        "Dir::Etc::sourcelist=/dev/null",
+        f"Dir::Etc::sourceparts={lists}/parts",
+        f"Dir::State::lists={lists}/state",
+    )
+    apt = ["apt-get", "--quiet", *(word for setting in settings for word in ("-o", setting))]
+    for arguments in (["update"], ["source", "--download-only", *SOURCES]):
+        done = subprocess.run([*apt, *arguments], cwd=folder, capture_output=True, text=True, timeout=300)
+        if done.returncode != 0:
+            raise NoEngine(f"no sources of {', '.join(SOURCES)}: {done.stderr[-500:]}")
+
+
+@pytest.fixture(scope="module")
+def image(engine: Engine) -> str:
+    """The image with agent-init and the tests' programs."""
+    try:
+        tar = root_file_system()
+    except NoEngine as error:
+        without(str(error))
+    changes = [word for change in CHANGES for word in ("--change", change)]
+    engine("import", *changes, str(tar), BASE, timeout=300)
+    with tempfile.TemporaryDirectory(prefix="agent-init-context-") as folder:
+        collect_wheels(Path(folder, "wheels"), ("musllinux_1_2", "musllinux_1_1"))
+        shutil.copytree(HERE / "programs", Path(folder, "programs"), ignore=shutil.ignore_patterns("__pycache__"))
+        build(engine, PROBE, Path(folder), DOCKERFILE)
+    return PROBE
+
+
+@pytest.fixture
+def musl(image: str, engine: Engine) -> Iterator[Containers]:
+    with Containers(engine, image) as made:
+        yield made
+
+
+def test_it_is_what_it_claims_to_be(musl: Containers) -> None:
+    """musl, busybox, and psutil's wheel for musl beside the pure one of ours.
+
+    uvloop's wheel for musl is installed as well, but needs `ssl`, which this Python has not: process 1 does without.
+    """
+    code = "import os, sysconfig, psutil; print(sysconfig.get_config_var('SOABI'), os.readlink('/bin/sh'))"
+    container = musl.run("python", "-c", code, ready=None)
+    assert container.await_end().code == 0
+    (line,) = container.output()
+    soabi, shell = line.split()
+    assert soabi.endswith("-linux-musl")
+    assert shell == "busybox"
+
+
+def test_stop_and_exit_code(musl: Containers) -> None:
+    container = musl.run(*RECORDER, "--code=3")
+    ended, seconds = container.stop()
+    assert ended.code == 3
+    assert seconds < 10
+    assert container.signals() == ["TERM"]
+    assert [line["event"] for line in container.events()] == ["started", "stop-requested", "ended"]
+    assert container.event("stop-requested")["sender"] == "outside the container"  # signalfd, through musl
+    assert container.stray() == []
+
+
+def test_behind_busyboxs_shell(musl: Containers) -> None:
+    """Its `sh -c` stays in front of the agent and handles nothing: the agent behind it gets the signal."""
+    container = musl.run("sh", "-c", "python /probe/recorder.py --code=3; exit $?")
+    ended, seconds = container.stop()
+    assert ended.code == 3
+    assert seconds < 10
+    assert container.signals() == ["TERM"]
+    assert container.events("looked-through")
+
+
+def test_signals_are_forwarded_or_shielded(musl: Containers) -> None:
+    container = musl.run(*RECORDER, "--handle=TERM,USR1")
+    container.signal("USR1")
+    container.await_line("got USR1")
+    container.signal("USR2")
+    container.await_event("shielded")
+    container.signal("HUP")
+    assert container.await_end().code == 0
+    assert container.signals() == ["USR1", "TERM"]
+
+
+def test_orphans_are_reaped_and_survivors_stopped(musl: Containers) -> None:
+    container = musl.run(*RECORDER, "--orphans=3", "--children=1", ready=None, VERBOSE="1")
+    container.await_line("ready", times=2)
+    assert len(container.await_event("reaped", times=3)) == 3
+    ended, _ = container.stop()
+    assert ended.code == 0
+    assert container.signals() == ["TERM", "TERM"]
+    assert container.output().count("cleaned up") == 2
+
+
+def test_the_deadline(musl: Containers) -> None:
+    container = musl.run(*RECORDER, "--stop-on=", "--children=1", ready=None, GRACE="2s")
+    container.await_line("ready", times=2)
+    ended, seconds = container.stop("-t", "60")
+    assert ended.code == 137
+    assert 2 <= seconds < 2 + SLACK
+    assert len(container.event("deadline")["processes"]) == 2
+
+
+def test_not_found(musl: Containers) -> None:
+    container = musl.run("no-such-program", ready=None)
+    assert container.await_end().code == 127
+    assert "not found in PATH" in container.event("not-started")["message"]
