@@ -1,7 +1,7 @@
 """The ONE table of options, and the reader that process 1 uses.
 
-From the table come: `read` here (what process 1 runs, in well under a millisecond), the click command in `cli.py`
-(help, usage errors, shell completion) and the README's option table, which a test holds to it.
+From the table come: `read` here (what process 1 runs, in well under a millisecond, and what words every mistake), the
+click command in `cli.py` (help, shell completion) and the README's option table, which a test holds to it.
 
 Precedence: a flag, then its environment variable, then the default. An empty variable counts as not set.
 """

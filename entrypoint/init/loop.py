@@ -1,4 +1,4 @@
-"""A poll loop with asyncio's names for what it has: add_reader, remove_reader, call_at, run_forever, stop, time.
+"""A poll loop with asyncio's names for what it has: add_reader, call_at, run_forever, stop, time.
 
 It cannot die: whatever a callback raises is handed to `report`, and `recover` is called, again and again, until it
 succeeds; then the loop goes on. Idle, it sleeps in poll(2) with no time limit.
@@ -42,13 +42,6 @@ class Loop:
         """Call `callback` whenever `fd` can be read. Raises OSError for a bad descriptor at the next poll."""
         self._readers[fd] = callback
         self._poll.register(fd, select.POLLIN)
-
-    def remove_reader(self, fd: int) -> bool:
-        """Forget `fd`; False when it was not known."""
-        if self._readers.pop(fd, None) is None:
-            return False
-        self._poll.unregister(fd)
-        return True
 
     def call_at(self, when: float, callback: "Callback") -> Timer:
         """Call `callback` once, when the clock has reached `when` (seconds of `time()`)."""

@@ -47,7 +47,7 @@ def main(arguments: "Sequence[str]", package: str) -> int:
         if settings.stop_delay:  # it may leave no time, which has to be told before the agent starts
             make_plan(settings)
     except (options.UsageError, options.InfoRequested) as wanted:
-        from .. import cli  # imports click: no agent will be started
+        from .. import cli  # no agent will be started
 
         return cli.answer(arguments, wanted)
 
