@@ -69,6 +69,21 @@ def grace(text: str) -> float | None:
         raise ValueError(f"{error}, auto") from None
 
 
+def limit(text: str) -> float | None:
+    """A duration after which something happens; None for 0 and `infinity`: it never does."""
+    seconds = duration(text)
+    return seconds if 0 < seconds < INFINITY else None
+
+
+def file_path(text: str) -> str | None:
+    """An absolute path, or None for `none`."""
+    if text == "none":
+        return None
+    if not text.startswith("/"):
+        raise ValueError(f"{quote(text)} is no absolute path; accepted: one, or none")
+    return text
+
+
 def format_duration(seconds: float) -> str:
     """The other way round, for people: `1m30s`, `25s`, `2.5s`, `500ms`, `infinity`."""
     if seconds == INFINITY:
@@ -80,6 +95,11 @@ def format_duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return (f"{hours}h" if hours else "") + (f"{minutes}m" if minutes else "") + (f"{rest}s" if rest else "")
+
+
+def format_bytes(number: int) -> str:
+    """For people: `64 MiB`, `1.5 GiB`."""
+    return f"{number / (1 << 20):.3g} MiB" if number < 1 << 30 else f"{number / (1 << 30):.3g} GiB"
 
 
 def schedule(text: str) -> tuple[tuple[int, float], ...]:
@@ -206,6 +226,15 @@ OPTIONS = (
         flags=("-t", "--grace"),
     ),
     Option(
+        "max_grace",
+        duration,
+        "infinity",
+        "How far the agent may put off the last SIGKILL by asking for more time (EXTEND_TIMEOUT_USEC), counted from "
+        "the stop request.",
+        metavar="DURATION",
+        flags=("--max-grace",),
+    ),
+    Option(
         "linger",
         duration,
         "5s",
@@ -309,6 +338,54 @@ OPTIONS = (
         many=True,
     ),
     Option(
+        "notify",
+        boolean,
+        "on",
+        "Offer the agent no NOTIFY_SOCKET (sd_notify), and leave an inherited one as it is.",
+        constants={"--no-notify": "off"},
+    ),
+    Option(
+        "notify_access",
+        choice("main", "all"),
+        "all",
+        "Whose messages count: the agent's only (main), or its descendants' too (all).",
+        metavar="main|all",
+        flags=("--notify-access",),
+    ),
+    Option(
+        "watchdog",
+        limit,
+        "0",
+        "From its READY=1 or its first WATCHDOG=1 on, an agent that is silent for this long hangs: a report, ABRT, the "
+        "rest of the schedule. 0: no watchdog.",
+        metavar="DURATION",
+        flags=("--watchdog",),
+    ),
+    Option(
+        "ready_timeout",
+        limit,
+        "0",
+        "The same for an agent that has not said READY=1 by then. 0: no limit.",
+        metavar="DURATION",
+        flags=("--ready-timeout",),
+    ),
+    Option(
+        "stacks",
+        boolean,
+        "off",
+        "Have every Python process of the agent tell its stacks and tasks when a stop stalls, by a sitecustomize in "
+        "front of PYTHONPATH.",
+        constants={"--stacks": "on"},
+    ),
+    Option(
+        "termination_log",
+        file_path,
+        "/dev/termination-log",
+        "The file that gets the last words where the agent did not end well, if it is there; none: no such file.",
+        metavar="PATH|none",
+        flags=("--termination-log",),
+    ),
+    Option(
         "warn_reaped",
         boolean,
         "off",
@@ -343,6 +420,10 @@ OPTIONS = (
 INFO_FLAGS = {"-h": "help", "--help": "help", "-V": "version", "--version": "version"}
 COMPLETE_VARIABLE = "_AGENT_INIT_COMPLETE"
 
+# Set for the agent, read by what runs in it: not ours to read.
+STOP_SECONDS = PREFIX + "STOP_SECONDS"
+RESPONDERS = PREFIX + "RESPONDERS"
+
 
 class Settings:
     """What the user asked for, parsed; not to be changed. `sources` maps an option's name to where it came from.
@@ -361,6 +442,7 @@ class Settings:
 
     if TYPE_CHECKING:
         grace: float | None
+        max_grace: float
         linger: float
         stop_signal: int
         stop_schedule: tuple[tuple[int, float], ...] | None
@@ -373,6 +455,12 @@ class Settings:
         subreaper: bool | None
         parent_death_signal: int | None
         ok_exit: frozenset[int]
+        notify: bool
+        notify_access: str
+        watchdog: float | None
+        ready_timeout: float | None
+        stacks: bool
+        termination_log: str | None
         warn_reaped: bool
         log_level: int
         log_format: str
@@ -386,6 +474,12 @@ class Settings:
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"settings do not change: {name}")
+
+    @property
+    def stop_seconds(self) -> float | None:
+        """What the agent has from its stop signal to the next step, in seconds; None where that is not ours to say."""
+        whole = self.stop_schedule[0][1] if self.stop_schedule else self.grace
+        return None if whole is None else max(0.0, whole - self.stop_delay)
 
 
 # --- The reader. ----------------------------------------------------------------------------------------------------
@@ -423,7 +517,24 @@ def read(arguments: "Sequence[str]", environment: "Mapping[str, str]") -> Settin
     values["rewrite"] = dict(values["rewrite"])
     values["ok_exit"] = frozenset(values["ok_exit"])
     values["log_level"] = 1 + values.pop("verbose") - values.pop("quiet")
-    return Settings(**values, command=command, sources=sources, unknown=unknown)
+    settings = Settings(**values, command=command, sources=sources, unknown=unknown)
+    _refuse_contradictions(settings)
+    return settings
+
+
+def _refuse_contradictions(settings: Settings) -> None:
+    """Raises UsageError where one option takes away what another asks for."""
+    source = settings.sources
+    for name in ("watchdog", "ready_timeout", "notify_access"):
+        if name in source and not settings.notify and getattr(settings, name) is not None:
+            raise UsageError(f"{source[name]} needs the notify socket, which {source['notify']} takes away")
+    steps = settings.stop_schedule
+    whole = sum(wait for _, wait in steps[:-1]) if steps else settings.grace
+    if whole is not None and settings.max_grace < whole < INFINITY:
+        raise UsageError(
+            f"{source['max_grace']}: {format_duration(settings.max_grace)} is less than the {format_duration(whole)} "
+            f"of {source['stop_schedule' if steps else 'grace']}; accepted: as much, or more"
+        )
 
 
 def _read_flags(arguments: "Sequence[str]", texts: dict[str, list[str]], sources: dict[str, str]) -> tuple[str, ...]:
@@ -472,7 +583,7 @@ def _read_variables(
     ours = {option.variable: option for option in OPTIONS}
     unknown = []
     for variable in environment:
-        if not variable.startswith(PREFIX):
+        if not variable.startswith(PREFIX) or variable in (STOP_SECONDS, RESPONDERS):
             continue
         if variable not in ours:
             unknown.append(variable)

@@ -73,23 +73,23 @@ def _json_line(level: int, event: str, text: str, fields: dict[str, object]) -> 
     now = time.time()
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
     record = {"time": stamp, "level": LEVEL_NAMES[level], "event": event, "message": text, **fields}
-    line = _json(record).encode("ascii")
+    line = json_text(record).encode("ascii")
     if len(line) >= LONGEST_LINE - 256:
         record = {"time": stamp, "level": LEVEL_NAMES[level], "event": event, "message": text[:300], "cut": True}
-        line = _json(record).encode("ascii")
+        line = json_text(record).encode("ascii")
     return line + b"\n"
 
 
-def _json(value: object) -> str:
+def json_text(value: object) -> str:
     """`json.dumps`, whose module would import `re`; its C half does the strings."""
     if isinstance(value, str):
         from _json import encode_basestring_ascii
 
         return str(encode_basestring_ascii(value))
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{_json(key)}: {_json(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{json_text(key)}: {json_text(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_json, value)) + "]"
+        return "[" + ", ".join(map(json_text, value)) + "]"
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, float):

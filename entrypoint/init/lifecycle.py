@@ -5,6 +5,7 @@ answers with the list of actions to carry out, in order. Between events nothing 
 comes and `tick` is called. There is no clock in here, no process, no I/O; everything that decides lives in this file.
 
     RUNNING ----- stop request ----> STOPPING       the schedule runs, step by step
+    RUNNING ----- hangs -----------> STOPPING       the same, with ABRT for the stop signal
     RUNNING, STOPPING -- agent ends -> LINGERING    what it left behind gets the stop signal and the linger time
     STOPPING, LINGERING -- time up --> KILLING      SIGKILL to everything, again and again
     any of them -- nothing is left --> ENDED        with the agent's exit code
@@ -13,22 +14,32 @@ Rules that hold whatever the order of events:
   - a step of the schedule is sent once; a further stop request is noted, passed on or moves on, as `repeat` says
   - nothing is addressed to the agent after its end was seen
   - the end comes at most GIVE_UP_AFTER seconds after the SIGKILL, and the SIGKILL at the end of the grace
-  - the exit code is the agent's
+  - the agent can buy more time, each message what it names, but none beyond --max-grace
+  - the exit code is the agent's; one that hung does not end with 0
 """
 
+import os
+
 from ..options import INFINITY, format_duration
+from ..platforms import DEFAULT_GRACE
 from .console import DEBUG, ERROR, INFO, WARNING
-from .signals import HUP, KILL, QUIT, VALID, name_of
+from .signals import ABRT, HUP, KILL, QUIT, VALID, name_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ..options import Settings
-    from .platforms import Plan
+    from .plan import Plan
 
 RUNNING, STOPPING, LINGERING, KILLING, ENDED = "running", "stopping", "lingering", "killing", "ended"
 
 PROGRESS_EVERY = 10.0
 SWEEP_EVERY = 0.02  # while killing: who was forked since the last look
+REPORT_TIME = 2.0  # what a stall report gets, or a quarter of the wait if that is less
+SHORTEST_REPORT = 0.1  # in less than this there will be none
+FROZEN_FOR = 1.0  # a timer that is this late: the whole container was stopped, and the agent with it
+LONGEST_STATUS = 200
 GIVE_UP_AFTER = 0.4  # what has not died of SIGKILL by then sits in the kernel; it does not hold up the container's end
 
 
@@ -85,13 +96,35 @@ class KillAll(Action):
     __slots__ = ()
 
 
+class Measure(Action):
+    """Note what each process has used of the processor: a report tells what it used since."""
+
+    __slots__ = ()
+
+
+class MakeReport(Action):
+    """Make a stall report, in `seconds`; the event `reported` follows where it is done before that."""
+
+    __slots__ = ("seconds",)
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+
 class Say(Action):
-    """Tell the user. `census`: with the processes that are still there ("names"), or how many they are ("count")."""
+    """Tell the user.
 
-    __slots__ = ("census", "event", "fields", "level", "text")
+    `census`: with the processes that are still there ("names"), how many they are ("count"), or those that were there
+    when it was told the last time ("last"). `tail` follows it.
+    """
 
-    def __init__(self, level: int, event: str, text: str, *, census: str = "", **fields: object) -> None:
-        self.level, self.event, self.text, self.census, self.fields = level, event, text, census, fields
+    __slots__ = ("census", "event", "fields", "level", "tail", "text")
+
+    def __init__(
+        self, level: int, event: str, text: str, *, census: str = "", tail: str = "", **fields: object
+    ) -> None:
+        self.level, self.event, self.text, self.census, self.tail = level, event, text, census, tail
+        self.fields = fields
 
 
 class End(Action):
@@ -113,11 +146,21 @@ class Lifecycle:
         self.plain = VALID - settings.stop_on - settings.rewrite.keys()
         self.exit_code: int | None = None  # the agent's, once it has ended
         self.how = ""  # ... and in words
+        self.cause = ""  # ... in a word: exited, signal, deadline, oom, killed
+        self.hung = ""  # ... if it hung: watchdog, ready-timeout
+        self.ready = False
+        self.status = ""  # what it said last of what it does
         self._started = now
+        self._watchdog = settings.watchdog  # how long it may be silent, once it has spoken
+        self._silent_at = INFINITY  # when it will have been
+        self._ready_by = INFINITY if settings.ready_timeout is None else now + settings.ready_timeout
         self._requested = INFINITY  # when the stop was asked for
         self._steps: list[tuple[int, float]] = []  # what is still to be sent, each with the wait that follows it
         self._next_at = INFINITY  # when the first of them goes off
         self._first_sent = False
+        self._extended = False
+        self._stall_at = INFINITY  # the stall report before the next step
+        self._reported_at = -INFINITY
         self._report_at = INFINITY  # the one report where the end is the platform's
         self._progress_at = INFINITY
         self._kill_at = INFINITY  # LINGERING: when it is over
@@ -146,10 +189,45 @@ class Lifecycle:
         text = f"{name_of(number)} from {sender} dropped: nobody handles it (--unhandled forward would send it)"
         return [Say(WARNING, "shielded", text, signal=name_of(number))]
 
-    def agent_ended(self, now: float, code: int, how: str, *, alone: bool) -> list[Action]:
-        """The agent's exit was seen. `alone`: it left nothing behind."""
+    def notified(self, now: float, fields: "Mapping[str, str]", sender: object) -> list[Action]:
+        """A message came through the notify socket (sd_notify(3)); what it says takes effect in a fixed order."""
+        actions: list[Action] = []
+        if (status := fields.get("STATUS")) is not None and (status := status[:LONGEST_STATUS]) != self.status:
+            self.status = status
+            actions.append(Say(DEBUG, "status", f'the agent says: "{status}"', status=status))
+        if number := _whole(fields.get("ERRNO")):
+            text = f"the agent tells error {number} ({os.strerror(number)})"
+            actions.append(Say(WARNING, "errno", text, errno=number))
+        if "WATCHDOG_USEC" in fields:
+            microseconds = _whole(fields["WATCHDOG_USEC"])
+            self._watchdog = microseconds / 1e6 if microseconds else None
+            if self._silent_at < INFINITY:
+                self._silent_at = INFINITY if self._watchdog is None else now + self._watchdog
+        if fields.get("RELOADING") == "1":
+            actions.append(Say(INFO, "reloading", "the agent is reloading"))
+        elif fields.get("STOPPING") == "1" and self.state == RUNNING:
+            actions.append(Say(INFO, "agent-stopping", "the agent is stopping by itself"))
+        if fields.get("READY") == "1":
+            actions += self._is_ready(now)
+        if fields.get("WATCHDOG") == "trigger" and self.state == RUNNING:
+            return [*actions, *self._hangs(now, "watchdog", f"the agent triggered its watchdog ({sender})")]
+        if fields.get("WATCHDOG") == "1" or fields.get("READY") == "1":
+            self._silent_at = INFINITY if self._watchdog is None else now + self._watchdog
+        if microseconds := _whole(fields.get("EXTEND_TIMEOUT_USEC")):
+            actions += self._extend(now, microseconds / 1e6)
+        return actions
+
+    def reported(self, now: float) -> list[Action]:
+        """The stall report is complete; what waited for it need not wait longer."""
+        if self.state == STOPPING and self.hung and not self._first_sent:
+            self._next_at = now
+        return []
+
+    def agent_ended(self, now: float, code: int, how: str, *, alone: bool, cause: str = "exited") -> list[Action]:
+        """The agent's exit was seen. `alone`: it left nothing behind; `how` and `cause`: in words, and in a word."""
         at_deadline = self.state == KILLING and code == 128 + KILL
         self.exit_code, self.how = code, how + (" when its time was up" if at_deadline else "")
+        self.cause = "deadline" if at_deadline else cause
         self.plain = frozenset()
         if alone:
             return self._end(now)
@@ -172,13 +250,20 @@ class Lifecycle:
 
     def tick(self, now: float) -> list[Action]:
         """The time `due` has come. What is due at the same time is done in the order of its time."""
+        if self.state == RUNNING:
+            return self._silence(now)
         if self.state == KILLING:
             return self._sweep(now)
         if self.state == LINGERING and now >= self._kill_at:
             return self._kill(now, "linger-over", "the time to linger is over, SIGKILL to what the agent left behind")
         if self.state == STOPPING and self._report_at <= now and self._report_at <= self._next_at:
-            self._report_at = INFINITY
-            return [Say(WARNING, "limit-near", self._limit_text(now), census="names")]
+            self._report_at, self._reported_at = INFINITY, now
+            return [Say(WARNING, "limit-near", self._limit_text(now), census="names"), MakeReport(REPORT_TIME)]
+        if self.state == STOPPING and self._stall_at <= now:
+            self._stall_at = INFINITY
+            if self._next_at - now >= SHORTEST_REPORT:
+                self._reported_at = now
+                return [MakeReport(self._next_at - now)]
         if self.state == STOPPING and self._next_at <= now:
             return self._step(now)
         if self.state in (STOPPING, LINGERING) and self._progress_at <= now:
@@ -194,10 +279,73 @@ class Lifecycle:
         if self.state == LINGERING:
             return min(self._kill_at, self._progress_at)
         if self.state == STOPPING:
-            return min(self._next_at, self._report_at, self._progress_at)
+            return min(self._next_at, self._report_at, self._progress_at, self._stall_at)
+        if self.state == RUNNING:
+            return min(self._silent_at, self._ready_by)
         return INFINITY
 
     # --- What follows from them. ------------------------------------------------------------------------------------
+
+    def _is_ready(self, now: float) -> list[Action]:
+        self._ready_by = INFINITY
+        if self.ready:
+            return []
+        self.ready = True
+        lived = now - self._started
+        return [Say(INFO, "ready", f"the agent is ready, after {format_duration(lived)}", seconds=lived)]
+
+    def _silence(self, now: float) -> list[Action]:
+        """Nothing was heard of the agent for as long as it may be silent."""
+        not_ready = self._ready_by <= self._silent_at
+        allowed = self.settings.ready_timeout if not_ready else self._watchdog
+        late = now - min(self._ready_by, self._silent_at)
+        if allowed is None or late < 0:
+            return []
+        if late > FROZEN_FOR:  # it could not speak either; from now on it can
+            self._ready_by, self._silent_at = (
+                INFINITY if at == INFINITY else now + allowed for at in (self._ready_by, self._silent_at)
+            )
+            return []
+        if not_ready:
+            return self._hangs(now, "ready-timeout", f"the agent is not ready after {format_duration(allowed)}")
+        return self._hangs(now, "watchdog", f"the agent gave no sign of life for {format_duration(allowed)}")
+
+    def _hangs(self, now: float, hung: str, text: str) -> list[Action]:
+        """Report, ABRT, and the rest of the schedule. Nobody else ends a hung agent, so there is always an end."""
+        (_, wait), *later = self.plan.steps
+        wait = DEFAULT_GRACE if wait == INFINITY else wait
+        if not later or later[-1][0] != KILL:
+            later = [(number, min(pause, DEFAULT_GRACE)) for number, pause in later]
+            later.append((KILL, INFINITY))
+        self._begin(now, [(ABRT, wait), *later], REPORT_TIME)
+        self.hung, self._reported_at = hung, now
+        plan = self._plan_text(now)
+        return [Say(ERROR, hung, f"{text}: a report, {plan}", status=self.status), MakeReport(REPORT_TIME)]
+
+    def _extend(self, now: float, seconds: float) -> list[Action]:
+        """The agent buys time: that which it names, counted from now, where what it has does not reach so far."""
+        if self.state == RUNNING and self._ready_by < INFINITY:
+            self._ready_by = max(self._ready_by, now + seconds)
+        if self.state != STOPPING or not self._first_sent or self.hung or self._next_at == INFINITY:
+            return []
+        later = sum(wait for _, wait in self._steps[:-1])
+        latest = max(self._next_at, self._requested + self.settings.max_grace - later)
+        wanted = max(self._next_at, now + seconds)
+        actions: list[Action] = []
+        if not self._extended and wanted > self._next_at:
+            bound = self.settings.max_grace
+            limit = "" if bound == INFINITY else f", {format_duration(bound)} in all at most (--max-grace)"
+            actions.append(Say(INFO, "extended", f"the agent asks for more time{limit}"))
+            self._extended = True
+        self._next_at = min(wanted, latest)
+        if now > self._reported_at + PROGRESS_EVERY:
+            self._plan_report(now, self._next_at - now)
+        return actions
+
+    def _plan_report(self, now: float, wait: float) -> None:
+        """A stall report some time before the step that comes after `wait`."""
+        time = min(REPORT_TIME, wait / 4)
+        self._stall_at = now + wait - time if time >= SHORTEST_REPORT and wait < INFINITY else INFINITY
 
     def _stop_requested(self, now: float, number: int, sender: object, instead: int | None) -> list[Action]:
         if self.state == RUNNING:
@@ -219,19 +367,21 @@ class Lifecycle:
         return [Say(INFO, "stop-repeated", f"{noted}; not passed on", signal=name_of(number), sender=str(sender))]
 
     def _start_stop(self, now: float, number: int, sender: object, instead: int | None) -> list[Action]:
-        self.state, self._requested, self._progress_at = STOPPING, now, now + PROGRESS_EVERY
         if self.plan.report_after is not None:
             self._report_at = now + self.plan.report_after
         delay = self.settings.stop_delay
         (first, wait), *later = self.plan.steps
         if instead is not None and first != KILL:
             first = instead
-        self._steps = [(first, wait - delay), *later]
-        self._next_at = now + delay
+        self._begin(now, [(first, wait - delay), *later], delay)
         name = name_of(number)
         text = f"stop requested by {name} from {sender}: {self._plan_text(now)}"
         say = Say(INFO, "stop-requested", text, signal=name, sender=str(sender))
         return [say, *self._step(now)] if self._next_at <= now else [say]
+
+    def _begin(self, now: float, steps: list[tuple[int, float]], delay: float) -> None:
+        self.state, self._requested, self._progress_at = STOPPING, now, now + PROGRESS_EVERY
+        self._steps, self._next_at = steps, now + delay
 
     def _take_step(self) -> int:
         (number, wait), *self._steps = self._steps
@@ -243,11 +393,13 @@ class Lifecycle:
         """Send the next signal of the schedule."""
         first = not self._first_sent
         number = self._take_step()
-        after = f"{format_duration(now - self._requested)} after the stop request"
+        after = f"{format_duration(now - self._requested)} after {self._reason}"
         if number == KILL:
             return self._kill(now, "deadline", f"{after}, SIGKILL")
+        if self._steps and not self.hung:
+            self._plan_report(now, self._next_at - now)
         if first:
-            return [Stop(number)]
+            return [Stop(number)] if self.hung else [Stop(number), Measure()]
         return [Say(WARNING, "escalated", f"{after}, {name_of(number)}", census="names"), Stop(number)]
 
     def _kill(self, now: float, event: str, text: str) -> list[Action]:
@@ -267,16 +419,36 @@ class Lifecycle:
     def _end(self, now: float) -> list[Action]:
         self.state = ENDED
         code = self.exit_code or 0
-        told = 0 if code in self.settings.ok_exit else code
+        told, why = code, ""
+        if code in self.settings.ok_exit:
+            told, why = 0, f" (--ok-exit {code})"
+        if self.hung and told == 0:
+            told, why = 128 + ABRT, " (it hung)"
         lived = now - self._started
         stopping = now - self._requested if self._requested < INFINITY else None
-        since = "" if stopping is None else f", {format_duration(stopping)} after the stop request"
-        mapped = f" (--ok-exit {code})" if told != code else ""
-        text = f"ended: the agent {self.how}{since}, after {format_duration(lived)} in all; exit code {told}{mapped}"
-        say = Say(INFO, "ended", text, code=told, agent_code=code, how=self.how, seconds=lived, stop_seconds=stopping)
+        since = "" if stopping is None else f", {format_duration(stopping)} after {self._reason}"
+        text = f"ended: the agent {self.how}{since}, after {format_duration(lived)} in all; exit code {told}{why}"
+        say = Say(
+            INFO,
+            "ended",
+            text,
+            census="last" if self.cause == "deadline" else "",
+            tail=f'; its last status: "{self.status}"' if told and self.status else "",
+            code=told,
+            agent_code=code,
+            cause=self.hung or self.cause,
+            how=self.how,
+            seconds=lived,
+            stop_seconds=stopping,
+            status=self.status,
+        )
         return [say, End(told)]
 
     # --- Words. -----------------------------------------------------------------------------------------------------
+
+    @property
+    def _reason(self) -> str:
+        return "it was found to hang" if self.hung else "the stop request"
 
     def _time_of_kill(self) -> float:
         if not self._steps or self._steps[-1][0] != KILL:
@@ -303,17 +475,25 @@ class Lifecycle:
         """How long there still is."""
         end = self._kill_at if self.state == LINGERING else self._time_of_kill()
         if end < INFINITY:
-            return f"{format_duration(max(0.0, end - now))} left"
+            extended = " (extended by the agent)" if self._extended and self.state == STOPPING else ""
+            return f"{format_duration(max(0.0, end - now))} left{extended}"
         return f"for {format_duration(now - self._requested)} now, no deadline of ours"
 
     def _progress(self, now: float) -> Say:
         end = self._kill_at if self.state == LINGERING else self._time_of_kill()
         left = end - now if end < INFINITY else None
-        return Say(INFO, "stopping", f"stopping: {self._time_text(now)}", census="count", left=left)
+        text = f"stopping: {self._time_text(now)}"
+        tail = f', "{self.status}"' if self.status else ""
+        return Say(INFO, "stopping", text, census="count", tail=tail, left=left, status=self.status)
 
     def _limit_text(self, now: float) -> str:
         return (
-            f"{format_duration(now - self._requested)} after the stop request the agent is still there; the wait of "
+            f"{format_duration(now - self._requested)} after {self._reason} the agent is still there; the wait of "
             f"{self.plan.platform} ends with a SIGKILL from outside; agent-init goes on waiting (AGENT_INIT_GRACE "
             "sets a deadline of its own)"
         )
+
+
+def _whole(text: str | None) -> int | None:
+    """A number without a sign, as the protocol has them; None for anything else."""
+    return int(text) if text and len(text) < 20 and text.isascii() and text.isdigit() else None

@@ -1,4 +1,4 @@
-"""A poll loop with asyncio's names for what it has: add_reader, call_at, run_forever, stop, time.
+"""A poll loop with asyncio's names for what it has: add_reader, remove_reader, call_at, run_forever, stop, time.
 
 It cannot die: whatever a callback raises is handed to `report`, and `recover` is called, again and again, until it
 succeeds; then the loop goes on. Idle, it sleeps in poll(2) with no time limit.
@@ -42,6 +42,11 @@ class Loop:
         """Call `callback` whenever `fd` can be read. Raises OSError for a bad descriptor at the next poll."""
         self._readers[fd] = callback
         self._poll.register(fd, select.POLLIN)
+
+    def remove_reader(self, fd: int) -> None:
+        """Watch it no longer; to be called while it is open."""
+        if self._readers.pop(fd, None) is not None:
+            self._poll.unregister(fd)
 
     def call_at(self, when: float, callback: "Callback") -> Timer:
         """Call `callback` once, when the clock has reached `when` (seconds of `time()`)."""

@@ -13,11 +13,15 @@ from .signals import name_of, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from typing import NoReturn
 
 OWN_FAULT, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127  # as env(1), nohup(1) and the shells have them
 DEFAULT_PATH = "/bin:/usr/bin"  # where execvp(3) looks when PATH is not set
+
+
+# Who is meant by what else the environment says: sd_listen_fds(3), sd_watchdog_enabled(3).
+NAMING_PID = (b"LISTEN_PID", b"WATCHDOG_PID")
 
 
 class NotStarted(Exception):
@@ -35,14 +39,15 @@ def spawn(command: list[str], environment: dict[bytes, bytes], *, terminal: bool
     dispositions for what the interpreter changed, and every descriptor that we inherited. Raises NotStarted.
 
     posix_spawn(3) gets the agent to its first instruction in half the time of fork, which copies our page tables. What
-    it cannot do is done by a fork: hand over the terminal before the exec, put the child's own pid into LISTEN_PID
-    (socket activation, sd_listen_fds(3)), and ignore SIGCHLD again where we inherited that.
+    it cannot do is done by a fork: hand over the terminal before the exec, put the child's own pid into the variables
+    that name ours (see NAMING_PID), and ignore SIGCHLD again where we inherited that.
     """
     in_child: list[Callable[[], object]] = []
     if terminal:
         in_child.append(lambda: give_terminal(os.getpid()))
-    if environment.get(b"LISTEN_PID") == b"%d" % os.getpid():
-        in_child.append(lambda: environment.update({b"LISTEN_PID": b"%d" % os.getpid()}))
+    meant_for_us = [name for name in NAMING_PID if environment.get(name) == b"%d" % os.getpid()]
+    if meant_for_us:
+        in_child.append(lambda: environment.update(dict.fromkeys(meant_for_us, b"%d" % os.getpid())))
     if _signal.getsignal(_signal.SIGCHLD) == _signal.SIG_IGN:
         # Then the kernel reaps the agent and nobody learns of its end (waitpid(2)): not in here.
         _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
@@ -219,20 +224,29 @@ def exit_code(status: int) -> int:
     return code if code >= 0 else 128 - code
 
 
+def ended(pid: int) -> int | None:
+    """The exit code of our child, reaped, if it has ended."""
+    try:
+        reaped, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return OWN_FAULT  # its status is lost
+    return exit_code(status) if reaped else None
+
+
 def describe(status: int) -> str:
     """A wait status in words: `exited with code 3`, `was killed by SIGKILL`."""
     code = os.waitstatus_to_exitcode(status)
     return f"exited with code {code}" if code >= 0 else f"was killed by SIG{name_of(-code)}"
 
 
-def close_inherited() -> None:
-    """Close every descriptor above 2."""
+def close_inherited(ours: "Collection[int]") -> None:
+    """Close every descriptor above 2, but for `ours`."""
     try:
         found = {int(name) for name in os.listdir("/proc/self/fd")}
     except (OSError, ValueError):
         found = set(range(min(os.sysconf("SC_OPEN_MAX"), 65536)))
     for fd in found:
-        if fd > 2:
+        if fd > 2 and fd not in ours:
             try:
                 os.close(fd)
             except OSError:

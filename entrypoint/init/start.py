@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..options import Settings
-    from .platforms import Plan
+    from .offer import Offer
+    from .plan import Plan
 
 # What the interpreter itself loads, two that virtual environments come with, and ours. Anything else is the
 # container's (a sitecustomize, a .pth file, auto-instrumentation): made for the agent, it stays out of process 1.
@@ -31,6 +32,7 @@ HARMLESS = frozenset(
     "PYTHONNOUSERSITE PYTHONSAFEPATH PYTHONSTARTUP PYTHONBREAKPOINT".split()
 )
 BEFORE_RETRY = 0.05
+LAST_RETRY = 100  # so often we try to do it properly where the agent has ended meanwhile
 
 
 def main(arguments: "Sequence[str]", package: str) -> int:
@@ -40,7 +42,7 @@ def main(arguments: "Sequence[str]", package: str) -> int:
     isolate(arguments, package, environment)
 
     from .. import options
-    from . import process
+    from . import offer, process
 
     try:
         settings = options.read(arguments, os.environ)
@@ -51,22 +53,24 @@ def main(arguments: "Sequence[str]", package: str) -> int:
 
         return cli.answer(arguments, wanted)
 
+    offered = None
     try:
         were_open = process.fill_standard_descriptors()
         problems = process.adopt(settings.subreaper, settings.parent_death_signal, parent)
         ours = os.getpgrp()
         has_terminal = were_open[0] and process.foreground() == ours
+        offered = offer.make(settings, environment, package, problems)
         started = time.monotonic()
         agent = process.spawn(list(settings.command), environment, terminal=has_terminal)
     except process.NotStarted as error:
-        return _fail(error.code, str(error), settings)
+        return _fail(error.code, str(error), settings, offered)
     except Exception as error:  # no memory, no descriptor left
-        return _fail(process.OWN_FAULT, f"cannot start: {error}", settings)
+        return _fail(process.OWN_FAULT, f"cannot start: {error}", settings, offered)
 
     # Keep nothing busy that is not ours: an inherited pipe, a mounted directory.
-    process.close_inherited()
+    process.close_inherited({offered.socket.fileno()} if offered and offered.socket else set())
     process.leave_directory()
-    while True:
+    for attempt in range(sys.maxsize):
         try:
             from . import signalfd, supervisor
 
@@ -74,30 +78,39 @@ def main(arguments: "Sequence[str]", package: str) -> int:
             plan = make_plan(settings)
             break
         except Exception:  # no memory just now, say; signals wait in the kernel meanwhile
+            if attempt >= LAST_RETRY and (code := process.ended(agent)) is not None:
+                return code
             time.sleep(BEFORE_RETRY)
+            sys.path_importer_cache.clear()  # it remembers a directory that could not be read once as one to skip
     return supervisor.Supervisor(
         settings,
         plan,
         source,
         agent,
+        offered,
+        package=package,
         started=started,
         stderr=2 if were_open[2] else None,
         terminal_of=ours if has_terminal else None,
     ).run(problems)
 
 
-def _fail(code: int, text: str, settings: "Settings") -> int:
+def _fail(code: int, text: str, settings: "Settings", offered: "Offer | None") -> int:
+    from . import lastwords
     from .console import ERROR, Console
 
+    if offered is not None:
+        offered.withdraw()
     Console(2, json=settings.log_format == "json").say(ERROR, "not-started", text, code=code)
+    lastwords.write(settings, [text])
     return code
 
 
 def make_plan(settings: "Settings") -> "Plan":
     """How a stop will go. Imported late: the agent need not wait for it. Raises UsageError."""
-    from . import platforms
+    from . import plan
 
-    return platforms.plan(settings, os.environ)
+    return plan.make(settings, os.environ)
 
 
 def isolate(arguments: "Sequence[str]", package: str, environment: dict[bytes, bytes]) -> None:

@@ -7,16 +7,32 @@ agent-init but the agent's own end: an error is logged and the loop goes on.
 import os
 
 from .. import options
-from . import platforms, process, signalfd, signals, tree
+from . import cgroup, hearing, lastwords, process, report, signalfd, signals, tree
 from .console import DEBUG, ERROR, INFO, TRACE, WARNING, Console
-from .lifecycle import Action, End, Forward, KillAll, Lifecycle, Say, Stop, StopSurvivors
+from .lifecycle import (
+    KILLING,
+    RUNNING,
+    Action,
+    End,
+    Forward,
+    KillAll,
+    Lifecycle,
+    MakeReport,
+    Measure,
+    Say,
+    Stop,
+    StopSurvivors,
+)
 from .loop import Loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import TypeGuard
 
     from .loop import Timer
+    from .offer import Offer
+    from .plan import Plan
 
 REAPED_AT_ONCE = 500  # then the clock and the signals have their turn
 NAMED_AT_MOST = 12
@@ -49,23 +65,34 @@ class Supervisor:
     def __init__(
         self,
         settings: options.Settings,
-        plan: platforms.Plan,
+        plan: "Plan",
         source: signalfd.SignalFd | signalfd.WakeupFd,
         agent: int,
+        offered: "Offer | None",
         *,
+        package: str,
         started: float,
         stderr: int | None,
         terminal_of: int | None,
     ) -> None:
         """`agent` is its pid, `started` when it was (monotonic clock), `stderr` the descriptor to write to, if any.
 
-        `terminal_of`: the process group that had the terminal before the agent got it, None if it did not.
+        `offered`: the notify socket and the like. `package`: the directory of `entrypoint`. `terminal_of`: the process
+        group that had the terminal before the agent got it, None if it did not.
         """
         self.settings, self.plan, self.source, self.agent = settings, plan, source, agent
         self.console = Console(stderr, level=settings.log_level, json=settings.log_format == "json")
         self.agent_status: int | None = None  # its wait status, from the moment it was reaped
         self.name = os.path.basename(settings.command[0]) or settings.command[0]
         self.terminal_of = terminal_of
+        self.offered = offered
+        self.ear: hearing.Ear | None = None
+        if offered is not None and offered.socket is not None:
+            self.ear = hearing.Ear(offered.socket, offered.above, settings.notify_access, self.console)
+        self.main: tree.Process | None = None  # a descendant that the agent named as its main process (MAINPID=)
+        self.speaker: tree.Process | None = None  # who gave the last sign of life
+        self.memory = cgroup.Memory()
+        self.last_words: list[str] = []  # for the termination log
         self.loop = Loop(report=self._unexpected, recover=self._catch_up)
         self.lifecycle = Lifecycle(settings, plan, started)
         self.dispositions = tree.Dispositions(agent)
@@ -75,15 +102,30 @@ class Supervisor:
         self._inbox: list[signalfd.Received] = []  # signals that came and are not dealt with
         self._timer: Timer | None = None
         self._scan: list[tree.Process] | None = None  # one look serves all actions of an event
+        self._listing = ""  # the processes that were there when they were named last
+        self.reporter = report.Reporter(
+            self.loop,
+            self.memory,
+            package,
+            since=started,
+            responders=offered.responders if offered is not None else "",
+            arguments=settings.log_level >= TRACE,
+            line=self._report_line,
+            done=self._reported,
+        )
 
     def run(self, problems: "Sequence[str]") -> int:
         """Until nothing is left; returns the exit code. `problems`: what went wrong on the way here, to be told."""
         self._guarded(self._say_started)
         for problem in problems:
             self.console.say(WARNING, "problem", problem)
+        if self.ear is not None:
+            self.loop.add_reader(self.ear.fd, self._told)
         self._guarded(self._catch_up)
         self.loop.add_reader(self.source.fd, self._woken)
         self.loop.run_forever()
+        if self.offered is not None:
+            self.offered.withdraw()
         if self.terminal_of is not None:
             process.give_terminal(self.terminal_of)
         return self.lifecycle.exit_code or 0 if self.exit_code is None else self.exit_code
@@ -131,6 +173,7 @@ class Supervisor:
             del self._inbox[0]
         self._reap()
         if self.lifecycle.due <= self.loop.time():
+            self._hear()  # a sign of life may have come in time
             self._event(self.lifecycle.tick)
         self._arm()
 
@@ -156,6 +199,36 @@ class Supervisor:
             self._guarded(self._do, action)
         self._scan = None
 
+    def _told(self) -> None:
+        """The agent has said something."""
+        self._hear()
+        self._arm()
+
+    def _hear(self) -> None:
+        """Take in what the agent says through the notify socket."""
+        if self.ear is not None:
+            for fields, sender in self.ear.hear(self.agent, self.main):
+                self._heed(fields, sender)
+
+    def _heed(self, fields: dict[str, str], sender: tree.Process) -> None:
+        if (text := fields.get("MAINPID", "")).isascii() and text.isdigit() and len(text) < 10:
+            self._name_main(int(text))
+        if sender.pid != self.agent and ("READY" in fields or "WATCHDOG" in fields):
+            self.speaker = sender
+        self._event(self.lifecycle.notified, fields, f"{sender.name} (pid {sender.pid})")
+
+    def _name_main(self, pid: int) -> None:
+        """The agent names its main process: that one is stopped in its place, and lives on in its place."""
+        named = tree.look(pid)
+        if pid == self.agent:
+            self.main = None
+        elif named is not None and tree.is_below(self.agent, named):
+            self.main = named
+            self.console.say(INFO, "main", f"the agent's main process is {named.name} (pid {pid})", pid=pid)
+        else:
+            text = f"MAINPID={pid} is no descendant of the agent; passed over"
+            self.console.say(WARNING, "not-main", text, pid=pid)
+
     def _arm(self) -> None:
         """Have the loop come back when the next thing is due."""
         due = self.lifecycle.due
@@ -180,7 +253,9 @@ class Supervisor:
                 break
             if pid == 0:
                 break
-            if pid != self.agent:
+            if pid == self.reporter.pid:
+                self.reporter.pid = 0
+            elif pid != self.agent:
                 self._guarded(self._say_reaped, pid, name, status)
             elif os.WIFSTOPPED(status):
                 self._guarded(self._agent_stopped, os.WSTOPSIG(status))
@@ -189,13 +264,60 @@ class Supervisor:
         else:
             self.loop.call_at(self.loop.time(), self._catch_up)  # more will be there
         if self.lifecycle.exit_code is None and (self.agent_status is not None or alone):
-            code, how = process.OWN_FAULT, "has ended, its exit status was lost"  # somebody else took it
-            if self.agent_status is not None:
-                code, how = process.exit_code(self.agent_status), process.describe(self.agent_status)
-            self._event(lambda now: self.lifecycle.agent_ended(now, code, how, alone=alone))
-            self.dispositions.close()
+            self._guarded(self._hear)  # its last words
+            if self.main is None or not self._hand_over(self.main):
+                self._agent_ended(alone=alone)
         elif alone:
             self._event(self.lifecycle.nothing_left)
+
+    def _agent_ended(self, *, alone: bool) -> None:
+        code, how, cause = process.OWN_FAULT, "has ended, its exit status was lost", "lost"  # somebody else took it
+        if self.agent_status is not None:
+            code, how = process.exit_code(self.agent_status), process.describe(self.agent_status)
+            evidence, cause = self._evidence(self.agent_status)
+            how += evidence
+        if self.reporter.pid:  # a child, but not one that the agent left behind
+            self.reporter.end()
+            self._scan = None
+            alone = alone or not self._census()
+        self._event(lambda now: self.lifecycle.agent_ended(now, code, how, alone=alone, cause=cause))
+        self.dispositions.close()
+
+    def _evidence(self, status: int) -> tuple[str, str]:
+        """What is known of why it ended, beyond its status: in words, and in a word. No more than what is certain."""
+        kills = self.memory.new_kills
+        if kills:
+            times = "once" if kills == 1 else f"{kills} times"
+            limit, peak = self.memory.limit, self.memory.peak
+            figures = [
+                f"{what} {options.format_bytes(of)}"
+                for what, of in (("limit", limit), ("peak", peak))
+                if of is not None
+            ]
+            struck = f"the kernel's OOM killer struck {times} in this container"
+            struck += f" (memory: {', '.join(figures)})" if figures else ""
+        if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signals.KILL:
+            cause = "signal" if os.WIFSIGNALED(status) else "exited"
+            return f"; meanwhile {struck}" if kills else "", cause
+        if self.lifecycle.state == KILLING:
+            return "", "deadline"
+        if kills:
+            return f", most likely for want of memory: {struck}", "oom"
+        if kills is None:
+            return ", which agent-init did not send", "killed"
+        return ", which neither agent-init nor an OOM killer sent: somebody else did", "killed"
+
+    def _hand_over(self, main: tree.Process) -> bool:
+        """The agent has ended, the main process that it named has not: if it has become our child, it is the agent."""
+        heir = tree.look(main.pid)
+        if heir is None or heir.identity != main.identity or heir.state in "ZX" or heir.parent != os.getpid():
+            return False
+        self.dispositions.close()
+        self.main, self.agent, self.agent_status = None, heir.pid, None
+        self.name, self.dispositions = heir.name, tree.Dispositions(heir.pid)
+        text = f"the agent has ended; its main process {heir.name} (pid {heir.pid}) is the agent now"
+        self.console.say(INFO, "handed-over", text, pid=heir.pid)
+        return True
 
     def _wait(self) -> tuple[int, int, str]:
         """A child that has ended or stopped: pid, wait status and, if reaped orphans are to be told, its name."""
@@ -244,6 +366,7 @@ class Supervisor:
         if isinstance(action, Forward):
             self._forward(action)
         elif isinstance(action, Stop):
+            self.reporter.end()
             try:
                 self._stop(action.number)
             except Exception:  # whatever is wrong with finding out who else should get it
@@ -252,7 +375,12 @@ class Supervisor:
         elif isinstance(action, StopSurvivors):
             self._stop_survivors(action.number)
         elif isinstance(action, KillAll):
+            self.reporter.end()
             self._kill_all()
+        elif isinstance(action, Measure):
+            self.reporter.measure(self._census() or ())
+        elif isinstance(action, MakeReport):
+            self.reporter.start(self.agent, action.seconds)
         elif isinstance(action, Say):
             self._say(action)
         elif isinstance(action, End):
@@ -277,7 +405,7 @@ class Supervisor:
     def _stop(self, number: int) -> None:
         """A step of the stop: to the agent, or to those who stand for it (see --target), each continued after it."""
         # Nobody catches a later step, such as ABRT: then to whom the first one went, rather than to their shell.
-        if to := self._stand_ins(number) or self.stood_in:
+        if to := self._stand_ins(number) or self.stood_in or self._silent_one():
             self.stood_in = to
             if self.console.level >= INFO:
                 name = signals.name_of(number)
@@ -312,12 +440,25 @@ class Supervisor:
         """Who is to get a signal in the agent's place: nobody, if it minds the signal itself, or none does."""
         if self.settings.target != "auto" or not self.dispositions:
             return []
+        if self._is_there(self.main):
+            return [self.main]
         if self.dispositions.minds(number) and not self._is_shells_habit(number):
             return []
         try:
             return tree.topmost_catchers(self.agent, number)
         except OSError:
             return []  # no /proc: then nothing is known
+
+    def _silent_one(self) -> list[tree.Process]:
+        """Who hangs, where that is not the agent itself: the one that was heard of last."""
+        if self.lifecycle.hung and self.settings.target == "auto" and self._is_there(self.speaker):
+            return [self.speaker]
+        return []
+
+    @staticmethod
+    def _is_there(known: tree.Process | None) -> "TypeGuard[tree.Process]":
+        now = tree.look(known.pid) if known is not None else None
+        return known is not None and now is not None and now.identity == known.identity
 
     def _minds(self, number: int) -> bool:
         """Whether the agent handles or ignores the signal. What a shell ignores by habit, it does not mind."""
@@ -375,12 +516,14 @@ class Supervisor:
 
     def _descendants(self) -> list[tree.Process]:
         if self._scan is None:
-            self._scan = tree.descendants(os.getpid())
+            self._scan = [found for found in tree.descendants(os.getpid()) if found.pid != self.reporter.pid]
         return self._scan
 
     def _say(self, action: Say) -> None:
         text, fields = action.text, action.fields
-        if action.census and action.level <= self.console.level:
+        if action.census == "last":
+            text += self._listing.replace("still there", "there when it was sent")
+        elif action.census and action.level <= self.console.level:
             there = self._census()
             if there is None:
                 text += "; too many processes to list, or none to be seen"
@@ -388,9 +531,29 @@ class Supervisor:
                 text += f", {len(there)} process{'' if len(there) == 1 else 'es'}"
                 fields = {**fields, "processes": len(there)}
             else:
-                text += f"; still there: {self._listed(there)}" if there else ""
+                self._listing = f"; still there: {self._listed(there)}" if there else ""
+                text += self._listing
                 fields = {**fields, "processes": [f"{p.name} ({p.pid})" for p in there[:NAMED_AT_MOST]]}
+        text += action.tail
+        if action.event == "ended":
+            if action.fields["code"]:
+                lastwords.write(self.settings, [text, *self.last_words])
+        elif self.lifecycle.state != RUNNING and action.level <= WARNING:
+            self._remember(text)
         self.console.say(action.level, action.event, text, **fields)
+
+    def _report_line(self, line: str) -> None:
+        self._remember(line)
+        self.console.say(WARNING, "report", line)
+
+    def _reported(self) -> None:
+        self._event(self.lifecycle.reported)
+        self._arm()
+
+    def _remember(self, text: str) -> None:
+        """For the termination log."""
+        if sum(map(len, self.last_words)) < lastwords.LONGEST:
+            self.last_words.append(text)
 
     def _census(self) -> list[tree.Process] | None:
         try:

@@ -10,26 +10,36 @@ import os
 import sys
 
 LINUX = sys.platform == "linux"
+ATTEMPTS = 3  # at what must not be taken for unknown because of one failure
 
 
 def _proc_is_ours() -> bool:
     """Whether /proc is mounted, and shows our own PID namespace: another one's pids would be other processes."""
-    try:
-        return os.readlink("/proc/self") == str(os.getpid())
-    except OSError:
-        return False
+    for _ in range(ATTEMPTS):
+        try:
+            return os.readlink("/proc/self") == str(os.getpid())
+        except FileNotFoundError:
+            break
+        except OSError:  # no memory just now, say
+            continue
+    return False
 
 
 PROC = _proc_is_ours()
+DEEPEST = 10_000  # a parent that dies while we climb may leave us going in a circle
 
 
 class Process:
-    """A process as it was when looked at. `start` tells a reused pid apart (clock ticks since boot, proc(5))."""
+    """A process as it was when looked at. `start` tells a reused pid apart (clock ticks since boot, proc(5)).
 
-    __slots__ = ("group", "name", "parent", "pid", "start", "state")
+    `cpu`: clock ticks of processor time that it has used.
+    """
 
-    def __init__(self, pid: int, name: str, state: str, parent: int, group: int, start: int) -> None:
+    __slots__ = ("cpu", "group", "name", "parent", "pid", "start", "state")
+
+    def __init__(self, pid: int, name: str, state: str, parent: int, group: int, start: int, cpu: int = 0) -> None:
         self.pid, self.name, self.state, self.parent, self.group, self.start = pid, name, state, parent, group, start
+        self.cpu = cpu
 
     @property
     def identity(self) -> tuple[int, int]:
@@ -67,6 +77,7 @@ def look(pid: int) -> Process | None:
         int(fields[1]),
         int(fields[2]),
         int(fields[19]),
+        int(fields[11]) + int(fields[12]),
     )
 
 
@@ -106,6 +117,17 @@ def below(root: int, seen: dict[int, Process]) -> list[Process]:
     return [process for process in found if process.state not in "ZX"]
 
 
+def is_below(root: int, process: Process | None) -> bool:
+    """Whether `root` is an ancestor of the process."""
+    for _ in range(DEEPEST):
+        if process is None or process.pid == 0:
+            return False
+        if process.parent == root:
+            return True
+        process = look(process.parent)
+    return False
+
+
 def descendants(root: int) -> list[Process]:
     """The living descendants of `root`, parents before their children. Raises OSError when /proc cannot be read."""
     return below(root, everything())
@@ -126,14 +148,15 @@ class Dispositions:
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self._fd = -1
-        if PROC:
-            try:
-                self._fd = os.open(f"/proc/{pid}/task/{pid}/stat", os.O_RDONLY)
-            except OSError:
-                return  # no /proc, hidden, or no descriptor left: then nothing is known
+        bool(self)
 
     def __bool__(self) -> bool:
         """Whether anything can be known."""
+        if self._fd < 0 and self.pid and PROC:
+            try:
+                self._fd = os.open(f"/proc/{self.pid}/task/{self.pid}/stat", os.O_RDONLY)
+            except OSError:
+                pass  # hidden, or no descriptor left: then nothing is known now
         return self._fd >= 0
 
     def catches(self, number: int) -> bool:
@@ -146,19 +169,23 @@ class Dispositions:
 
     def _masks(self, number: int, *, unknown: bool = False) -> tuple[bool, bool]:
         """Whether it handles and whether it ignores the signal; `unknown` for both where that cannot be known."""
-        try:
-            if self._fd < 0:
-                return unknown, unknown
-            if number > 31:
-                blocked, ignored, caught = self._masks_of_all()
-            else:
-                line = os.pread(self._fd, 1024, 0)
-                fields = line[line.rfind(b")") + 2 :].split(b" ", 32)
-                blocked, ignored, caught = map(int, fields[29:32])
-        except (OSError, ValueError, IndexError):
-            return unknown, unknown
-        bit = 1 << (number - 1)
-        return bool((caught | blocked) & bit) or self._waits_for_signals(), bool(ignored & bit)
+        for _ in range(ATTEMPTS):
+            try:
+                if not self:
+                    continue
+                if number > 31:
+                    blocked, ignored, caught = self._masks_of_all()
+                else:
+                    line = os.pread(self._fd, 1024, 0)
+                    fields = line[line.rfind(b")") + 2 :].split(b" ", 32)
+                    blocked, ignored, caught = map(int, fields[29:32])
+            except ProcessLookupError:
+                break  # it has ended
+            except (OSError, ValueError, IndexError):
+                continue
+            bit = 1 << (number - 1)
+            return bool((caught | blocked) & bit) or self._waits_for_signals(), bool(ignored & bit)
+        return unknown, unknown
 
     def _waits_for_signals(self) -> bool:
         try:
@@ -172,10 +199,10 @@ class Dispositions:
         return int(text[at : at + 16], 16), int(text[at + 25 : at + 41], 16), int(text[at + 50 : at + 66], 16)
 
     def close(self) -> None:
-        """Let go of the descriptor."""
+        """Let go of the descriptor; from then on nothing is known."""
         if self._fd >= 0:
             os.close(self._fd)
-            self._fd = -1
+        self._fd, self.pid = -1, 0
 
 
 # While a command runs, shells catch INT and bash ignores QUIT, for their own sake; that says nothing of the command.

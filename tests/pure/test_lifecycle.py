@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from entrypoint import options
-from entrypoint.init import platforms
+from entrypoint.init import plan
 from entrypoint.init.lifecycle import (
     ENDED,
     GIVE_UP_AFTER,
@@ -31,7 +31,7 @@ USR1 = parse("USR1")
 
 def make(*flags: str, environment: dict[str, str] | None = None) -> Lifecycle:
     settings = options.read([*flags, "agent"], environment or {})
-    return Lifecycle(settings, platforms.plan(settings, environment or {}, lambda _path: False), 0.0)
+    return Lifecycle(settings, plan.make(settings, environment or {}, lambda _path: False), 0.0)
 
 
 def kinds(actions: list[Action]) -> list[str]:
@@ -52,7 +52,7 @@ def run_until(life: Lifecycle, end: float) -> list[tuple[float, Action]]:
 
 def test_a_graceful_stop() -> None:
     life = make("-t", "25s")
-    assert kinds(life.signal(1.0, TERM, "a test")) == ["Stop"]
+    assert kinds(life.signal(1.0, TERM, "a test")) == ["Stop", "Measure"]
     (*_, end) = life.agent_ended(3.0, 0, "exited with code 0", alone=True)
     assert end == End(0)
     assert life.state == ENDED

@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from entrypoint import cli, options
-from entrypoint.init import platforms, signals
+from entrypoint.init import plan, signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +23,7 @@ BY_NAME = {option.name: option for option in options.OPTIONS}
 # A value for each option that takes one, and what is read from it.
 VALUES: dict[str, list[tuple[str, Any]]] = {
     "grace": [("25s", 25.0), ("auto", None), ("infinity", math.inf), ("0", 0.0)],
+    "max_grace": [("10m", 600.0), ("infinity", math.inf)],
     "linger": [("1m30s", 90.0), ("0", 0.0)],
     "stop_signal": [("INT", 2), ("sigusr1", 10), ("RTMIN+3", 37), ("9", 9)],
     "stop_schedule": [("TERM/20s/INT/5s/KILL", ((15, 20.0), (2, 5.0), (9, math.inf))), ("INT", ((2, math.inf),))],
@@ -34,6 +35,10 @@ VALUES: dict[str, list[tuple[str, Any]]] = {
     "unhandled": [("forward", "forward"), ("shield", "shield")],
     "parent_death_signal": [("KILL", 9)],
     "ok_exit": [("143", frozenset({143})), ("0", frozenset({0}))],
+    "notify_access": [("main", "main"), ("all", "all")],
+    "watchdog": [("30s", 30.0), ("infinity", None), ("0", None)],
+    "ready_timeout": [("1m", 60.0), ("0", None)],
+    "termination_log": [("/tmp/log", "/tmp/log"), ("none", None)],
     "log_format": [("json", "json"), ("text", "text")],
 }
 TAKING = [(o.name, flag, text, value) for o in options.OPTIONS for flag in o.flags for text, value in VALUES[o.name]]
@@ -97,6 +102,9 @@ def test_defaults() -> None:
     assert (settings.repeat, settings.target, settings.unhandled) == ("ignore", "auto", "shield")
     assert (settings.rewrite, settings.ok_exit, settings.subreaper) == ({}, frozenset(), None)
     assert (settings.parent_death_signal, settings.warn_reaped) == (None, False)
+    assert (settings.notify, settings.notify_access, settings.max_grace) == (True, "all", math.inf)
+    assert (settings.watchdog, settings.ready_timeout, settings.stacks) == (None, None, False)
+    assert settings.termination_log == "/dev/termination-log"
     assert (settings.log_level, settings.log_format, settings.sources, settings.unknown) == (1, "text", {}, ())
 
 
@@ -262,6 +270,13 @@ def wrong_values() -> list[tuple[str, str]]:
         "unhandled": ["drop"],
         "parent_death_signal": ["0", "none"],
         "ok_exit": ["-1", "256", "1000", "0x1", "1.0", "\u0661\u0662", "+1", "TERM", "00001"],
+        "max_grace": ["-5", "auto", "367d"],
+        "watchdog": ["-5", "auto", "off"],
+        "ready_timeout": ["-5", "auto", "none"],
+        "notify": ["2", "maybe"],
+        "notify_access": ["none", "exec", "main,all"],
+        "stacks": ["2"],
+        "termination_log": ["log", "./log", "NONE"],
         "log_format": ["JSON", "yaml"],
         "subreaper": ["2", "maybe"],
         "warn_reaped": ["2"],
@@ -332,7 +347,7 @@ WORDS = st.text(st.sampled_from("-=,:/ \n\u00fc\udcff0159smTERM"), max_size=8) |
 def test_whatever_is_typed_is_read_or_refused_on_one_line(words: list[str], environment: dict[str, str]) -> None:
     try:
         settings = options.read(words, environment)
-        platforms.plan(settings, environment, lambda _: False)
+        plan.make(settings, environment, lambda _: False)
     except options.UsageError as error:
         told = str(error)
     except options.InfoRequested:

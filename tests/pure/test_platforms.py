@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entrypoint import options
-from entrypoint.init import platforms
+from entrypoint import options, platforms
+from entrypoint.init import plan as plans
 
 TERM, INT, KILL = 15, 2, 9
 
 
-def plan(*flags: str, files: tuple[str, ...] = (), **environment: str) -> platforms.Plan:
+def plan(*flags: str, files: tuple[str, ...] = (), **environment: str) -> plans.Plan:
     settings = options.read([*flags, "--", "agent"], environment)
-    return platforms.plan(settings, environment, lambda path: path in files)
+    return plans.make(settings, environment, lambda path: path in files)
 
 
 # As the platforms document them: how each is recognised, and how long it waits before its own SIGKILL.
@@ -106,7 +106,7 @@ def test_the_orchestrator_counts_before_the_engine_below_it() -> None:
 def test_an_empty_variable_is_no_platform(variable: str) -> None:
     environment = {variable: ""}
     settings = options.read(["agent"], environment)
-    assert platforms.plan(settings, environment, lambda _: False).grace == 10
+    assert plans.make(settings, environment, lambda _: False).grace == 10
 
 
 def test_what_is_no_platform() -> None:
@@ -168,6 +168,6 @@ def test_a_delay_within_the_grace_is_accepted(flags: list[str]) -> None:
 @given(st.floats(0, 366 * 86400), st.sampled_from(["", "KUBERNETES_SERVICE_HOST", "RENDER"]))
 def test_the_grace_is_what_was_asked_for(seconds: float, platform: str) -> None:
     environment = {"AGENT_INIT_GRACE": f"{seconds:.6f}", **({platform: "x"} if platform else {})}
-    made = platforms.plan(options.read(["agent"], environment), environment, lambda _: False)
+    made = plans.make(options.read(["agent"], environment), environment, lambda _: False)
     assert made.grace == float(f"{seconds:.6f}") == sum(wait for _, wait in made.steps[:-1])
     assert made.steps[-1][0] == KILL

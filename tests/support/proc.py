@@ -62,9 +62,14 @@ def descriptors(pid: int) -> dict[int, str]:
     return found
 
 
-def environment(pid: int) -> bytes:
-    """What it was started with, byte for byte."""
-    return Path(f"/proc/{pid}/environ").read_bytes()
+# What agent-init adds to the agent's environment, see tests/process1/test_notify.py.
+OFFERED = (b"NOTIFY_SOCKET=", b"AGENT_INIT_RESPONDERS=", b"AGENT_INIT_STOP_SECONDS=")
+
+
+def environment(pid: int, *, offered: bool = False) -> bytes:
+    """What it was started with, byte for byte, but for what agent-init offers to its agent, unless `offered`."""
+    entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return b"\0".join(entry for entry in entries if offered or not entry.startswith(OFFERED))
 
 
 def inner_pid(pid: int) -> int:

@@ -3,13 +3,12 @@
 Where a platform ends the container by itself, a default of ours must not cut calls short because an operator raised
 the platform's figure and forgot a second one. There `auto` means: no deadline of ours, one report just before the
 limit that the platform has unless raised.
-
-Figures are the platforms' documented defaults: how they are recognised and how long they wait.
 """
 
 import os
 
 from ..options import INFINITY, UsageError, format_duration
+from ..platforms import DEFAULT_GRACE, recognise
 from .signals import KILL, name_of
 
 TYPE_CHECKING = False
@@ -18,39 +17,7 @@ if TYPE_CHECKING:
 
     from ..options import Settings
 
-DEFAULT_GRACE = 10.0
 REPORT_BEFORE_LIMIT = 1.0
-
-# (variable in the environment, platform, seconds it waits unless raised); the first that is set counts, so that the
-# orchestrator goes before the engine below it.
-BY_VARIABLE = (
-    ("KUBERNETES_SERVICE_HOST", "Kubernetes", 30.0),
-    ("ECS_CONTAINER_METADATA_URI_V4", "ECS", 30.0),
-    ("K_SERVICE", "Cloud Run", 10.0),
-    ("FLY_MACHINE_ID", "Fly.io", 5.0),
-    ("FLY_APP_NAME", "Fly.io", 5.0),
-    ("NOMAD_ALLOC_ID", "Nomad", 5.0),
-    ("DYNO", "Heroku", 30.0),
-    ("RENDER", "Render", 30.0),
-    ("RAILWAY_DEPLOYMENT_DRAINING_SECONDS", "Railway", 3.0),
-    ("RAILWAY_ENVIRONMENT_ID", "Railway", 3.0),
-)
-BY_FILE = (("/.dockerenv", "Docker", 10.0), ("/run/.containerenv", "Podman", 10.0))
-
-
-def recognise(environment: "Mapping[str, str]", exists: "Callable[[str], bool]") -> tuple[str, float, str] | None:
-    """The platform's name, how many seconds it waits, and whose figure that is; None where there is none."""
-    for variable, platform, seconds in BY_VARIABLE:
-        value = environment.get(variable)
-        if not value:
-            continue
-        if platform == "Railway" and value.isascii() and value.isdigit():
-            return platform, float(value), "as set"
-        return platform, seconds, "unless raised"
-    for path, platform, seconds in BY_FILE:
-        if exists(path):
-            return platform, seconds, "unless raised"
-    return ("Podman", 10.0, "unless raised") if environment.get("container") == "podman" else None
 
 
 class Plan:
@@ -70,7 +37,7 @@ class Plan:
         self.grace = sum(wait for _, wait in steps[:-1]) if steps[-1][0] == KILL else INFINITY
 
 
-def plan(
+def make(
     settings: "Settings", environment: "Mapping[str, str]", exists: "Callable[[str], bool]" = os.path.exists
 ) -> Plan:
     """The plan of a stop. Raises UsageError when the stop delay leaves no time for the stop signal."""

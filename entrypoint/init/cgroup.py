@@ -1,0 +1,108 @@
+"""The memory limit of our control group: how much there is, and whether the kernel's OOM killer struck.
+
+From cgroup v2 (memory.events, memory.max, memory.current, memory.peak) or v1 (memory.oom_control,
+memory.limit_in_bytes, ...), as the kernel's admin-guide/cgroup-v2 and cgroup-v1/memory have them. In a container the
+files of its own group are at the root of the mount; elsewhere /proc/self/cgroup says where.
+"""
+
+import os
+
+V2 = ("memory.events", "memory.max", "memory.current", "memory.peak", "memory.stat")
+V1 = (
+    "memory.oom_control",
+    "memory.limit_in_bytes",
+    "memory.usage_in_bytes",
+    "memory.max_usage_in_bytes",
+    "memory.stat",
+)
+UNLIMITED = 1 << 60  # v1 says this much, rounded to pages, for no limit
+
+
+class Memory:
+    """Looked up once, read when asked. Every figure is None where it cannot be known."""
+
+    __slots__ = ("_directory", "_files", "_kills_before")
+
+    def __init__(self, root: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> None:
+        self._directory, self._files = _find(root, own)
+        self._kills_before = self._kills() or 0
+
+    @property
+    def limit(self) -> int | None:
+        """Bytes that the group may use; None for no limit too."""
+        value = self._number(1)
+        return value if value is not None and value < UNLIMITED else None
+
+    @property
+    def peak(self) -> int | None:
+        """Bytes that it used at most."""
+        return self._number(3)
+
+    @property
+    def room(self) -> int | None:
+        """Bytes that can still be had: the limit, less what is used and cannot be taken back. None for no limit."""
+        limit, used = self.limit, self._number(2)
+        if limit is None or used is None:
+            return None
+        cache = self._field(4, b"inactive_file") or 0
+        return max(0, limit - used + cache)
+
+    @property
+    def new_kills(self) -> int | None:
+        """How many of the group's processes the OOM killer has ended since we first looked."""
+        kills = self._kills()
+        return None if kills is None else kills - self._kills_before
+
+    def _kills(self) -> int | None:
+        return self._field(0, b"oom_kill")
+
+    def _number(self, which: int) -> int | None:
+        try:
+            return int(self._read(which))
+        except ValueError:  # "max", or nothing
+            return None
+
+    def _field(self, which: int, name: bytes) -> int | None:
+        for line in self._read(which).splitlines():
+            key, _, value = line.partition(b" ")
+            if key == name and value.isdigit():
+                return int(value)
+        return None
+
+    def _read(self, which: int) -> bytes:
+        if not self._directory:
+            return b""
+        try:
+            fd = os.open(f"{self._directory}/{self._files[which]}", os.O_RDONLY)
+        except OSError:
+            return b""
+        try:
+            return os.read(fd, 4096)
+        except OSError:
+            return b""
+        finally:
+            os.close(fd)
+
+
+def _find(root: str, own: str) -> tuple[str, tuple[str, ...]]:
+    """The directory of our group and the names of its files; an empty directory where there is none."""
+    paths = {b"": "", b"memory": ""}  # v2's line has no controllers
+    try:
+        with open(own, "rb", buffering=0) as file:
+            for line in (file.read(4096) or b"").splitlines():
+                _, _, rest = line.partition(b":")
+                controllers, _, path = rest.partition(b":")
+                for controller in controllers.split(b","):
+                    if controller in paths:
+                        paths[controller] = os.fsdecode(path).rstrip("/")
+    except OSError:
+        pass
+    for directory, files in (
+        (root + paths[b""], V2),
+        (root, V2),
+        (f"{root}/memory{paths[b'memory']}", V1),
+        (f"{root}/memory", V1),
+    ):
+        if os.path.exists(f"{directory}/{files[0]}"):
+            return directory, files
+    return "", V2

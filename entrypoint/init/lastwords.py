@@ -1,0 +1,36 @@
+"""The termination log: what an orchestrator keeps of a container that did not end well.
+
+Kubernetes shows the first 4096 bytes of /dev/termination-log with the container's last state.
+"""
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..options import Settings
+
+LONGEST = 4096
+
+
+def write(settings: "Settings", lines: "Sequence[str]") -> None:
+    """Write `lines`, the most telling first, as many as fit; does nothing where there is no such file.
+
+    One that was named is made. O_NONBLOCK: the name may be that of a FIFO.
+    """
+    path = settings.termination_log
+    if path is None:
+        return
+    make = os.O_CREAT if "termination_log" in settings.sources else 0
+    text = "\n".join(lines).encode("utf-8", "backslashreplace")
+    if len(text) >= LONGEST:
+        text = text[: LONGEST - 4].decode("utf-8", "ignore").encode() + b"..."
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | make, 0o644)
+        try:
+            os.write(fd, text + b"\n")
+        finally:
+            os.close(fd)
+    except OSError:
+        pass  # nobody asked for it, or it is not to be had; the log on stderr tells the same

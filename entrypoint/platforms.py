@@ -1,0 +1,41 @@
+"""Which platform ends the container by itself, and after how long: its documented defaults, and how it is recognised.
+
+Process 1 and the runner in the agent both ask; the same environment gives both the same answer. Imports nothing.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+DEFAULT_GRACE = 10.0  # seconds, where no platform is recognised
+
+# (variable in the environment, platform, seconds it waits unless raised); the first that is set counts, so that the
+# orchestrator goes before the engine below it.
+BY_VARIABLE = (
+    ("KUBERNETES_SERVICE_HOST", "Kubernetes", 30.0),
+    ("ECS_CONTAINER_METADATA_URI_V4", "ECS", 30.0),
+    ("K_SERVICE", "Cloud Run", 10.0),
+    ("FLY_MACHINE_ID", "Fly.io", 5.0),
+    ("FLY_APP_NAME", "Fly.io", 5.0),
+    ("NOMAD_ALLOC_ID", "Nomad", 5.0),
+    ("DYNO", "Heroku", 30.0),
+    ("RENDER", "Render", 30.0),
+    ("RAILWAY_DEPLOYMENT_DRAINING_SECONDS", "Railway", 3.0),
+    ("RAILWAY_ENVIRONMENT_ID", "Railway", 3.0),
+)
+BY_FILE = (("/.dockerenv", "Docker", 10.0), ("/run/.containerenv", "Podman", 10.0))
+
+
+def recognise(environment: "Mapping[str, str]", exists: "Callable[[str], bool]") -> tuple[str, float, str] | None:
+    """The platform's name, how many seconds it waits, and whose figure that is; None where there is none."""
+    for variable, platform, seconds in BY_VARIABLE:
+        value = environment.get(variable)
+        if not value:
+            continue
+        if platform == "Railway" and value.isascii() and value.isdigit():
+            return platform, float(value), "as set"
+        return platform, seconds, "unless raised"
+    for path, platform, seconds in BY_FILE:
+        if exists(path):
+            return platform, seconds, "unless raised"
+    return ("Podman", 10.0, "unless raised") if environment.get("container") == "podman" else None
