@@ -1,7 +1,7 @@
 """A poll loop with asyncio's names for what it has: add_reader, remove_reader, call_at, run_forever, stop, time.
 
-It cannot die: whatever a callback raises is handed to `report`, and `recover` is called, again and again, until it
-succeeds; then the loop goes on. Idle, it sleeps in poll(2) with no time limit.
+It begins with `recover`. It cannot die: whatever a callback raises is handed to `report`, and `recover` is called,
+again and again, until it succeeds; then the loop goes on. Idle, it sleeps in poll(2) with no time limit.
 """
 
 import select
@@ -61,13 +61,16 @@ class Loop:
 
     def run_forever(self) -> None:
         """Run until `stop`, which may have been called before."""
-        step: Callback = self._run_once
+        recovered = False  # at first there may be something to catch up with
         while self._running:
             try:
-                step()
-                step = self._run_once
+                if recovered:
+                    self._run_once()
+                else:
+                    self._recover()
+                    recovered = True
             except BaseException as error:  # process 1 outlives MemoryError and whatever else there is
-                step = self._recover
+                recovered = False
                 try:
                     self._report(error)
                     time.sleep(AFTER_ERROR)

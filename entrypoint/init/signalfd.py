@@ -44,12 +44,18 @@ class SignalFd:
         self.fd = libc.call("signalfd", -1, mask, os.O_CLOEXEC | os.O_NONBLOCK)
         if self.fd < 0:
             raise OSError("signalfd failed")
+        self._block = b""
 
-    def read(self) -> list[Received]:
-        """What is there now. Raises BlockingIOError when it is nothing."""
-        block = os.read(self.fd, self.SIZE * 32)
+    def read(self, inbox: list[Received]) -> None:
+        """Add what is there now to `inbox`. Where that raises MemoryError, the next call adds it."""
+        try:
+            self._block = self._block or os.read(self.fd, self.SIZE * 32)
+        except BlockingIOError:
+            return
+        block = self._block
         low = 0 if sys.byteorder == "little" else 3  # the byte of ssi_signo that holds it: there are 64 of them
-        return [Received(block[at + low], block[at : at + 16]) for at in range(0, len(block), self.SIZE)]
+        inbox += [Received(block[at + low], block[at : at + 16]) for at in range(0, len(block), self.SIZE)]
+        self._block = b""
 
 
 class WakeupFd:
@@ -70,9 +76,12 @@ class WakeupFd:
                 continue
         _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
-    def read(self) -> list[Received]:
-        """What is there now. Raises BlockingIOError when it is nothing."""
-        return [Received(number) for number in os.read(self.fd, 4096)]
+    def read(self, inbox: list[Received]) -> None:
+        """Add what is there now to `inbox`."""
+        try:
+            inbox += [Received(number) for number in os.read(self.fd, 4096)]
+        except BlockingIOError:
+            return
 
 
 def _nothing(*_: object) -> None:

@@ -67,32 +67,33 @@ def main(arguments: "Sequence[str]", package: str) -> int:
     except Exception as error:  # no memory, no descriptor left
         return _fail(process.OWN_FAULT, f"cannot start: {error}", settings, offered)
 
-    # Keep nothing busy that is not ours: an inherited pipe, a mounted directory.
-    process.close_inherited({offered.socket.fileno()} if offered and offered.socket else set())
-    process.leave_directory()
-    for attempt in range(sys.maxsize):
+    retries = 0
+    while True:
         try:
+            # Keep nothing busy that is not ours: an inherited pipe, a mounted directory.
+            process.close_inherited({offered.socket.fileno()} if offered and offered.socket else set())
+            process.leave_directory()
+            if retries > LAST_RETRY and (code := process.ended(agent)) is not None:
+                return code
             from . import signalfd, supervisor
 
-            source = signalfd.open_source()
-            plan = make_plan(settings)
+            ready = supervisor.Supervisor(
+                settings,
+                make_plan(settings),
+                signalfd.open_source(),
+                agent,
+                offered,
+                package=package,
+                started=started,
+                stderr=2 if were_open[2] else None,
+                terminal_of=ours if has_terminal else None,
+            )
             break
         except Exception:  # no memory just now, say; signals wait in the kernel meanwhile
-            if attempt >= LAST_RETRY and (code := process.ended(agent)) is not None:
-                return code
+            retries += 1
             time.sleep(BEFORE_RETRY)
             sys.path_importer_cache.clear()  # it remembers a directory that could not be read once as one to skip
-    return supervisor.Supervisor(
-        settings,
-        plan,
-        source,
-        agent,
-        offered,
-        package=package,
-        started=started,
-        stderr=2 if were_open[2] else None,
-        terminal_of=ours if has_terminal else None,
-    ).run(problems)
+    return ready.run(problems)
 
 
 def _fail(code: int, text: str, settings: "Settings", offered: "Offer | None") -> int:

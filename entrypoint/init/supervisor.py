@@ -1,6 +1,6 @@
 """Process 1: turns what happens into events for `lifecycle`, and its answers into system calls.
 
-Read `run` for the order at the start, `_woken` for what happens on a signal, `_do` for what is done. Nothing ends
+Read `run` for the order at the start, `_catch_up` for what happens on a signal, `_do` for what is done. Nothing ends
 agent-init but the agent's own end: an error is logged and the loop goes on.
 """
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .offer import Offer
     from .plan import Plan
 
+MOST_RETRIES = 20
 REAPED_AT_ONCE = 500  # then the clock and the signals have their turn
 NAMED_AT_MOST = 12
 COUNTED_AT_MOST = 1000  # with more processes about, a list of them would take longer than a deadline may be late
@@ -100,6 +101,9 @@ class Supervisor:
         self.stopped: set[tuple[int, int]] = set()  # processes that have had the stop signal
         self.exit_code: int | None = None
         self._inbox: list[signalfd.Received] = []  # signals that came and are not dealt with
+        self._to_do: list[Action] = []  # what follows from them and is not done
+        self._carrying_out = False
+        self._retries = 0
         self._timer: Timer | None = None
         self._scan: list[tree.Process] | None = None  # one look serves all actions of an event
         self._listing = ""  # the processes that were there when they were named last
@@ -113,16 +117,15 @@ class Supervisor:
             line=self._report_line,
             done=self._reported,
         )
+        self.loop.add_reader(source.fd, self._catch_up)
+        if self.ear is not None:
+            self.loop.add_reader(self.ear.fd, self._told)
 
     def run(self, problems: "Sequence[str]") -> int:
         """Until nothing is left; returns the exit code. `problems`: what went wrong on the way here, to be told."""
         self._guarded(self._say_started)
         for problem in problems:
             self.console.say(WARNING, "problem", problem)
-        if self.ear is not None:
-            self.loop.add_reader(self.ear.fd, self._told)
-        self._guarded(self._catch_up)
-        self.loop.add_reader(self.source.fd, self._woken)
         self.loop.run_forever()
         if self.offered is not None:
             self.offered.withdraw()
@@ -151,16 +154,14 @@ class Supervisor:
 
     # --- What happens. ----------------------------------------------------------------------------------------------
 
-    def _woken(self) -> None:
-        """Signals have come. A child's end may be among them, or may have come in with another's: always look."""
-        try:
-            self._inbox += self.source.read()
-        except BlockingIOError:
-            pass
-        self._catch_up()
-
     def _catch_up(self) -> None:
-        """Deal with all that is there. Where that fails (no memory, say) the loop comes back until it does not."""
+        """Deal with all that is there. Where that fails (no memory, say) the loop comes back until it does not.
+
+        Signals have come, or the time for something. A child's end may be among them, or may have come in with
+        another's: always look.
+        """
+        self._carry_out()  # what an earlier attempt has left
+        self.source.read(self._inbox)
         while self._inbox:
             received = self._inbox[0]
             if received.number != signals.CHLD and not self._pass_on(received.number):
@@ -190,14 +191,37 @@ class Supervisor:
         """Tell the state machine of something and do what it says. If it fails half-way, nothing has happened."""
         before = dict(vars(self.lifecycle))
         try:
-            actions = event(self.loop.time(), *facts)
+            self._to_do += event(self.loop.time(), *facts)
         except MemoryError:
             vars(self.lifecycle).update(before)
             raise
-        self._scan = None
-        for action in actions:
-            self._guarded(self._do, action)
-        self._scan = None
+        self._carry_out()
+
+    def _carry_out(self) -> None:
+        """Do what is to be done, in order. For want of memory a line is lost, but nothing else: the loop comes back."""
+        if self._carrying_out:  # an action has led to an event, what follows from it has its turn
+            return
+        self._carrying_out, self._scan = True, None
+        try:
+            while self._to_do:
+                try:
+                    self._do(self._to_do[0])
+                except MemoryError:
+                    if self._is_worth_a_retry(self._to_do[0]):
+                        raise
+                except Exception as error:
+                    self._unexpected(error)
+                del self._to_do[0]
+                self._retries = 0
+        finally:
+            self._carrying_out, self._scan = False, None
+
+    def _is_worth_a_retry(self, action: Action) -> bool:
+        """The end always; a signal for a while. KillAll comes again by itself."""
+        self._retries += 1
+        return isinstance(action, End) or (
+            isinstance(action, Stop | Forward | StopSurvivors) and self._retries <= MOST_RETRIES
+        )
 
     def _told(self) -> None:
         """The agent has said something."""
@@ -259,8 +283,6 @@ class Supervisor:
                 self._guarded(self._say_reaped, pid, name, status)
             elif os.WIFSTOPPED(status):
                 self._guarded(self._agent_stopped, os.WSTOPSIG(status))
-            else:
-                self.agent_status = status
         else:
             self.loop.call_at(self.loop.time(), self._catch_up)  # more will be there
         if self.lifecycle.exit_code is None and (self.agent_status is not None or alone):
@@ -326,6 +348,8 @@ class Supervisor:
             found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             zombie = tree.look(found.si_pid) if found else None
         pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
+        if pid == self.agent and not os.WIFSTOPPED(status):
+            self.agent_status = status
         return pid, status, zombie.name if zombie is not None and zombie.pid == pid else ""
 
     def _say_reaped(self, pid: int, name: str, status: int) -> None:
@@ -369,8 +393,9 @@ class Supervisor:
             self.reporter.end()
             try:
                 self._stop(action.number)
-            except Exception:  # whatever is wrong with finding out who else should get it
-                self._send_agent(action.number)
+            except Exception as error:  # whatever is wrong with finding out who else should get it
+                if not isinstance(error, MemoryError) or self._retries >= MOST_RETRIES:
+                    self._send_agent(action.number)
                 raise
         elif isinstance(action, StopSurvivors):
             self._stop_survivors(action.number)
@@ -576,6 +601,12 @@ class Supervisor:
             self._unexpected(error)
 
     def _unexpected(self, error: BaseException) -> None:
+        try:
+            self._say_unexpected(error)
+        except Exception:  # no memory even for that
+            return
+
+    def _say_unexpected(self, error: BaseException) -> None:
         where = error.__traceback__
         while where is not None and where.tb_next is not None:
             where = where.tb_next

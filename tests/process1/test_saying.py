@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from tests.support.init import clean_environment, until
+from tests.support.proc import AS_NOBODY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,10 +30,6 @@ SECRET = "hunter2"
 GRACEFUL = "on('TERM', leave); ready()"
 STUBBORN = "on('USR1'); on('USR2'); ignore('TERM'); ready()"
 NOISY = "import sys; on('TERM', leave); on('USR1', lambda: (sys.stderr.write('agent\\n'), log('wrote'))); ready()"
-
-# Another user, who can look up the interpreter where root alone may, but not open what root has opened.
-AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-AS_NOBODY += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
 
 
 @pytest.fixture(params=["same user", "another user"])

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.init import AGENT_INIT, until
-from tests.support.proc import IDLE, agent_of, descriptors, environment, group, inner_pid, masked, status
+from tests.support.proc import AS_NOBODY, IDLE, agent_of, descriptors, environment, group, inner_pid, masked, status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -404,11 +404,6 @@ def test_too_many_processes_of_one_user_is_125(started: Start) -> None:
         pytest.skip("to become another user takes root")
     before = ["prlimit", "--nproc=0"]
     fails(started(command=["sleep", "1"], before=[*AS_NOBODY, *before]), 125, "'sleep'", "RLIMIT_NPROC")
-
-
-# Another user, who can still look up the interpreter where root alone may.
-AS_NOBODY = ["setpriv", "--reuid=65534", "--clear-groups", "--inh-caps=+dac_read_search"]
-AS_NOBODY += ["--ambient-caps=+dac_read_search"]
 
 
 def test_the_script_is_executable_and_short() -> None:

@@ -71,6 +71,17 @@ def orphan(name: str, code: str) -> None:
     os.waitpid(pid, 0)
 
 
+def tell(text: str, *descriptors: int) -> None:
+    """Through the notify socket."""
+    import array
+    import socket
+
+    address = os.environ["NOTIFY_SOCKET"]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+        out.sendmsg([text.encode()], rights, 0, "\0" + address[1:] if address[0] == "@" else address)
+
+
 def ready() -> NoReturn:
     """Say so, and do nothing more but handle signals."""
     log("ready")

@@ -62,6 +62,10 @@ def descriptors(pid: int) -> dict[int, str]:
     return found
 
 
+# In front of a command: another user, which may still read the interpreter that the tests run with.
+AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+AS_NOBODY += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+
 # What agent-init adds to the agent's environment, see tests/process1/test_notify.py.
 OFFERED = (b"NOTIFY_SOCKET=", b"AGENT_INIT_RESPONDERS=", b"AGENT_INIT_STOP_SECONDS=")
 
