@@ -57,10 +57,8 @@ class Memory:
         return self._field(0, b"oom_kill")
 
     def _number(self, which: int) -> int | None:
-        try:
-            return int(self._read(which))
-        except ValueError:  # "max", or nothing
-            return None
+        text = self._read(which).strip()
+        return int(text) if text.isdigit() else None  # "max", or nothing
 
     def _field(self, which: int, name: bytes) -> int | None:
         for line in self._read(which).splitlines():

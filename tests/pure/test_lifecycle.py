@@ -15,6 +15,7 @@ from entrypoint.init import plan
 from entrypoint.init.lifecycle import (
     ENDED,
     GIVE_UP_AFTER,
+    REPORT_TIME,
     Action,
     End,
     Forward,
@@ -129,6 +130,77 @@ def test_a_machine_that_slept_over_the_deadline_goes_through_the_steps_at_once()
     assert late == ["Stop", "KillAll"]
 
 
+def told(life: Lifecycle, now: float, **fields: str) -> list[Action]:
+    return life.notified(now, fields, "a test")
+
+
+def test_more_time_counts_from_the_message_and_only_beyond_what_there_is() -> None:
+    life = make("-t", "25s")
+    life.signal(0.0, TERM, "a test")
+    told(life, 1.0, EXTEND_TIMEOUT_USEC="5000000")
+    assert [at for at, a in run_until(life, 24.9) if isinstance(a, KillAll)] == []
+    told(life, 24.0, EXTEND_TIMEOUT_USEC="5000000")
+    assert [at for at, a in run_until(life, 30.0) if isinstance(a, KillAll)][:1] == [29.0]
+
+
+def test_time_bought_and_status_show_in_the_progress() -> None:
+    life = make("-t", "15s")
+    life.signal(0.0, TERM, "a test")
+    told(life, 9.0, EXTEND_TIMEOUT_USEC="42000000", STATUS="draining 3 calls")
+    say = next(a for _, a in run_until(life, 10.0) if isinstance(a, Say))
+    assert (say.text, say.census, say.tail) == (
+        "stopping: 41s left (extended by the agent)",
+        "count",
+        ', "draining 3 calls"',
+    )
+
+
+def test_a_report_comes_before_each_escalation_that_leaves_time_for_it() -> None:
+    life = make("--stop-schedule", "TERM/20s/INT/2s/USR1/500ms/KILL")
+    life.signal(0.0, TERM, "a test")
+    done = run_until(life, 30.0)
+    assert [(round(at, 6), kind) for at, a in done for kind in kinds([a])][:5] == [
+        (18.0, "MakeReport"),
+        (20.0, "Stop"),
+        (21.5, "MakeReport"),
+        (22.0, "Stop"),
+        (22.5, "KillAll"),
+    ]
+
+
+def test_who_asks_for_more_in_time_is_not_reported() -> None:
+    life = make("-t", "10s")
+    life.signal(0.0, TERM, "a test")
+    done: list[tuple[float, Action]] = []
+    for now in range(1, 60):
+        told(life, float(now), EXTEND_TIMEOUT_USEC="10000000")
+        done += run_until(life, now + 0.5)
+    assert "MakeReport" not in kinds([a for _, a in done])
+    done = run_until(life, 100.0)
+    assert [(at, kind) for at, a in done for kind in kinds([a])][:2] == [(67.0, "MakeReport"), (69.0, "KillAll")]
+
+
+def test_a_report_that_is_done_early_is_not_waited_for() -> None:
+    life = make("-t", "10s", "--watchdog", "5s")
+    told(life, 0.0, READY="1")
+    assert [(at, kind) for at, a in run_until(life, 5.0) for kind in kinds([a])] == [(5.0, "MakeReport")]
+    life.reported(5.5)
+    assert [(at, kind) for at, a in run_until(life, 5.6) for kind in kinds([a])] == [(5.5, "Stop")]
+
+
+@pytest.mark.parametrize("platform", [{}, {"KUBERNETES_SERVICE_HOST": "x"}])
+def test_an_agent_that_hangs_is_killed_whatever_ends_its_stops(platform: dict[str, str]) -> None:
+    life = make("--watchdog", "5s", environment=platform)
+    told(life, 0.0, WATCHDOG="1")
+    done = run_until(life, 60.0)
+    assert [(at, kind) for at, a in done for kind in kinds([a])][:3] == [
+        (5.0, "MakeReport"),
+        (7.0, "Stop"),
+        (17.0, "KillAll"),
+    ]
+    assert done[-1][1] == End(137)
+
+
 # --- All stories. ---
 
 DURATIONS = st.sampled_from(["0", "300ms", "3s", "11s", "25s", "infinity"])
@@ -149,6 +221,17 @@ FLAGS = st.one_of(
     st.just([]),
 )
 ENVIRONMENTS = st.sampled_from([{}, {"KUBERNETES_SERVICE_HOST": "x"}, {"RAILWAY_DEPLOYMENT_DRAINING_SECONDS": "0"}])
+MESSAGES = st.fixed_dictionaries(
+    {},
+    optional={
+        "READY": st.just("1"),
+        "WATCHDOG": st.sampled_from(["1", "trigger"]),
+        "WATCHDOG_USEC": st.sampled_from(["0", "500000", "9000000"]),
+        "EXTEND_TIMEOUT_USEC": st.sampled_from(["100000", "5000000", "20000000"]),
+        "STATUS": st.sampled_from(["", "busy"]),
+        "STOPPING": st.just("1"),
+    },
+)
 SIGNALS = st.sampled_from([TERM, INT, HUP, QUIT, USR1, CONT])
 
 
@@ -162,10 +245,18 @@ class AnyOrder(RuleBasedStateMachine):
         linger=DURATIONS,
         rewrite=st.sampled_from([[], ["-r", "TERM:QUIT"], ["-r", "HUP:0"], ["-r", "USR1:TERM"]]),
         ok=st.sampled_from([[], ["-e", "143"]]),
+        watched=st.sampled_from([[], ["--watchdog", "3s"], ["--ready-timeout", "4s"]]),
+        bound=st.sampled_from([25.0, 40.0, math.inf]),
     )
-    def begin(self, flags: Any, environment: Any, repeat: str, linger: str, rewrite: Any, ok: Any) -> None:
-        self.life = make(*flags, "--repeat", repeat, "--linger", linger, *rewrite, *ok, environment=environment)
-        self.repeat = repeat
+    def begin(
+        self, flags: Any, environment: Any, repeat: str, linger: str, rewrite: Any, ok: Any, watched: Any, bound: float
+    ) -> None:
+        if "infinity" in flags or any("infinity" in flag for flag in flags):
+            bound = math.inf
+        bounded = [] if bound == math.inf else ["--max-grace", f"{bound:g}"]
+        words = [*flags, "--repeat", repeat, "--linger", linger, *rewrite, *ok, *watched, *bounded]
+        self.life = make(*words, environment=environment)
+        self.repeat, self.bound, self.bought = repeat, bound, 0.0
         self.now = 0.0
         self.requested: float | None = None
         self.agent_ended_at: float | None = None
@@ -203,13 +294,26 @@ class AnyOrder(RuleBasedStateMachine):
             self.requested = self.now
 
     @precondition(lambda self: not self.ended)
+    @rule(fields=MESSAGES)
+    def the_agent_speaks(self, fields: dict[str, str]) -> None:
+        before = self.life.state
+        self.take(told(self.life, self.now, **fields))
+        if before == "running" and self.life.state != "running":
+            self.requested = self.now
+        if before == "stopping" and (text := fields.get("EXTEND_TIMEOUT_USEC")) and self.requested is not None:
+            self.bought = max(self.bought, self.now + int(text) / 1e6 - self.requested)
+
+    @precondition(lambda self: not self.ended)
     @rule(seconds=st.sampled_from([0.0, 0.01, 0.3, 1.0, 4.0, 12.0, 30.0]))
     def time_passes(self, seconds: float) -> None:
         end = self.now + seconds
         ticks = 0
         while not self.ended and self.life.due <= end:
             self.now = max(self.now, self.life.due)
+            before = self.life.state
             self.take(self.life.tick(self.now))
+            if before == "running" and self.life.state == "stopping":
+                self.requested = self.now
             ticks += 1
             assert ticks < 10_000, "a tick has to move on"
         self.now = max(self.now, end)
@@ -244,8 +348,16 @@ class AnyOrder(RuleBasedStateMachine):
 
     @invariant()
     def the_end_comes_by_the_grace(self) -> None:
-        if self.requested is not None and not self.ended and self.life.plan.grace < math.inf:
-            assert self.now <= self.requested + self.life.plan.grace + GIVE_UP_AFTER + 1e-6
+        """Or by what the agent bought, after which the rest of the schedule follows; none of it beyond the bound."""
+        grace = self.life.plan.grace
+        if self.requested is None or self.ended or (grace == math.inf and not self.life.hung):
+            return
+        if self.life.hung:
+            waits = [10.0 if wait == math.inf else wait for _, wait in self.life.plan.steps]
+            grace = REPORT_TIME + max(10.0, sum(waits))
+        else:
+            grace = max(grace, min(self.bound, max(grace, self.bought + grace)))
+        assert self.now <= self.requested + grace + GIVE_UP_AFTER + 1e-6
 
     @invariant()
     def it_ends_soon_after_the_kill(self) -> None:
@@ -261,7 +373,8 @@ class AnyOrder(RuleBasedStateMachine):
     def the_exit_code_is_the_agents(self) -> None:
         if self.ended:
             code = 128 + KILL if self.agent_code is None else self.agent_code
-            assert self.ended == [0 if code in self.life.settings.ok_exit else code]
+            code = 0 if code in self.life.settings.ok_exit else code
+            assert self.ended == [134 if self.life.hung and code == 0 else code]
 
 
 AnyOrder.TestCase.settings = hypothesis_settings(max_examples=150, stateful_step_count=25, deadline=None)

@@ -1,0 +1,101 @@
+"""Why it ended: in the last line, and in the termination log that an orchestrator keeps (/dev/termination-log)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+if TYPE_CHECKING:
+    from tests.conftest import Start
+
+STUBBORN = "ignore('TERM'); tell('STATUS=busy'); ready()"
+WAYS = [
+    pytest.param("leave(0)", 0, "exited with code 0", "exited", id="exits"),
+    pytest.param("leave(3)", 3, "exited with code 3", "exited", id="fails"),
+    pytest.param("os.kill(os.getpid(), 11)", 139, "was killed by SIGSEGV", "signal", id="crashes"),
+    pytest.param("os.kill(os.getpid(), 9)", 137, "somebody else did", "killed", id="is killed"),
+    pytest.param("tell('WATCHDOG=trigger'); ready()", 134, "after it was found to hang", "watchdog", id="hangs"),
+]
+
+
+@pytest.mark.parametrize(("agent", "code", "words", "cause"), WAYS)
+def test_the_end_is_explained(started: Start, tmp_path: Path, agent: str, code: int, words: str, cause: str) -> None:
+    log = tmp_path / "termination-log"
+    init = started("--log-format", "json", "--termination-log", str(log), agent=agent)
+    assert init.wait() == code
+    end = json.loads(init.stderr.splitlines()[-1])
+    assert (end["event"], end["code"], end["cause"]) == ("ended", code, cause)
+    if words == "somebody else did" and words not in end["message"]:
+        words = "which agent-init did not send"  # where no control group tells of the OOM killer
+    assert words in end["message"]
+    assert log.exists() == bool(code)
+    if code:
+        assert log.read_text().splitlines()[0] == end["message"]
+
+
+def test_the_deadline_is_explained_with_who_was_left(started: Start, tmp_path: Path) -> None:
+    log = tmp_path / "termination-log"
+    log.write_text("of an earlier life " * 1000)
+    init = started(
+        "-t", "400ms", "--termination-log", str(log), agent="child('x', \"ignore('TERM'); ready()\");" + STUBBORN
+    )
+    init.event("ready")
+    init.event("ready", "x")
+    init.signal("TERM")
+    assert init.wait() == 137
+    first, *more = log.read_text().splitlines()
+    assert first.startswith("ended: the agent was killed by SIGKILL when its time was up, ")
+    assert "; there when it was sent: python" in first
+    assert 'its last status: "busy"' in first
+    assert any("after the stop request, SIGKILL; still there" in line for line in more)
+    assert "of an earlier life" not in log.read_text()
+
+
+def test_a_kill_from_outside_is_told_as_that(started: Start, tmp_path: Path) -> None:
+    init = started("--termination-log", "none", agent="ready()")
+    init.event("ready")
+    psutil.Process(init.pid).children()[0].kill()
+    assert init.wait() == 137
+    assert "agent-init" in init.said("ended: the agent was killed by SIGKILL, which")
+
+
+def test_the_log_is_cut_to_what_an_orchestrator_keeps(started: Start, tmp_path: Path) -> None:
+    log = tmp_path / "termination-log"
+    steps = "/".join("USR1/10ms" for _ in range(150))
+    agent = "on('USR1'); on('TERM'); ready()"
+    init = started("--stop-schedule", f"TERM/10ms/{steps}/KILL", "--termination-log", str(log), agent=agent)
+    init.event("ready")
+    init.signal("TERM")
+    assert init.wait() == 137
+    text = log.read_bytes()
+    assert 3500 < len(text) <= 4096
+    assert text.startswith(b"ended: ")
+
+
+def test_a_log_that_is_not_there_is_not_made_unless_it_is_named(started: Start) -> None:
+    path = Path("/dev/termination-log")
+    if path.exists():
+        pytest.skip("this machine has one")
+    init = started(agent="leave(3)")
+    assert init.wait() == 3
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("place", ["missing/log", "", "fifo"])
+def test_a_log_that_cannot_be_written_holds_nothing_up(started: Start, tmp_path: Path, place: str) -> None:
+    import os
+
+    os.mkfifo(tmp_path / "fifo")
+    init = started("--termination-log", str(tmp_path / place), agent="leave(3)")
+    assert init.wait() == 3
+
+
+def test_a_command_that_cannot_be_run_is_told_there_too(started: Start, tmp_path: Path) -> None:
+    log = tmp_path / "termination-log"
+    init = started("--termination-log", str(log), command=["--", "no-such-program"])
+    assert init.wait() == 127
+    assert log.read_text().startswith("cannot run 'no-such-program': not found in PATH")

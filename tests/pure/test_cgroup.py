@@ -1,0 +1,75 @@
+"""What the control group tells of memory, from files as the kernel writes them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from entrypoint.init.cgroup import Memory
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MIB = 1 << 20
+V2 = {
+    "memory.events": "low 0\nhigh 0\nmax 12\noom 1\noom_kill {kills}\noom_group_kill 0\n",
+    "memory.max": f"{64 * MIB}\n",
+    "memory.current": f"{60 * MIB}\n",
+    "memory.peak": f"{64 * MIB}\n",
+    "memory.stat": f"anon 100\nfile 200\ninactive_file {8 * MIB}\nactive_file 5\n",
+}
+V1 = {
+    "memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill {kills}\n",
+    "memory.limit_in_bytes": f"{64 * MIB}\n",
+    "memory.usage_in_bytes": f"{60 * MIB}\n",
+    "memory.max_usage_in_bytes": f"{64 * MIB}\n",
+    "memory.stat": f"cache 100\ninactive_file {8 * MIB}\ntotal_inactive_file {8 * MIB}\n",
+}
+
+
+def fill(directory: Path, files: dict[str, str], kills: int = 0) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (directory / name).write_text(text.format(kills=kills))
+
+
+@pytest.mark.parametrize(
+    ("files", "place", "own"),
+    [
+        pytest.param(V2, "", "0::/\n", id="v2, in a container"),
+        pytest.param(V2, "system.slice/agent.service", "0::/system.slice/agent.service\n", id="v2, a unit"),
+        pytest.param(V2, "", "0::/not/to/be/seen\n", id="v2, the host's path"),
+        pytest.param(V1, "memory", "9:name=x:/\n4:cpu,memory:/docker/1\n", id="v1, in a container"),
+        pytest.param(V1, "memory/docker/1", "9:name=x:/\n4:cpu,memory:/docker/1\n0::/x\n", id="v1, on the host"),
+    ],
+)
+def test_figures(tmp_path: Path, files: dict[str, str], place: str, own: str) -> None:
+    (tmp_path / "own").write_text(own)
+    fill(tmp_path / "fs" / place, files, kills=3)
+    memory = Memory(str(tmp_path / "fs"), str(tmp_path / "own"))
+    assert (memory.limit, memory.peak, memory.room, memory.new_kills) == (64 * MIB, 64 * MIB, 12 * MIB, 0)
+    fill(tmp_path / "fs" / place, files, kills=5)
+    assert memory.new_kills == 2
+
+
+@pytest.mark.parametrize("unlimited", ["max\n", "9223372036854771712\n"])
+def test_no_limit(tmp_path: Path, unlimited: str) -> None:
+    files, name = (V2, "memory.max") if unlimited == "max\n" else (V1, "memory.limit_in_bytes")
+    fill(tmp_path / ("" if files is V2 else "memory"), {**files, name: unlimited})
+    memory = Memory(str(tmp_path), str(tmp_path / "none"))
+    assert (memory.limit, memory.room, memory.new_kills) == (None, None, 0)
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "oom_kill\n", "oom_kill x\n", "\n\n"])
+def test_what_cannot_be_read_is_not_known(tmp_path: Path, text: str) -> None:
+    fill(tmp_path, dict.fromkeys(V2, text))
+    memory = Memory(str(tmp_path), str(tmp_path / "none"))
+    assert (memory.new_kills, memory.room) == (None, None)
+    nothing = Memory(str(tmp_path / "nowhere"), str(tmp_path / "none"))
+    assert (nothing.limit, nothing.peak, nothing.room, nothing.new_kills) == (None, None, None, None)
+
+
+def test_more_room_than_limit_is_no_less_than_nothing(tmp_path: Path) -> None:
+    fill(tmp_path, {**V2, "memory.current": f"{99 * MIB}\n"})
+    assert Memory(str(tmp_path), str(tmp_path / "none")).room == 0
