@@ -30,6 +30,7 @@ SETS = {
     "celery": ("celery==5.7.0",),
     "dramatiq": ("dramatiq[redis]==2.2.1",),
     "mcp": ("mcp==1.30.0",),
+    "notify": ("sdnotify==0.3.2", "cysystemd==2.0.5"),
     "livekit": ("livekit-agents==1.8.9",),
     "livekit-1.0.13": ("livekit-agents==1.0.13",),
     # Before and after its job process began to await what is left; see test_no_running_loop.py.
