@@ -162,9 +162,10 @@ class Supervisor:
         """
         self._carry_out()  # what an earlier attempt has left
         self.source.read(self._inbox)
+        minded: set[int] = set()
         while self._inbox:
             received = self._inbox[0]
-            if received.number != signals.CHLD and not self._pass_on(received.number):
+            if received.number != signals.CHLD and not self._pass_on(received.number, minded):
                 try:
                     self._event(self.lifecycle.signal, received.number, Sender(received))
                 except MemoryError:
@@ -178,12 +179,16 @@ class Supervisor:
             self._event(self.lifecycle.tick)
         self._arm()
 
-    def _pass_on(self, number: int) -> bool:
-        """The short way for a signal that the state machine would forward, to an agent that minds it, silently."""
+    def _pass_on(self, number: int, minded: set[int]) -> bool:
+        """The short way for a signal that the state machine would forward, to an agent that minds it, silently.
+
+        `minded`: those of which that is known; one look serves all that have come together.
+        """
         if number not in self.lifecycle.plain or self.console.level >= DEBUG or number in tree.SHELL_HABITS:
             return False
-        if self.agent_status is not None or not self.dispositions.minds(number):
+        if self.agent_status is not None or not (number in minded or self.dispositions.minds(number)):
             return False
+        minded.add(number)
         self._send_agent(number)
         return True
 
@@ -414,7 +419,7 @@ class Supervisor:
 
     def _forward(self, action: Forward) -> None:
         number = action.number
-        to = self._stand_ins(number)
+        to = self._stand_ins(number, quickly=True)
         if not (to or action.always or number in signals.HARMLESS or self._minds(number)):
             self._event(self.lifecycle.unhandled, number, action.sender)
             return
@@ -436,10 +441,8 @@ class Supervisor:
                 name = signals.name_of(number)
                 text = f"{self.name} does not handle {name}; sent to {self._listed(to)}"
                 self.console.say(INFO, "looked-through", text, signal=name, pids=[receiver.pid for receiver in to])
-            reached = [receiver for receiver in to if self._send(receiver, number)]
-            for receiver in reached:
-                self.stopped.add(receiver.identity)
-                self._send(receiver, signals.CONT)
+            reached = [receiver for receiver in to if self._send(receiver, number, signals.CONT)]
+            self.stopped.update(receiver.identity for receiver in reached)
             if reached:
                 return
         if self.settings.target == "group":
@@ -458,10 +461,9 @@ class Supervisor:
         for survivor in survivors:
             if survivor.identity not in self.stopped:
                 self.stopped.add(survivor.identity)
-                self._send(survivor, number)
-                self._send(survivor, signals.CONT)
+                self._send(survivor, number, signals.CONT)
 
-    def _stand_ins(self, number: int) -> list[tree.Process]:
+    def _stand_ins(self, number: int, *, quickly: bool = False) -> list[tree.Process]:
         """Who is to get a signal in the agent's place: nobody, if it minds the signal itself, or none does."""
         if self.settings.target != "auto" or not self.dispositions:
             return []
@@ -470,7 +472,7 @@ class Supervisor:
         if self.dispositions.minds(number) and not self._is_shells_habit(number):
             return []
         try:
-            return tree.topmost_catchers(self.agent, number)
+            return tree.topmost_catchers(self.agent, number, quickly=quickly)
         except OSError:
             return []  # no /proc: then nothing is known
 
@@ -498,11 +500,13 @@ class Supervisor:
         if self.agent_status is None:  # until we have reaped it, its pid is its own
             self._kill(-self.agent if self.settings.target == "group" else self.agent, number)
 
-    def _send(self, receiver: tree.Process, number: int) -> bool:
+    def _send(self, receiver: tree.Process, *numbers: int) -> bool:
         try:
-            return tree.send(receiver, number)
+            return tree.send(receiver, *numbers)
         except OSError as error:
-            text = f"cannot send {signals.name_of(number)} to {receiver.name} (pid {receiver.pid}): {error.strerror}"
+            text = (
+                f"cannot send {signals.name_of(numbers[0])} to {receiver.name} (pid {receiver.pid}): {error.strerror}"
+            )
             self.console.say(WARNING, "not-sent", text, pid=receiver.pid)
             return False
 

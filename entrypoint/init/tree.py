@@ -214,27 +214,61 @@ def is_shell(process: Process | None) -> bool:
     return process is not None and process.name in ("sh", "bash", "dash", "ash", "busybox", "ksh", "mksh", "zsh")
 
 
-def topmost_catchers(root: int, number: int) -> list[Process]:
+def topmost_catchers(root: int, number: int, *, quickly: bool = False) -> list[Process]:
     """The descendants of `root` that catch the signal and have no ancestor below `root` that does.
 
-    Raises OSError when /proc cannot be read.
+    `quickly`: look at no more processes than it takes; of several one may be missed, where a sibling of its ends at
+    that moment (proc(5), /proc/pid/task/tid/children). Raises OSError when /proc cannot be read.
     """
+    if quickly and (found := _catchers_from_above(root, number)):
+        return found
     hidden = set()  # below one that catches it
     found = []
     for process in descendants(root):
         if process.parent in hidden:
             hidden.add(process.pid)
-            continue
-        dispositions = Dispositions(process.pid)
-        if dispositions.catches(number) and not (number in SHELL_HABITS and is_shell(process)):
+        elif _really_catches(process, number):
             found.append(process)
             hidden.add(process.pid)
-        dispositions.close()
     return found
 
 
-def send(process: Process, number: int) -> bool:
-    """Send a signal to exactly this process; False when it is gone. Raises PermissionError.
+def _catchers_from_above(root: int, number: int) -> list[Process]:
+    found = []
+    to_see = _children(root)
+    while to_see:
+        process = look(to_see.pop())
+        if process is None:
+            continue
+        if _really_catches(process, number):
+            found.append(process)
+        else:
+            to_see += _children(process.pid)
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    """None where the kernel does not tell (CONFIG_PROC_CHILDREN), or where it has ended."""
+    found: list[int] = []
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/children", "rb", buffering=0) as file:
+                found += map(int, file.readall().split())
+    except OSError:
+        pass
+    return found
+
+
+def _really_catches(process: Process, number: int) -> bool:
+    dispositions = Dispositions(process.pid)
+    try:
+        return dispositions.catches(number) and not (number in SHELL_HABITS and is_shell(process))
+    finally:
+        dispositions.close()
+
+
+def send(process: Process, *numbers: int) -> bool:
+    """Send signals to exactly this process; False when it is gone. Raises PermissionError.
 
     A pid from /proc may have been reused since. A pidfd (pidfd_open(2)) names one process for good, and the start
     time tells whether it is still the one that was looked at.
@@ -244,12 +278,13 @@ def send(process: Process, number: int) -> bool:
     except ProcessLookupError:
         return False
     except (OSError, AttributeError):  # an older kernel, a sandbox, no descriptor left, not Linux
-        return _send_by_pid(process, number)
+        return _send_by_pid(process, *numbers)
     try:
         now = look(process.pid)
         if now is not None and now.start != process.start:
             return False
-        _signal.pidfd_send_signal(fd, number)
+        for number in numbers:
+            _signal.pidfd_send_signal(fd, number)
     except ProcessLookupError:
         return False
     finally:
@@ -257,12 +292,13 @@ def send(process: Process, number: int) -> bool:
     return True
 
 
-def _send_by_pid(process: Process, number: int) -> bool:
+def _send_by_pid(process: Process, *numbers: int) -> bool:
     now = look(process.pid)
     if now is None or now.start != process.start:
         return False
     try:
-        os.kill(process.pid, number)
+        for number in numbers:
+            os.kill(process.pid, number)
     except ProcessLookupError:
         return False
     return True
