@@ -1,0 +1,148 @@
+"""What is compared: each init as a command line in front of the agent's, with the parts of the bench it can do."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+OURS = ("agent-init", "agent-init, environment", "agent-init, flags")
+FLOOR, REFERENCE = "floor", "tini"
+UVLOOP = "agent-init's supervisor on uvloop"
+
+VARIABLES = {
+    "AGENT_INIT_GRACE": "25s",
+    "AGENT_INIT_LINGER": "2s",
+    "AGENT_INIT_STOP_SIGNAL": "INT",
+    "AGENT_INIT_REWRITE": "HUP:QUIT",
+    "AGENT_INIT_OK_EXIT": "143",
+}
+FLAGS = "--grace 25s --linger=2s --stop-signal INT -r HUP:QUIT -e143".split()
+DEADLINE = 1.0  # seconds; whoever has a deadline is given this one where it counts
+
+PARTS = ("start", "safe", "exit", "rest", "idle", "signals", "wrapped", "burst", "orphans", "stop", "kill", "deadline")
+ALL = frozenset(PARTS) - {"wrapped", "deadline"}
+FORM = ALL - {"burst", "orphans", "stop", "kill"}  # where it makes a difference how agent-init is configured
+
+
+@dataclass(frozen=True)
+class Init:
+    """Something to be process 1: the words to start it with, and the parts of the bench that make sense for it."""
+
+    name: str
+    program: str
+    words: Callable[[list[str]], list[str]]
+    parts: frozenset[str]
+    variables: Mapping[str, str] = field(default_factory=dict)
+    seldom: bool = False  # so slow that a few runs must do
+    most: int = sys.maxsize  # processes; with more of them a run would take minutes, or not end at all
+
+    @property
+    def present(self) -> bool:
+        """Whether it is on this machine."""
+        return shutil.which(self.program) is not None
+
+
+def inits(python: Path, directory: Path) -> list[Init]:
+    """All of them, installed or not; `python` has agent-init, `directory` is for the files that some need."""
+    command = python.parent / "agent-init"
+    ours = [str(command)] if command.exists() else [str(python), "-m", "entrypoint"]
+    on_uvloop = [str(python), str(Path(__file__).with_name("uvloop_init.py"))]
+    circus = Path(sys.executable).parent / "circusd"
+
+    def before(program: str, *words: str) -> Callable[[list[str]], list[str]]:
+        path = shutil.which(program) or program
+        return lambda agent: [path, *words, *agent]
+
+    def exec_at_once(agent: list[str]) -> list[str]:
+        return [str(python), "-c", f"import os; os.execv({agent[0]!r}, {agent!r})"]
+
+    bare, by_environment, by_flags = OURS
+    start = frozenset(("start",))
+    return [
+        Init(FLOOR, str(python), exec_at_once, frozenset("start exit signals burst stop kill".split())),
+        Init(bare, ours[0], before(*ours, "--"), frozenset(PARTS)),
+        Init(by_environment, ours[0], before(*ours, "--"), FORM, VARIABLES),
+        Init(by_flags, ours[0], before(*ours, *FLAGS, "--"), FORM),
+        Init(f"{bare}, PYTHONPATH set", ours[0], before(*ours, "--"), start | {"safe"}, {"PYTHONPATH": "/app"}),
+        Init(f"env --block-signal {bare}", "env", before("env", "--block-signal", *ours, "--"), start | {"safe"}),
+        Init(UVLOOP, on_uvloop[0], before(*on_uvloop, "--"), ALL | {"deadline"}),
+        Init(REFERENCE, "tini", before("tini", "--"), ALL),
+        Init("tini -g", "tini", before("tini", "-g", "--"), frozenset(("stop",))),
+        Init("dumb-init -c", "dumb-init", before("dumb-init", "-c", "--"), ALL - {"stop"}),
+        Init("dumb-init", "dumb-init", before("dumb-init", "--"), frozenset(("stop",))),
+        Init("catatonit", "catatonit", before("catatonit", "--"), ALL),
+        # It forwards TERM and INT only.
+        Init("pid1", "pid1", before("pid1", "-t", f"{DEADLINE:.0f}", "--"), ALL - {"signals", "burst"} | {"deadline"}),
+        Init("s6-svscan", "s6-svscan", lambda agent: _s6(directory, agent), ALL | {"deadline"}),
+        # These two forward no signals, and run on when their agent has ended.
+        Init(
+            "supervisord",
+            "supervisord",
+            lambda agent: _supervisord(directory, agent),
+            ALL - {"exit", "signals", "burst"} | {"deadline"},
+            seldom=True,
+            most=200,
+        ),
+        Init(
+            "circus",
+            str(circus),
+            lambda agent: _circus(circus, directory, agent),
+            ALL - {"exit", "signals", "burst"} | {"deadline"},
+            seldom=True,
+            most=200,
+        ),
+    ]
+
+
+def _fresh(directory: Path) -> Path:
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir()
+    return directory
+
+
+def _quoted(words: list[str]) -> str:
+    return " ".join(f'"{word}"' for word in words)
+
+
+def _s6(directory: Path, agent: list[str]) -> list[str]:
+    """A scan directory of one service, whose end ends the tree; USR1 is handed to it by a script."""
+    scan = _fresh(directory / "s6")
+    scripts = {
+        scan / "agent" / "run": f"exec {_quoted(agent)}",
+        scan / "agent" / "finish": f"exec s6-svscanctl -t {scan}",
+        scan / ".s6-svscan" / "SIGUSR1": f"exec s6-svc -1 {scan}/agent",
+        scan / ".s6-svscan" / "finish": "exit 0",
+    }
+    for path, line in scripts.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{line}\n")
+        path.chmod(0o755)
+    (scan / "agent" / "timeout-kill").write_text(f"{DEADLINE * 1000:.0f}\n")
+    return [shutil.which("s6-svscan") or "", str(scan)]
+
+
+def _supervisord(directory: Path, agent: list[str]) -> list[str]:
+    settings = directory / "supervisord.conf"
+    settings.write_text(
+        f"[supervisord]\nnodaemon=true\nlogfile=/dev/null\nlogfile_maxbytes=0\npidfile={directory}/pid\nuser=root\n"
+        f"[program:agent]\ncommand={_quoted(agent)}\nautorestart=false\nstartsecs=0\n"
+        f"stopwaitsecs={DEADLINE:.0f}\nkillasgroup=true\n"
+    )
+    return [shutil.which("supervisord") or "", "-c", str(settings)]
+
+
+def _circus(program: Path, directory: Path, agent: list[str]) -> list[str]:
+    sockets = _fresh(directory / "circus")
+    settings = sockets / "circus.ini"
+    settings.write_text(
+        f"[circus]\nendpoint = ipc://{sockets}/endpoint\npubsub_endpoint = ipc://{sockets}/pubsub\n"
+        f"[watcher:agent]\ncmd = {_quoted(agent)}\nrespawn = False\ncopy_env = True\n"
+        f"graceful_timeout = {DEADLINE:.0f}\n"
+    )
+    return [str(program), str(settings)]
