@@ -425,6 +425,14 @@ STOP_SECONDS = PREFIX + "STOP_SECONDS"
 RESPONDERS = PREFIX + "RESPONDERS"
 
 
+REPORT_TIME = 1.5
+
+
+def report_time(wait: float) -> float:
+    """How much of the wait before a step is for a stall report, in seconds."""
+    return min(REPORT_TIME, wait / 4)
+
+
 class Settings:
     """What the user asked for, parsed; not to be changed. `sources` maps an option's name to where it came from.
 
@@ -477,9 +485,12 @@ class Settings:
 
     @property
     def stop_seconds(self) -> float | None:
-        """What the agent has from its stop signal to the next step, in seconds; None where that is not ours to say."""
+        """What the agent has from its stop signal on until we begin to act, in seconds; None: not for us to say."""
         whole = self.stop_schedule[0][1] if self.stop_schedule else self.grace
-        return None if whole is None else max(0.0, whole - self.stop_delay)
+        if whole is None:
+            return None
+        wait = max(0.0, whole - self.stop_delay)
+        return wait - report_time(wait)
 
 
 # --- The reader. ----------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ Rules that hold whatever the order of events:
 
 import os
 
-from ..options import INFINITY, format_duration
+from ..options import INFINITY, REPORT_TIME, format_duration, report_time
 from ..platforms import DEFAULT_GRACE
 from .console import DEBUG, ERROR, INFO, WARNING
 from .signals import ABRT, HUP, KILL, QUIT, VALID, name_of
@@ -36,7 +36,6 @@ RUNNING, STOPPING, LINGERING, KILLING, ENDED = "running", "stopping", "lingering
 
 PROGRESS_EVERY = 10.0
 SWEEP_EVERY = 0.02  # while killing: who was forked since the last look
-REPORT_TIME = 2.0  # what a stall report gets, or a quarter of the wait if that is less
 SHORTEST_REPORT = 0.2  # in less than this there will be none
 FROZEN_FOR = 1.0  # a timer that is this late: the whole container was stopped, and the agent with it
 LONGEST_STATUS = 200
@@ -189,8 +188,13 @@ class Lifecycle:
         text = f"{name_of(number)} from {sender} dropped: nobody handles it (--unhandled forward would send it)"
         return [Say(WARNING, "shielded", text, signal=name_of(number))]
 
-    def notified(self, now: float, fields: "Mapping[str, str]", sender: object) -> list[Action]:
-        """A message came through the notify socket (sd_notify(3)); what it says takes effect in a fixed order."""
+    def notified(
+        self, now: float, fields: "Mapping[str, str]", sender: object, *, by_agent: bool = True
+    ) -> list[Action]:
+        """A message came through the notify socket (sd_notify(3)); what it says takes effect in a fixed order.
+
+        `by_agent`: it is of the process that WATCHDOG_PID names; of another one no sign of life can be expected.
+        """
         actions: list[Action] = []
         if (status := fields.get("STATUS")) is not None and (status := status[:LONGEST_STATUS]) != self.status:
             self.status = status
@@ -209,9 +213,14 @@ class Lifecycle:
             actions.append(Say(INFO, "agent-stopping", "the agent is stopping by itself"))
         if fields.get("READY") == "1":
             actions += self._is_ready(now)
+            if self._watchdog is not None and self._silent_at == INFINITY and not by_agent:
+                text = (
+                    f"{sender} is ready, but WATCHDOG_PID names the agent: the watchdog waits for its first WATCHDOG=1"
+                )
+                actions.append(Say(WARNING, "watchdog-waits", text))
         if fields.get("WATCHDOG") == "trigger" and self.state == RUNNING:
             return [*actions, *self._hangs(now, "watchdog", f"the agent triggered its watchdog ({sender})")]
-        if fields.get("WATCHDOG") == "1" or fields.get("READY") == "1":
+        if fields.get("WATCHDOG") == "1" or (fields.get("READY") == "1" and by_agent):
             self._silent_at = INFINITY if self._watchdog is None else now + self._watchdog
         if microseconds := _whole(fields.get("EXTEND_TIMEOUT_USEC")):
             actions += self._extend(now, microseconds / 1e6)
@@ -344,7 +353,7 @@ class Lifecycle:
 
     def _plan_report(self, now: float, wait: float) -> None:
         """A stall report some time before the step that comes after `wait`."""
-        time = min(REPORT_TIME, wait / 4)
+        time = report_time(wait)
         self._stall_at = now + wait - time if time >= SHORTEST_REPORT and wait < INFINITY else INFINITY
 
     def _stop_requested(self, now: float, number: int, sender: object, instead: int | None) -> list[Action]:

@@ -4,7 +4,7 @@ All of it is in the environment, and nothing else there is changed:
 
     NOTIFY_SOCKET             where to send to (sd_notify(3))
     WATCHDOG_USEC, _PID       how often a sign of life is wanted, and from whom (sd_watchdog_enabled(3))
-    AGENT_INIT_STOP_SECONDS   from the stop signal to the next step, where that is known
+    AGENT_INIT_STOP_SECONDS   from the stop signal until we begin to act, where that is known
     AGENT_INIT_RESPONDERS     how processes that can tell their stacks name their sockets
     PYTHONPATH                with --stacks: in front, the sitecustomize that makes a process one of them
 """

@@ -244,7 +244,8 @@ class Supervisor:
             self._name_main(int(text))
         if sender.pid != self.agent and ("READY" in fields or "WATCHDOG" in fields):
             self.speaker = sender
-        self._event(self.lifecycle.notified, fields, f"{sender.name} (pid {sender.pid})")
+        name, by_agent = f"{sender.name} (pid {sender.pid})", sender.pid == self.agent
+        self._event(lambda now: self.lifecycle.notified(now, fields, name, by_agent=by_agent))
 
     def _name_main(self, pid: int) -> None:
         """The agent names its main process: that one is stopped in its place, and lives on in its place."""
@@ -554,8 +555,10 @@ class Supervisor:
             text += self._listing.replace("still there", "there when it was sent")
         elif action.census and action.level <= self.console.level:
             there = self._census()
-            if there is None:
-                text += "; too many processes to list, or none to be seen"
+            if there is None and self.agent_status is None:
+                text += f"; still there: {self.name} ({self.agent}), and whoever else there is: too many to look at"
+            elif there is None:
+                text += "; too many processes to look at, or none to be seen"
             elif action.census == "count":
                 text += f", {len(there)} process{'' if len(there) == 1 else 'es'}"
                 fields = {**fields, "processes": len(there)}

@@ -6,12 +6,13 @@ import os
 import socket
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
-from tests.support.init import clean_environment
+from tests.support.init import actor_line, clean_environment
 from tests.support.proc import AS_NOBODY, IDLE, agent_of, descriptors, environment, inner_pid
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def test_what_is_added_to_the_environment(started: Start) -> None:
     assert added.pop("NOTIFY_SOCKET") == f"/run/{name[1:]}/notify"
     assert added.pop("PYTHONPATH").endswith("/entrypoint/agent/site:/app")
     assert added == {
-        "AGENT_INIT_STOP_SECONDS": "20.0",
+        "AGENT_INIT_STOP_SECONDS": "18.5",
         "WATCHDOG_USEC": "90000000",
         "WATCHDOG_PID": str(inner_pid(agent)),
     }
@@ -88,18 +89,21 @@ def test_the_socket_of_root_can_be_reached_by_who_knows_its_name(started: Start)
 
 
 @root_only
-def test_the_socket_of_anybody_else_is_private(started: Start, tmp_path: Path) -> None:
-    init = started(command=IDLE, before=AS_NOBODY, env=clean_environment(TMPDIR=str(tmp_path)))
-    path = Path(variables(init)["NOTIFY_SOCKET"])
-    assert path.parent.parent == tmp_path
-    assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
-    stop(init)
+def test_the_socket_of_anybody_else_is_private(started: Start) -> None:
+    with TemporaryDirectory(dir="/tmp") as place:  # a socket's path has 107 bytes at most
+        Path(place).chmod(0o777)
+        init = started(command=IDLE, before=AS_NOBODY, env=clean_environment(TMPDIR=place))
+        path = Path(variables(init)["NOTIFY_SOCKET"])
+        assert path.parent.parent == Path(place)
+        assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+        stop(init)
+        assert list(Path(place).iterdir()) == []
 
 
 @root_only
 @pytest.mark.parametrize("place", ["/nonexistent", "/" + "x" * 100], ids=["nowhere", "too long"])
 def test_where_nothing_can_be_written_it_is_abstract(started: Start, place: str) -> None:
-    agent = "tell('READY=1'); ready()"
+    agent = "tell('READY=1'); forever()"
     init = started(agent=agent, before=AS_NOBODY, env=clean_environment(TMPDIR=place))
     assert init.said("the agent is ready")
     assert any(f"@{name}/notify" in Path("/proc/net/unix").read_text() for name in names(init))
@@ -342,11 +346,19 @@ on('ABRT'); on('INT'); on('USR1'); tell('READY=1'); ready()
 
 def test_abrt_goes_to_who_was_heard_of_behind_a_shell(started: Start, tmp_path: Path) -> None:
     inner = "on('ABRT', lambda: leave(9)); tell('WATCHDOG=1'); ready()"
-    from tests.support.init import actor_line
-
     init = started("--watchdog", "300ms", command=["--", "sh", "-c", actor_line("agent", inner) + "; exit $?"])
     assert init.wait() == 9
     assert init.events() == ["ready", "ABRT", "end"]
+
+
+def test_of_who_is_behind_a_shell_no_sign_of_life_is_expected_until_it_gives_one(started: Start) -> None:
+    """WATCHDOG_PID is the shell's, so that the agent's client does not send any."""
+    inner = "tell('READY=1'); log('told'); on('TERM', leave); time.sleep(1.5); ready()"
+    init = started("--watchdog", "500ms", command=["--", "sh", "-c", actor_line("agent", inner) + "; exit $?"])
+    assert "waits for its first WATCHDOG=1" in init.said("is ready, but")
+    init.event("ready")
+    init.signal("TERM")
+    assert init.wait() == 0
 
 
 def test_not_ready_in_time(started: Start) -> None:

@@ -15,7 +15,6 @@ from entrypoint.init import plan
 from entrypoint.init.lifecycle import (
     ENDED,
     GIVE_UP_AFTER,
-    REPORT_TIME,
     Action,
     End,
     Forward,
@@ -160,7 +159,7 @@ def test_a_report_comes_before_each_escalation_that_leaves_time_for_it() -> None
     life.signal(0.0, TERM, "a test")
     done = run_until(life, 30.0)
     assert [(round(at, 6), kind) for at, a in done for kind in kinds([a])][:5] == [
-        (18.0, "MakeReport"),
+        (18.5, "MakeReport"),
         (20.0, "Stop"),
         (21.5, "MakeReport"),
         (22.0, "Stop"),
@@ -177,7 +176,7 @@ def test_who_asks_for_more_in_time_is_not_reported() -> None:
         done += run_until(life, now + 0.5)
     assert "MakeReport" not in kinds([a for _, a in done])
     done = run_until(life, 100.0)
-    assert [(at, kind) for at, a in done for kind in kinds([a])][:2] == [(67.0, "MakeReport"), (69.0, "KillAll")]
+    assert [(at, kind) for at, a in done for kind in kinds([a])][:2] == [(67.5, "MakeReport"), (69.0, "KillAll")]
 
 
 def test_a_report_that_is_done_early_is_not_waited_for() -> None:
@@ -195,8 +194,8 @@ def test_an_agent_that_hangs_is_killed_whatever_ends_its_stops(platform: dict[st
     done = run_until(life, 60.0)
     assert [(at, kind) for at, a in done for kind in kinds([a])][:3] == [
         (5.0, "MakeReport"),
-        (7.0, "Stop"),
-        (17.0, "KillAll"),
+        (6.5, "Stop"),
+        (16.5, "KillAll"),
     ]
     assert done[-1][1] == End(137)
 
@@ -354,7 +353,7 @@ class AnyOrder(RuleBasedStateMachine):
             return
         if self.life.hung:
             waits = [10.0 if wait == math.inf else wait for _, wait in self.life.plan.steps]
-            grace = REPORT_TIME + max(10.0, sum(waits))
+            grace = options.REPORT_TIME + max(10.0, sum(waits))
         else:
             grace = max(grace, min(self.bound, max(grace, self.bought + grace)))
         assert self.now <= self.requested + grace + GIVE_UP_AFTER + 1e-6

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 ACTOR = Path(__file__).with_name("actor.py")
-AGENT_INIT = Path(sys.executable).parent / "agent-init"
+AGENT_INIT = Path(os.environ.get("AGENT_INIT_UNDER_TEST") or Path(sys.executable).parent / "agent-init")
 PATIENCE = 30.0  # how long something that must happen may take before the test gives up
 RUN_VARIABLE = "TEST_RUN"
 
@@ -41,7 +41,19 @@ def until(condition: Callable[[], Any], what: str, patience: float = PATIENCE) -
 
 def clean_environment(**variables: str) -> dict[str, str]:
     """Ours, without what would change agent-init: its own variables, the interpreter's, and the platforms'."""
-    dropped = ("AGENT_INIT_", "PYTHON", "KUBERNETES_", "ECS_", "K_SERVICE", "FLY_", "NOMAD_", "RAILWAY_", "LISTEN_")
+    dropped = (
+        "AGENT_INIT_",
+        "NOTIFY_SOCKET",
+        "WATCHDOG_",
+        "PYTHON",
+        "KUBERNETES_",
+        "ECS_",
+        "K_SERVICE",
+        "FLY_",
+        "NOMAD_",
+        "RAILWAY_",
+        "LISTEN_",
+    )
     kept = {
         k: v for k, v in os.environ.items() if not k.startswith(dropped) and k not in ("DYNO", "RENDER", "container")
     }
@@ -154,8 +166,9 @@ class Init:
     def left(self) -> list[psutil.Process]:
         """The processes of this run that are still there, agent-init and unshare included."""
         found = []
-        for process in psutil.process_iter():
+        for pid in psutil.pids():
             try:
+                process = psutil.Process(pid)
                 if process.environ().get(RUN_VARIABLE) == self.run_id and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
             except (psutil.Error, OSError):

@@ -1,0 +1,26 @@
+"""Put in front of PYTHONPATH by `agent-init --stacks`: installs the responder, then makes way for the user's own.
+
+Whatever Python is started in the agent's tree runs it, an old one too: nothing but the syntax that all of them share.
+"""
+
+import os
+import sys
+
+_place = __file__.rpartition("/")[0]
+
+if sys.version_info >= (3, 9) and sys.implementation.name == "cpython" and "AGENT_INIT_RESPONDERS" in os.environ:
+    try:
+        _path = _place.rpartition("/")[0] + "/responder.py"
+        _loader = sys.modules["_frozen_importlib_external"].SourceFileLoader("agent_init_responder", _path)
+        _names = {"__name__": "agent_init_responder", "__file__": _path}
+        exec(_loader.get_code("agent_init_responder"), _names)
+        eval("install()", _names)
+    except Exception:  # it never keeps the agent from starting
+        pass
+
+# From here on as if this directory were not there. That the user has no sitecustomize is for `site` to know, that it
+# fails is for `site` to tell: the exception goes there.
+sys.path[:] = [_entry for _entry in sys.path if _entry != _place]
+sys.path_importer_cache.pop(_place, None)
+sys.modules.pop("sitecustomize", None)
+__import__("sitecustomize")

@@ -1,0 +1,454 @@
+"""The responder neither ends, nor delays, nor changes the agent, whatever that does."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+from tests.support.init import PATIENCE, until
+
+from .running import AGENT_SIDE, PYTHONS
+
+if TYPE_CHECKING:
+    from .conftest import Run
+    from .running import Program
+
+STRICT = ("-X", "dev", "-W", "error")  # a warning is an exception, what is not closed is told of
+SLEEP = "print('ready', flush=True); time.sleep(100)"
+
+
+def ready(run: Run, code: str, *flags: str, **more: Any) -> Program:
+    """A program that has got to its first line of output."""
+    program = run(*flags, "-c", f"import os, signal, socket, sys, time; signal.alarm(100)\n{code}", **more)
+    assert program.line() == "ready"
+    return program
+
+
+def finished(run: Run, code: str, *flags: str, **more: Any) -> str:
+    """The output of a program, which must end well and without a word on stderr."""
+    program = run(*flags, "-c", f"import os, signal, socket, sys, time; signal.alarm(100)\n{code}", **more)
+    code_, out, err = program.end()
+    assert (code_, err) == (0, ""), err
+    return out
+
+
+def thread_of(program: Program) -> Path:
+    """The responder's thread in /proc: the one that is not the main one."""
+    tasks = Path(f"/proc/{program.pid}/task")
+    return next(task for task in tasks.iterdir() if task.name != str(program.pid))
+
+
+# --- Beginning and end. -----------------------------------------------------------------------------------------------
+
+
+def test_a_short_life_is_as_without_it(run: Run, python: str) -> None:
+    """At the end of the interpreter as well, where threads that are still there have crashed it."""
+    for _ in range(15):
+        assert run(*STRICT, "-c", "pass", python=python).end() == (0, "", "")
+
+
+def test_it_ends_while_it_answers(run: Run, python: str) -> None:
+    for _ in range(3):
+        program = ready(run, "print('ready', flush=True); time.sleep(0.3)", *STRICT, python=python)
+        asked = 0
+        while program.process.poll() is None:
+            try:
+                asked += bool(program.answer())
+            except OSError:
+                continue
+        assert asked > 0
+        assert program.end() == (0, "", "")
+
+
+def test_an_exit_code_of_its_own(run: Run, python: str) -> None:
+    assert run("-c", "raise SystemExit(3)", python=python).end() == (3, "", "")
+
+
+def test_no_processor_time_while_idle(run: Run, python: str) -> None:
+    program = ready(run, SLEEP, python=python)
+    program.answer()
+    schedule = thread_of(program) / "schedstat"
+    until(lambda: "S (sleeping)" in (thread_of(program) / "status").read_text(), "the thread to wait")
+    before = schedule.read_text()
+    time.sleep(1)
+    assert schedule.read_text() == before
+
+
+def test_nothing_without_the_variable(run: Run, python: str) -> None:
+    out = finished(run, "print(len(os.listdir('/proc/self/task')))", python=python, AGENT_INIT_RESPONDERS="")
+    assert out == "1\n"
+
+
+def test_installed_twice_is_once(run: Run) -> None:
+    code = f"sys.path.append({str(AGENT_SIDE)!r}); import responder; responder.install(); responder.install()\n"
+    program = ready(run, code + SLEEP)
+    assert program.answer().endswith("end\n")
+    assert len(list(Path(f"/proc/{program.pid}/task").iterdir())) == 2
+
+
+# --- Forks. -----------------------------------------------------------------------------------------------------------
+
+FORKS = """
+listening = lambda: [fd for fd in os.listdir('/proc/self/fd') if os.path.exists(f'/proc/self/fd/{fd}')
+                     and os.readlink(f'/proc/self/fd/{fd}').startswith('socket:')]
+reader, writer = os.pipe()
+if os.fork() == 0:
+    if os.fork() == 0:
+        os.write(writer, b'%d %d ' % (os.getpid(), len(listening())))
+        time.sleep(100)
+    os.write(writer, b'%d %d ' % (os.getpid(), len(listening())))
+    time.sleep(100)
+seen = b''
+while seen.count(b' ') < 4:
+    seen += os.read(reader, 100)
+print(seen.decode(), flush=True)
+time.sleep(100)
+"""
+
+
+def test_children_answer_for_themselves(run: Run, python: str) -> None:
+    """Each has a socket under its own pid, and none of its parent's."""
+    program = run("-W", "error", "-c", "import os, time\n" + FORKS, python=python)
+    first, sockets, second, more = (int(word) for word in program.line().split())
+    assert (sockets, more) == (1, 1)
+    for pid in (program.pid, first, second):
+        assert program.answers_with("end", pid).startswith(f"process\t{pid}\t")
+
+
+@pytest.mark.parametrize("flags", [("-W", "error"), ("-W", "always")], ids=str)
+def test_no_warning_of_threads(run: Run, python: str, flags: tuple[str, ...]) -> None:
+    """CPython 3.12+ warns of a fork with a second thread in the process."""
+    code = "for _ in range(20):\n    pid = os.fork()\n    if not pid: os._exit(0)\n    os.waitpid(pid, 0)\n"
+    assert finished(run, code, *flags, python=python) == ""
+
+
+def test_the_warning_of_other_threads_stays(run: Run, python: str) -> None:
+    """Also after a fork for which ours was passed over."""
+    code = (
+        "import threading\n"
+        "def fork():\n    pid = os.fork()\n    if not pid: os._exit(0)\n    os.waitpid(pid, 0)\n"
+        "fork(); threading.Thread(target=time.sleep, args=(100,), daemon=True).start(); fork(); os._exit(0)"
+    )
+    with_us, without = (
+        run("-W", "always", "-c", "import os, time\n" + code, stacks=stacks, python=python).end()[2]
+        for stacks in (True, False)
+    )
+    assert ("multi-threaded" in with_us) == ("multi-threaded" in without)
+
+
+def test_what_runs_before_an_exec_has_the_process_to_itself(run: Run, python: str) -> None:
+    """unshare(2) and setns(2) refuse some of what they do where there is a second thread."""
+    code = (
+        "import subprocess\n"
+        "look = lambda: os.write(1, b'%d\\n' % len(os.listdir('/proc/self/task')))\n"
+        "subprocess.run(['true'], preexec_fn=look)"
+    )
+    assert finished(run, code, python=python) == "1\n"
+
+
+LOST = """
+import _signal
+class Stop(Exception): pass
+def handler(number, frame): raise Stop
+signal.signal(signal.SIGTERM, handler)
+os.register_at_fork(before=lambda: os.kill(os.getpid(), signal.SIGTERM))  # after the responder's: the last comes first
+sys.path.append({place!r}); import responder; responder.install()
+try:
+    if os.fork() == 0:
+        os._exit(0)
+    time.sleep(50)
+except Stop:
+    print('stopped', _signal.pthread_sigmask(0, ()))
+"""
+
+
+def test_a_signal_in_the_midst_of_a_fork_is_not_lost(run: Run, python: str) -> None:
+    """What a handler raises in a function that fork calls goes nowhere; the request to stop must not."""
+    assert finished(run, LOST.format(place=str(AGENT_SIDE)), python=python, stacks=False) == "stopped set()\n"
+
+
+def test_the_signal_mask_is_as_it_was(run: Run, python: str) -> None:
+    code = (
+        "mask = {signal.SIGUSR1}; signal.pthread_sigmask(signal.SIG_SETMASK, mask); pid = os.fork()\n"
+        "same = signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask\n"
+        "if not pid: os._exit(0 if same else 1)\n"
+        "print(same, os.waitpid(pid, 0)[1])"
+    )
+    assert finished(run, code, python=python) == "True 0\n"
+
+
+# --- Signals. ---------------------------------------------------------------------------------------------------------
+
+
+def test_no_signal_goes_to_its_thread(run: Run, python: str) -> None:
+    """An agent that blocks TERM and waits for it would die of it otherwise."""
+    code = "signal.pthread_sigmask(signal.SIG_BLOCK, {15}); print('ready', flush=True); print(signal.sigwait({15}))"
+    program = ready(run, code, python=python)
+    status = (thread_of(program) / "status").read_text()
+    blocked = int(next(line for line in status.splitlines() if line.startswith("SigBlk")).split()[1], 16)
+    assert all(blocked >> (number - 1) & 1 for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
+    time.sleep(0.1)
+    os.kill(program.pid, signal.SIGTERM)
+    code_, out, err = program.end()
+    assert (code_, err) == (0, "")
+    assert "15" in out or "SIGTERM" in out
+
+
+# --- Descriptors, memory, threads. ------------------------------------------------------------------------------------
+
+
+def test_it_is_gone_after_an_exec(run: Run, python: str) -> None:
+    program = ready(run, "print('ready', flush=True); os.execvp('sleep', ['sleep', '100'])", python=python)
+    until(lambda: program.answer() == "", "nobody to answer")
+
+
+def test_a_daemon_closes_what_it_finds(run: Run, python: str) -> None:
+    """Then another socket of the agent's has the number of ours: the agent's clients must come to the agent."""
+    code = (
+        "os.closerange(3, 50)\n"
+        "own = [socket.socket(socket.AF_UNIX) for _ in range(8)]\n"
+        "[s.bind('\\0' + sys.argv[1] + str(i)) or s.listen() for i, s in enumerate(own)]\n"
+        "print('ready', flush=True)\n"
+        "for s in own:\n    s.settimeout(50); s.accept()\n"
+        "print('all')\n"
+    )
+    name = f"own-{os.getpid()}-{time.monotonic()}-"
+    program = run("-c", f"import os, socket, sys\n{code}", name, python=python)
+    assert program.line() == "ready"
+    for _ in range(2):
+        assert program.answers_with("end").startswith(f"process\t{program.pid}\t")
+    clients = [socket.socket(socket.AF_UNIX) for _ in range(8)]
+    for number, client in enumerate(clients):
+        client.connect(f"\0{name}{number}")
+    assert program.end() == (0, "all\n", "")
+    for client in clients:
+        client.close()
+
+
+def test_the_agent_forks_after_it_closed_our_socket(run: Run, python: str) -> None:
+    code = "os.closerange(3, 50); pid = os.fork(); print(pid or 'ready', flush=True); time.sleep(100)"
+    program = run("-W", "error", "-c", f"import os, time\n{code}", python=python)
+    lines = {program.line(), program.line()}
+    child = int((lines - {"ready"}).pop())
+    assert program.answers_with("end").startswith(f"process\t{program.pid}\t")
+    assert program.answers_with("end", child).startswith(f"process\t{child}\t")
+
+
+def test_no_descriptor_left(run: Run, python: str) -> None:
+    """It answers, as it holds one ready; and then looks up no more than now and then while there is none."""
+    code = (
+        "import resource\n"
+        "thread, = set(os.listdir('/proc/self/task')) - {str(os.getpid())}\n"
+        "while 'S (sleeping)' not in open(f'/proc/self/task/{thread}/status').read(): time.sleep(0.01)\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 40)); print('ready', flush=True); time.sleep(100)"
+    )
+    program = ready(run, code, python=python)
+    assert program.answer().endswith("end\n")
+    time.sleep(0.2)
+    schedule = thread_of(program) / "schedstat"
+    before, _, slices = (int(word) for word in schedule.read_text().split())
+    time.sleep(1)
+    after, _, more_slices = (int(word) for word in schedule.read_text().split())
+    assert more_slices > slices, "it looks for one"
+    assert after - before < 0.1e9
+
+
+def test_no_thread_to_be_had(python: str) -> None:
+    """With a stack that no address space holds."""
+    hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
+    if hard != resource.RLIM_INFINITY:
+        pytest.skip("the limit of the stack cannot be raised here")
+    code = "import os; print(len(os.listdir('/proc/self/task'))); os.fork() or os._exit(0)"
+    done = subprocess.run(
+        [python, *STRICT, "-c", code],
+        env={"AGENT_INIT_RESPONDERS": f"@none-{os.getpid()}", "PYTHONPATH": str(AGENT_SIDE / "site")},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_STACK, (1 << 52, hard)),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
+
+
+def test_a_default_timeout_of_sockets_is_not_for_it(run: Run, python: str) -> None:
+    code = "socket.setdefaulttimeout(0.05); pid = os.fork(); print(pid and 'ready', flush=True); time.sleep(100)"
+    program = run("-c", f"import os, socket, time\n{code}", python=python)
+    assert {program.line(), program.line()} == {"ready", "0"}
+    child = psutil.Process(program.pid).children()[0].pid
+    assert program.answers_with("end", child)
+    (thread,) = (task for task in Path(f"/proc/{child}/task").iterdir() if task.name != str(child))
+    until(lambda: "S (sleeping)" in (thread / "status").read_text(), "the thread to wait")
+    before = (thread / "schedstat").read_text()
+    time.sleep(1)
+    assert (thread / "schedstat").read_text() == before, "it waits without looking up"
+
+
+def test_threads_replaced_later(run: Run, python: str) -> None:
+    """As gevent and eventlet do: it keeps those that it was loaded with."""
+    code = (
+        "import _thread, time as t\n"
+        "def none(*a): raise RuntimeError('replaced')\n"
+        "_thread.start_new_thread = _thread.allocate_lock = _thread.get_ident = none; wait = t.sleep; t.sleep = none\n"
+        "pid = os.fork()\nif pid: print(pid, flush=True)\nwait(100)"
+    )
+    program = run("-c", f"import os\n{code}", python=python)
+    child = int(program.line())
+    assert program.answers_with("end").startswith(f"process\t{program.pid}\t")
+    assert program.answers_with("end", child).startswith(f"process\t{child}\t")
+
+
+def test_threads_replaced_before(run: Run, python: str) -> None:
+    """Green threads answer only while their loop runs; and a loop may not know of one that blocks it."""
+    code = (
+        "import _thread\n_thread.start_new_thread = lambda *a: print('started')\n"
+        f"sys.path.append({str(AGENT_SIDE)!r}); import responder; responder.install(); print('done')"
+    )
+    assert finished(run, code, python=python, stacks=False) == "done\n"
+
+
+def test_other_interpreters_have_none(run: Run, python: str) -> None:
+    """One that ends with a thread in it takes the process along."""
+    code = (
+        "try: import _interpreters as i\nexcept ImportError: import _xxsubinterpreters as i\n"
+        "os.environ['AGENT_INIT_RESPONDERS'] += '-another'  # our name is taken already\n"
+        "one = i.create()\n"
+        "i.run_string(one, 'import os; assert os.environ')\n"
+        "i.destroy(one); print(len(os.listdir('/proc/self/task')))"
+    )
+    assert finished(run, code, python=python) == "2\n"
+
+
+# --- What it tells. ---------------------------------------------------------------------------------------------------
+
+HOSTILE = """
+import asyncio, threading
+def never(*_): os._exit(9)
+class Text(str):
+    __str__ = __repr__ = __format__ = encode = __getitem__ = __len__ = never
+class Meta(type):
+    __getattribute__ = never
+class Trap:
+    def __await__(self): return self
+    def __iter__(self): return self
+    def __next__(self): return None
+    send = throw = None
+    __getattr__ = __repr__ = __eq__ = __hash__ = __class__ = property(never)
+class Task(asyncio.Task):
+    __repr__ = get_name = get_coro = done = cancelling = __hash_ = never
+class Thread(threading.Thread):
+    name = property(never, lambda self, value: None)
+    __repr__ = getName = never
+async def trapped(password):
+    await Trap()
+async def main():
+    loop = asyncio.get_running_loop()
+    loop.kept = [Task(trapped('hunter2'), loop=loop) for _ in range(3)]
+    await asyncio.sleep(0.05)
+    import builtins; builtins.__import__ = never; sys.meta_path[:] = sys.path[:] = []
+    print('ready', flush=True)
+    await asyncio.sleep(100)
+threading.Thread(target=time.sleep, args=(100,), name='plain', daemon=True).start()
+hostile = Thread(target=time.sleep, args=(100,), daemon=True)
+hostile.start()
+asyncio.run(main())
+"""
+
+
+def test_no_code_of_the_agents_runs(run: Run, python: str) -> None:
+    program = ready(run, HOSTILE, python=python)
+    answer = program.answers_with("trapped")
+    assert "plain" in answer
+    assert program.process.poll() is None
+    assert "hunter2" not in answer, "arguments and variables are nobody's business"
+
+
+def test_the_answer_is_bounded(run: Run, python: str) -> None:
+    """Thousands of tasks, deep stacks, many threads: it tells what fits, and how much did not."""
+    code = """
+import asyncio, threading
+def deep(number):
+    if number: return deep(number - 1)
+    time.sleep(100)
+def functions(number):
+    names = {}
+    exec(f'async def task_{number:04}_{"x" * 150}():\\n    await asyncio.sleep(100)', {'asyncio': asyncio}, names)
+    return next(iter(names.values()))
+async def main():
+    tasks = [asyncio.ensure_future(functions(number)()) for number in range(2000)]
+    await asyncio.sleep(0.5)
+    print('ready', flush=True)
+    await asyncio.sleep(100)
+sys.setrecursionlimit(5000)
+for _ in range(30): threading.Thread(target=deep, args=(900,), daemon=True).start()
+asyncio.run(main())
+"""
+    program = ready(run, code, python=python)
+    answer = program.answers_with("task_")
+    assert len(answer) < 1 << 16
+    *_, left, end, _ = answer.split("\n")
+    assert end == "end"
+    kind, _, tasks = left.split("\t")
+    told = sum(int(line.split("\t")[1]) for line in answer.splitlines() if line.startswith("task\t"))
+    assert kind == "left"
+    assert told + int(tasks) == 2001
+    assert "skip\t" in answer
+
+
+@pytest.mark.parametrize("python", [path for name, path in PYTHONS.items() if int(name.split(".")[1]) >= 12])
+def test_tasks_that_asyncio_does_not_list(run: Run, python: str) -> None:
+    """From Python 3.14 on it keeps them by loop, out of reach: the collector finds them."""
+    code = (
+        "import asyncio\n"
+        "class Special(asyncio.Task): pass\n"
+        "async def wait(): await asyncio.sleep(100)\n"
+        "async def main():\n"
+        "    loop = asyncio.get_running_loop(); kept = [asyncio.create_task(wait()), Special(wait(), loop=loop)]\n"
+        "    await asyncio.sleep(0.05)\n"
+        "    for name in ('_all_tasks', '_scheduled_tasks', '_eager_tasks'): vars(asyncio.tasks).pop(name, None)\n"
+        "    print('ready', flush=True); await asyncio.sleep(100)\n"
+        "asyncio.run(main())"
+    )
+    answer = ready(run, code, python=python).answer()
+    assert sorted(line.split("\t")[1] for line in answer.splitlines() if line.startswith("task\t")) == ["1", "2"], (
+        answer
+    )
+
+
+def test_only_root_and_the_own_user_are_answered(run: Run) -> None:
+    if os.getuid() != 0:
+        pytest.skip("to be another user takes root")
+    program = ready(run, SLEEP)
+    asking = (
+        "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect('\\0' + sys.argv[1]); "
+        "print(len(s.makefile('rb').read()))"
+    )
+    words = ["-I", "-S", "-c", asking, f"{program.responders[1:]}/{program.pid}"]
+    for user, wanted in ((65534, False), (0, True)):
+        done = subprocess.run(
+            ["/usr/bin/python3", *words],
+            user=user,
+            group=user,
+            extra_groups=[],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        assert (int(done.stdout) > 0) == wanted, done
+
+
+def test_it_survives_hostile_names(run: Run, python: str) -> None:
+    """Tabs and line breaks in names do not break the lines apart."""
+    name = "a\tb\nend\n\x1b[31mü\udcff"
+    code = f"import threading; threading.Thread(target=time.sleep, args=(100,), name={name!r}, daemon=True).start()\n"
+    program = ready(run, code + SLEEP, python=python)
+    lines = program.answers_with("a\\tb\\nend\\n\\x1b[31m\\xfc\\udcff").splitlines()
+    assert [line for line in lines if line.startswith("end")] == ["end"]

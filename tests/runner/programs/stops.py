@@ -1,0 +1,247 @@
+"""Agents that are asked to stop, or end in other ways: `stops.py KIND [GRACE]`. Each says `ready` when it has begun."""
+
+import asyncio
+import logging
+import os
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from entrypoint.agent import ready, run, status, stop_requested
+
+GRACE = float(sys.argv[2]) if sys.argv[2:] else None
+
+
+def say(*words: object) -> None:
+    print(*words, flush=True)
+
+
+async def plain() -> None:
+    """Knows nothing of stopping."""
+    say("ready")
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await asyncio.sleep(0.05)
+        say("cleaned")
+
+
+async def watches() -> str:
+    """Awaits the request, and then takes longer than nothing."""
+    say("ready")
+    await stop_requested()
+    say("asked")
+    await asyncio.sleep(0.3)
+    say("cleaned")
+    return "result"
+
+
+async def returns_at_once() -> str:
+    say("ready")
+    await stop_requested()
+    return "result"
+
+
+async def polls() -> str:
+    """In a thread, which nothing can cancel."""
+
+    def work() -> None:
+        assert not stop_requested()
+        say("ready")
+        while not stop_requested():
+            time.sleep(0.01)
+        say("asked")
+
+    await asyncio.to_thread(work)
+    say("cleaned")
+    return "result"
+
+
+async def waits_elsewhere() -> str:
+    """The request reaches another loop, in a thread that inherits nothing."""
+
+    async def wait() -> None:
+        request = stop_requested()
+        say("ready")
+        await request
+        say("asked")
+
+    thread = threading.Thread(target=lambda: asyncio.run(wait()))
+    thread.start()
+    while thread.is_alive():
+        await asyncio.sleep(0.01)
+    say("cleaned")
+    return "result"
+
+
+async def waits_for_ever() -> None:
+    """Looks after the stop, and yet does not end."""
+    try:
+        await watches()
+        await asyncio.Event().wait()
+    finally:
+        say(f"cancelled, {stop_requested().seconds_left:.1f}s left")
+
+
+async def drain(seconds: float) -> None:
+    say(f"drain: {seconds:.0f}s")
+    assert stop_requested()
+    await asyncio.sleep(0.3)
+    say("drained")
+
+
+async def long_drain(seconds: float) -> None:
+    await asyncio.sleep(3.5)
+    say("drained")
+
+
+async def drain_without_end(seconds: float) -> None:
+    say("drain")
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await asyncio.sleep(0)
+        say("drain cancelled")
+
+
+async def drain_that_fails(seconds: float) -> None:
+    raise ValueError("the drain failed")
+
+
+async def refuses() -> None:
+    """Takes no CancelledError for an answer."""
+    say("ready")
+    while True:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            say("refused")
+
+
+async def refuses_everything() -> None:
+    say("ready")
+    while True:
+        try:
+            await asyncio.sleep(3600)
+        except BaseException:
+            say("refused")
+
+
+async def stubborn_task(refuse: Any) -> None:
+    task = asyncio.create_task(refuse(), name="stubborn")
+    await asyncio.sleep(0.01)
+    assert not task.done()
+
+
+async def stuck_thread() -> str:
+    """Main ends, a thread of the default executor does not."""
+    asyncio.get_running_loop().run_in_executor(None, time.sleep, 3600)
+    await asyncio.sleep(0.1)
+    return "result"
+
+
+async def stuck_in_own_executor() -> str:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2, thread_name_prefix="mine"))
+    return await stuck_thread()
+
+
+async def work_in_a_thread() -> str:
+    """Which nobody awaits, and which is not lost all the same."""
+
+    def work() -> None:
+        time.sleep(0.3)
+        say("cleaned")
+
+    asyncio.get_running_loop().run_in_executor(None, work)
+    return "result"
+
+
+async def fails() -> None:
+    raise ValueError("main failed")
+
+
+async def fails_when_stopped() -> None:
+    try:
+        await plain()
+    finally:
+        raise ValueError("the clean-up failed")
+
+
+async def exits() -> None:
+    await asyncio.sleep(0)
+    sys.exit(7)
+
+
+async def task_exits() -> None:
+    async def leave() -> None:
+        sys.exit(7)
+
+    task = asyncio.create_task(leave())
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await asyncio.sleep(0.05)
+        say("cleaned")
+        assert task.exception()
+
+
+async def cancels_itself() -> None:
+    task = asyncio.current_task()
+    assert task
+    task.cancel()
+    await asyncio.sleep(1)
+
+
+async def swallows_the_first_exception() -> None:
+    """A busy loop that survives whatever is raised in it: a handler that raised would be lost here."""
+    say("ready")
+    while not stop_requested():
+        try:
+            end = time.monotonic() + 0.02
+            while time.monotonic() < end:
+                pass
+        except BaseException:
+            say("swallowed")
+        await asyncio.sleep(0)
+    say("cleaned")
+
+
+async def says_how_it_is() -> None:
+    await asyncio.sleep(0.1)
+    ready("two calls")
+    status("three calls")
+    await asyncio.to_thread(status, "from a thread")
+    say("ready")
+    await asyncio.Event().wait()
+
+
+async def blocks() -> None:
+    """For as long as a file is there."""
+    await asyncio.sleep(0.3)
+    say("blocking")
+    while os.path.exists(os.environ["WHILE"]):
+        time.sleep(0.01)
+    say("ready")
+    await asyncio.Event().wait()
+
+
+KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "drains": (plain, {"drain": drain}),
+    "drains_long": (plain, {"drain": long_drain}),
+    "drains_without_end": (plain, {"drain": drain_without_end}),
+    "drain_fails": (plain, {"drain": drain_that_fails}),
+    "drains_and_returns": (returns_at_once, {"drain": drain}),
+    "drains_and_watches": (watches, {"drain": drain}),
+    "stubborn_task": (lambda: stubborn_task(refuses), {}),
+    "very_stubborn_task": (lambda: stubborn_task(refuses_everything), {}),
+    "says_how_it_is": (says_how_it_is, {"auto_ready": False}),
+}
+
+if __name__ == "__main__":
+    if "LOG" in os.environ:
+        logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    main, more = KINDS.get(sys.argv[1]) or (globals()[sys.argv[1]], {})
+    result = run(main(), grace=GRACE, **more)
+    say("returned", result)

@@ -1,0 +1,127 @@
+"""`run` as a function: what it takes, and what it leaves as it was."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import signal
+import threading
+import warnings
+from typing import Any
+
+import pytest
+
+from entrypoint.agent import ready, run, status, stop_requested
+
+
+async def nothing() -> str:
+    await asyncio.sleep(0)
+    return "result"
+
+
+def test_what_main_returns() -> None:
+    assert run(nothing()) == "result"
+    assert run(nothing(), debug=True) == "result"
+
+
+def test_handlers_are_as_before() -> None:
+    def mine(*_: object) -> None: ...
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        signal.signal(signal.SIGTERM, mine)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        assert run(nothing()) == "result"
+        assert signal.getsignal(signal.SIGTERM) is mine
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_in_a_thread() -> None:
+    results: list[Any] = []
+    before = signal.getsignal(signal.SIGTERM)
+
+    async def main() -> None:
+        results.append(signal.getsignal(signal.SIGTERM))
+        results.append(bool(stop_requested()))
+
+    thread = threading.Thread(target=lambda: results.append(run(main())))
+    thread.start()
+    thread.join()
+    assert results == [before, False, None]
+
+
+def test_several_at_a_time() -> None:
+    """And the way new loops are made is as before, however they overlap."""
+    make = asyncio.get_event_loop_policy().new_event_loop
+    results: list[Any] = []
+
+    async def main() -> None:
+        await asyncio.sleep(0.05)
+        results.append(await asyncio.to_thread(run, nothing()))
+
+    threads = [threading.Thread(target=lambda: run(main())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == ["result"] * 4
+    assert asyncio.get_event_loop_policy().new_event_loop == make
+
+
+def test_what_is_no_coroutine() -> None:
+    with pytest.raises(ValueError, match="a coroutine was expected"):
+        run(nothing)  # type: ignore[arg-type]
+
+
+def test_inside_a_loop() -> None:
+    async def main() -> None:
+        with pytest.raises(RuntimeError, match="running event loop"):
+            run(nothing())
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        asyncio.run(main())
+
+
+def test_outside_of_run() -> None:
+    ready("nobody hears it")
+    status("nor this")
+
+    async def main() -> None:
+        assert not stop_requested()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(stop_requested(), 0.05)
+
+    asyncio.run(main())
+
+
+def test_context_of_the_caller() -> None:
+    variable = contextvars.ContextVar("variable", default="unset")
+
+    async def main() -> str:
+        seen = variable.get()
+        variable.set("inside")
+        return seen
+
+    variable.set("outside")
+    assert run(main()) == "outside"
+    assert variable.get() == "outside"
+
+
+def test_a_task_factory_of_the_agent_is_its_own() -> None:
+    made: list[str] = []
+
+    def factory(loop: asyncio.AbstractEventLoop, coro: Any, **more: Any) -> asyncio.Task[Any]:
+        made.append(coro.__qualname__)
+        return asyncio.Task(coro, loop=loop, **more)
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_task_factory(factory)
+        await asyncio.create_task(nothing(), name="named")
+
+    run(main())
+    assert "nothing" in made

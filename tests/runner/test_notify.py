@@ -1,0 +1,224 @@
+"""What an agent tells the supervisor: to a socket of ours, and to agent-init itself."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import socket
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from entrypoint.agent.runner import _granted
+
+from .agents import PROGRAM, Agent, Listener
+from .pythons import environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.conftest import Start
+
+
+@pytest.fixture(params=["path", "abstract"])
+def listener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Listener]:
+    with contextlib.closing(Listener(tmp_path / "notify", request.param == "abstract")) as made:
+        yield made
+
+
+def alone(start: Start, directory: Path, listener: Listener, kind: str, grace: float | None = 20, **more: str) -> Agent:
+    return Agent(start, directory, kind, grace, "alone", NOTIFY_SOCKET=listener.variable, **more)
+
+
+def test_ready_when_main_waits_and_stopping_when_asked(start: Start, tmp_path: Path, listener: Listener) -> None:
+    agent = alone(start, tmp_path, listener, "watches", None)
+    listener.heard("READY")
+    agent.stop()
+    assert agent.init.wait() == 0
+    assert listener.said() == [{"READY": "1"}, {"STOPPING": "1"}]
+
+
+def test_stopping_when_main_ends_by_itself(start: Start, tmp_path: Path, listener: Listener) -> None:
+    assert alone(start, tmp_path, listener, "work_in_a_thread").init.wait() == 0
+    assert listener.said() == [{"STOPPING": "1"}]  # it never waited
+
+
+def test_ready_when_it_says_so(start: Start, tmp_path: Path, listener: Listener) -> None:
+    agent = alone(start, tmp_path, listener, "says_how_it_is", None)
+    agent.stop()
+    assert agent.init.wait() == 0
+    said = listener.said()
+    assert said[0] == {"READY": "1", "STATUS": "two calls"}
+    assert said[1:-1] == [{"STATUS": "three calls"}, {"STATUS": "from a thread"}]
+    assert said[-1] == {"STOPPING": "1"}
+
+
+def test_more_time_up_to_the_agents_own_limit(start: Start, tmp_path: Path, listener: Listener) -> None:
+    limits = {"AGENT_INIT_STOP_SECONDS": "1.0", "AGENT_INIT_RESPONDERS": "@none"}
+    agent = alone(start, tmp_path, listener, "drains_without_end", 5, **limits)
+    agent.until_said("ready")
+    asked = agent.stop()
+    assert agent.init.wait() == 0
+    messages = listener.messages("EXTEND_TIMEOUT_USEC")
+    assert messages[0].fields == {"EXTEND_TIMEOUT_USEC": messages[0].fields["EXTEND_TIMEOUT_USEC"]}
+    bought = [int(message.fields["EXTEND_TIMEOUT_USEC"]) / 1e6 for message in messages]
+    assert len(bought) == 2  # at once, and 3 s later
+    assert bought[0] == pytest.approx(5, abs=0.01)
+    assert bought[1] == pytest.approx(2, abs=0.9)
+    assert all(left < 5 for left in bought)
+    assert time.monotonic() - asked > 4
+
+
+@pytest.mark.parametrize("grace", [None, 20])
+def test_no_more_time_than_is_given(start: Start, tmp_path: Path, listener: Listener, grace: float | None) -> None:
+    limits = {"AGENT_INIT_STOP_SECONDS": "20", "AGENT_INIT_RESPONDERS": "@none"}
+    agent = alone(start, tmp_path, listener, "drains", grace, **limits)
+    agent.stop()
+    assert agent.init.wait() == 0
+    assert "drain: 18s" in agent.lines
+    assert not listener.messages("EXTEND_TIMEOUT_USEC")
+
+
+def test_systemd_is_asked_for_the_agents_time(start: Start, tmp_path: Path, listener: Listener) -> None:
+    """It does not tell how much it gives."""
+    agent = alone(start, tmp_path, listener, "drains", 20)
+    agent.stop()
+    assert agent.init.wait() == 0
+    assert listener.messages("EXTEND_TIMEOUT_USEC")[0].fields == {"EXTEND_TIMEOUT_USEC": "8000000"}
+
+
+def test_pings_come_from_the_loop(start: Start, tmp_path: Path, listener: Listener) -> None:
+    block = tmp_path / "block"
+    block.touch()
+    agent = alone(start, tmp_path, listener, "blocks", WATCHDOG_USEC="400000", WHILE=str(block))
+    agent.until_said("blocking")
+    count = len(listener.messages("WATCHDOG"))
+    assert count >= 1
+    time.sleep(1)
+    assert len(listener.messages("WATCHDOG")) == count
+    block.unlink()
+    listener.heard("WATCHDOG", count + 5)
+    ats = [message.at for message in listener.messages("WATCHDOG")[count:]]
+    assert min(later - at for at, later in itertools.pairwise(ats)) < 0.4
+    agent.stop()
+    assert agent.init.wait() == 0
+
+
+def test_no_pings_for_another(start: Start, tmp_path: Path, listener: Listener) -> None:
+    agent = alone(start, tmp_path, listener, "plain", WATCHDOG_USEC="40000", WATCHDOG_PID="1")
+    listener.heard("READY")
+    agent.until_said("ready")
+    time.sleep(0.3)
+    agent.stop()
+    assert agent.init.wait() == 0
+    assert not listener.messages("WATCHDOG")
+
+
+def test_a_full_receiver_gets_it_later(start: Start, tmp_path: Path, listener: Listener) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as filler:
+        filler.setblocking(False)
+        address = listener.variable.replace("@", "\0", 1)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                filler.sendto(b"X_FILLER=1", address)
+    agent = alone(start, tmp_path, listener, "plain")
+    agent.until_said("ready")
+    time.sleep(0.3)
+    assert listener.messages("X_FILLER")  # makes room
+    listener.heard("READY")
+    agent.stop()
+    assert agent.init.wait() == 0
+
+
+@pytest.mark.parametrize("address", ["/nowhere/at/all", "@nobody", "vsock:2:1", "relative", "/" + "x" * 300, ""])
+def test_nobody_listens(start: Start, tmp_path: Path, address: str) -> None:
+    variables = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "nonsense", "AGENT_INIT_STOP_SECONDS": "nonsense"}
+    agent = Agent(start, tmp_path, "says_how_it_is", 20, "alone", **variables)
+    agent.stop()
+    assert agent.init.wait() == 0
+    assert not agent.stderr
+
+
+# --- Under agent-init. ------------------------------------------------------------------------------------------------
+
+
+def under_agent_init(start: Start, directory: Path, kind: str, *options: str, grace: str = "", **more: str) -> Agent:
+    words = [str(PROGRAM), kind, *([grace] if grace else [])]
+    agent = Agent.__new__(Agent)
+    agent.output = directory / "output"
+    with agent.output.open("wb") as output:
+        command = ["--", sys.executable, *words]
+        agent.init = start(*options, command=command, env=environment(**more), stdout=output)
+    return agent
+
+
+def test_agent_init_hears_ready_and_how_it_is(start: Start, tmp_path: Path) -> None:
+    agent = under_agent_init(start, tmp_path, "says_how_it_is", "-v", "--grace", "20s")
+    agent.init.said("the agent is ready")
+    agent.init.said('"from a thread"')
+    agent.stop()
+    assert agent.init.wait() == 0
+
+
+def test_agent_init_gives_more_time(start: Start, tmp_path: Path) -> None:
+    """The drain takes longer than the grace, and the agent's own limit allows that."""
+    agent = under_agent_init(start, tmp_path, "drains_long", "--grace", "1s", grace="20")
+    agent.stop()
+    assert agent.init.wait() == 0
+    assert agent.lines == ["ready", "drained", "cleaned", "returned None"]
+
+
+def test_agent_init_tells_its_grace(start: Start, tmp_path: Path) -> None:
+    agent = under_agent_init(start, tmp_path, "drains", "--grace", "10s")
+    agent.stop()
+    assert agent.init.wait() == 0
+    assert "drain: 9s" in agent.lines
+
+
+def test_the_agent_is_done_before_agent_init_loses_patience(start: Start, tmp_path: Path) -> None:
+    agent = under_agent_init(start, tmp_path, "drains_without_end", "--grace", "10s")
+    agent.stop()
+    assert agent.init.wait() == 0
+    assert agent.lines == ["ready", "drain", "drain cancelled", "cleaned", "returned None"]
+
+
+def test_watchdog_is_content_with_a_loop_that_runs(start: Start, tmp_path: Path) -> None:
+    agent = under_agent_init(start, tmp_path, "plain", "--watchdog", "1s", "--grace", "20s")
+    agent.until_said("ready")
+    time.sleep(3)
+    agent.stop()
+    assert agent.init.wait() == 0
+
+
+def test_watchdog_notices_a_loop_that_is_blocked(start: Start, tmp_path: Path) -> None:
+    block = tmp_path / "block"
+    block.touch()
+    agent = under_agent_init(start, tmp_path, "blocks", "--watchdog", "1s", "--grace", "20s", WHILE=str(block))
+    assert agent.init.wait() == 134
+    assert "blocking" in agent.lines
+
+
+# --- How long a stop may take. ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("variables", "there", "granted"),
+    [
+        ({}, "", (10.0, True)),
+        ({"AGENT_INIT_STOP_SECONDS": "25.5"}, "/.dockerenv", (25.5, True)),
+        ({"AGENT_INIT_STOP_SECONDS": "inf"}, "", (math.inf, True)),
+        ({"AGENT_INIT_STOP_SECONDS": "soon"}, "", (10.0, True)),
+        ({"AGENT_INIT_STOP_SECONDS": "nan"}, "", (10.0, True)),
+        ({}, "/.dockerenv", (math.inf, True)),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, "", (math.inf, True)),
+        ({"NOTIFY_SOCKET": "/run/systemd/notify"}, "", (math.inf, False)),
+        ({"NOTIFY_SOCKET": "/run/n", "AGENT_INIT_RESPONDERS": "@a"}, "", (10.0, True)),
+        ({"NOTIFY_SOCKET": "/run/n", "AGENT_INIT_RESPONDERS": "@a"}, "/.dockerenv", (math.inf, True)),
+    ],
+)
+def test_limit_without_one_of_its_own(variables: dict[str, str], there: str, granted: tuple[float, bool]) -> None:
+    assert _granted(variables, lambda path: path == there) == granted
