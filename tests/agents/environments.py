@@ -33,6 +33,7 @@ SETS = {
     "notify": ("sdnotify==0.3.2", "cysystemd==2.0.5"),
     "livekit": ("livekit-agents==1.8.9",),
     "livekit-1.0.13": ("livekit-agents==1.0.13",),
+    "livekit-1.0.12": ("livekit-agents==1.0.12",),
     # Before and after its job process began to await what is left; see test_no_running_loop.py.
     "livekit-1.8.6": ("livekit-agents==1.8.6",),
     "livekit-1.8.5": ("livekit-agents==1.8.5",),

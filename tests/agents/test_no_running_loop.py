@@ -11,8 +11,9 @@ from signal import SIGTERM
 import pytest
 
 from .conftest import PROGRAMS, Start
+from .livekit import Server
 from .process1 import Agent
-from .test_livekit import Server, server
+from .test_livekit import server
 
 __all__ = ["server"]
 

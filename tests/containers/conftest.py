@@ -14,7 +14,7 @@ from .container import Containers
 from .engine import Engine, NoEngine, any_engine
 
 HERE = Path(__file__).parent
-LONGEST = 600  # seconds for a test with all that has to be made for the first one
+LONGEST = 1800  # seconds for a test with all that has to be made for the first one, on a machine with much else to do
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

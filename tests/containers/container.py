@@ -148,9 +148,9 @@ class Containers:
             made.await_line(ready)
         return made
 
-    def start(self, verb: str, *arguments: str) -> Container:
+    def start(self, verb: str, *arguments: str, network: str = "none") -> Container:
         """`docker run --detach` or `docker create`, with these arguments."""
-        done = self.engine(verb, "--network", "none", *arguments)
+        done = self.engine(verb, "--network", network, *arguments)
         container = Container(self.engine, done.stdout.strip()[:12])
         self.made.append(container)
         return container

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -27,11 +27,16 @@ class NoEngine(Exception):
 
 
 class Engine:
-    """The `docker` command, talking to one engine. `host` is its DOCKER_HOST, None for the default one."""
+    """The `docker` command, talking to one engine. `host` is its DOCKER_HOST, None for the default one.
 
-    def __init__(self, host: str | None = None, *, root: Path | None = None) -> None:
+    `settings` are variables that the command gets besides. It builds with the classic builder unless they say more.
+    """
+
+    def __init__(
+        self, host: str | None = None, *, root: Path | None = None, settings: Mapping[str, str] | None = None
+    ) -> None:
         self.root = root  # where a private engine keeps everything
-        self.environment = {**os.environ, "DOCKER_BUILDKIT": "0", "DOCKER_CLI_HINTS": "false"}
+        self.environment = {**os.environ, "DOCKER_BUILDKIT": "0", "DOCKER_CLI_HINTS": "false", **(settings or {})}
         if host is not None:
             self.environment["DOCKER_HOST"] = host
             self.environment.pop("DOCKER_CONTEXT", None)
@@ -75,19 +80,27 @@ def any_engine() -> Iterator[Engine]:
 
 
 @contextmanager
-def private_engine() -> Iterator[Engine]:
-    """An engine of our own, taken down at the end with all its containers. Raises NoEngine."""
+def private_engine(settings: Mapping[str, str] | None = None) -> Iterator[Engine]:
+    """An engine of our own, taken down at the end with all its containers. Raises NoEngine.
+
+    `settings` are variables for it and its `docker` command: PATH says which Docker it is.
+    """
     missing = [name for name in ("dockerd", "containerd", "runc", "setpriv") if shutil.which(name) is None]
     if missing:
         raise NoEngine(f"no engine answers, and to start one there is no {', '.join(missing)} (Debian: docker.io)")
     if os.geteuid() != 0:
         raise NoEngine("no engine answers, and only root can start one")
     root = Path(tempfile.mkdtemp(prefix="agent-init-engine-", dir="/tmp"))  # short: a socket's path has 107 bytes
-    engine = Engine(f"unix://{root}/socket", root=root)
+    engine = Engine(f"unix://{root}/socket", root=root, settings=settings)
     log = root / "log"
     with log.open("wb") as output:
         daemon = subprocess.Popen(
-            _command(root), stdin=subprocess.DEVNULL, stdout=output, stderr=output, process_group=0
+            _command(root),
+            env=engine.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            process_group=0,
         )
     try:
         deadline = time.monotonic() + STARTS_WITHIN

@@ -28,6 +28,7 @@ PROJECT = HERE.parents[1]
 BASE, EXAMPLE, PROBE = "agent-init-test/python", "agent-init-test/example", "agent-init-test/probe"
 DEBIAN = "agent-init-test/debian"
 
+PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
 SUITE, PYTHON = "bookworm", "3.11"
 PACKAGES = "python3,python3-venv"
 PIP_SETTINGS = "PIP_NO_INDEX=1 PIP_FIND_LINKS=/wheels PIP_ROOT_USER_ACTION=ignore"
@@ -101,15 +102,19 @@ def kept(name: str, recipe: str, suffix: str = "") -> Iterator[tuple[Path, bool]
 def collect_wheels(folder: Path, systems: Sequence[str] = MANYLINUX, *, machine: str = "") -> None:
     """The project's wheel, built from this checkout, and the wheels of what it needs on the image's Python."""
     folder.mkdir(parents=True, exist_ok=True)
-    pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
-    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", str(folder), str(PROJECT)], check=True)
+    subprocess.run([*PIP, "wheel", "--no-deps", "--wheel-dir", str(folder), str(PROJECT)], check=True)
     (wheel,) = folder.glob("agent_init-*.whl")
+    download(folder, str(wheel), systems=systems, machine=machine)
+
+
+def download(folder: Path, *wanted: str, systems: Sequence[str] = MANYLINUX, machine: str = "") -> None:
+    """The wheels of these, and of all that they need, for the image's Python. `wanted`: as `pip install` takes it."""
     platforms = [f"{system}_{machine or platform.machine()}" for system in systems]
     subprocess.run(
         [
-            *(*pip, "download", "--only-binary=:all:", "--dest", str(folder), "--implementation", "cp"),
+            *(*PIP, "download", "--only-binary=:all:", "--dest", str(folder), "--implementation", "cp"),
             *("--python-version", PYTHON, *(word for name in platforms for word in ("--platform", name))),
-            str(wheel),
+            *wanted,
         ],
         check=True,
     )

@@ -1,11 +1,11 @@
 #!/bin/sh
 # musl.sh SOURCES ROOT: a root file system of musl, busybox and CPython, as Alpine's `python` images are.
-# SOURCES holds Debian's source archives of zlib, libffi and Python; musl-gcc and busybox are the machine's.
+# SOURCES holds Debian's source archives of zlib, libffi, OpenSSL and Python; musl-gcc and busybox are the machine's.
 set -eu
 sources=$1
 root=$2
 cd "$sources"
-for archive in *.orig.tar.*; do tar xf "$archive"; done
+for archive in *.orig.tar.*[!c]; do tar xf "$archive"; done # not the signatures, *.asc
 
 # musl's compiler, which has to say for which system it compiles.
 cat >"$sources/cc" <<'CC'
@@ -31,10 +31,19 @@ libraries=$sources/libraries
     make install
 )
 (
+    cd openssl-*/ # for `ssl`, without which uvloop cannot be imported; the fewer parts, the sooner it is compiled
+    ./Configure "linux-$(uname -m)" --prefix="$libraries" --libdir=lib -fPIC -O1 no-shared no-module no-tests \
+        no-engine no-asm no-secure-memory no-legacy no-cmp no-cms no-ts no-srp no-aria no-bf no-camellia no-cast no-gost \
+        no-idea no-md4 no-mdc2 no-rc2 no-rc4 no-rmd160 no-seed no-siphash no-sm2 no-sm3 no-sm4 no-whirlpool
+    make -j2 build_libs
+    make install_dev
+)
+(
     cd Python-*/
     export CPPFLAGS="-I$libraries/include" LDFLAGS="-L$libraries/lib" PKG_CONFIG=false
     export LIBFFI_CFLAGS="-I$libraries/include" LIBFFI_LIBS="-L$libraries/lib -lffi"
-    ./configure --prefix=/usr/local --disable-test-modules --with-ensurepip=install
+    ./configure --prefix=/usr/local --disable-test-modules --with-ensurepip=install \
+        --with-openssl="$libraries"
     make -j2
     make install DESTDIR="$root"
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from .container import RECORDER, SLACK, Containers, Ended, await_true
@@ -146,3 +148,24 @@ def test_a_health_check_goes_its_own_way(containers: Containers) -> None:
     assert seconds < 10
     assert container.signals() == ["TERM"]
     assert {line["level"] for line in container.events()} == {"info", "debug"}
+
+
+def test_a_health_check_is_not_signalled(containers: Containers) -> None:
+    """One that is under way when the stop comes: it gets none of our signals, and does not hold up the end."""
+    check = "exec python /probe/recorder.py >/tmp/check"
+    options = ("--health-cmd", check, "--health-interval", "200ms", "--user", "0")
+    container = containers.run(*RECORDER, "--cleanup=3", options=options)
+
+    def said() -> str:
+        return containers.engine("exec", container.name, "cat", "/tmp/check", check=False).stdout
+
+    await_true(lambda: said() == "ready\n", "the check is under way")
+    asked = time.time()
+    container.signal("TERM")
+    container.await_line("got TERM")
+    time.sleep(1)
+    assert said() == "ready\n"
+    ended = container.await_end()
+    assert ended.code == 0
+    assert 3 <= ended.at - asked < 3 + SLACK
+    assert container.signals() == ["TERM"]

@@ -1,7 +1,7 @@
 """An image like Alpine's: musl for a C library, busybox for a shell, no coreutils.
 
-It is made from Debian's packages: musl, busybox, and CPython compiled for musl from Debian's sources, which takes
-minutes once and is kept (`musl.sh`).
+It is made from Debian's packages: musl, busybox, and OpenSSL and CPython compiled for musl from Debian's sources, which
+takes minutes once and is kept (`musl.sh`).
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 
 from .conftest import without
-from .container import RECORDER, SLACK, Containers
+from .container import RECORDER, SLACK, Containers, await_true
 from .engine import Engine, NoEngine
-from .images import CHANGES, HERE, PIP_SETTINGS, PYTHON, SUITE, build, collect_wheels, kept
+from .images import CHANGES, HERE, PIP_SETTINGS, PROJECT, PYTHON, SUITE, build, collect_wheels, kept
 
 BASE, PROBE = "agent-init-test/python:musl", "agent-init-test/probe:musl"
 
-SOURCES = (f"python{PYTHON}/{SUITE}", f"libffi/{SUITE}", f"zlib/{SUITE}")
+SOURCES = (f"python{PYTHON}/{SUITE}", f"libffi/{SUITE}", f"openssl/{SUITE}", f"zlib/{SUITE}")
 NEEDS = ("musl-gcc", "busybox", "gcc", "make", "apt-get")
 
 # busybox's env knows no --block-signal: the plain entry point.
@@ -31,6 +31,7 @@ COPY wheels /wheels
 ENV {PIP_SETTINGS}
 RUN pip install --no-cache-dir agent-init
 COPY programs /probe
+COPY agent.py /app/
 ENTRYPOINT ["agent-init", "--"]
 """
 
@@ -94,6 +95,7 @@ def image(engine: Engine) -> str:
     with tempfile.TemporaryDirectory(prefix="agent-init-context-") as folder:
         collect_wheels(Path(folder, "wheels"), ("musllinux_1_2", "musllinux_1_1"))
         shutil.copytree(HERE / "programs", Path(folder, "programs"), ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(PROJECT / "examples" / "agent.py", folder)
         build(engine, PROBE, Path(folder), DOCKERFILE)
     return PROBE
 
@@ -105,17 +107,30 @@ def musl(image: str, engine: Engine) -> Iterator[Containers]:
 
 
 def test_it_is_what_it_claims_to_be(musl: Containers) -> None:
-    """musl, busybox, and psutil's wheel for musl beside the pure one of ours.
-
-    uvloop's wheel for musl is installed as well, but needs `ssl`, which this Python has not: process 1 does without.
-    """
-    code = "import os, sysconfig, psutil; print(sysconfig.get_config_var('SOABI'), os.readlink('/bin/sh'))"
+    """musl, busybox, and the wheels for musl of psutil and uvloop beside the pure one of ours."""
+    code = (
+        "import os, sysconfig, psutil._psutil_linux, uvloop.loop; print(sysconfig.get_config_var('SOABI'))\n"
+        "print(os.readlink('/bin/sh'))\n"
+        "maps = {line.split()[-1] for line in open('/proc/self/maps') if 'musl' in line}\n"
+        "print(any('ld-musl-' in name for name in maps), any('uvloop/loop' in name for name in maps))\n"
+    )
     container = musl.run("python", "-c", code, ready=None)
     assert container.await_end().code == 0
-    (line,) = container.output()
-    soabi, shell = line.split()
+    soabi, shell, loaded = container.output()
     assert soabi.endswith("-linux-musl")
     assert shell == "busybox"
+    assert loaded == "True True"
+
+
+def test_the_example_agent_on_uvloop(musl: Containers) -> None:
+    """A loop that runs, signals and all: uvloop's wheel for musl, with a stop that it has to notice."""
+    container = musl.run("python", "/app/agent.py", ready=None)
+    await_true(lambda: any("ready, on uvloop" in line for line in container.output()), "the agent is ready, on uvloop")
+    ended, seconds = container.stop()
+    assert ended.code == 0
+    assert seconds < 10
+    assert "cleaned up" in container.output()[-1]
+    assert container.stray() == []
 
 
 def test_stop_and_exit_code(musl: Containers) -> None:

@@ -1,0 +1,109 @@
+"""A whole machine with cgroups v2, emulated by qemu: Debian 13 with its own kernel and its own Docker.
+
+The kernel below the tests may have its controllers on cgroups v1, and then no container can have them on v2.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from .engine import NoEngine
+from .images import kept
+
+QEMU = "qemu-system-x86_64"
+NEEDS = (QEMU, "mmdebstrap", "mke2fs")
+SUITE = "trixie"
+PACKAGES = "linux-image-cloud-amd64,docker.io,docker-cli,containerd,runc,kmod,zstd"
+BEGIN, END = "begin of the job\n", "end of the job\n"
+BYTES = 4 << 30  # of its disk, a file with holes
+
+# Its first process: mounts, an engine, the job; then the machine is switched off.
+START = r"""#!/bin/sh
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mount -t tmpfs tmpfs /tmp
+mount -t tmpfs tmpfs /run
+mkdir -p /dev/pts /dev/shm
+mount -t devpts devpts /dev/pts
+mount -t tmpfs tmpfs /dev/shm
+modprobe overlay
+tar -xf /dev/vdb -C /tmp
+dockerd --bridge none --iptables=false --ip6tables=false >/tmp/dockerd.log 2>&1 &
+until docker version >/tmp/version 2>&1; do sleep 0.2; done
+cd /tmp
+echo "begin of the job"
+sh -u job 2>&1
+echo "end of the job"
+sync
+echo o >/proc/sysrq-trigger
+sleep 60
+"""
+
+
+def run(files: dict[str, Path], seconds: float) -> str:
+    """Boot it, let it run `sh job` in a folder with these files, and tell what the job wrote. Raises NoEngine."""
+    kernel, disk = _made()
+    with tempfile.TemporaryDirectory(prefix="agent-init-machine-") as name:
+        folder = Path(name)
+        with tarfile.open(folder / "files", "w") as archive:
+            for inside, path in files.items():
+                archive.add(path, inside)
+        _pad(folder / "files")
+        command = [
+            *(QEMU, "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048", "-no-reboot"),
+            *("-nodefaults", "-display", "none", "-serial", "stdio"),
+            *("-kernel", str(kernel / "vmlinuz"), "-initrd", str(kernel / "initrd.img")),
+            # loglevel=1: the kernel's own words would come between those of the job.
+            *("-append", "console=ttyS0 loglevel=1 root=/dev/vda rw init=/sbin/start panic=-1"),
+            *("-drive", f"file={disk},if=virtio,format=raw,snapshot=on"),
+            *("-drive", f"file={folder / 'files'},if=virtio,format=raw,readonly=on"),
+        ]
+        console = folder / "console"
+        with console.open("wb") as output, suppress(subprocess.TimeoutExpired):
+            subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=seconds)
+        said = console.read_text(errors="replace").replace("\r\n", "\n")
+    assert END in said, f"not within {seconds:.0f} s: {said[-5000:]}"
+    return said.split(BEGIN)[1].split(END)[0]
+
+
+def _made() -> tuple[Path, Path]:
+    """The folder with its kernel, and its disk."""
+    if platform.machine() != "x86_64":
+        raise NoEngine("the emulated machine is an x86-64 one, to be run on its like")
+    missing = [name for name in NEEDS if shutil.which(name) is None]
+    if missing:
+        raise NoEngine(f"to emulate a machine there is no {', '.join(missing)} (Debian: qemu-system-x86, mmdebstrap)")
+    recipe = ("mmdebstrap", "--quiet", "--variant=minbase", f"--include={PACKAGES}", SUITE)
+    with kept("machine", " ".join(recipe) + START) as (folder, to_be_made):
+        if to_be_made:
+            partial = folder.with_suffix(".partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            root = partial / "root"
+            partial.mkdir(parents=True)
+            subprocess.run([*recipe, str(root)], check=True, stdin=subprocess.DEVNULL)
+            for name in ("vmlinuz", "initrd.img"):
+                (found,) = (root / "boot").glob(f"{name}-*")
+                shutil.copy(found, partial / name)
+            start = root / "sbin" / "start"
+            start.write_text(START)
+            start.chmod(0o755)
+            disk = partial / "disk"
+            with disk.open("wb") as file:
+                file.truncate(BYTES)
+            subprocess.run(["mke2fs", "-q", "-t", "ext4", "-d", str(root), str(disk)], check=True)
+            shutil.rmtree(root)
+            partial.rename(folder)
+    return folder, folder / "disk"
+
+
+def _pad(path: Path) -> None:
+    """A disk is a whole number of sectors."""
+    with path.open("ab") as file:
+        file.truncate(-(-path.stat().st_size // 4096) * 4096)
