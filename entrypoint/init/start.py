@@ -87,13 +87,14 @@ def main(arguments: "Sequence[str]", package: str) -> int:
                 started=started,
                 stderr=2 if were_open[2] else None,
                 terminal_of=ours if has_terminal else None,
+                problems=problems,
             )
             break
         except Exception:  # no memory just now, say; signals wait in the kernel meanwhile
             retries += 1
             time.sleep(BEFORE_RETRY)
             sys.path_importer_cache.clear()  # it remembers a directory that could not be read once as one to skip
-    return ready.run(problems)
+    return ready.run()
 
 
 def _fail(code: int, text: str, settings: "Settings", offered: "Offer | None") -> int:

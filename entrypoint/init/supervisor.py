@@ -27,7 +27,7 @@ from .loop import Loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import TypeGuard
 
     from .loop import Timer
@@ -75,11 +75,13 @@ class Supervisor:
         started: float,
         stderr: int | None,
         terminal_of: int | None,
+        problems: "Sequence[str]",
     ) -> None:
         """`agent` is its pid, `started` when it was (monotonic clock), `stderr` the descriptor to write to, if any.
 
         `offered`: the notify socket and the like. `package`: the directory of `entrypoint`. `terminal_of`: the process
-        group that had the terminal before the agent got it, None if it did not.
+        group that had the terminal before the agent got it, None if it did not. `problems`: what went wrong on the
+        way here, to be told.
         """
         self.settings, self.plan, self.source, self.agent = settings, plan, source, agent
         self.console = Console(stderr, level=settings.log_level, json=settings.log_format == "json")
@@ -101,8 +103,7 @@ class Supervisor:
         self.stopped: set[tuple[int, int]] = set()  # processes that have had the stop signal
         self.exit_code: int | None = None
         self._inbox: list[signalfd.Received] = []  # signals that came and are not dealt with
-        self._to_do: list[Action] = []  # what follows from them and is not done
-        self._carrying_out = False
+        self._to_do = list(self._first_lines(problems))  # what follows from them and is not done
         self._retries = 0
         self._timer: Timer | None = None
         self._scan: list[tree.Process] | None = None  # one look serves all actions of an event
@@ -121,36 +122,44 @@ class Supervisor:
         if self.ear is not None:
             self.loop.add_reader(self.ear.fd, self._told)
 
-    def run(self, problems: "Sequence[str]") -> int:
-        """Until nothing is left; returns the exit code. `problems`: what went wrong on the way here, to be told."""
-        self._guarded(self._say_started)
-        for problem in problems:
-            self.console.say(WARNING, "problem", problem)
+    def run(self) -> int:
+        """Until nothing is left; returns the exit code."""
         self.loop.run_forever()
-        if self.offered is not None:
-            self.offered.withdraw()
-        if self.terminal_of is not None:
-            process.give_terminal(self.terminal_of)
+        try:
+            if self.offered is not None:
+                self.offered.withdraw()
+            if self.terminal_of is not None:
+                process.give_terminal(self.terminal_of)
+        except Exception:  # no memory; what is left is a file
+            pass
         return self.lifecycle.exit_code or 0 if self.exit_code is None else self.exit_code
 
     # --- The start. -------------------------------------------------------------------------------------------------
 
-    def _say_started(self) -> None:
+    def _first_lines(self, problems: "Sequence[str]") -> "Iterator[Action]":
         level = self.console.level
         what = " ".join(self.settings.command) if level >= TRACE else self.name
         adopts = self.settings.subreaper is not False
         role = "process 1" if os.getpid() == 1 else "subreaper" if adopts else "plain parent"
         why = self.plan.why
-        text = f"started {what} (pid {self.agent}), as {role}; {why}"
-        grace = None if self.plan.grace == options.INFINITY else self.plan.grace
-        told = {"pid": self.agent, "program": self.name, "role": role, "grace": grace, "grace_from": why}
-        self.console.say(INFO, "started", text, **told)
+        yield Say(
+            INFO,
+            "started",
+            f"started {what} (pid {self.agent}), as {role}; {why}",
+            pid=self.agent,
+            program=self.name,
+            role=role,
+            grace=None if self.plan.grace == options.INFINITY else self.plan.grace,
+            grace_from=why,
+        )
         known = [option.variable for option in options.OPTIONS]
         for variable in self.settings.unknown:
             near = options.nearest(variable, known)
             hint = f"; did you mean {near}?" if near else ""
             text = f"{variable} is no variable of agent-init{hint}"
-            self.console.say(WARNING, "unknown-variable", text, variable=variable)
+            yield Say(WARNING, "unknown-variable", text, variable=variable)
+        for problem in problems:
+            yield Say(WARNING, "problem", problem)
 
     # --- What happens. ----------------------------------------------------------------------------------------------
 
@@ -193,33 +202,33 @@ class Supervisor:
         return True
 
     def _event(self, event: "Callable[..., list[Action]]", *facts: object) -> None:
-        """Tell the state machine of something and do what it says. If it fails half-way, nothing has happened."""
+        """Tell the state machine of something and do what it says."""
+        self._note(event, *facts)
+        self._carry_out()
+
+    def _note(self, event: "Callable[..., list[Action]]", *facts: object) -> None:
+        """Tell the state machine; what it says is done later. If that fails half-way, nothing has happened."""
         before = dict(vars(self.lifecycle))
         try:
             self._to_do += event(self.loop.time(), *facts)
         except MemoryError:
             vars(self.lifecycle).update(before)
             raise
-        self._carry_out()
 
     def _carry_out(self) -> None:
         """Do what is to be done, in order. For want of memory a line is lost, but nothing else: the loop comes back."""
-        if self._carrying_out:  # an action has led to an event, what follows from it has its turn
-            return
-        self._carrying_out, self._scan = True, None
-        try:
-            while self._to_do:
-                try:
-                    self._do(self._to_do[0])
-                except MemoryError:
-                    if self._is_worth_a_retry(self._to_do[0]):
-                        raise
-                except Exception as error:
-                    self._unexpected(error)
-                del self._to_do[0]
-                self._retries = 0
-        finally:
-            self._carrying_out, self._scan = False, None
+        self._scan = None
+        while self._to_do:
+            try:
+                self._do(self._to_do[0])
+            except MemoryError:
+                if self._is_worth_a_retry(self._to_do[0]):
+                    raise
+            except Exception as error:
+                self._unexpected(error)
+            del self._to_do[0]
+            self._retries = 0
+        self._scan = None
 
     def _is_worth_a_retry(self, action: Action) -> bool:
         """The end always; a signal for a while. KillAll comes again by itself."""
@@ -422,7 +431,7 @@ class Supervisor:
         number = action.number
         to = self._stand_ins(number, quickly=True)
         if not (to or action.always or number in signals.HARMLESS or self._minds(number)):
-            self._event(self.lifecycle.unhandled, number, action.sender)
+            self._note(self.lifecycle.unhandled, number, action.sender)
             return
         if self.console.level >= DEBUG:
             name = signals.name_of(number)
@@ -461,8 +470,8 @@ class Supervisor:
             return
         for survivor in survivors:
             if survivor.identity not in self.stopped:
-                self.stopped.add(survivor.identity)
                 self._send(survivor, number, signals.CONT)
+                self.stopped.add(survivor.identity)
 
     def _stand_ins(self, number: int, *, quickly: bool = False) -> list[tree.Process]:
         """Who is to get a signal in the agent's place: nobody, if it minds the signal itself, or none does."""
@@ -579,8 +588,8 @@ class Supervisor:
         self.console.say(WARNING, "report", line)
 
     def _reported(self) -> None:
-        self._event(self.lifecycle.reported)
-        self._arm()
+        self._note(self.lifecycle.reported)
+        self.loop.call_at(self.loop.time(), self._catch_up)
 
     def _remember(self, text: str) -> None:
         """For the termination log."""

@@ -121,7 +121,7 @@ def names(init: Init) -> list[str]:
 
 @root_only
 def test_an_agent_that_dropped_its_privileges_is_heard(started: Start) -> None:
-    agent = "import array, socket; os.setgroups([]); os.setgid(65534); os.setuid(65534); tell('READY=1'); ready()"
+    agent = "import array, socket; os.setgroups([]); os.setgid(65534); os.setuid(65534); tell('READY=1'); forever()"
     init = started(agent=agent)
     assert init.said("the agent is ready")
     stop(init)
