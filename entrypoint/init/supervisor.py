@@ -105,6 +105,7 @@ class Supervisor:
         self._inbox: list[signalfd.Received] = []  # signals that came and are not dealt with
         self._to_do = list(self._first_lines(problems))  # what follows from them and is not done
         self._retries = 0
+        self._wanted: dict[int, bool] = {}  # whether anybody minds a signal: one look serves all that came together
         self._timer: Timer | None = None
         self._scan: list[tree.Process] | None = None  # one look serves all actions of an event
         self._listing = ""  # the processes that were there when they were named last
@@ -171,10 +172,10 @@ class Supervisor:
         """
         self._carry_out()  # what an earlier attempt has left
         self.source.read(self._inbox)
-        minded: set[int] = set()
+        self._wanted.clear()
         while self._inbox:
             received = self._inbox[0]
-            if received.number != signals.CHLD and not self._pass_on(received.number, minded):
+            if received.number != signals.CHLD and not self._pass_on(received.number):
                 try:
                     self._event(self.lifecycle.signal, received.number, Sender(received))
                 except MemoryError:
@@ -188,18 +189,18 @@ class Supervisor:
             self._event(self.lifecycle.tick)
         self._arm()
 
-    def _pass_on(self, number: int, minded: set[int]) -> bool:
-        """The short way for a signal that the state machine would forward, to an agent that minds it, silently.
-
-        `minded`: those of which that is known; one look serves all that have come together.
-        """
+    def _pass_on(self, number: int) -> bool:
+        """The short way for a signal that the state machine would forward, to an agent that minds it, silently."""
         if number not in self.lifecycle.plain or self.console.level >= DEBUG or number in tree.SHELL_HABITS:
             return False
-        if self.agent_status is not None or not (number in minded or self.dispositions.minds(number)):
+        if self.agent_status is not None:
             return False
-        minded.add(number)
-        self._send_agent(number)
-        return True
+        if number not in self._wanted and self.dispositions.minds(number):
+            self._wanted[number] = True
+        if self._wanted.get(number):
+            self._send_agent(number)
+            return True
+        return False
 
     def _event(self, event: "Callable[..., list[Action]]", *facts: object) -> None:
         """Tell the state machine of something and do what it says."""
@@ -429,8 +430,10 @@ class Supervisor:
 
     def _forward(self, action: Forward) -> None:
         number = action.number
-        to = self._stand_ins(number, quickly=True)
-        if not (to or action.always or number in signals.HARMLESS or self._minds(number)):
+        unwanted = self._wanted.get(number) is False
+        to = [] if unwanted else self._stand_ins(number, quickly=True)
+        if unwanted or not (to or action.always or number in signals.HARMLESS or self._minds(number)):
+            self._wanted[number] = False
             self._note(self.lifecycle.unhandled, number, action.sender)
             return
         if self.console.level >= DEBUG:

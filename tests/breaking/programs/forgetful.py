@@ -1,0 +1,55 @@
+"""`forgetful.py PACKAGE SITE REPORT ...`: agent-init that runs out of memory once, at a place of its own.
+
+SITE is FILE:LINE: the first allocation after that line of ours is begun (for the first time since the spawn) fails. In
+REPORT it is noted that it came to that. As `survey`, nothing fails, and REPORT gets the lines that were run.
+"""
+
+import _signal
+import os
+import sys
+from _testcapi import set_nomemory  # type: ignore[import-not-found]
+from types import FrameType
+from typing import Any
+
+_signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
+PACKAGE, SITE, REPORT = sys.argv[1:4]
+sys.path.insert(0, PACKAGE)
+
+from entrypoint.init import process, start  # noqa: E402
+
+OURS = PACKAGE + "/entrypoint/"
+seen: dict[str, None] = {}
+
+
+def tracer(frame: FrameType, event: str, _: object) -> Any:
+    file = frame.f_code.co_filename
+    if not file.startswith(OURS):
+        return None
+    if event == "line":
+        site = f"{file[len(OURS) :]}:{frame.f_lineno}"
+        seen[site] = None
+        if site == SITE:
+            os.close(os.open(REPORT, os.O_CREAT | os.O_WRONLY))
+            sys.settrace(None)
+            set_nomemory(1, 2)
+            return None
+    return tracer
+
+
+spawn = process.spawn
+
+
+def spawn_and_trace(*arguments: Any, **more: Any) -> int:
+    pid = spawn(*arguments, **more)
+    sys._getframe(1).f_trace = tracer
+    sys.settrace(tracer)
+    return pid
+
+
+process.spawn = spawn_and_trace
+code = start.main(sys.argv[4:], PACKAGE)
+sys.settrace(None)
+if SITE == "survey":
+    with open(REPORT, "w") as report:
+        report.write("\n".join(seen))
+os._exit(code)

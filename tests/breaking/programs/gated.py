@@ -1,0 +1,27 @@
+"""`gated.py PACKAGE FD ...`: agent-init that waits, just after its agent was started, for the end of the pipe FD.
+
+It waits in readv(2), which agent-init itself never calls: whoever traces it from there on can count its calls exactly.
+"""
+
+import _signal
+import os
+import sys
+from typing import Any
+
+_signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
+PACKAGE, GATE = sys.argv[1], int(sys.argv[2])
+sys.path.insert(0, PACKAGE)
+
+from entrypoint.init import process, start  # noqa: E402
+
+spawn = process.spawn
+
+
+def gated(*arguments: Any, **more: Any) -> int:
+    pid = spawn(*arguments, **more)
+    os.readv(GATE, [bytearray(1)])
+    return pid
+
+
+process.spawn = gated
+os._exit(start.main(sys.argv[3:], PACKAGE))

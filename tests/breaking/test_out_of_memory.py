@@ -1,0 +1,60 @@
+"""Without memory: at each place of ours where it is asked for, and in a control group that the agent has used up."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.breaking.lives import LIVES, Failures, Run, python
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PARTS = 12
+FORMS = [("graceful", True), ("stubborn", True), ("lingering", True), ("stubborn", False)]
+
+
+def forgetful(directory: Path, life: str, site: str, *, process1: bool) -> Run:
+    program = python("forgetful.py", site, str(directory / "report"))
+    return Run(directory, LIVES[life], process1=process1, program=program)
+
+
+def survey(directory: Path, life: str, *, process1: bool) -> list[str]:
+    """The lines of ours that are run after the spawn, in the order of their first time."""
+    for name in ("first", "survey"):
+        run = forgetful(directory / name, life, "survey", process1=process1)
+        try:
+            run.begin()
+            run.pass_on()
+            run.arrived()
+            run.check(*run.stop())
+        finally:
+            run.init.close()
+    return (directory / "survey" / "report").read_text().splitlines()
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("_testcapi"), reason="this Python cannot make an allocation fail")
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("part", range(PARTS))
+def test_each_allocation_that_fails_once(tmp_path: Path, part: int) -> None:
+    """At the first allocation after each line of ours, in the first of the lives that comes there."""
+    tmp_path.chmod(0o777)
+    tried: set[str] = set()
+    failures, came, wanted = Failures(), 0, 0
+    for life, process1 in FORMS:
+        here = tmp_path / f"{life} {process1}"
+        new = [site for site in survey(here, life, process1=process1) if site not in tried]
+        tried.update(new)
+        for number, site in enumerate(new[part::PARTS]):
+            run = forgetful(here / str(number), life, site, process1=process1)
+            with failures.of(f"{life} {site}", run):
+                run.begin()
+                run.pass_on()
+                run.arrived()
+                run.check(*run.stop())
+            wanted += 1
+            came += (here / str(number) / "report").exists()
+    failures.none()
+    assert came >= 0.7 * wanted, "hardly anything was made to fail"

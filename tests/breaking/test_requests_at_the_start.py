@@ -1,0 +1,85 @@
+"""A stop request at every millisecond of the first 200 after the start."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.init import Init, until
+from tests.support.proc import IDLE, masked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+pytestmark = pytest.mark.timeout(300)
+
+FIRST = 200  # milliseconds
+PARTS = 4
+
+
+def started(directory: Path, before: list[str], *, process1: bool) -> Init:
+    directory.mkdir()
+    return Init(directory, ["-t", "20s", "--", *IDLE], process1=process1, before=before, stdout=subprocess.DEVNULL)
+
+
+def wait_until(moment: float) -> None:
+    """Exactly: the last bit of the way without sleep."""
+    time.sleep(max(0.0, moment - time.monotonic() - 0.001))
+    while time.monotonic() < moment:
+        continue
+
+
+def blocked(pid: int) -> bool:
+    return {"TERM", "USR1"} <= masked(pid, "SigBlk")
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("process1", [True, False], ids=["process 1", "subreaper"])
+def test_none_is_lost_behind_env_block_signal(tmp_path: Path, process1: bool, part: int) -> None:
+    for millisecond in range(part, FIRST, PARTS):
+        init = started(tmp_path / str(millisecond), ["env", "--block-signal"], process1=process1)
+        try:
+            until(lambda: blocked(init.pid), "env to block them")  # noqa: B023
+            wait_until(time.monotonic() + millisecond / 1000)
+            init.signal("TERM")
+            assert init.wait(10) == 143, millisecond
+            assert len(init.lines("stop requested by TERM")) == 1
+            assert init.lines("was killed by SIGTERM")
+        finally:
+            init.close()
+
+
+def test_how_wide_the_hole_is_without(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
+    """Before its first statement the kernel discards what process 1 does not handle; from then on nothing is lost."""
+    lost = []
+    for millisecond in range(FIRST):
+        init = started(tmp_path / str(millisecond), [], process1=True)
+        try:
+            wait_until(time.monotonic() + millisecond / 1000)
+            safe = blocked(init.pid)
+            init.signal("TERM")
+            ended = ends(init, 10 if safe else 0.7)
+            assert ended or not safe, f"lost {millisecond}ms after the start, with the signals blocked"
+            if not ended:
+                lost.append(millisecond)
+                init.signal("TERM")
+                assert init.wait(10) == 143
+            assert init.outer.returncode == 143
+        finally:
+            init.close()
+    record_property("lost_at_ms", lost)
+    last = max(lost, default=0)
+    print(f"without env --block-signal, of {FIRST} requests {len(lost)} were lost; the last {last} ms after the start")
+    assert len(lost) < FIRST / 4
+
+
+def ends(init: Init, patience: float) -> bool:
+    try:
+        init.outer.wait(patience)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
