@@ -15,7 +15,7 @@ LONGEST = 4096
 
 
 def write(settings: "Settings", lines: "Sequence[str]") -> None:
-    """Write `lines`, the most telling first, as many as fit; does nothing where there is no such file.
+    """Write `lines`, the most telling first, as many as fit; none empty it. Does nothing where there is no such file.
 
     One that was named is made. O_NONBLOCK: the name may be that of a FIFO.
     """
@@ -29,7 +29,7 @@ def write(settings: "Settings", lines: "Sequence[str]") -> None:
     try:
         fd = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | make, 0o644)
         try:
-            os.write(fd, text + b"\n")
+            os.write(fd, text + b"\n" if text else text)
         finally:
             os.close(fd)
     except OSError:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ..options import Settings
 
-REPORT_BEFORE_LIMIT = 1.0
+REPORT_BEFORE_LIMIT = 2.0  # seconds; the report has to be complete by then
 
 
 class Plan:

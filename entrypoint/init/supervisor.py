@@ -108,6 +108,7 @@ class Supervisor:
         self._wanted: dict[int, bool] = {}  # whether anybody minds a signal: one look serves all that came together
         self._timer: Timer | None = None
         self._scan: list[tree.Process] | None = None  # one look serves all actions of an event
+        self._may_be_killed = False  # by the platform, whose limit is near: then there is no last line
         self._listing = ""  # the processes that were there when they were named last
         self.reporter = report.Reporter(
             self.loop,
@@ -582,8 +583,13 @@ class Supervisor:
         if action.event == "ended":
             if action.fields["code"]:
                 lastwords.write(self.settings, [text, *self.last_words])
+            elif self._may_be_killed:
+                lastwords.write(self.settings, [])
         elif self.lifecycle.state != RUNNING and action.level <= WARNING:
             self._remember(text)
+            if action.event == "limit-near":
+                self._may_be_killed = True
+                self._write_early()
         self.console.say(action.level, action.event, text, **fields)
 
     def _report_line(self, line: str) -> None:
@@ -591,8 +597,13 @@ class Supervisor:
         self.console.say(WARNING, "report", line)
 
     def _reported(self) -> None:
+        if self._may_be_killed:
+            self._write_early()
         self._note(self.lifecycle.reported)
         self.loop.call_at(self.loop.time(), self._catch_up)
+
+    def _write_early(self) -> None:
+        lastwords.write(self.settings, self.last_words)
 
     def _remember(self, text: str) -> None:
         """For the termination log."""

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from tests.support.init import clean_environment
+
 if TYPE_CHECKING:
     from tests.conftest import Start
 
@@ -99,3 +101,26 @@ def test_a_command_that_cannot_be_run_is_told_there_too(started: Start, tmp_path
     init = started("--termination-log", str(log), command=["--", "no-such-program"])
     assert init.wait() == 127
     assert log.read_text().startswith("cannot run 'no-such-program': not found in PATH")
+
+
+@pytest.mark.parametrize("well", [False, True])
+def test_before_a_platform_kills_us_the_log_is_written(started: Start, tmp_path: Path, well: bool) -> None:
+    """There is no last line then. Where the agent ends well after all, the log says nothing."""
+    log = tmp_path / "termination-log"
+    platform = clean_environment(RAILWAY_DEPLOYMENT_DRAINING_SECONDS="3")
+    agent = "on('TERM'); on('USR1', leave); ready()"
+    init = started("--termination-log", str(log), agent=agent, env=platform, may_leave=True)
+    init.event("ready")
+    init.signal("TERM")
+    init.wait_for(lambda: log.exists() and "report: " in log.read_text(), "a report in the termination log")
+    assert "Railway (3s as set)" in log.read_text().splitlines()[0]
+    if well:
+        init.signal("USR1")
+        assert init.wait() == 0
+        assert log.read_text() == ""
+    else:
+        init.signal("KILL")
+        assert init.wait() == 137
+        assert "report: " in log.read_text()
+        for process in init.left():
+            process.kill()

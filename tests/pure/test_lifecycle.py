@@ -87,7 +87,7 @@ def test_on_a_platform_one_report_comes_before_its_limit_and_no_kill() -> None:
     life.signal(0.0, TERM, "a test")
     done = run_until(life, 10_000.0)
     reports = [(at, a.text) for at, a in done if isinstance(a, Say) and a.event == "limit-near"]
-    assert [at for at, _ in reports] == [29.0]
+    assert [at for at, _ in reports] == [28.0]
     assert "Kubernetes (30s unless raised)" in reports[0][1]
     assert not [a for _, a in done if isinstance(a, KillAll | Stop)]
 

@@ -44,7 +44,7 @@ def test_a_platform_has_its_own_deadline(
     made = plan(files=files, **environment)
     assert made.grace == math.inf
     assert made.steps[0] == (TERM, math.inf)
-    assert made.report_after == seconds - 1
+    assert made.report_after == max(0, seconds - 2)
     assert made.platform.startswith(f"{name} ({seconds:g}s")
     assert made.why.startswith(f"grace: {name}'s own, {seconds:g}s ")
     assert made.why.endswith("; AGENT_INIT_GRACE not set")
@@ -93,7 +93,7 @@ def test_auto_can_be_said() -> None:
 )
 def test_railway_says_its_figure_itself(value: str, seconds: int, whose: str) -> None:
     made = plan(RAILWAY_DEPLOYMENT_DRAINING_SECONDS=value)
-    assert made.report_after == max(0, seconds - 1)
+    assert made.report_after == max(0, seconds - 2)
     assert f"grace: Railway's own, {options.format_duration(seconds)} {whose}" in made.why
 
 
