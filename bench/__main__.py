@@ -96,6 +96,7 @@ def main(
     check: bool,
 ) -> None:
     """Measure agent-init beside its peers, each as process 1 of a fresh PID namespace."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it, for the agents too
     if os.geteuid() != 0:  # in a user namespace of our own we may make the other namespaces
         own = ["unshare", "--user", "--map-root-user", "--", sys.executable, "-m", "bench", *sys.argv[1:]]
         os.execvp("unshare", own)
