@@ -120,7 +120,7 @@ def test_before_a_platform_kills_us_the_log_is_written(started: Start, tmp_path:
         assert log.read_text() == ""
     else:
         init.signal("KILL")
-        assert init.wait() == 137
+        init.wait()
         assert "report: " in log.read_text()
         for process in init.left():
             process.kill()
