@@ -63,16 +63,16 @@ def test_the_agent_that_is_stopped_by_sigstop_is_continued_to_act_on_the_request
 
 
 def test_on_a_platform_the_agent_is_told_of_and_never_killed_by_a_default(started: Start) -> None:
-    platform = clean_environment(RAILWAY_DEPLOYMENT_DRAINING_SECONDS="2")
+    platform = clean_environment(RAILWAY_DEPLOYMENT_DRAINING_SECONDS="3")
     init = started(agent="on('TERM'); on('USR1', lambda: leave(0)); ready()", env=platform)
     init.event("ready")
-    assert "grace: Railway's own, 2s as set; AGENT_INIT_GRACE not set" in init.said("started")
+    assert "grace: Railway's own, 3s as set; AGENT_INIT_GRACE not set" in init.said("started")
     asked = time.monotonic()
     init.signal("TERM")
     report = init.said("goes on waiting")
     assert 1.0 <= time.monotonic() - asked < 1.0 + 2 * LATE
     assert "still there: python" in report
-    time.sleep(1.5)  # the platform's limit passes; here nobody keeps it
+    time.sleep(2.5)  # the platform's limit passes; here nobody keeps it
     init.signal("USR1")
     assert init.wait() == 0
     assert init.events() == ["ready", "TERM", "USR1", "end"]
