@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 ACTOR = Path(__file__).with_name("actor.py")
-AGENT_INIT = Path(os.environ.get("AGENT_INIT_UNDER_TEST") or Path(sys.executable).parent / "agent-init")
+AGENT_INIT = Path(sys.executable).parent / "agent-init"
 PATIENCE = 30.0  # how long something that must happen may take before the test gives up
 RUN_VARIABLE = "TEST_RUN"
 
