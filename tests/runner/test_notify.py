@@ -176,7 +176,7 @@ def test_agent_init_tells_its_grace(start: Start, tmp_path: Path) -> None:
     agent = under_agent_init(start, tmp_path, "drains", "--grace", "10s")
     agent.stop()
     assert agent.init.wait() == 0
-    assert "drain: 9s" in agent.lines
+    assert "drain: 8s" in agent.lines  # 10 s, less what a stall report takes and the reserve for the end
 
 
 def test_the_agent_is_done_before_agent_init_loses_patience(start: Start, tmp_path: Path) -> None:
