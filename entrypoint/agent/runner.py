@@ -193,7 +193,9 @@ class _Run(Generic[T]):
         self._pools: list[ThreadPoolExecutor] = []
         self._nested: list[Nested] = []
         self._asked: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()  # to end; a second time would hurt
-        self._refused: set[asyncio.Task[Any]] = set()
+        self._cancelled_before: dict[asyncio.Task[Any], int] = {}  # how often, when the end began
+        self._forced: set[asyncio.Task[Any]] = set()  # did not end when they were cancelled
+        self._refused: set[asyncio.Task[Any]] = set()  # ... nor by any other means
         self._ending: dict[asyncio.Task[Any], object] = {}  # what each of these tasks brings to its end
 
     def run(self, main: Coroutine[Any, Any, T], debug: bool | None) -> T | None:
@@ -282,7 +284,7 @@ class _Run(Generic[T]):
         failed = None if main.cancelled() else main.exception() if main.done() else None
         if self._broken_off:
             raise self._broken_off
-        if main in self._refused:
+        if main in self._refused or (main in self._forced and main.cancelled()):
             raise TimeoutError("the agent's main did not end when it was cancelled")
         if failed:
             raise failed
@@ -403,6 +405,7 @@ class _Run(Generic[T]):
         end = max(min(self._deadline, now + limit), now + reserve)
         for_main, for_tasks, for_generators, for_threads = (end - part * reserve for part in PARTS)
 
+        self._cancelled_before = {task: task.cancelling() for task in self._tasks()}
         if not self._main.done():
             self._cancelled = True
             await self._end_tasks({self._main, self._draining or self._main}, for_main)
@@ -425,7 +428,8 @@ class _Run(Generic[T]):
         """Cancel these tasks, once, and await them. Returns whether all have ended."""
         for task in tasks - set(self._asked):
             self._asked.add(task)
-            task.cancel()
+            if task.cancelling() <= self._cancelled_before.get(task, 0):  # else by what awaited it: gather, a group
+                task.cancel()
         return await self._await_tasks(tasks, until)
 
     async def _await_tasks(self, tasks: set[asyncio.Task[Any]], until: float) -> bool:
@@ -507,6 +511,7 @@ class _Run(Generic[T]):
             if not (tasks := self._tasks()):
                 return
             stacks = {task: leftovers.stack_of(self._ending.get(task) or task.get_coro()) for task in tasks}
+            self._forced |= tasks
             for task in tasks:
                 task.cancel()  # once more: it can have been swallowed by accident
             await asyncio.wait(tasks, timeout=LAST_TRY)

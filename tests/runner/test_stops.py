@@ -161,6 +161,17 @@ def test_main_that_refuses(alone: Begin) -> None:
     assert traceback.endswith("TimeoutError: the agent's main did not end when it was cancelled\n")
 
 
+def test_clean_up_that_hangs_below_a_gather_is_named_and_no_good_end(alone: Begin) -> None:
+    """It is cancelled once, not once by `gather` and once by us: the second would break it off without a word."""
+    agent = alone("gathers_who_hang", 2)
+    agent.stop()
+    assert agent.init.wait() == 1
+    assert agent.lines == ["ready", "saving"]
+    for name, place in (("saves", "gathers_who_hang.<locals>.saves"), ("main", "gathers_who_hang")):
+        assert f"task {name} did not end when it was cancelled; it was in:" in agent.stderr
+        assert f"in {place.rpartition('.')[2]}\n" in agent.stderr
+
+
 @pytest.mark.parametrize(
     ("kind", "place"), [("stubborn_task", "refuses"), ("very_stubborn_task", "refuses_everything")]
 )

@@ -120,6 +120,20 @@ async def refuses() -> None:
             say("refused")
 
 
+async def gathers_who_hang() -> None:
+    """The cancelling comes to them by way of `gather`; what they clean up with does not answer."""
+
+    async def saves() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            say("saving")
+            await asyncio.Event().wait()
+
+    say("ready")
+    await asyncio.gather(asyncio.create_task(saves(), name="saves"))
+
+
 async def refuses_everything() -> None:
     say("ready")
     while True:
