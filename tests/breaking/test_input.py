@@ -98,9 +98,11 @@ def test_a_real_run_is_the_agent_or_one_line(typed: list[str], environment: dict
         ran_at = Path(directory) / "ran"
         command = ["sh", "-c", f": >{ran_at}; exit 9"]
         try:
-            encoded = [os.fsencode(word) for word in typed]
+            encoded = [os.fsencode(text) for text in (*typed, *environment.values())][: len(typed)]
         except UnicodeEncodeError:
             return  # a lone surrogate that no system would hand over
+        if "AGENT_INIT_TERMINATION_LOG" in environment or any(word.startswith("--termination-log") for word in typed):
+            return  # it would be written, wherever that is
         ran = subprocess.run(
             [os.fsencode(AGENT_INIT), *encoded, b"--", *command],
             env=clean_environment(**environment),
