@@ -83,7 +83,9 @@ def test_the_agent_is_killed_for_want_of_memory(containers: Containers) -> None:
     told = container.event("ended")
     assert told["code"] == 137
     assert "KILL" in told["how"]
-    assert told["stop_seconds"] is None
+    assert (told["cause"], told["stop_seconds"]) == ("oom", None)
+    assert "the kernel's OOM killer struck" in told["how"]
+    assert "limit 64 MiB" in told["how"]
 
 
 def test_a_child_is_killed_for_want_of_memory(containers: Containers) -> None:
@@ -97,6 +99,9 @@ def test_a_child_is_killed_for_want_of_memory(containers: Containers) -> None:
     container = containers.run("python", "-c", program, options=LIMITED, ready=None)
     ended = container.await_end()
     assert ended.code == 7
+    told = container.event("ended")
+    assert told["cause"] == "exited"
+    assert "meanwhile the kernel's OOM killer struck" in told["how"]
     assert container.output() == ["child -9"]
     assert container.event("ended")["code"] == 7
 
