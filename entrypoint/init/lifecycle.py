@@ -39,6 +39,7 @@ SWEEP_EVERY = 0.02  # while killing: who was forked since the last look
 SHORTEST_REPORT = 0.2  # in less than this there will be none
 FROZEN_FOR = 1.0  # a timer that is this late: the whole container was stopped, and the agent with it
 LONGEST_STATUS = 200
+MAX_ERRNO = 4095  # what a system call can fail with (include/linux/err.h)
 GIVE_UP_AFTER = 0.4  # what has not died of SIGKILL by then sits in the kernel; it does not hold up the container's end
 
 
@@ -199,7 +200,7 @@ class Lifecycle:
         if (status := fields.get("STATUS")) is not None and (status := status[:LONGEST_STATUS]) != self.status:
             self.status = status
             actions.append(Say(DEBUG, "status", f'the agent says: "{status}"', status=status))
-        if number := _whole(fields.get("ERRNO")):
+        if 0 < (number := _whole(fields.get("ERRNO")) or 0) <= MAX_ERRNO:
             text = f"the agent tells error {number} ({os.strerror(number)})"
             actions.append(Say(WARNING, "errno", text, errno=number))
         if "WATCHDOG_USEC" in fields:

@@ -200,6 +200,13 @@ def test_an_agent_that_hangs_is_killed_whatever_ends_its_stops(platform: dict[st
     assert done[-1][1] == End(137)
 
 
+@pytest.mark.parametrize("number", ["4096", "2147483648", "9" * 19])
+def test_what_is_no_error_number_is_passed_over(number: str) -> None:
+    life = make("-t", "25s")
+    actions = told(life, 1.0, ERRNO=number, READY="1")
+    assert [a.event for a in actions if isinstance(a, Say)] == ["ready"]
+
+
 # --- All stories. ---
 
 DURATIONS = st.sampled_from(["0", "300ms", "3s", "11s", "25s", "infinity"])
