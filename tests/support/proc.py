@@ -19,13 +19,16 @@ IDLE = ["sleep", "1000"]
 
 
 def agent_of(init: Init, name: str = "sleep") -> int:
-    """The pid of the agent, awaited until it has become the program `name` with all that exec gives it."""
+    """The pid of the agent, awaited until it has become the program `name` and waits for something to happen.
+
+    Before that, the dynamic loader has files open for a moment.
+    """
 
     def running() -> int | None:
         for child in psutil.Process(init.pid).children():
             opened, _, fields = Path(f"/proc/{child.pid}/stat").read_text().rpartition(") ")
-            environment_end = int(fields.split()[48])  # the last that exec fills in
-            if opened.endswith(f"({name}") and environment_end:
+            state, environment_end = fields.split()[0], int(fields.split()[48])  # the last that exec fills in
+            if opened.endswith(f"({name}") and environment_end and state == "S":
                 return child.pid
         return None
 
