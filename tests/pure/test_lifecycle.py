@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -351,6 +352,35 @@ class AnyOrder(RuleBasedStateMachine):
     def each_step_is_sent_once(self) -> None:
         steps = len(self.life.plan.steps)
         assert self.stops <= steps + (self.requests if self.repeat == "forward" else 0)
+
+    @invariant()
+    def an_end_can_be_reached(self) -> None:
+        """From every state: the agent ends, and leaves nothing."""
+        if self.ended:
+            return
+        life = copy.copy(self.life)
+        if self.agent_ended_at is None:
+            actions = life.agent_ended(self.now, 3, "ended", alone=True)
+        else:
+            actions = life.nothing_left(self.now)
+        assert isinstance(actions[-1], End)
+        assert life.due == math.inf
+
+    @invariant()
+    def a_kill_can_be_reached(self) -> None:
+        """From every state: by a further stop request and time, unless neither is to lead there."""
+        life = copy.copy(self.life)
+        patient = self.life.plan.grace == math.inf and not self.life.hung
+        if self.ended or (patient and (self.repeat != "escalate" or self.life.plan.steps[-1][0] != KILL)):
+            return
+        now, actions = self.now, []
+        for _ in range(1 + len(self.life.plan.steps)):
+            actions += life.signal(now, INT, "a test")
+        while life.due < math.inf and now < self.now + 10_000:
+            now = max(now, life.due)
+            actions += life.tick(now)
+        assert any(isinstance(action, KillAll) for action in actions)
+        assert sum(isinstance(action, End) for action in actions) == 1
 
     @invariant()
     def the_end_comes_by_the_grace(self) -> None:

@@ -1,0 +1,98 @@
+"""`fuzz.py PACKAGE TARGET [LIBFUZZER-OPTION]...`: one of ours fed with what atheris comes up with, guided by coverage.
+
+It ends with 77 and a traceback at the first input that breaks a promise, else with 0.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+
+import atheris
+
+PACKAGE, TARGET = sys.argv[1:3]
+sys.path.insert(0, PACKAGE)
+with atheris.instrument_imports(include=["entrypoint"]):
+    from entrypoint import notify, options
+    from entrypoint.init import console, plan
+    from entrypoint.init.lifecycle import Lifecycle
+
+FLAGS = [flag for option in options.OPTIONS for flag in (*option.flags, *option.constants)]
+VARIABLES = [option.variable for option in options.OPTIONS]
+MAX_GRACE, WATCHDOG = 60, 5  # seconds
+KEYS = "READY RELOADING STOPPING STATUS ERRNO MAINPID WATCHDOG WATCHDOG_USEC EXTEND_TIMEOUT_USEC".split()
+
+
+def read_options(data: bytes) -> None:
+    """Whatever is typed and set is settings or one line."""
+    source = atheris.FuzzedDataProvider(data)
+    typed = []
+    for _ in range(source.ConsumeIntInRange(0, 5)):
+        flag = source.PickValueInList(["", *FLAGS])
+        typed.append(flag + source.PickValueInList(["", "="]) + source.ConsumeUnicodeNoSurrogates(20))
+    environment = {
+        source.PickValueInList(VARIABLES): source.ConsumeUnicodeNoSurrogates(20)
+        for _ in range(source.ConsumeIntInRange(0, 3))
+    }
+    try:
+        settings = options.read([*typed, "--", "true"], environment)
+        made = plan.make(settings, environment, lambda _path: False)
+    except options.InfoRequested:
+        return
+    except options.UsageError as error:
+        assert str(error).isprintable(), str(error)
+        return
+    assert settings.command
+    assert made.grace >= 0
+    assert all(wait >= 0 for _, wait in made.steps)
+
+
+def hear_messages(data: bytes) -> None:
+    """Whatever is said is a message or none, and what follows from it is in order, and told on one line."""
+    source = atheris.FuzzedDataProvider(data)
+    settings = options.read(["-t", "25s", "--watchdog", f"{WATCHDOG}", "--max-grace", f"{MAX_GRACE}", "agent"], {})
+    life = Lifecycle(settings, plan.make(settings, {}, lambda _path: False), 0.0)
+    now = 0.0
+    for _ in range(source.ConsumeIntInRange(1, 6)):
+        now += source.ConsumeFloatInRange(0.0, 20.0)
+        while life.due <= now:
+            life.tick(life.due)
+        key = source.PickValueInList([*KEYS, ""])
+        datagram = source.ConsumeBytes(60)
+        if key:
+            datagram = key.encode() + b"=" + datagram
+        try:
+            fields = notify.parse(datagram)
+        except ValueError:
+            assert b"\0" in datagram
+            continue
+        if source.ConsumeBool():
+            life.signal(now, 15, "a test")
+        life.notified(now, fields, "a test")
+    last = now
+    while life.due < math.inf:
+        last = max(last, life.due)
+        life.tick(last)
+    assert life.state in ("running", "ended")
+    assert last <= now + MAX_GRACE + WATCHDOG + 1.0
+
+
+def write_lines(data: bytes) -> None:
+    """Whatever is told is one line, printable, that fits into a pipe; as JSON it is JSON."""
+    source = atheris.FuzzedDataProvider(data)
+    size = source.ConsumeIntInRange(0, 6000)
+    text = source.ConsumeUnicode(200) * (1 + size // 200)
+    line = console._text_line(source.ConsumeIntInRange(-1, 3), text)
+    assert line.endswith(b"\n")
+    assert len(line) <= console.LONGEST_LINE
+    assert line[:-1].decode("utf-8").isprintable()
+    fields = {"text": source.ConsumeUnicode(50), "number": source.ConsumeFloat(), "list": [1, None, True]}
+    line = console._json_line(1, "event", text, fields)
+    assert line.endswith(b"\n")
+    assert len(line) <= console.LONGEST_LINE
+    assert json.loads(line)["event"] == "event"
+
+
+atheris.Setup([sys.argv[0], *sys.argv[3:]], globals()[TARGET])
+atheris.Fuzz()
