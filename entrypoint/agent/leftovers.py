@@ -19,6 +19,8 @@ import traceback
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from .responder import awaited_by
+
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
 
@@ -85,9 +87,9 @@ async def end(left: Suspended) -> None:
         elif not left.ag_running:
             await left.aclose()
         else:  # half-way in a step that is gone
-            if _suspended(left.ag_await):
+            if _suspended(awaited := awaited_by(left)):
                 with contextlib.suppress(asyncio.CancelledError):
-                    await _Cancelled(left.ag_await)
+                    await _Cancelled(awaited)
             close(left)
 
 
@@ -200,18 +202,14 @@ def _suspended(thing: object) -> bool:
     if isinstance(thing, CoroutineType):
         return thing.cr_suspended
     if isinstance(thing, AsyncGeneratorType):
-        return thing.ag_running and thing.ag_await is not None
+        return thing.ag_running and awaited_by(thing) is not None
     generator = _awaited_by(thing)
     return isinstance(generator, AsyncGeneratorType) and _suspended(generator)
 
 
-def _awaited_by(thing: object) -> object | None:
-    if isinstance(thing, CoroutineType):
-        return thing.cr_await
-    if isinstance(thing, AsyncGeneratorType):
-        return thing.ag_await
-    if isinstance(thing, GeneratorType):
-        return thing.gi_yieldfrom
+def _awaited_by(thing: object) -> object:
+    if isinstance(thing, (CoroutineType, AsyncGeneratorType, GeneratorType)):
+        return awaited_by(thing)
     if isinstance(thing, asyncio.Future):
         return None
     # What the interpreter puts in between: the iterator of a future or a coroutine, the step of a generator.

@@ -19,6 +19,7 @@ Rules of this file. It runs in the agent's process, so it may neither end, nor d
 - No code of the agent's runs when asked: no attribute is read that a class of the agent's may compute, no `repr`, no
   value of a variable. Names of files, functions, types, threads and tasks are all that leaves the process.
 - Frames and tasks are held for microseconds, and no garbage is collected here: nothing is finalised in this thread.
+- Of what a thread executes no stack is read, but by way of its frame: it is in motion (`awaited_by`).
 - The thread blocks all signals: they are for the threads that the agent knows about.
 - No thread while the process forks: CPython 3.12+ warns of it. A forked child gets a socket and a thread of its own.
 """
@@ -35,7 +36,7 @@ from time import monotonic, sleep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from types import CodeType, FrameType
     from typing import Any
 
@@ -56,6 +57,24 @@ SEND_WITHIN = 1.0
 start_new_thread, allocate_lock = _thread.start_new_thread, _thread.allocate_lock
 get_ident, get_native_id = _thread.get_ident, _thread.get_native_id
 ALL_SIGNALS = tuple(_signal.valid_signals())
+
+
+def _types_that_suspend() -> "tuple[type, ...]":
+    async def coroutine() -> None: ...
+
+    def generator() -> "Iterator[None]":
+        yield
+
+    async def async_generator() -> "AsyncIterator[None]":
+        yield
+
+    samples = coroutine(), generator(), async_generator()
+    samples[0].close()
+    return tuple(type(sample) for sample in samples)
+
+
+CoroutineType, GeneratorType, AsyncGeneratorType = THAT_SUSPEND = _types_that_suspend()
+TELLS_SUSPENDED = hasattr(CoroutineType, "cr_suspended")  # since 3.11; before that a stack in motion is not read
 
 _responder: "_Responder | None" = None
 
@@ -559,11 +578,35 @@ def _chain(awaitable: "Any") -> "tuple[list[CodeType], list[int | None], bool, s
                 codes.append(frame.f_code)
                 lines.append(frame.f_lineno)
                 running = prefix == "cr" and _field(awaitable, "cr_running") is True
-                awaitable = _field(awaitable, awaited)
+                awaitable = awaited_by(awaitable) if type(awaitable) in THAT_SUSPEND else _field(awaitable, awaited)
                 break
         else:
             awaitable = next(_inside(awaitable), None)
     return codes, lines, running, last
+
+
+def awaited_by(thing: "Any") -> "object":
+    """What a coroutine or a generator of Python's awaits; None unless it is suspended there.
+
+    While it executes, CPython 3.11 and 3.12 may take whatever lies next to its stack for what it awaits, and crash.
+    Between the two looks nobody else gets the GIL, as long as they are attributes in C and in one line.
+    """
+    kind = type(thing)
+    if kind is CoroutineType:
+        return thing.cr_await if not TELLS_SUSPENDED or thing.cr_suspended else None
+    if kind is GeneratorType:
+        return thing.gi_yieldfrom if not TELLS_SUSPENDED or thing.gi_suspended else None
+    if sys.version_info[:2] != (3, 11):
+        return thing.ag_await if not TELLS_SUSPENDED or thing.ag_suspended else None
+    # 3.11 does not tell it of these. The collector is never shown a stack in motion; on one that rests, what is awaited
+    # is the last thing, unless an exception is being handled.
+    frame = thing.ag_frame
+    if frame is None or not thing.ag_running or frame.f_back is not None:
+        return None
+    inside = [
+        link for link in gc.get_referents(thing) if link is not None and not issubclass(type(link), BaseException)
+    ]
+    return inside[-1] if inside and type(inside[-1]) is not type(frame.f_code) else None
 
 
 def _field(thing: object, name: str) -> "Any":

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import time
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from .agents import WAYS, Agent
+from tests.support.init import PATIENCE
+
+from .agents import PROGRAM, WAYS, Agent
+from .pythons import environment
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -194,6 +198,13 @@ def test_thread_that_is_stuck(begin: Begin, kind: str, thread: str) -> None:
     assert agent.lines[-1] == "returned result"
     assert f"thread {thread} is stuck in the executor and is left" in agent.stderr
     assert "in _worker" in agent.stderr
+
+
+def test_what_other_threads_execute_is_not_looked_into(python: str) -> None:
+    """CPython 3.11 and 3.12 may crash then, in some of many places in a coroutine."""
+    command = [python, str(PROGRAM), "others_execute"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "returned result\n", "")
 
 
 def test_work_in_a_thread_is_finished(begin: Begin) -> None:

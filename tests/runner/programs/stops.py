@@ -172,6 +172,30 @@ async def work_in_a_thread() -> str:
     return "result"
 
 
+EXECUTING = """
+async def words():
+    for number in range(calls): lock.acquire(True, 0.00001 if number < calls - 1 else 3600)
+    yield
+async def hold():
+    for number in range(calls): lock.acquire(True, 0.00001 if number < calls - 1 else 3600)
+async def consume():
+    async for _ in words(): pass
+"""
+
+
+async def others_execute() -> str:
+    """In other threads' loops code in C blocks, in each the n-th call of code of its own."""
+    lock = threading.Lock()
+    lock.acquire()
+    for calls in range(60, 140):
+        names: dict[str, Any] = {"lock": lock, "calls": calls}
+        exec(EXECUTING, names)
+        for name in ("hold", "consume"):
+            threading.Thread(target=asyncio.run, args=(names[name](),), daemon=True).start()
+    await asyncio.sleep(1)
+    return "result"
+
+
 async def fails() -> None:
     raise ValueError("main failed")
 
