@@ -7,11 +7,11 @@ what was typed and what is accepted, and needs no click.
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 from . import __version__, options
 from .init import signals
+from .init.console import INFO, Console
 from .init.process import OWN_FAULT
 
 if TYPE_CHECKING:
@@ -50,13 +50,8 @@ def answer(arguments: Sequence[str], wanted: options.UsageError | options.InfoRe
 
 
 def _complain(text: str) -> int:
-    """One line, whatever was typed."""
-    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in f"{NAME}: {text}")
-    try:
-        sys.stderr.buffer.write(line.encode("utf-8", "backslashreplace") + b"\n")
-        sys.stderr.flush()
-    except (OSError, AttributeError):
-        pass  # nobody to tell; the exit code does
+    """One line, whatever was typed; where nobody reads it, the exit code tells."""
+    Console(2).say(INFO, "usage", text)
     return OWN_FAULT
 
 

@@ -436,7 +436,7 @@ def report_time(wait: float) -> float:
 class Settings:
     """What the user asked for, parsed; not to be changed. `sources` maps an option's name to where it came from.
 
-    Durations are seconds, signals are numbers; `grace` is None for `auto`, `schedule` is None where it follows from
+    Durations are seconds, signals are numbers; `grace` is None for `auto`, `stop_schedule` None where it follows from
     the grace and the stop signal; `log_level` is 0 for warnings and errors, higher for more, -1 for errors only.
     """
 

@@ -47,10 +47,10 @@ class Console:
                 self.dropped += 1
         except Exception as error:  # EPIPE, ENOSPC, EIO, MemoryError: all that is lost is a line
             self.dropped += 1
-            _take_back_signal(error)
+            take_back_signal(error)
 
 
-def _take_back_signal(error: Exception) -> None:
+def take_back_signal(error: Exception) -> None:
     """The kernel sends a signal with some errors. Blocked, it would be read as somebody's, and be passed on."""
     sent = {errno.EPIPE: _signal.SIGPIPE, errno.EFBIG: _signal.SIGXFSZ}.get(getattr(error, "errno", 0))
     if sent is not None and hasattr(_signal, "sigtimedwait"):
@@ -126,8 +126,11 @@ def _to_socket(fd: int) -> "Callable[[bytes], bool]":
 
 def _to_foreign(fd: int, *, pipe: bool) -> "Callable[[bytes], bool]":
     """A pipe takes what splice(2) moves to it without waiting. Else: ask first, and write little."""
-    if pipe and hasattr(os, "splice"):
-        reader, writer = os.pipe()
+    try:
+        reader, writer = os.pipe() if pipe and hasattr(os, "splice") else (-1, -1)
+    except OSError:  # no descriptor left
+        reader, writer = -1, -1
+    if reader >= 0:
 
         def through_own_pipe(line: bytes) -> bool:
             os.write(writer, line)

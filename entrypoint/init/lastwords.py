@@ -5,6 +5,8 @@ Kubernetes shows the first 4096 bytes of /dev/termination-log with the container
 
 import os
 
+from .console import take_back_signal
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -12,12 +14,14 @@ if TYPE_CHECKING:
     from ..options import Settings
 
 LONGEST = 4096
+FLAGS = os.O_WRONLY | os.O_TRUNC | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
 
 
 def write(settings: "Settings", lines: "Sequence[str]") -> None:
     """Write `lines`, the most telling first, as many as fit; none empty it. Does nothing where there is no such file.
 
-    One that was named is made. O_NONBLOCK: the name may be that of a FIFO.
+    One that was named is made. O_NONBLOCK: the name may be that of a FIFO; O_NOFOLLOW: whoever may write to the
+    directory could have us write elsewhere.
     """
     path = settings.termination_log
     if path is None:
@@ -27,10 +31,10 @@ def write(settings: "Settings", lines: "Sequence[str]") -> None:
     if len(text) >= LONGEST:
         text = text[: LONGEST - 4].decode("utf-8", "ignore").encode() + b"..."
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | make, 0o644)
+        fd = os.open(path, FLAGS | make, 0o644)
         try:
             os.write(fd, text + b"\n" if text else text)
         finally:
             os.close(fd)
-    except OSError:
-        pass  # nobody asked for it, or it is not to be had; the log on stderr tells the same
+    except OSError as error:  # nobody asked for it, or it is not to be had; the log on stderr tells the same
+        take_back_signal(error)

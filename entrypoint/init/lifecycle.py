@@ -37,7 +37,8 @@ RUNNING, STOPPING, LINGERING, KILLING, ENDED = "running", "stopping", "lingering
 PROGRESS_EVERY = 10.0
 SWEEP_EVERY = 0.02  # while killing: who was forked since the last look
 SHORTEST_REPORT = 0.2  # in less than this there will be none
-FROZEN_FOR = 1.0  # a timer that is this late: the whole container was stopped, and the agent with it
+FROZEN_FOR = 0.1  # a timer that is this late: the whole container may have been stopped, and the agent with it
+REPRIEVE = 1.0  # what the agent has at least to give a sign of life after that
 LONGEST_STATUS = 200
 MAX_ERRNO = 4095  # what a system call can fail with (include/linux/err.h)
 GIVE_UP_AFTER = 0.4  # what has not died of SIGKILL by then sits in the kernel; it does not hold up the container's end
@@ -146,13 +147,14 @@ class Lifecycle:
         self.plain = VALID - settings.stop_on - settings.rewrite.keys()
         self.exit_code: int | None = None  # the agent's, once it has ended
         self.how = ""  # ... and in words
-        self.cause = ""  # ... in a word: exited, signal, deadline, oom, killed
+        self.cause = ""  # ... in a word: exited, signal, deadline, escalated, oom, killed, lost
         self.hung = ""  # ... if it hung: watchdog, ready-timeout
         self.ready = False
         self.status = ""  # what it said last of what it does
         self._started = now
         self._watchdog = settings.watchdog  # how long it may be silent, once it has spoken
         self._silent_at = INFINITY  # when it will have been
+        self._reprieved = False  # it has had its reprieve, and given no sign of life since
         self._ready_by = INFINITY if settings.ready_timeout is None else now + settings.ready_timeout
         self._requested = INFINITY  # when the stop was asked for
         self._steps: list[tuple[int, float]] = []  # what is still to be sent, each with the wait that follows it
@@ -164,6 +166,7 @@ class Lifecycle:
         self._report_at = INFINITY  # the one report where the end is the platform's
         self._progress_at = INFINITY
         self._kill_at = INFINITY  # LINGERING: when it is over
+        self._killed_for = ""  # KILLING: deadline, linger-over, escalated
         self._sweep_at = INFINITY  # KILLING
         self._give_up_at = INFINITY
 
@@ -203,8 +206,7 @@ class Lifecycle:
         if 0 < (number := _whole(fields.get("ERRNO")) or 0) <= MAX_ERRNO:
             text = f"the agent tells error {number} ({os.strerror(number)})"
             actions.append(Say(WARNING, "errno", text, errno=number))
-        if "WATCHDOG_USEC" in fields:
-            microseconds = _whole(fields["WATCHDOG_USEC"])
+        if (microseconds := _whole(fields.get("WATCHDOG_USEC"))) is not None:
             self._watchdog = microseconds / 1e6 if microseconds else None
             if self._silent_at < INFINITY:
                 self._silent_at = INFINITY if self._watchdog is None else now + self._watchdog
@@ -223,6 +225,7 @@ class Lifecycle:
             return [*actions, *self._hangs(now, "watchdog", f"the agent triggered its watchdog ({sender})")]
         if fields.get("WATCHDOG") == "1" or (fields.get("READY") == "1" and by_agent):
             self._silent_at = INFINITY if self._watchdog is None else now + self._watchdog
+            self._reprieved = False
         if microseconds := _whole(fields.get("EXTEND_TIMEOUT_USEC")):
             actions += self._extend(now, microseconds / 1e6)
         return actions
@@ -235,9 +238,11 @@ class Lifecycle:
 
     def agent_ended(self, now: float, code: int, how: str, *, alone: bool, cause: str = "exited") -> list[Action]:
         """The agent's exit was seen. `alone`: it left nothing behind; `how` and `cause`: in words, and in a word."""
-        at_deadline = self.state == KILLING and code == 128 + KILL
-        self.exit_code, self.how = code, how + (" when its time was up" if at_deadline else "")
-        self.cause = "deadline" if at_deadline else cause
+        self.exit_code, self.how, self.cause = code, how, cause
+        if self.state == KILLING and code == 128 + KILL:
+            escalated = self._killed_for == "escalated"
+            self.how += " at a further stop request (--repeat escalate)" if escalated else " when its time was up"
+            self.cause = "escalated" if escalated else "deadline"
         self.plain = frozenset()
         if alone:
             return self._end(now)
@@ -311,21 +316,28 @@ class Lifecycle:
         late = now - min(self._ready_by, self._silent_at)
         if allowed is None or late < 0:
             return []
-        if late > FROZEN_FOR:  # it could not speak either; from now on it can
-            self._ready_by, self._silent_at = (
-                INFINITY if at == INFINITY else now + allowed for at in (self._ready_by, self._silent_at)
-            )
+        if late > REPRIEVE or (late > FROZEN_FOR and not self._reprieved):  # it could not speak either; now it can
+            self._reprieved = True
+            self._ready_by = self._put_off(now, late, self._ready_by, self.settings.ready_timeout)
+            self._silent_at = self._put_off(now, late, self._silent_at, self._watchdog)
             return []
         if not_ready:
             return self._hangs(now, "ready-timeout", f"the agent is not ready after {format_duration(allowed)}")
         return self._hangs(now, "watchdog", f"the agent gave no sign of life for {format_duration(allowed)}")
 
+    @staticmethod
+    def _put_off(now: float, late: float, at: float, allowed: float | None) -> float:
+        """Until when the agent may be silent that could not speak for a time of which `late` is the end."""
+        if at > now or allowed is None:
+            return at + late
+        return now + (allowed if late > REPRIEVE else REPRIEVE)
+
     def _hangs(self, now: float, hung: str, text: str) -> list[Action]:
         """Report, ABRT, and the rest of the schedule. Nobody else ends a hung agent, so there is always an end."""
         (_, wait), *later = self.plan.steps
         wait = DEFAULT_GRACE if wait == INFINITY else wait
+        later = [(number, DEFAULT_GRACE if pause == INFINITY else pause) for number, pause in later]
         if not later or later[-1][0] != KILL:
-            later = [(number, min(pause, DEFAULT_GRACE)) for number, pause in later]
             later.append((KILL, INFINITY))
         self._begin(now, [(ABRT, wait), *later], REPORT_TIME)
         self.hung, self._reported_at = hung, now
@@ -339,15 +351,17 @@ class Lifecycle:
         if self.state != STOPPING or not self._first_sent or self.hung or self._next_at == INFINITY:
             return []
         later = sum(wait for _, wait in self._steps[:-1])
-        latest = max(self._next_at, self._requested + self.settings.max_grace - later)
-        wanted = max(self._next_at, now + seconds)
+        bound = self.settings.max_grace
+        latest = INFINITY if bound == INFINITY else self._requested + bound - later
+        granted = min(now + seconds, latest)
+        if granted <= self._next_at:
+            return []
         actions: list[Action] = []
-        if not self._extended and wanted > self._next_at:
-            bound = self.settings.max_grace
+        if not self._extended:
             limit = "" if bound == INFINITY else f", {format_duration(bound)} in all at most (--max-grace)"
             actions.append(Say(INFO, "extended", f"the agent asks for more time{limit}"))
             self._extended = True
-        self._next_at = min(wanted, latest)
+        self._next_at = granted
         if now > self._reported_at + PROGRESS_EVERY:
             self._plan_report(now, self._next_at - now)
         return actions
@@ -370,7 +384,7 @@ class Lifecycle:
             return self._kill(now, "escalated", f"{noted}; SIGKILL at once")
         elif self.settings.repeat == "escalate" and self._steps:
             self._next_at = now
-            return [Say(INFO, "escalated", f"{noted}; on to the next step"), *self._step(now)]
+            return [Say(INFO, "escalated", f"{noted}; on to the next step"), *self._step(now, "escalated")]
         elif self.settings.repeat == "forward" and self.state == STOPPING and self._first_sent:
             passed = self.settings.stop_signal if instead is None else instead
             return [Say(INFO, "stop-repeated", f"{noted}; {name_of(passed)} passed on"), Stop(passed)]
@@ -399,13 +413,13 @@ class Lifecycle:
         self._first_sent = True
         return number
 
-    def _step(self, now: float) -> list[Action]:
+    def _step(self, now: float, why: str = "deadline") -> list[Action]:
         """Send the next signal of the schedule."""
         first = not self._first_sent
         number = self._take_step()
         after = f"{format_duration(now - self._requested)} after {self._reason}"
         if number == KILL:
-            return self._kill(now, "deadline", f"{after}, SIGKILL")
+            return self._kill(now, why, f"{after}, SIGKILL")
         if self._steps and not self.hung:
             self._plan_report(now, self._next_at - now)
         if first:
@@ -413,7 +427,7 @@ class Lifecycle:
         return [Say(WARNING, "escalated", f"{after}, {name_of(number)}", census="names"), Stop(number)]
 
     def _kill(self, now: float, event: str, text: str) -> list[Action]:
-        self.state, self._steps, self.plain = KILLING, [], frozenset()
+        self.state, self._killed_for, self._steps, self.plain = KILLING, event, [], frozenset()
         self._sweep_at, self._give_up_at = now + SWEEP_EVERY, now + GIVE_UP_AFTER
         return [Say(WARNING, event, text, census="names"), KillAll()]
 

@@ -39,7 +39,7 @@ class Loop:
     time = staticmethod(time.monotonic)
 
     def add_reader(self, fd: int, callback: "Callback") -> None:
-        """Call `callback` whenever `fd` can be read. Raises OSError for a bad descriptor at the next poll."""
+        """Call `callback` whenever `fd` can be read, at its end, and where it has failed; until it is removed."""
         self._readers[fd] = callback
         self._poll.register(fd, select.POLLIN)
 

@@ -134,11 +134,14 @@ def _become(
 
 
 def give_terminal(group: int) -> None:
-    """Make `group` the foreground group of the terminal on descriptor 0; SIGTTOU has to be blocked."""
+    """Make `group` the foreground group of the terminal on descriptor 0."""
+    before = _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGTTOU,))  # it would stop us (tcsetpgrp(3))
     try:
         os.tcsetpgrp(0, group)
     except OSError:
         pass  # not our controlling terminal (any longer): then there is no job control to lose
+    finally:
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
 
 
 def foreground() -> int | None:

@@ -27,12 +27,12 @@ LONGEST_REST = 16 * LONGEST_LINE  # a line without an end is no line
 
 
 class Reporter:
-    """Has reports made. `pid` is that of the process which does it, our child, until it was reaped.
+    """Has reports made. `pids` are those of the processes which do it, our children, until they were reaped.
 
     Each line goes to `line`, and `done` is called when no more will come before the report's time is over.
     """
 
-    __slots__ = ("_done", "_fd", "_fixed", "_line", "_loop", "_memory", "_program", "_rest", "_since", "_used", "pid")
+    __slots__ = ("_done", "_fd", "_fixed", "_line", "_loop", "_memory", "_program", "_rest", "_since", "_used", "pids")
 
     def __init__(
         self,
@@ -42,15 +42,18 @@ class Reporter:
         *,
         since: float,
         responders: str,
+        stacks: bool,
         arguments: bool,
         line: "Callable[[str], object]",
         done: "Callable[[], object]",
     ) -> None:
-        """`since`: when the agent was started; `responders`: see `offer`; `arguments`: whether they may be told."""
-        self.pid = 0
+        """`since`: when the agent was started; `responders`: see `offer`; `stacks`: whether each Python of the agent's
+        is to be one of them (--stacks); `arguments`: whether they may be told.
+        """
+        self.pids: set[int] = set()
         self._loop, self._memory, self._line, self._done = loop, memory, line, done
         self._program = package + "/entrypoint/report/__main__.py"
-        self._fixed = {"root": os.getpid(), "responders": responders, "arguments": arguments}
+        self._fixed = {"root": os.getpid(), "responders": responders, "stacks": stacks, "arguments": arguments}
         self._since = since
         self._used: dict[str, tuple[int, int]] = {}
         self._fd = -1
@@ -92,9 +95,9 @@ class Reporter:
         if self._fd >= 0:
             self._take_in()
             self._close()
-        if self.pid:
+        for pid in self.pids:
             try:
-                os.kill(self.pid, signals.KILL)
+                os.kill(pid, signals.KILL)
             except OSError:
                 pass
 
@@ -103,7 +106,7 @@ class Reporter:
         reader, writer = os.pipe()
         try:
             null = ((os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in (0, 2))
-            self.pid = os.posix_spawn(
+            pid = os.posix_spawn(
                 python,
                 [python, "-I", "-S", self._program, request],
                 os.environ,
@@ -112,6 +115,7 @@ class Reporter:
                 setsigmask=(),
                 setsigdef=CHANGED,
             )
+            self.pids.add(pid)
             os.set_blocking(reader, False)
             self._fd = reader
         except OSError:

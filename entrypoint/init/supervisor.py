@@ -12,6 +12,7 @@ from .console import DEBUG, ERROR, INFO, TRACE, WARNING, Console
 from .lifecycle import (
     KILLING,
     RUNNING,
+    STOPPING,
     Action,
     End,
     Forward,
@@ -89,11 +90,9 @@ class Supervisor:
         self.name = os.path.basename(settings.command[0]) or settings.command[0]
         self.terminal_of = terminal_of
         self.offered = offered
-        self.ear: hearing.Ear | None = None
-        if offered is not None and offered.socket is not None:
-            self.ear = hearing.Ear(offered.socket, offered.above, settings.notify_access, self.console)
+        self.group = agent  # its process group
         self.main: tree.Process | None = None  # a descendant that the agent named as its main process (MAINPID=)
-        self.speaker: tree.Process | None = None  # who gave the last sign of life
+        self.speaker: tree.Process | None = None  # who gave the last sign of life, if not the agent itself
         self.memory = cgroup.Memory()
         self.last_words: list[str] = []  # for the termination log
         self.loop = Loop(report=self._unexpected, recover=self._catch_up)
@@ -101,6 +100,8 @@ class Supervisor:
         self.dispositions = tree.Dispositions(agent)
         self.stood_in: list[tree.Process] = []  # who got the stop signal in the agent's place
         self.stopped: set[tuple[int, int]] = set()  # processes that have had the stop signal
+        self._step = 0  # the signal of the stop schedule that was sent last
+        self._was_killed = False  # we have passed a KILL on to the agent
         self.exit_code: int | None = None
         self._inbox: list[signalfd.Received] = []  # signals that came and are not dealt with
         self._to_do = list(self._first_lines(problems))  # what follows from them and is not done
@@ -116,13 +117,17 @@ class Supervisor:
             package,
             since=started,
             responders=offered.responders if offered is not None else "",
+            stacks=settings.stacks,
             arguments=settings.log_level >= TRACE,
             line=self._report_line,
             done=self._reported,
         )
         self.loop.add_reader(source.fd, self._catch_up)
-        if self.ear is not None:
-            self.loop.add_reader(self.ear.fd, self._told)
+        self.ear: hearing.Ear | None = None
+        if offered is not None and offered.socket is not None:
+            self.ear = hearing.Ear(
+                offered.socket, offered.above, settings.notify_access, self.console, self.loop, self._told
+            )
 
     def run(self) -> int:
         """Until nothing is left; returns the exit code."""
@@ -130,7 +135,7 @@ class Supervisor:
         try:
             if self.offered is not None:
                 self.offered.withdraw()
-            if self.terminal_of is not None:
+            if self.terminal_of is not None and process.foreground() == self.group:
                 process.give_terminal(self.terminal_of)
         except Exception:  # no memory; what is left is a file
             pass
@@ -176,25 +181,34 @@ class Supervisor:
         self._wanted.clear()
         while self._inbox:
             received = self._inbox[0]
-            if received.number != signals.CHLD and not self._pass_on(received.number):
+            if not self._is_ours(received.number) and not self._pass_on(received.number):
                 try:
-                    self._event(self.lifecycle.signal, received.number, Sender(received))
+                    self._note(self.lifecycle.signal, received.number, Sender(received))
                 except MemoryError:
                     raise  # it stays in the inbox
                 except Exception as error:
                     self._unexpected(error)
             del self._inbox[0]
+            self._carry_out()
+        if self.ear is not None:
+            self.ear.resume()
         self._reap()
         if self.lifecycle.due <= self.loop.time():
             self._hear()  # a sign of life may have come in time
             self._event(self.lifecycle.tick)
         self._arm()
 
+    def _is_ours(self, number: int) -> bool:
+        """Not for the agent: what tells of a child and, under a shell with job control, of the job that we are."""
+        if number == signals.CONT:
+            self._brought_forward()
+        return number == signals.CHLD or (number == signals.TSTP and self._suspend())
+
     def _pass_on(self, number: int) -> bool:
         """The short way for a signal that the state machine would forward, to an agent that minds it, silently."""
         if number not in self.lifecycle.plain or self.console.level >= DEBUG or number in tree.SHELL_HABITS:
             return False
-        if self.agent_status is not None:
+        if self.agent_status is not None or self.main is not None:
             return False
         if number not in self._wanted and self.dispositions.minds(number):
             self._wanted[number] = True
@@ -253,17 +267,22 @@ class Supervisor:
     def _heed(self, fields: dict[str, str], sender: tree.Process) -> None:
         if (text := fields.get("MAINPID", "")).isascii() and text.isdigit() and len(text) < 10:
             self._name_main(int(text))
-        if sender.pid != self.agent and ("READY" in fields or "WATCHDOG" in fields):
-            self.speaker = sender
+        if "READY" in fields or "WATCHDOG" in fields:
+            self.speaker = sender if sender.pid != self.agent else None
         name, by_agent = f"{sender.name} (pid {sender.pid})", sender.pid == self.agent
         self._event(lambda now: self.lifecycle.notified(now, fields, name, by_agent=by_agent))
 
     def _name_main(self, pid: int) -> None:
-        """The agent names its main process: that one is stopped in its place, and lives on in its place."""
+        """The agent names its main process: that one is stopped in its place, and lives on in its place.
+
+        Below us, not below the agent: its parent may have ended by now, as a daemon's does, and the agent itself too.
+        """
         named = tree.look(pid)
         if pid == self.agent:
             self.main = None
-        elif named is not None and tree.is_below(self.agent, named):
+        elif named is not None and pid not in self.reporter.pids and tree.is_below(os.getpid(), named):
+            if self.main is not None and self.main.identity == named.identity:
+                return
             self.main = named
             self.console.say(INFO, "main", f"the agent's main process is {named.name} (pid {pid})", pid=pid)
         else:
@@ -294,12 +313,13 @@ class Supervisor:
                 break
             if pid == 0:
                 break
-            if pid == self.reporter.pid:
-                self.reporter.pid = 0
+            if os.WIFSTOPPED(status):
+                if pid == self.agent:
+                    self._guarded(self._agent_stopped, os.WSTOPSIG(status))
+            elif pid in self.reporter.pids:
+                self.reporter.pids.discard(pid)
             elif pid != self.agent:
                 self._guarded(self._say_reaped, pid, name, status)
-            elif os.WIFSTOPPED(status):
-                self._guarded(self._agent_stopped, os.WSTOPSIG(status))
         else:
             self.loop.call_at(self.loop.time(), self._catch_up)  # more will be there
         if self.lifecycle.exit_code is None and (self.agent_status is not None or alone):
@@ -315,10 +335,10 @@ class Supervisor:
             code, how = process.exit_code(self.agent_status), process.describe(self.agent_status)
             evidence, cause = self._evidence(self.agent_status)
             how += evidence
-        if self.reporter.pid:  # a child, but not one that the agent left behind
+        if self.reporter.pids:  # children, but none that the agent left behind
             self.reporter.end()
             self._scan = None
-            alone = alone or not self._census()
+            alone = alone or self._census() == []
         self._event(lambda now: self.lifecycle.agent_ended(now, code, how, alone=alone, cause=cause))
         self.dispositions.close()
 
@@ -340,6 +360,8 @@ class Supervisor:
             return f"; meanwhile {struck}" if kills else "", cause
         if self.lifecycle.state == KILLING:
             return "", "deadline"
+        if self._was_killed:
+            return ", which was passed on to it", "signal"
         if kills:
             return f", most likely for want of memory: {struck}", "oom"
         if kills is None:
@@ -349,13 +371,16 @@ class Supervisor:
     def _hand_over(self, main: tree.Process) -> bool:
         """The agent has ended, the main process that it named has not: if it has become our child, it is the agent."""
         heir = tree.look(main.pid)
-        if heir is None or heir.identity != main.identity or heir.state in "ZX" or heir.parent != os.getpid():
+        if heir is None or heir.identity != main.identity or not heir.alive or heir.parent != os.getpid():
             return False
         self.dispositions.close()
         self.main, self.agent, self.agent_status = None, heir.pid, None
-        self.name, self.dispositions = heir.name, tree.Dispositions(heir.pid)
+        self.name, self.dispositions, self.group = heir.name, tree.Dispositions(heir.pid), heir.group
         text = f"the agent has ended; its main process {heir.name} (pid {heir.pid}) is the agent now"
         self.console.say(INFO, "handed-over", text, pid=heir.pid)
+        if self.lifecycle.state == STOPPING and self._step and heir.identity not in self.stopped:
+            self._send_agent(self._step)
+            self._send_agent(signals.CONT)
         return True
 
     def _wait(self) -> tuple[int, int, str]:
@@ -383,23 +408,38 @@ class Supervisor:
         Where nobody could ever continue it (we are process 1, or lead the session) it goes on, as it would were it
         process 1 itself. Without a terminal it is somebody's will.
         """
-        front = process.foreground()
+        front, ours = process.foreground(), os.getpgrp()
         if number not in signals.JOB_CONTROL or front is None:
             return
-        if process.has_job_control_above():
-            ours = os.getpgrp()
-            if front == self.agent:
+        if front == ours and number != signals.TSTP:  # it wants what we have
+            self._brought_forward()
+        elif process.has_job_control_above():
+            if front == self.group:
                 process.give_terminal(ours)
             os.kill(os.getpid(), signals.STOP)
-            if process.foreground() == ours:  # continued, and in the foreground (fg, not bg)
-                self.terminal_of = ours
-                process.give_terminal(self.agent)
-        elif front != self.agent:
+            self._brought_forward()  # by fg; bg leaves the terminal where it is
+        elif front != self.group:
             self.console.say(
                 WARNING, "stopped", f"the agent is stopped by {signals.name_of(number)}: no terminal of its own"
             )
             return
-        self._kill(-self.agent, signals.CONT)
+        self._kill(-self.group, signals.CONT)
+
+    def _brought_forward(self) -> bool:
+        """A shell may have made us its foreground job: then it is the agent that is to have the terminal."""
+        ours = os.getpgrp()
+        if self.agent_status is not None or self.group == ours or process.foreground() != ours:
+            return False
+        self.terminal_of = ours
+        process.give_terminal(self.group)
+        return True
+
+    def _suspend(self) -> bool:
+        """Ctrl-Z that came to us: after `fg` of a running job, of which a shell says nothing, the terminal was ours."""
+        if not process.has_job_control_above() or not self._brought_forward():
+            return False
+        self._kill_group(signals.TSTP)
+        return True
 
     # --- What is done. ----------------------------------------------------------------------------------------------
 
@@ -430,10 +470,16 @@ class Supervisor:
             self.loop.stop()
 
     def _forward(self, action: Forward) -> None:
-        number = action.number
-        unwanted = self._wanted.get(number) is False
-        to = [] if unwanted else self._stand_ins(number, quickly=True)
-        if unwanted or not (to or action.always or number in signals.HARMLESS or self._minds(number)):
+        number, main = action.number, self._living_main()
+        to: list[tree.Process] = []
+        if self._wanted.get(number) is False:
+            minded = False
+        elif main is not None:
+            to, minded = [main], tree.minds(main, number)
+        else:
+            to = self._stand_ins(number, quickly=True)
+            minded = bool(to) or self._minds(number)
+        if not (minded or action.always or number in signals.HARMLESS):
             self._wanted[number] = False
             self._note(self.lifecycle.unhandled, number, action.sender)
             return
@@ -448,29 +494,42 @@ class Supervisor:
 
     def _stop(self, number: int) -> None:
         """A step of the stop: to the agent, or to those who stand for it (see --target), each continued after it."""
-        # Nobody catches a later step, such as ABRT: then to whom the first one went, rather than to their shell.
-        if to := self._stand_ins(number) or self.stood_in or self._silent_one():
-            self.stood_in = to
+        self._step = number
+        to, why = self._instead(number)
+        reached = [receiver for receiver in to if self._send(receiver, number, signals.CONT)]
+        if reached:
+            self.stood_in = reached
+            self.stopped.update(receiver.identity for receiver in reached)
             if self.console.level >= INFO:
                 name = signals.name_of(number)
-                text = f"{self.name} does not handle {name}; sent to {self._listed(to)}"
-                self.console.say(INFO, "looked-through", text, signal=name, pids=[receiver.pid for receiver in to])
-            reached = [receiver for receiver in to if self._send(receiver, number, signals.CONT)]
-            self.stopped.update(receiver.identity for receiver in reached)
-            if reached:
-                return
+                text = f"{why}; {name} sent to {self._listed(reached)}"
+                self.console.say(INFO, "looked-through", text, signal=name, pids=[p.pid for p in reached])
+            return
         if self.settings.target == "group":
-            self.stopped.update(p.identity for p in self._descendants() if p.group == self.agent)
+            self.stopped.update(p.identity for p in self._descendants() if p.group == self.group)
         self._send_agent(number)
         self._send_agent(signals.CONT)
+
+    def _instead(self, number: int) -> tuple[list[tree.Process], str]:
+        """Who is to get a step of the stop in the agent's place, and why; nobody, unless --target is auto."""
+        if (main := self._living_main()) is not None:
+            return [main], "the agent has named its main process"
+        if found := self._stand_ins(number):
+            return found, f"{self.name} does not handle {signals.name_of(number)}"
+        # Nobody catches a later step, such as ABRT: then to whom the first one went, rather than to their shell.
+        if there := [receiver for receiver in self.stood_in if self._is_there(receiver)]:
+            return there, "as before"
+        if self.lifecycle.hung and self.settings.target == "auto" and self._is_there(self.speaker):
+            return [self.speaker], f"{self.speaker.name} was heard of last"
+        return [], ""
 
     def _stop_survivors(self, number: int) -> None:
         """The stop signal and SIGCONT to what the agent left behind, but not to who has had it already."""
         try:
             survivors = self._descendants()
         except OSError:  # no /proc to find them in; most will be in the agent's group
-            self._kill(-self.agent, number)
-            self._kill(-self.agent, signals.CONT)
+            self._kill_group(number)
+            self._kill_group(signals.CONT)
             return
         for survivor in survivors:
             if survivor.identity not in self.stopped:
@@ -478,11 +537,9 @@ class Supervisor:
                 self.stopped.add(survivor.identity)
 
     def _stand_ins(self, number: int, *, quickly: bool = False) -> list[tree.Process]:
-        """Who is to get a signal in the agent's place: nobody, if it minds the signal itself, or none does."""
+        """Who handles a signal in the agent's place: nobody, if it minds the signal itself, or none does."""
         if self.settings.target != "auto" or not self.dispositions:
             return []
-        if self._is_there(self.main):
-            return [self.main]
         if self.dispositions.minds(number) and not self._is_shells_habit(number):
             return []
         try:
@@ -490,16 +547,14 @@ class Supervisor:
         except OSError:
             return []  # no /proc: then nothing is known
 
-    def _silent_one(self) -> list[tree.Process]:
-        """Who hangs, where that is not the agent itself: the one that was heard of last."""
-        if self.lifecycle.hung and self.settings.target == "auto" and self._is_there(self.speaker):
-            return [self.speaker]
-        return []
+    def _living_main(self) -> tree.Process | None:
+        """The process that the agent named as its main one, where that counts."""
+        return self.main if self.settings.target == "auto" and self._is_there(self.main) else None
 
     @staticmethod
     def _is_there(known: tree.Process | None) -> "TypeGuard[tree.Process]":
         now = tree.look(known.pid) if known is not None else None
-        return known is not None and now is not None and now.identity == known.identity
+        return known is not None and now is not None and now.identity == known.identity and now.alive
 
     def _minds(self, number: int) -> bool:
         """Whether the agent handles or ignores the signal. What a shell ignores by habit, it does not mind."""
@@ -511,8 +566,18 @@ class Supervisor:
         return number in tree.SHELL_HABITS and tree.is_shell(tree.look(self.agent))
 
     def _send_agent(self, number: int) -> None:
-        if self.agent_status is None:  # until we have reaped it, its pid is its own
-            self._kill(-self.agent if self.settings.target == "group" else self.agent, number)
+        if self.agent_status is not None:  # until we have reaped it, its pid is its own
+            return
+        self._was_killed = self._was_killed or number == signals.KILL
+        if self.settings.target == "group" and self.group != os.getpgrp():
+            self._kill(-self.group, number)
+        else:
+            self._kill(self.agent, number)
+
+    def _kill_group(self, number: int) -> None:
+        """Send to the agent's process group, unless that is ours too (it has put itself there)."""
+        if self.group != os.getpgrp():
+            self._kill(-self.group, number)
 
     def _send(self, receiver: tree.Process, *numbers: int) -> bool:
         try:
@@ -548,10 +613,10 @@ class Supervisor:
         try:
             seen = tree.everything()
         except OSError:  # no /proc to find them in
-            self._kill(-self.agent, signals.KILL)
+            self._kill_group(signals.KILL)
             return
         ours = tree.below(os.getpid(), seen)
-        shared = {seen[pid].group for pid in seen.keys() - {survivor.pid for survivor in ours}}
+        shared = {os.getpgrp(), *(seen[pid].group for pid in seen.keys() - {survivor.pid for survivor in ours})}
         for group in {survivor.group for survivor in ours} - shared:
             self._kill(-group, signals.KILL)
         for survivor in ours:
@@ -559,7 +624,7 @@ class Supervisor:
 
     def _descendants(self) -> list[tree.Process]:
         if self._scan is None:
-            self._scan = [found for found in tree.descendants(os.getpid()) if found.pid != self.reporter.pid]
+            self._scan = [found for found in tree.descendants(os.getpid()) if found.pid not in self.reporter.pids]
         return self._scan
 
     def _say(self, action: Say) -> None:
@@ -585,7 +650,7 @@ class Supervisor:
                 lastwords.write(self.settings, [text, *self.last_words])
             elif self._may_be_killed:
                 lastwords.write(self.settings, [])
-        elif self.lifecycle.state != RUNNING and action.level <= WARNING:
+        elif self.lifecycle.state != RUNNING and action.level <= WARNING and action.event != "shielded":
             self._remember(text)
             if action.event == "limit-near":
                 self._may_be_killed = True

@@ -9,6 +9,10 @@ import errno
 import os
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
 LINUX = sys.platform == "linux"
 ATTEMPTS = 3  # at what must not be taken for unknown because of one failure
 
@@ -32,14 +36,16 @@ DEEPEST = 10_000  # a parent that dies while we climb may leave us going in a ci
 class Process:
     """A process as it was when looked at. `start` tells a reused pid apart (clock ticks since boot, proc(5)).
 
-    `cpu`: clock ticks of processor time that it has used.
+    `alive`: it has not ended, zombies have. `cpu`: clock ticks of processor time that it has used.
     """
 
-    __slots__ = ("cpu", "group", "name", "parent", "pid", "start", "state")
+    __slots__ = ("alive", "cpu", "group", "name", "parent", "pid", "start")
 
-    def __init__(self, pid: int, name: str, state: str, parent: int, group: int, start: int, cpu: int = 0) -> None:
-        self.pid, self.name, self.state, self.parent, self.group, self.start = pid, name, state, parent, group, start
-        self.cpu = cpu
+    def __init__(
+        self, pid: int, name: str, parent: int, group: int, start: int, *, alive: bool = True, cpu: int = 0
+    ) -> None:
+        self.pid, self.name, self.parent, self.group, self.start = pid, name, parent, group, start
+        self.alive, self.cpu = alive, cpu
 
     @property
     def identity(self) -> tuple[int, int]:
@@ -73,11 +79,12 @@ def look(pid: int) -> Process | None:
     return Process(
         pid,
         line[opening + 1 : closing].decode("utf-8", "backslashreplace"),
-        fields[0].decode("ascii"),
         int(fields[1]),
         int(fields[2]),
         int(fields[19]),
-        int(fields[11]) + int(fields[12]),
+        # One whose main thread has ended looks like a zombie; it lives while another thread does (field 20).
+        alive=fields[0] not in b"ZX" or int(fields[17]) > 1,
+        cpu=int(fields[11]) + int(fields[12]),
     )
 
 
@@ -114,7 +121,7 @@ def below(root: int, seen: dict[int, Process]) -> list[Process]:
         born = [child for parent in generation for child in children.pop(parent, ())]
         found += born
         generation = [process.pid for process in born]
-    return [process for process in found if process.state not in "ZX"]
+    return [process for process in found if process.alive]
 
 
 def is_below(root: int, process: Process | None) -> bool:
@@ -248,7 +255,7 @@ def _catchers_from_above(root: int, number: int) -> list[Process]:
 
 
 def _children(pid: int) -> list[int]:
-    """None where the kernel does not tell (CONFIG_PROC_CHILDREN), or where it has ended."""
+    """Its children; none where the kernel does not tell (CONFIG_PROC_CHILDREN), or where it has ended."""
     found: list[int] = []
     try:
         for task in os.listdir(f"/proc/{pid}/task"):
@@ -257,6 +264,15 @@ def _children(pid: int) -> list[int]:
     except OSError:
         pass
     return found
+
+
+def minds(process: Process, number: int) -> bool:
+    """It handles or ignores the signal. True where nothing is known."""
+    dispositions = Dispositions(process.pid)
+    try:
+        return dispositions.minds(number)
+    finally:
+        dispositions.close()
 
 
 def _really_catches(process: Process, number: int) -> bool:
@@ -268,7 +284,7 @@ def _really_catches(process: Process, number: int) -> bool:
 
 
 def send(process: Process, *numbers: int) -> bool:
-    """Send signals to exactly this process; False when it is gone. Raises PermissionError.
+    """Send signals to exactly this process; False when it had ended before. Raises PermissionError.
 
     A pid from /proc may have been reused since. A pidfd (pidfd_open(2)) names one process for good, and the start
     time tells whether it is still the one that was looked at.
@@ -278,30 +294,31 @@ def send(process: Process, *numbers: int) -> bool:
     except ProcessLookupError:
         return False
     except (OSError, AttributeError):  # an older kernel, a sandbox, no descriptor left, not Linux
-        return _send_by_pid(process, *numbers)
+        return _is_same(process) and _send_all(lambda number: os.kill(process.pid, number), numbers)
     try:
-        now = look(process.pid)
-        if now is not None and now.start != process.start:
-            return False
-        for number in numbers:
-            _signal.pidfd_send_signal(fd, number)
-    except ProcessLookupError:
-        return False
+        return _is_same(process, unknown=True) and _send_all(
+            lambda number: _signal.pidfd_send_signal(fd, number), numbers
+        )
     finally:
         os.close(fd)
-    return True
 
 
-def _send_by_pid(process: Process, *numbers: int) -> bool:
+def _is_same(process: Process, *, unknown: bool = False) -> bool:
+    """Whether it is there, and the one that was looked at; `unknown` where that cannot be known."""
     now = look(process.pid)
-    if now is None or now.start != process.start:
-        return False
+    return unknown if now is None else now.start == process.start and now.alive
+
+
+def _send_all(send_one: "Callable[[int], object]", numbers: "Sequence[int]") -> bool:
+    """Whether one was sent: it may have ended by it."""
+    sent = False
     try:
         for number in numbers:
-            os.kill(process.pid, number)
+            send_one(number)
+            sent = True
     except ProcessLookupError:
-        return False
-    return True
+        pass
+    return sent
 
 
 def _look_with_psutil(pid: int) -> Process | None:
@@ -310,8 +327,8 @@ def _look_with_psutil(pid: int) -> Process | None:
     try:
         process = psutil.Process(pid)
         with process.oneshot():
-            state = "Z" if process.status() == psutil.STATUS_ZOMBIE else "S"
+            alive = process.status() != psutil.STATUS_ZOMBIE
             start = int(process.create_time() * 100)
-            return Process(pid, process.name(), state, process.ppid(), os.getpgid(pid), start)
+            return Process(pid, process.name(), process.ppid(), os.getpgid(pid), start, alive=alive)
     except (psutil.Error, OSError):
         return None

@@ -22,7 +22,10 @@ LATE = 8.0  # in seconds; traced, and with many at once, everything takes longer
 
 @dataclass(frozen=True)
 class Life:
-    """An agent that handles USR1, does not handle USR2, and is stopped with TERM."""
+    """An agent that handles USR1, does not handle USR2, and is stopped with TERM.
+
+    Where a second request would escalate, one that is dealt with twice shows.
+    """
 
     agent: str
     options: tuple[str, ...]
@@ -40,7 +43,7 @@ class Life:
 LIVES = {
     "graceful": Life(
         "orphan('daemon', 'leave(1)'); on('USR1'); on('TERM', lambda: leave(7)); ready()",
-        ("-w", "-t", "1500ms"),
+        ("-w", "-t", "1500ms", "--repeat", "escalate"),
         7,
     ),
     "stubborn": Life(
@@ -54,7 +57,7 @@ LIVES = {
     "lingering": Life(
         "child('heir', \"on('TERM', lambda: leave(0, after=0.1)); ready()\"); on('USR1'); "
         "on('TERM', lambda: leave(7)); ready()",
-        ("-t", "20s", "--linger", "10s", "--log-format", "json"),
+        ("-t", "20s", "--linger", "10s", "--log-format", "json", "--repeat", "escalate"),
         7,
         others=("heir",),
         least=0.1,

@@ -96,6 +96,16 @@ def test_sixteen_descriptors(started: Start) -> None:
     lives(started, ["prlimit", "--nofile=16:16"])
 
 
+def test_five_descriptors(started: Start) -> None:
+    """As few as let it start; the stop is kept to, also where a line can be written only by asking first."""
+    init = started("-t", "300ms", command=["sleep", "100"], before=["prlimit", "--nofile=5:5"], stderr=subprocess.PIPE)
+    agent_of(init)
+    asked = time.monotonic()
+    init.signal("TERM")
+    assert init.wait() == 143
+    assert time.monotonic() - asked < LATE
+
+
 MANY = """
 import os, resource, sys
 count = int(sys.argv[1])

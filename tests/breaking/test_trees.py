@@ -66,6 +66,71 @@ def test_forking_without_pause_while_it_is_stopped(started: Start, detached: boo
     assert not init.lines("unexpected")
 
 
+def test_a_daemon_whose_main_thread_has_ended_is_stopped_as_any_other(started: Start) -> None:
+    """It looks like a zombie (pthread_exit(3), "Notes"), and works on in another thread."""
+    daemon = """
+import ctypes, threading
+on('TERM')
+threading.Thread(target=lambda: [log('ready'), forever_in_a_thread()]).start()
+ctypes.CDLL(None).pthread_exit(None)
+""".replace("forever_in_a_thread()", "time.sleep(100)")
+    init = started("-t", "20s", "--linger", "300ms", agent=f"orphan('daemon', {daemon!r}); on('TERM', leave); ready()")
+    init.event("ready")
+    init.event("ready", "daemon")
+    init.signal("TERM")
+    assert init.wait() == 0
+    assert init.lines("the agent exited with code 0, and left processes behind; TERM to them")
+    assert init.lines("the time to linger is over, SIGKILL")
+    assert not init.lines("gave up waiting")
+
+
+def test_among_more_processes_than_are_listed_nobody_is_left_behind(start: Start) -> None:
+    """The agent ends while a report is made, and has a daemon; more than a thousand others are none of ours."""
+    others = [subprocess.Popen(["sleep", "60"]) for _ in range(1010)]
+    try:
+        daemon = "on('TERM', leave); ready()"
+        agent = f"orphan('daemon', {daemon!r}); on('TERM'); on('USR1', leave); ready()"
+        init = start("-t", "4s", "--linger", "2s", agent=agent, process1=False)
+        init.event("ready")
+        init.event("ready", "daemon")
+        init.signal("TERM")
+        init.event("TERM")
+        init.wait_for(lambda: len(psutil.Process(init.pid).children()) == 3, "the reporter")
+        init.signal("USR1")
+        assert init.wait() == 0
+        assert init.events("daemon") == ["ready", "TERM", "end"]
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
+# The last of a long line of processes names its main process without pause: each look goes up the whole line.
+FLOOD_FROM_BELOW = """
+import socket
+ignore('TERM')
+for _ in range(400):
+    if (pid := os.fork()):
+        while True:
+            signal.pause()
+talk = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+talk.connect(os.environ['NOTIFY_SOCKET'].replace('@', chr(0)))
+log('ready')
+while True:
+    talk.send(b'MAINPID=%d' % os.getpid())
+"""
+
+
+def test_a_flood_of_messages_from_far_below_does_not_delay_a_stop(started: Start) -> None:
+    init = started("-q", "-t", "1s", agent=FLOOD_FROM_BELOW)
+    init.event("ready")
+    asked = time.monotonic()
+    init.signal("TERM")
+    killed = init.said("SIGKILL; still there")
+    assert 1.0 <= time.monotonic() - asked < 1.5, killed
+    assert init.wait() == 137
+
+
 def test_processes_that_vanish_while_proc_is_read(started: Start) -> None:
     """The agent has gone; what it left behind comes and goes faster than it can be listed."""
     forker = FORKER.format(detached=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -124,6 +126,20 @@ def test_where_nobody_can_be_told_the_code_is_the_same(started: Start, tmp_path:
     init = started("--no-such", command=touch(tmp_path), before=before)
     assert init.wait() == 125
     assert init.stderr == ""
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_stderr_that_nobody_reads_does_not_hold_it_up(start: Start, tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writer, bytes(4096))
+    os.set_blocking(writer, True)
+    init = start("--no-such", command=touch(tmp_path), process1=False, stderr=writer)
+    os.close(writer)
+    assert init.wait() == 125
+    os.close(reader)
     assert not (tmp_path / "ran").exists()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -124,3 +125,94 @@ def test_before_a_platform_kills_us_the_log_is_written(started: Start, tmp_path:
         assert "report: " in log.read_text()
         for process in init.left():
             process.kill()
+
+
+@pytest.mark.parametrize(
+    ("options", "sent"),
+    [
+        pytest.param(["-r", "USR1:KILL", "--unhandled", "forward"], ["USR1"], id="rewritten"),
+        pytest.param(["-r", "INT:KILL", "--repeat", "forward"], ["TERM", "INT"], id="at a second request"),
+    ],
+)
+def test_a_kill_that_was_passed_on_is_told_as_that(started: Start, options: list[str], sent: list[str]) -> None:
+    init = started(*options, "-t", "20s", agent="on('TERM'); ready()")
+    init.event("ready")
+    for name in sent:
+        init.signal(name)
+        init.wait_for(lambda: init.outer.poll() is not None or init.events()[-1] == "TERM", name)
+    assert init.wait() == 137
+    assert "was killed by SIGKILL, which was passed on to it, " in init.lines("ended: ")[0]
+
+
+def test_a_signal_that_is_dropped_takes_no_room_in_the_termination_log(started: Start, tmp_path: Path) -> None:
+    log = tmp_path / "termination-log"
+    init = started("-t", "1s", "--termination-log", str(log), agent="on('TERM'); ready()")
+    init.event("ready")
+    init.signal("TERM")
+    init.event("TERM")
+    for count in range(60):
+        init.signal("USR1")
+        init.wait_for(lambda count=count: len(init.lines("dropped: nobody handles it")) > count, "the line")
+    assert init.wait() == 137
+    assert "dropped" not in log.read_text()
+    assert "SIGKILL; still there: python" in log.read_text()
+
+
+def test_the_termination_log_is_not_written_through_a_link(started: Start, tmp_path: Path) -> None:
+    """Whoever may write to its directory could have root's process 1 write anywhere."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("as it was")
+    log = tmp_path / "termination-log"
+    log.symlink_to(elsewhere)
+    init = started("--termination-log", str(log), agent="leave(3)")
+    assert init.wait() == 3
+    assert elsewhere.read_text() == "as it was"
+
+
+def test_a_termination_log_beyond_the_limit_of_a_file_tells_nobody(start: Start, tmp_path: Path) -> None:
+    """The kernel sends XFSZ with the error (RLIMIT_FSIZE, getrlimit(2)): it is not passed on to the agent."""
+    log = tmp_path / "termination-log"
+    log.touch()
+    agent = "trap 'echo got XFSZ' XFSZ; trap 'echo got USR1; exit 0' USR1; trap '' TERM; while :; do sleep 0.1; done"
+    init = start(
+        "--termination-log",
+        str(log),
+        command=["bash", "-c", agent],
+        process1=False,
+        before=["prlimit", "--fsize=0"],
+        env=clean_environment(RAILWAY_DEPLOYMENT_DRAINING_SECONDS="2"),
+        stderr=subprocess.STDOUT,
+    )
+    out = init.outer.stdout
+    assert out is not None
+    said = [out.readline()]
+    init.signal("TERM")
+    while b"report: sleep" not in said[-1]:  # by then it was written once
+        said.append(out.readline())
+    init.signal("USR1")
+    said += out.readlines()
+    assert init.wait() == 0
+    assert b"got USR1\n" in said
+    assert b"got XFSZ\n" not in said
+
+
+def test_a_reporter_that_is_stopped_has_not_ended(started: Start) -> None:
+    """It is killed when its time is up, and is none of those that the agent left behind."""
+    init = started("-t", "2s", "-w", "--watchdog", "1s", agent="on('ABRT'); tell('WATCHDOG=1'); ready()")
+    reporter = init.wait_for(lambda: reporters(init.pid), "a reporter")[0]
+    reporter.suspend()
+    init.event("ABRT")
+    init.wait_for(lambda: not reporter.is_running(), "its end")
+    assert init.wait() == 137
+    assert not init.lines("reaped orphan")
+
+
+def reporters(pid: int) -> list[psutil.Process]:
+    """Those that make a report for the process."""
+    found = []
+    for child in psutil.Process(pid).children():
+        try:
+            found += [child] if any("entrypoint/report" in word for word in child.cmdline()) else []
+        except psutil.Error:
+            continue
+    return found

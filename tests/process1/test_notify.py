@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import time
 from pathlib import Path
@@ -208,6 +209,69 @@ ready()
     assert init.wait() == 0
 
 
+# A connection with unsent data, whose last close(2) waits for them for an hour (SO_LINGER, socket(7)).
+LINGERING = """
+import socket, struct
+listening = socket.create_server(('127.0.0.1', 0))
+slow = socket.create_connection(listening.getsockname())
+deaf, _ = listening.accept()
+slow.setblocking(False)
+try:
+    while True:
+        slow.send(bytes(65536))
+except BlockingIOError:
+    pass
+slow.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 3600))
+on('TERM')
+
+def send():
+    tell('BARRIER=1', SENT)
+    slow.close()
+    log('sent')
+
+on('USR1', send)
+ready()
+"""
+
+
+@pytest.mark.parametrize("sent", ["slow.fileno()", "0, slow.fileno()", "*[slow.fileno()] * 253"])
+def test_a_descriptor_that_takes_an_hour_to_close_does_not_hold_up_the_deadline(started: Start, sent: str) -> None:
+    init = started("-t", "500ms", agent=LINGERING.replace("SENT", sent))
+    init.event("ready")
+    [agent] = psutil.Process(init.pid).children()
+    init.signal("STOP")  # until it has closed its own, so that ours is the last
+    agent.send_signal(signal.SIGUSR1)
+    init.event("sent")
+    init.signal("CONT")
+    init.signal("TERM")
+    asked = time.monotonic()
+    assert init.wait() == 137
+    assert time.monotonic() - asked < 5
+    assert init.events() == ["ready", "USR1", "sent", "TERM"]
+
+
+def test_after_descriptors_of_any_kind_it_listens_on(started: Start) -> None:
+    """As with FDSTORE=1: a socket, and a file; they are closed, and what follows is heard."""
+    agent = """
+import socket
+here, there = socket.socketpair()
+tell('FDSTORE=1', there.fileno(), 0)
+there.close()
+here.recv(1)
+log('closed')
+tell('STATUS=later')
+tell('READY=1')
+on('TERM', leave)
+ready()
+"""
+    init = started("-v", agent=agent)
+    init.event("closed")
+    init.said("the agent is ready")
+    assert init.lines('the agent says: "later"')
+    init.signal("TERM")
+    assert init.wait() == 0
+
+
 # --- What comes of it. ----------------------------------------------------------------------------------------------
 
 
@@ -393,56 +457,6 @@ def test_a_container_that_was_frozen_is_not_taken_for_hanging(started: Start) ->
     time.sleep(1.5)
     init.signal("TERM")
     assert init.wait() == 0
-
-
-# --- The main process. ----------------------------------------------------------------------------------------------
-
-
-def test_the_main_process_is_stopped_and_lives_on_in_the_agents_place(started: Start) -> None:
-    """As a server that replaces itself: the old one names the new one and ends."""
-    new = "on('TERM', lambda: leave(8)); log('up'); tell('READY=1'); ready()"
-    agent = f"""
-on("TERM", lambda: leave(1))
-tell("MAINPID=%d" % child("new", {new!r}))
-while not os.path.exists(LOG + ".go"):
-    time.sleep(0.01)
-leave(0)
-"""
-    init = started(agent=agent)
-    init.event("up", "new")
-    Path(f"{init.log}.go").touch()
-    assert init.said("is the agent now")
-    init.signal("TERM")
-    assert init.wait() == 8
-    assert init.events("new") == ["up", "ready", "TERM", "end"]
-    assert "TERM" not in init.events()
-
-
-def test_while_both_are_there_the_main_process_gets_the_stop_signal(started: Start) -> None:
-    agent = """
-on("TERM", lambda: leave(1))
-pid = child("new", "on('TERM', leave); ready()")
-tell("MAINPID=%d" % pid)
-os.waitpid(pid, 0)
-leave(5)
-"""
-    init = started(agent=agent)
-    init.event("ready", "new")
-    init.said("main process is")
-    init.signal("TERM")
-    assert init.wait() == 5
-    assert "TERM" not in init.events()
-
-
-def test_a_stranger_cannot_be_named_as_main(started: Start) -> None:
-    init = started(
-        agent="[tell(f'MAINPID={pid}') for pid in (1, os.getppid(), 99999999, 0)]; on('TERM', leave); ready()"
-    )
-    init.event("ready")
-    assert init.said("MAINPID=99999999 is no descendant of the agent")
-    init.signal("TERM")
-    assert init.wait() == 0
-    assert not init.lines("main process is")
 
 
 # --- Upwards. -------------------------------------------------------------------------------------------------------

@@ -142,10 +142,10 @@ def test_a_hang_up_reaches_the_agent_once(tmp_path: Path) -> None:
             os.kill(int(child.pid or 0), signal.SIGKILL)
 
 
-def test_as_a_job_of_a_shell_it_can_be_suspended_and_continued(tmp_path: Path) -> None:
-    """Ctrl-Z stops agent-init with its agent, as it would any job, and `fg` continues both."""
-    log = tmp_path / "events"
-    shell: pexpect.spawn[str] = pexpect.spawn(
+@pytest.fixture
+def shell() -> Iterator[pexpect.spawn[str]]:
+    """One with job control, at its prompt."""
+    child: pexpect.spawn[str] = pexpect.spawn(
         "bash",
         ["--norc", "--noprofile", "-i"],
         env={**clean_environment(), "TERM": "dumb", "PS1": PROMPT},
@@ -154,30 +154,107 @@ def test_as_a_job_of_a_shell_it_can_be_suspended_and_continued(tmp_path: Path) -
         echo=False,
     )
     try:
-        shell.expect_exact(PROMPT)
-        line = " ".join(f"'{word}'" for word in actor(log, "agent", 'on("USR1"); print("up", flush=True); ready()'))
-        shell.sendline(f"{AGENT_INIT} -q -- {line}; echo rc=$?")
-        shell.expect("up")
-        logged(log, "ready")
-        shell.sendcontrol("z")
-        shell.expect("Stopped")
-        shell.expect_exact(PROMPT)
-        shell.sendline("fg")
-        shell.expect("agent-init")
-        init = until(lambda: psutil.Process(shell.pid).children(), "agent-init")[0]
-        until(lambda: {p.status() for p in [init, *init.children()]} == {psutil.STATUS_SLEEPING}, "both to go on")
-        shell.sendintr()
-        shell.expect_exact(PROMPT)
-        shell.sendline("echo rc=$?")
-        shell.expect("rc=130")
-        # The terminal is the shell's again, and a script that goes on after agent-init can read from it.
-        shell.sendline(f"bash -c '{AGENT_INIT} -q true; read line; echo script read $line'")
-        time.sleep(0.5)
-        shell.sendline("this")
-        shell.expect("script read this")
-        # In the background it leaves the terminal alone.
-        shell.expect_exact(PROMPT)
-        shell.sendline(f"{AGENT_INIT} -q sleep 0.2 & wait; echo still here")
-        shell.expect("still here")
+        child.expect_exact(PROMPT)
+        yield child
     finally:
-        shell.close(force=True)
+        child.close(force=True)
+
+
+def test_as_a_job_of_a_shell_it_can_be_suspended_and_continued(shell: pexpect.spawn[str], tmp_path: Path) -> None:
+    """Ctrl-Z stops agent-init with its agent, as it would any job, and `fg` continues both."""
+    log = tmp_path / "events"
+    line = " ".join(f"'{word}'" for word in actor(log, "agent", 'on("USR1"); print("up", flush=True); ready()'))
+    shell.sendline(f"{AGENT_INIT} -q -- {line}; echo rc=$?")
+    shell.expect("up")
+    logged(log, "ready")
+    shell.sendcontrol("z")
+    shell.expect("Stopped")
+    shell.expect_exact(PROMPT)
+    shell.sendline("fg")
+    shell.expect("agent-init")
+    init = until(lambda: psutil.Process(shell.pid).children(), "agent-init")[0]
+    until(lambda: {p.status() for p in [init, *init.children()]} == {psutil.STATUS_SLEEPING}, "both to go on")
+    shell.sendintr()
+    shell.expect_exact(PROMPT)
+    shell.sendline("echo rc=$?")
+    shell.expect("rc=130")
+    # The terminal is the shell's again, and a script that goes on after agent-init can read from it.
+    shell.sendline(f"bash -c '{AGENT_INIT} -q true; read line; echo script read $line'")
+    time.sleep(0.5)
+    shell.sendline("this")
+    shell.expect("script read this")
+    # In the background it leaves the terminal alone.
+    shell.expect_exact(PROMPT)
+    shell.sendline(f"{AGENT_INIT} -q sleep 0.2 & wait; echo still here")
+    shell.expect("still here")
+
+
+def foreground(shell: pexpect.spawn[str]) -> int:
+    """The process group that has the terminal."""
+    return os.tcgetpgrp(shell.child_fd)
+
+
+def job(shell: pexpect.spawn[str]) -> tuple[psutil.Process, psutil.Process]:
+    """agent-init and its agent, awaited."""
+    [init] = until(lambda: psutil.Process(shell.pid).children(), "agent-init")
+    [agent] = until(init.children, "the agent")
+    return init, agent
+
+
+def test_it_does_not_take_the_terminal_from_who_has_it_at_its_end(shell: pexpect.spawn[str]) -> None:
+    """Continued in the background it ends there: the terminal is another's, who may be reading from it."""
+    shell.sendline(
+        f"{AGENT_INIT} -q -- sh -c 'echo up; read line </dev/null; while ! test -e stop; do sleep 0.1; done'"
+    )
+    shell.expect("up")
+    init, agent = job(shell)
+    shell.sendcontrol("z")
+    shell.expect("Stopped")
+    shell.expect_exact(PROMPT)
+    shell.sendline("bg")
+    shell.expect_exact(PROMPT)
+    until(lambda: agent.status() == psutil.STATUS_SLEEPING, "the agent to go on")
+    shell.sendline("cat")
+    until(lambda: foreground(shell) not in (shell.pid, init.pid, agent.pid), "cat to have the terminal")
+    has_it = foreground(shell)
+    agent.terminate()
+    init.wait(30)
+    assert foreground(shell) == has_it
+    shell.sendeof()
+    shell.expect_exact(PROMPT)
+
+
+def test_brought_to_the_foreground_the_agent_can_be_suspended_again(shell: pexpect.spawn[str]) -> None:
+    """Of `fg` to a job that runs, a shell says nothing to it."""
+    shell.sendline(f"{AGENT_INIT} -q -- sh -c 'echo up; while :; do sleep 0.1; done'")
+    shell.expect("up")
+    init, agent = job(shell)
+    shell.sendcontrol("z")
+    shell.expect("Stopped")
+    shell.expect_exact(PROMPT)
+    shell.sendline("bg")
+    shell.expect_exact(PROMPT)
+    shell.sendline("fg")
+    until(lambda: foreground(shell) in (init.pid, agent.pid), "the job to be in the foreground")
+    shell.sendcontrol("z")
+    shell.expect("Stopped")
+    shell.expect_exact(PROMPT)
+    assert {init.status(), agent.status()} == {psutil.STATUS_STOPPED}
+    shell.sendline("fg")
+    until(lambda: foreground(shell) == agent.pid, "the agent to have the terminal")
+    shell.sendintr()
+    shell.expect_exact(PROMPT)
+
+
+def test_started_in_the_background_it_can_read_once_it_is_in_front(shell: pexpect.spawn[str], tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    line = f"echo up; until test -e {go}; do sleep 0.1; done; read line; echo got $line"
+    shell.sendline(f"{AGENT_INIT} -q -- sh -c '{line}' &")
+    shell.expect("up")
+    init, _ = job(shell)
+    shell.sendline("fg")
+    until(lambda: foreground(shell) == init.pid, "the job to be in the foreground")
+    go.touch()
+    shell.sendline("hello")
+    shell.expect("got hello")
+    shell.expect_exact(PROMPT)

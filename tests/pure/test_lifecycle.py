@@ -208,6 +208,60 @@ def test_what_is_no_error_number_is_passed_over(number: str) -> None:
     assert [a.event for a in actions if isinstance(a, Say)] == ["ready"]
 
 
+def test_what_is_no_interval_leaves_the_watchdog_as_it_was() -> None:
+    life = make("--watchdog", "5s")
+    told(life, 0.0, READY="1", WATCHDOG_USEC="soon")
+    assert life.due == 5.0
+
+
+def test_who_was_frozen_has_a_moment_to_speak_once() -> None:
+    life = make("--watchdog", "2s")
+    told(life, 0.0, WATCHDOG="1")
+    assert life.tick(2.2) == []
+    assert life.due == 3.2
+    assert "watchdog" in [a.event for a in life.tick(3.4) if isinstance(a, Say)], "once is enough on a slow machine"
+
+
+def test_who_was_frozen_for_long_has_its_whole_time() -> None:
+    life = make("--watchdog", "2s", "--ready-timeout", "20s")
+    told(life, 0.0, WATCHDOG="1")
+    assert life.tick(5.0) == []
+    assert life.due == 7.0
+    told(life, 6.0, WATCHDOG="1", WATCHDOG_USEC="90000000")
+    assert life.due == 23.0, "the time that it was frozen does not count as time to get ready"
+
+
+def test_an_endless_wait_is_not_one_for_an_agent_that_hangs() -> None:
+    life = make("--watchdog", "1s", "--stop-schedule", "TERM/500ms/INT/infinity/KILL")
+    told(life, 0.0, WATCHDOG="1")
+    assert next(at for at, a in run_until(life, 100.0) if isinstance(a, KillAll)) == 1.0 + 1.5 + 0.5 + 10.0
+
+
+def test_more_time_can_be_had_before_an_endless_wait() -> None:
+    life = make("--stop-schedule", "TERM/1s/INT/infinity/KILL")
+    life.signal(0.0, TERM, "a test")
+    told(life, 0.5, EXTEND_TIMEOUT_USEC="5000000")
+    assert [(at, a) for at, a in run_until(life, 60.0) if isinstance(a, Stop)] == [(5.5, Stop(INT))]
+
+
+def test_time_that_is_not_granted_is_not_told_as_bought() -> None:
+    life = make("-t", "12s", "--max-grace", "12s")
+    life.signal(0.0, TERM, "a test")
+    assert told(life, 5.0, EXTEND_TIMEOUT_USEC="60000000") == []
+    texts = [a.text for _, a in run_until(life, 11.0) if isinstance(a, Say)]
+    assert texts == ["stopping: 2s left"]
+
+
+def test_a_kill_that_was_asked_for_is_told_as_that() -> None:
+    life = make("-t", "60s", "--repeat", "escalate")
+    life.signal(0.0, TERM, "a test")
+    assert "KillAll" in kinds(life.signal(1.0, TERM, "a test"))
+    say, _ = life.agent_ended(1.1, 137, "was killed by SIGKILL", alone=True)
+    assert isinstance(say, Say)
+    assert say.fields["cause"] == "escalated"
+    assert "at a further stop request (--repeat escalate)" in say.text
+
+
 # --- All stories. ---
 
 DURATIONS = st.sampled_from(["0", "300ms", "3s", "11s", "25s", "infinity"])

@@ -41,7 +41,11 @@ def read_options(data: bytes) -> None:
     except options.InfoRequested:
         return
     except options.UsageError as error:
-        assert str(error).isprintable(), str(error)
+        told = str(error)
+    else:
+        told = ""
+    assert told.isprintable()
+    if told:
         return
     assert settings.command
     assert made.grace >= 0
