@@ -40,6 +40,7 @@ from .responder import install
 T = TypeVar("T")
 Drain = Callable[[float], Awaitable[object]]
 
+STOP_SIGNALS = signal.SIGTERM, signal.SIGINT
 RESERVE = 0.1  # of the limit, kept for the end itself,
 MOST_RESERVE = 2.0  # ... at most these seconds
 LEAST_RESERVE = 0.5
@@ -187,6 +188,9 @@ class _Run(Generic[T]):
         self._wake_up: asyncio.Future[None]  # done when a stop is asked for, or the run is broken off
         self._broken_off: BaseException | None = None
         self._cancelled = False  # main, by us
+        self._before: dict[signal.Signals, Any] = {}  # handlers that ours have replaced,
+        self._handlers: dict[signal.Signals, Any] = {}  # ... and ours, as Python has them
+        self._policy: Any = None  # that makes loops by way of us
 
         self._kept: set[asyncio.Task[Any]] = set()
         self._generators: weakref.WeakSet[AsyncGenerator[Any, Any]] = weakref.WeakSet()
@@ -240,14 +244,17 @@ class _Run(Generic[T]):
         if _first:
             yield
             return
-        policy: Any = getattr(asyncio.events, "_get_event_loop_policy", asyncio.get_event_loop_policy)()
-        policy.new_event_loop = functools.partial(self._make_nested, policy.new_event_loop)
+        self._policy = getattr(asyncio.events, "_get_event_loop_policy", asyncio.get_event_loop_policy)()
+        self._policy.new_event_loop = functools.partial(self._make_nested, self._policy.new_event_loop)
         _first = self
         try:
             yield
         finally:
             _first = None
-            del policy.new_event_loop
+            self._leave_policy()
+
+    def _leave_policy(self) -> None:
+        vars(self._policy).pop("new_event_loop", None)
 
     def _make_nested(self, make: Callable[[], asyncio.AbstractEventLoop]) -> asyncio.AbstractEventLoop:
         """A loop for another thread: what it leaves in mid-air is ended on ours."""
@@ -297,21 +304,35 @@ class _Run(Generic[T]):
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
         """TERM and INT ask for a stop. Only the main thread can have it so."""
+        global _in_main
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-        for number in before:
+        self._before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+        _in_main = self
+        for number in STOP_SIGNALS:
             self._loop.add_signal_handler(number, self._signalled, number)
+            self._handlers[number] = signal.getsignal(number)
         try:
             yield
         finally:
-            mask = signal.pthread_sigmask(signal.SIG_BLOCK, before)  # between the two calls TERM would kill
-            for number, handler in before.items():
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # between the two calls TERM would kill
+            for number, handler in self._before.items():
                 self._loop.remove_signal_handler(number)
                 if handler is not None:  # None: not set by Python, which cannot set it again either
                     signal.signal(number, handler)
+            _in_main = None
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def leave_to_parent(self) -> None:
+        """In a forked child. The loop is not ours, and not to be touched."""
+        if self is _in_main:
+            signal.set_wakeup_fd(-1)  # it leads to the parent
+            for number, handler in self._before.items():
+                if signal.getsignal(number) is self._handlers.get(number):
+                    signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if self is _first:
+            self._leave_policy()
 
     def _signalled(self, number: signal.Signals) -> None:
         if self.stop:
@@ -537,8 +558,41 @@ _run: contextvars.ContextVar[_Run[Any] | None] = contextvars.ContextVar("agent_i
 _first: _Run[Any] | None = None  # for threads that the agent starts: they do not inherit the context
 
 
+_in_main: _Run[Any] | None = None  # the one that has the signals
+
+
 def _current() -> _Run[Any] | None:
     return _run.get() or _first
+
+
+# A forked child has the handlers of its parent, and what they write to. Until they are put back it takes no signal.
+_masks: dict[int, set[Any]] = {}  # of threads that fork
+
+
+def _before_fork() -> None:
+    if _in_main:
+        _masks[threading.get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, ())  # a handler may raise here,
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # ... and here, when it is done
+
+
+def _after_fork() -> None:
+    if (mask := _masks.pop(threading.get_ident(), None)) is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _after_fork_in_child() -> None:
+    """What the parent runs is none of ours: a run of our own has its own stop, and without one TERM ends us."""
+    global _first, _in_main
+    for of_parent in (_first, _in_main):
+        if of_parent:
+            of_parent.leave_to_parent()
+    _first = _in_main = None
+    _run.set(None)
+    _after_fork()
+    _masks.clear()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
 
 
 def _keep_tasks(loop: asyncio.AbstractEventLoop, kept: set[asyncio.Task[Any]]) -> None:
