@@ -190,6 +190,7 @@ class _Run(Generic[T]):
         self._cancelled = False  # main, by us
         self._before: dict[signal.Signals, Any] = {}  # handlers that ours have replaced,
         self._handlers: dict[signal.Signals, Any] = {}  # ... and ours, as Python has them
+        self._mask: set[Any] | None = None  # of signals, to be put back when the loop runs
         self._policy: Any = None  # that makes loops by way of us
 
         self._kept: set[asyncio.Task[Any]] = set()
@@ -308,20 +309,29 @@ class _Run(Generic[T]):
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        self._before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-        _in_main = self
-        for number in STOP_SIGNALS:
-            self._loop.add_signal_handler(number, self._signalled, number)
-            self._handlers[number] = signal.getsignal(number)
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # until the loop runs: uvloop loses them
         try:
+            self._before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+            _in_main = self
+            for number in STOP_SIGNALS:
+                self._loop.add_signal_handler(number, self._signalled, number)
+                self._handlers[number] = signal.getsignal(number)
             yield
         finally:
+            self._let_signals_in()
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # between the two calls TERM would kill
             for number, handler in self._before.items():
+                now = signal.getsignal(number)
                 self._loop.remove_signal_handler(number)
+                handler = handler if now is self._handlers.get(number) else now
                 if handler is not None:  # None: not set by Python, which cannot set it again either
                     signal.signal(number, handler)
             _in_main = None
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def _let_signals_in(self) -> None:
+        if self._mask is not None:
+            mask, self._mask = self._mask, None
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def leave_to_parent(self) -> None:
@@ -335,6 +345,8 @@ class _Run(Generic[T]):
             self._leave_policy()
 
     def _signalled(self, number: signal.Signals) -> None:
+        if signal.getsignal(number) is not self._handlers[number]:
+            return  # the agent has one of its own by now, and has been told by that
         if self.stop:
             log.info("%s: a stop is under way already", number.name)
             return
@@ -386,6 +398,7 @@ class _Run(Generic[T]):
 
     async def _live(self, main: Coroutine[Any, Any, T]) -> None:
         self._living = _this_task()
+        self._let_signals_in()
         self._note_generators()
         self._main = asyncio.create_task(main, name="main")
         await asyncio.sleep(0)  # main takes its first step

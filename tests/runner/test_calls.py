@@ -40,6 +40,45 @@ def test_handlers_are_as_before() -> None:
             signal.signal(number, handler)
 
 
+def test_a_handler_that_main_sets_stays() -> None:
+    def mine(*_: object) -> None: ...
+
+    async def main() -> None:
+        signal.signal(signal.SIGTERM, mine)
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        run(main())
+        assert signal.getsignal(signal.SIGTERM) is mine
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_the_signal_mask_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it was, and where the loop does not run at all."""
+
+    def fail(_: object, part: Any, **more: object) -> None:
+        part.close()
+        raise OSError("no loop")
+
+    async def main() -> set[Any]:
+        return set(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+
+    mask = {signal.SIGINT, signal.SIGUSR1}
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    try:
+        assert run(main()) == mask
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
+        monkeypatch.setattr(asyncio.Runner, "run", fail)
+        never_run = main()
+        with pytest.raises(OSError, match="no loop"):
+            run(never_run)
+        never_run.close()
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
 def test_in_a_thread() -> None:
     results: list[Any] = []
     before = signal.getsignal(signal.SIGTERM)

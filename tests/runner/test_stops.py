@@ -129,6 +129,22 @@ def test_nothing_is_raised_in_the_handler(alone: Begin) -> None:
     assert agent.lines == ["ready", "cleaned", "returned None"]
 
 
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_asked_before_the_loop_runs(alone: Begin, loop: str) -> None:
+    """uvloop hears of signals only from there on."""
+    agent = alone("asked_before_the_loop_runs", 20, LOOP=loop)
+    assert agent.init.wait() == 0
+    assert agent.lines == [f"loop {loop}", "returned None"]
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_handler_of_the_agents_own_comes_first(alone: Begin, loop: str) -> None:
+    agent = alone("handles_term_itself", 20, LOOP=loop)
+    agent.stop()
+    assert agent.init.wait() == 0
+    assert agent.lines == ["ready", "drained False", "returned result"]
+
+
 # --- The end. ---------------------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -246,6 +247,37 @@ async def swallows_the_first_exception() -> None:
     say("cleaned")
 
 
+async def handles_term_itself() -> str:
+    """By a handler set while `run` has its own, and put back afterwards, as uvicorn does."""
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    before = signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(asked.set))
+    say("ready")
+    await asked.wait()
+    await asyncio.sleep(0.3)
+    say("drained", bool(stop_requested()))
+    signal.signal(signal.SIGTERM, before)
+    signal.raise_signal(signal.SIGTERM)
+    await stop_requested()
+    return "result"
+
+
+async def asked_before_the_loop_runs() -> str:
+    say("loop", type(asyncio.get_running_loop()).__module__.partition(".")[0])
+    await asyncio.sleep(3)
+    return "result"
+
+
+def ask_before_the_loop_runs() -> None:
+    run_it = asyncio.Runner.run
+
+    def ask(*arguments: Any, **more: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return run_it(*arguments, **more)
+
+    asyncio.Runner.run = ask  # type: ignore[method-assign]
+
+
 async def says_how_it_is() -> None:
     await asyncio.sleep(0.1)
     ready("two calls")
@@ -280,6 +312,10 @@ KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
 if __name__ == "__main__":
     if "LOG" in os.environ:
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    if os.environ.get("LOOP") == "asyncio":
+        sys.modules["uvloop"] = None  # type: ignore[assignment]
+    if sys.argv[1] == "asked_before_the_loop_runs":
+        ask_before_the_loop_runs()
     main, more = KINDS.get(sys.argv[1]) or (globals()[sys.argv[1]], {})
     result = run(main(), grace=GRACE, **more)
     say("returned", result)
