@@ -105,32 +105,6 @@ def test_among_more_processes_than_are_listed_nobody_is_left_behind(start: Start
             other.wait()
 
 
-# The last of a long line of processes names its main process without pause: each look goes up the whole line.
-FLOOD_FROM_BELOW = """
-import socket
-ignore('TERM')
-for _ in range(400):
-    if (pid := os.fork()):
-        while True:
-            signal.pause()
-talk = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-talk.connect(os.environ['NOTIFY_SOCKET'].replace('@', chr(0)))
-log('ready')
-while True:
-    talk.send(b'MAINPID=%d' % os.getpid())
-"""
-
-
-def test_a_flood_of_messages_from_far_below_does_not_delay_a_stop(started: Start) -> None:
-    init = started("-q", "-t", "1s", agent=FLOOD_FROM_BELOW)
-    init.event("ready")
-    asked = time.monotonic()
-    init.signal("TERM")
-    killed = init.said("SIGKILL; still there")
-    assert 1.0 <= time.monotonic() - asked < 1.5, killed
-    assert init.wait() == 137
-
-
 def test_processes_that_vanish_while_proc_is_read(started: Start) -> None:
     """The agent has gone; what it left behind comes and goes faster than it can be listed."""
     forker = FORKER.format(detached=True)
