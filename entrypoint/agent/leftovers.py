@@ -59,7 +59,14 @@ def find_orphans(is_over: Callable[[asyncio.AbstractEventLoop], bool]) -> Orphan
             found.suspended.append(root)
         elif task and task.get_loop() is not running and is_over(task.get_loop()):
             found.tasks.append(task)
-    return found
+    return found._replace(suspended=_without_task(found.suspended))
+
+
+def _without_task(suspended: list[Suspended]) -> list[Suspended]:
+    """Other threads went on while we looked: what had no task may have one by now, or have ended in it."""
+    tasks = gc.get_referrers(*suspended) if suspended else []
+    taken = {id(task.get_coro()) for task in tasks if issubclass(type(task), asyncio.Task)}
+    return [left for left in suspended if id(left) not in taken and _suspended(left)]
 
 
 def chain_of(thing: object) -> list[object]:

@@ -245,14 +245,14 @@ class _Run(Generic[T]):
         if _first:
             yield
             return
+        _first = self  # before anything else: other threads may be here, too
         self._policy = getattr(asyncio.events, "_get_event_loop_policy", asyncio.get_event_loop_policy)()
         self._policy.new_event_loop = functools.partial(self._make_nested, self._policy.new_event_loop)
-        _first = self
         try:
             yield
         finally:
-            _first = None
             self._leave_policy()
+            _first = None
 
     def _leave_policy(self) -> None:
         vars(self._policy).pop("new_event_loop", None)
@@ -304,10 +304,16 @@ class _Run(Generic[T]):
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """TERM and INT ask for a stop. Only the main thread can have it so."""
+        """TERM and INT ask for a stop. Only the main thread can have it so; a run elsewhere is asked by the one there."""
         global _in_main
         if threading.current_thread() is not threading.main_thread():
-            yield
+            _elsewhere.add(self)
+            try:
+                if _in_main and _in_main.stop:
+                    self.from_any_thread(self._ask_to_stop)
+                yield
+            finally:
+                _elsewhere.discard(self)
             return
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # until the loop runs: uvloop loses them
         try:
@@ -350,9 +356,16 @@ class _Run(Generic[T]):
         if self.stop:
             log.info("%s: a stop is under way already", number.name)
             return
+        log.info("%s: stop requested, %s", number.name, _words(self._limit))
+        self._ask_to_stop()
+        for other in list(_elsewhere):
+            other.from_any_thread(other._ask_to_stop)
+
+    def _ask_to_stop(self) -> None:
+        if self.stop:
+            return
         self._deadline = time.monotonic() + self._limit
         self.stop._ask(self._deadline - _reserve(self._limit))
-        log.info("%s: stop requested, %s", number.name, _words(self._limit))
         self._say_stopping()
         if self._extends:
             self._extend()
@@ -572,6 +585,7 @@ _first: _Run[Any] | None = None  # for threads that the agent starts: they do no
 
 
 _in_main: _Run[Any] | None = None  # the one that has the signals
+_elsewhere: set[_Run[Any]] = set()  # those that have none
 
 
 def _current() -> _Run[Any] | None:
@@ -600,6 +614,7 @@ def _after_fork_in_child() -> None:
         if of_parent:
             of_parent.leave_to_parent()
     _first = _in_main = None
+    _elsewhere.clear()
     _run.set(None)
     _after_fork()
     _masks.clear()

@@ -55,6 +55,15 @@ def test_main_that_looks_after_the_stop_is_left_alone(begin: Begin, kind: str) -
     assert agent.lines == ["ready", "asked", "cleaned", "returned result"]
 
 
+def test_runs_in_other_threads_are_asked_too(alone: Begin) -> None:
+    """Signals come to the main thread alone."""
+    agent = alone("runs_elsewhere", 5)
+    agent.stop()
+    assert agent.init.wait() == 0
+    assert agent.lines == ["ready", "other's", "None", "returned result"]
+    assert not agent.stderr
+
+
 def test_drain_comes_first(begin: Begin) -> None:
     agent = begin("drains", 20)
     agent.stop()

@@ -77,6 +77,24 @@ async def waits_elsewhere() -> str:
     return "result"
 
 
+async def runs_elsewhere() -> str:
+    """A run in a thread of this one; another that is begun when the stop was asked for."""
+
+    async def other() -> str:
+        say("ready")
+        await stop_requested()
+        return "other's"
+
+    async def late() -> None:
+        await asyncio.sleep(10)
+
+    request = stop_requested()
+    say(await asyncio.to_thread(run, other()))
+    await request
+    say(await asyncio.to_thread(run, late()))
+    return "result"
+
+
 async def waits_for_ever() -> None:
     """Looks after the stop, and yet does not end."""
     try:
