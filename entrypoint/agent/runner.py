@@ -304,7 +304,7 @@ class _Run(Generic[T]):
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """TERM and INT ask for a stop. Only the main thread can have it so; a run elsewhere is asked by the one there."""
+        """TERM and INT ask for a stop. The main thread alone can have it so; it asks runs elsewhere, too."""
         global _in_main
         if threading.current_thread() is not threading.main_thread():
             _elsewhere.add(self)

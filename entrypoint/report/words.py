@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import stat
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -14,6 +12,7 @@ import psutil
 from entrypoint.options import format_bytes, format_duration
 
 from .answers import Answer, Frame, Silence
+from .sources import Sources
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,8 +25,6 @@ MOST_ARGUMENTS = 500  # characters
 MOST_ALIKE = 12  # stacks of a process
 OWN_FRAMES = 8  # that are told of a stack: the agent's own
 INNERMOST = 3  # those that are told whoever's they are
-MOST_SOURCE = 100  # characters of a line
-LARGEST_SOURCE = 1 << 20  # bytes of a file
 PACKAGES = re.compile(r".*/(site|dist)-packages/")
 LIBRARY = re.compile(r".*/lib/python3(\.\d+t?)?/")
 
@@ -301,33 +298,3 @@ def _short(file: str) -> tuple[str, bool]:
     """A path as people know it, and whether it is the agent's own code: no package, not the standard library."""
     library = PACKAGES.match(file) or LIBRARY.match(file)
     return (file[library.end() :], False) if library else (file, not file.startswith("<frozen "))
-
-
-class Sources:
-    """Lines of source, read as the process `pid` would find them."""
-
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
-        self._files: dict[str, list[str]] = {}
-
-    def line(self, file: str, number: int) -> str:
-        """A line without its indent; "" where there is none to be had."""
-        if file.startswith("<") or number < 1:
-            return ""
-        if file not in self._files:
-            self._files[file] = self._read(file)
-        lines = self._files[file]
-        return lines[number - 1].strip()[:MOST_SOURCE] if number <= len(lines) else ""
-
-    def _read(self, file: str) -> list[str]:
-        place = f"/proc/{self._pid}/" + (f"root{file}" if file.startswith("/") else f"cwd/{file}")
-        for path in (place, file):
-            try:
-                fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-            except (OSError, ValueError):
-                continue
-            with open(fd, "rb", buffering=0) as opened:
-                about = os.fstat(fd)
-                if stat.S_ISREG(about.st_mode) and about.st_size <= LARGEST_SOURCE:
-                    return (opened.read(LARGEST_SOURCE) or b"").decode("utf-8", "replace").splitlines()
-        return []
