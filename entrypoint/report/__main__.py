@@ -7,6 +7,7 @@ REQUEST is a JSON object:
     since       time.monotonic() of the moment when `cpu` was noted
     cpu         {"pid": [start, used]} of that moment, both in clock ticks as in /proc/<pid>/stat; may be empty
     responders  how the sockets of processes that answer are named, `@...`; may be empty
+    stacks      whether each Python of the agent's was to be one of these (--stacks)
     seconds     how long the report may take
     arguments   whether the arguments of programs may be told; they can hold secrets
     room        bytes of memory that are left, or null
@@ -84,7 +85,7 @@ def report(request: dict[str, Any]) -> Iterator[str]:
         return
     seconds = min(LONGEST_ANSWER_TIME, (left := end - time.monotonic()) - min(FOR_PRINTING, left / 4))
     answered = answers.ask(request["responders"], found, seconds)
-    yield from words.answers(found, answered)
+    yield from words.answers(found, answered, stacks=request["stacks"])
 
 
 if __name__ == "__main__":

@@ -110,6 +110,14 @@ def _seen(look: Callable[[], T]) -> T | None:
         return None
 
 
+def is_alive(pid: int) -> bool:
+    """Whether it is still there, and no zombie."""
+    try:
+        return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.Error:
+        return False
+
+
 def cpu_time(process: psutil.Process) -> float | None:
     """Seconds that it has used of the processors, user and system."""
     times = _seen(process.cpu_times)

@@ -12,6 +12,7 @@ import psutil
 from entrypoint.options import format_bytes, format_duration
 
 from .answers import Answer, Frame, Silence
+from .processes import is_alive
 from .sources import Sources
 
 if TYPE_CHECKING:
@@ -91,10 +92,10 @@ def _many(number: int, what: str) -> str:
 # --- Who answered, and who did not. -----------------------------------------------------------------------------------
 
 
-def answers(found: Sequence[Process], answered: Mapping[int, Answer | Silence]) -> Iterator[str]:
+def answers(found: Sequence[Process], answered: Mapping[int, Answer | Silence], *, stacks: bool) -> Iterator[str]:
     """Stacks and tasks: of all processes those in the agent's own code first, then who does not answer, then the rest.
 
-    Processes that tell the same are told of together.
+    Processes that tell the same are told of together. `stacks`: whether each Python was to answer (--stacks).
     """
     looks = {p.pid: _Look(answer) for p in found if isinstance(answer := answered.get(p.pid), Answer)}
     is_own_code_seen = any(look.is_own_code_seen for look in looks.values())
@@ -113,7 +114,7 @@ def answers(found: Sequence[Process], answered: Mapping[int, Answer | Silence]) 
     for process in found:
         if (look := looks.get(process.pid)) and look.helper:
             yield f"{name_of(process)} is multiprocessing's {look.helper}"
-    yield from _mute(found, answered)
+    yield from _mute(found, answered, stacks)
 
 
 def _of(pids: list[str], lines: Iterable[str]) -> Iterator[str]:
@@ -131,12 +132,15 @@ def _silence(process: Process, silence: Silence) -> str:
     return f"{line}code in C holds the GIL, or the process gets no processor{used}{waits}"
 
 
-def _mute(found: Sequence[Process], answered: Mapping[int, object]) -> Iterator[str]:
-    """Python processes that have no way to answer."""
-    mute = [process for process in found if process.is_python and not process.is_dead and process.pid not in answered]
+def _mute(found: Sequence[Process], answered: Mapping[int, object], stacks: bool) -> Iterator[str]:
+    """Python processes that have no way to answer, and how that may be."""
+    candidates = (p for p in found if p.is_python and not p.is_dead and p.pid not in answered)
+    mute = [process for process in candidates if is_alive(process.pid)]  # many a one has ended meanwhile
     if mute:
         names = ", ".join(name_of(process) for process in mute[:5]) + (", ..." if len(mute) > 5 else "")
-        yield f"no stacks from {names}: agent-init --stacks, or entrypoint.agent.run() in the agent, would have them"
+        why = "started with -I, -E or -S, behind another sitecustomize, or in another network namespace"
+        how = "agent-init --stacks, or entrypoint.agent.run() in the agent, would have them"
+        yield f"no stacks from {names}: {why if stacks else how}"
 
 
 class _Look:

@@ -128,6 +128,7 @@ def reporter(**request: object) -> subprocess.Popen[str]:
         "root": os.getpid(),
         "since": time.monotonic(),
         "cpu": {},
+        "stacks": False,
         "seconds": 10,
         "arguments": False,
         "room": None,

@@ -137,6 +137,31 @@ def test_how_to_get_stacks_is_told(run: Run) -> None:
     assert any("agent-init --stacks" in line for line in lines)
 
 
+def test_why_there_are_no_stacks_is_told(run: Run) -> None:
+    """They were asked for, so that to ask for them is no help."""
+    program = run("-I", *SLEEP)
+    program.line()
+    (line,) = [line for line in program.report(stacks=True) if line.startswith("no stacks from ")]
+    assert f"(pid {program.pid}): started with -I, -E or -S, behind another sitecustomize, or in another" in line
+
+
+def test_who_has_ended_meanwhile_is_no_mute(run: Run) -> None:
+    """While another one is waited for."""
+    program = run(
+        "-c",
+        "import subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-I', '-c', 'import sys, time; print(flush=True); time.sleep(0.6)'])\n"
+        "print(child.pid, flush=True); time.sleep(100)",
+    )
+    child = program.line() or program.line()
+    os.kill(program.pid, signal.SIGSTOP)
+    until(lambda: psutil.Process(program.pid).status() == psutil.STATUS_STOPPED, "it to stop")
+    lines = program.report()
+    os.kill(program.pid, signal.SIGCONT)
+    assert any(f"(pid {child})" in line for line in lines), lines
+    assert not any("no stacks from " in line and f"(pid {child})" in line for line in lines), lines
+
+
 def test_it_is_over_in_time(run: Run) -> None:
     program = run(str(PROGRAMS / "hang.py"), "gil")
     program.line()
