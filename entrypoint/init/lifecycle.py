@@ -410,6 +410,7 @@ class Lifecycle:
     def _take_step(self) -> int:
         (number, wait), *self._steps = self._steps
         self._next_at = self._next_at + wait if self._steps else INFINITY
+        self._stall_at = INFINITY
         self._first_sent = True
         return number
 

@@ -92,12 +92,12 @@ def _fork(
     """What posix_spawn does, with `in_child` called before the exec. Raises OSError for fork and for exec."""
     reader, writer = os.pipe()  # closed by a successful exec
     try:
-        pid = os.fork()
-        if pid == 0:
-            _become(path, words, environment, in_child, writer)
-    finally:
-        os.close(writer)
-    try:
+        try:
+            pid = os.fork()
+            if pid == 0:
+                _become(path, words, environment, in_child, writer)
+        finally:
+            os.close(writer)
         report = os.read(reader, 16)
     finally:
         os.close(reader)

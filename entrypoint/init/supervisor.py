@@ -194,7 +194,7 @@ class Supervisor:
             self.ear.resume()
         self._reap()
         if self.lifecycle.due <= self.loop.time():
-            self._hear()  # a sign of life may have come in time
+            self._guarded(self._hear)  # a sign of life may have come in time
             self._event(self.lifecycle.tick)
         self._arm()
 
@@ -396,7 +396,7 @@ class Supervisor:
 
     def _say_reaped(self, pid: int, name: str, status: int) -> None:
         level = WARNING if self.settings.warn_reaped else DEBUG
-        if level > self.console.level or os.WIFSTOPPED(status):
+        if level > self.console.level:
             return
         text = f"reaped orphan {f'{name} (pid {pid})' if name else f'pid {pid}'}, which {process.describe(status)}"
         self.console.say(level, "reaped", text, pid=pid, code=process.exit_code(status))
@@ -465,7 +465,8 @@ class Supervisor:
             self.reporter.start(self.agent, action.seconds)
         elif isinstance(action, Say):
             self._say(action)
-        elif isinstance(action, End):
+        else:
+            assert isinstance(action, End)
             self.exit_code = action.code
             self.loop.stop()
 

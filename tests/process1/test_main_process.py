@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -144,13 +145,17 @@ def pids(init_pid: int) -> tuple[int, int]:
     return agent.pid, agent.children()[0].pid
 
 
+def is_zombie(pid: int) -> bool:
+    return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
 def while_stopped(pid: int, *sent: tuple[int, signal.Signals]) -> None:
     """Send signals to processes that end by them, while `pid` can notice nothing."""
     os.kill(pid, signal.SIGSTOP)
     until(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED, "process 1 to be stopped")
     for receiver, number in sent:
         os.kill(receiver, number)
-        until(lambda receiver=receiver: psutil.Process(receiver).status() == psutil.STATUS_ZOMBIE, "a zombie")
+        until(partial(is_zombie, receiver), "a zombie")
     os.kill(pid, signal.SIGCONT)
 
 

@@ -73,3 +73,13 @@ def test_what_cannot_be_read_is_not_known(tmp_path: Path, text: str) -> None:
 def test_more_room_than_limit_is_no_less_than_nothing(tmp_path: Path) -> None:
     fill(tmp_path, {**V2, "memory.current": f"{99 * MIB}\n"})
     assert Memory(str(tmp_path), str(tmp_path / "none")).room == 0
+
+
+@pytest.mark.parametrize("kind", ["missing", "a directory"])
+def test_one_file_that_cannot_be_read_leaves_the_others(tmp_path: Path, kind: str) -> None:
+    fill(tmp_path, V2)
+    (tmp_path / "memory.peak").unlink()
+    if kind == "a directory":
+        (tmp_path / "memory.peak").mkdir()
+    memory = Memory(str(tmp_path), str(tmp_path / "none"))
+    assert (memory.limit, memory.peak, memory.room, memory.new_kills) == (64 * MIB, None, 12 * MIB, 0)

@@ -252,6 +252,13 @@ def test_time_that_is_not_granted_is_not_told_as_bought() -> None:
     assert texts == ["stopping: 2s left"]
 
 
+def test_a_step_that_was_brought_forward_takes_its_report_along() -> None:
+    life = make("--stop-schedule", "TERM/4s/INT", "--repeat", "escalate")
+    life.signal(0.0, TERM, "a test")
+    assert Stop(INT) in life.signal(0.5, TERM, "a test")
+    assert life.due == 10.0, "the next is a line of progress"
+
+
 def test_a_kill_that_was_asked_for_is_told_as_that() -> None:
     life = make("-t", "60s", "--repeat", "escalate")
     life.signal(0.0, TERM, "a test")
