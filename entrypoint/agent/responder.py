@@ -19,8 +19,9 @@ Rules of this file. It runs in the agent's process, so it may neither end, nor d
 - No code of the agent's runs when asked: no attribute is read that a class of the agent's may compute, no `repr`, no
   value of a variable. Names of files, functions, types, threads and tasks are all that leaves the process.
 - Frames and tasks are held for microseconds, and no garbage is collected here: nothing is finalised in this thread.
+  That is put off, and not disabled: whether it is enabled is the agent's to say and to ask at any time.
 - Of what a thread executes no stack is read, but by way of its frame: it is in motion (`awaited_by`).
-- The thread blocks all signals: they are for the threads that the agent knows about.
+- The thread blocks all signals but those for faults of its own: they are for the threads that the agent knows about.
 - No thread while the process forks: CPython 3.12+ warns of it. A forked child gets a socket and a thread of its own.
 """
 
@@ -53,10 +54,16 @@ LARGEST_SEARCH = 1 << 30  # bytes of a process that is searched object by object
 STOPS_WITHIN = 1.0  # seconds that a fork waits at most for the thread to end; it takes 0.0002
 BEGINS_WITHIN = 1.0  # the same for its begin
 SEND_WITHIN = 1.0
+UNCOLLECTED = 1 << 20  # container objects more than ever, until there is a collection while we answer
 
 start_new_thread, allocate_lock = _thread.start_new_thread, _thread.allocate_lock
 get_ident, get_native_id = _thread.get_ident, _thread.get_native_id
+# As CPython says it since 3.12.
+THREADS_AT_FORK = "This process (pid={}) is multi-threaded, use of {}() may lead to deadlocks in the child."
 ALL_SIGNALS = tuple(_signal.valid_signals())
+# What a thread brings upon itself (signal(7)): blocked, it ends the process without a word of the agent's handler.
+OF_THE_THREAD = {_signal.SIGSEGV, _signal.SIGBUS, _signal.SIGFPE, _signal.SIGILL, _signal.SIGTRAP, _signal.SIGSYS}
+BLOCKED = tuple(number for number in ALL_SIGNALS if number not in OF_THE_THREAD)
 
 
 def _types_that_suspend() -> "tuple[type, ...]":
@@ -92,7 +99,7 @@ def install() -> None:
         _responder = responder = _Responder("\0" + prefix[1:])
         mask = pthread_sigmask(SIG_BLOCK, ())
         try:
-            pthread_sigmask(SIG_BLOCK, ALL_SIGNALS)
+            pthread_sigmask(SIG_BLOCK, BLOCKED)
             responder.start()
         finally:
             pthread_sigmask(SIG_SETMASK, mask)
@@ -142,7 +149,8 @@ class _Responder:
         self.masks: dict[int, Any] = {}  # threads that are forking, and their signal masks
         self.lost: list[int] = []  # signals to send once more
         self.alone = False  # without us the process had one thread when it forked
-        self.filter = ("ignore", self, DeprecationWarning, None, 0)
+        self.inherited: list[Any] = []  # tasks of our parent's, of which we have lifeless copies
+        self.filters: list[tuple[Any, ...]] = []  # of warnings, that are ours
 
     def start(self) -> None:
         """Open the socket if need be and start the thread; signals must be blocked. Raises OSError, RuntimeError."""
@@ -216,8 +224,9 @@ class _Responder:
             ended.release()
 
     def _answer(self, fd: int) -> None:
-        collects = gc.isenabled()
-        gc.disable()
+        thresholds = gc.get_threshold()
+        later = thresholds[0] and thresholds[0] + UNCOLLECTED  # 0: never
+        gc.set_threshold(later, *thresholds[1:])
         try:
             connection = socket(fileno=fd)
             try:
@@ -225,14 +234,14 @@ class _Responder:
                 asking = connection.getsockopt(SOL_SOCKET, SO_PEERCRED, 12)  # struct ucred: pid, uid, gid
                 pid, uid = (int.from_bytes(asking[at : at + 4], sys.byteorder) for at in (0, 4))
                 if pid != os.getpid() and uid in (0, os.getuid(), os.geteuid()):  # from ourselves it is a wake-up
-                    connection.sendall(_describe(self.main).encode("ascii"))
+                    connection.sendall(_describe(self).encode("ascii"))
             finally:
                 connection.close()
         except Exception:
             pass
         finally:
-            if collects:
-                gc.enable()
+            if gc.get_threshold()[0] == later:  # else the agent has set another one
+                gc.set_threshold(*thresholds)
 
     # --- Forks. ---
 
@@ -240,6 +249,7 @@ class _Responder:
         """End the thread, and wait for its end."""
         self._calmly(self._block) or self._calmly(self._block)
         self._calmly(self._stop)
+        self._calmly(self._unhush)
 
     def after_fork_in_parent(self) -> None:
         """Start the thread anew, unless another thread is forking too."""
@@ -256,11 +266,15 @@ class _Responder:
         self.masks, self.lost = {}, []
         self.main = get_ident()
         self.ended = allocate_lock()
+        self._calmly(self._note_inherited)
         self._calmly(self._let_go)
         # What subprocess runs before the exec (preexec_fn) may want to be the only thread: unshare(2), setns(2).
         if sys._getframe(1).f_code.co_name != "_execute_child":
             self._calmly(self.start)
         self._restore(mask)
+
+    def _note_inherited(self) -> None:
+        self.inherited = _listed()
 
     def _calmly(self, step: "Callable[[], None]") -> bool:
         """Do it; False when a handler got in between."""
@@ -276,7 +290,7 @@ class _Responder:
     def _block(self) -> None:
         if get_ident() not in self.masks:
             self.masks[get_ident()] = pthread_sigmask(SIG_BLOCK, ())  # runs handlers, as the next one does
-        pthread_sigmask(SIG_BLOCK, ALL_SIGNALS)
+        pthread_sigmask(SIG_BLOCK, BLOCKED)
 
     def _restore(self, mask: "Any") -> None:
         """Open the signal mask; the last thing, since handlers run from there on."""
@@ -295,7 +309,7 @@ class _Responder:
         self.lost = []
 
         def send() -> None:
-            pthread_sigmask(SIG_BLOCK, ALL_SIGNALS)
+            pthread_sigmask(SIG_BLOCK, BLOCKED)
             sleep(0.001)
             for number in numbers:
                 os.kill(os.getpid(), number)  # 0 is none
@@ -333,15 +347,23 @@ class _Responder:
             waker.close()
 
     def _hush(self) -> None:
-        """Have the warning of threads at a fork passed over: some interpreters look only after we have ours again."""
-        warnings = sys.modules.get("warnings") or sys.modules["_warnings"]
-        filters = warnings.filters
-        if type(filters) is list and not (filters and filters[0] is self.filter):
-            filters.insert(0, self.filter)
+        """Have the warning of threads at a fork passed over: some interpreters look only after we have ours again.
 
-    def match(self, text: str) -> bool:
-        """As a pattern in the filters of `warnings` does: only that warning, and only where we are its cause."""
-        return self.alone and "multi-threaded, use of" in text
+        A text in place of a pattern is compared as it is; unlike an object of ours it can be copied and pickled.
+        """
+        if type(filters := _filters()) is list:
+            texts = [THREADS_AT_FORK.format(os.getpid(), name) for name in ("fork", "forkpty")]
+            self.filters = [("ignore", text, DeprecationWarning, None, 0) for text in texts]
+            filters[:0] = self.filters
+
+    def _unhush(self) -> None:
+        """The next fork may be with threads of the agent's."""
+        if self.filters and type(filters := _filters()) is list:
+            filters[:] = [one for one in filters if not any(one is mine for mine in self.filters)]
+
+
+def _filters() -> "Any":
+    return (sys.modules.get("warnings") or sys.modules["_warnings"]).filters
 
 
 def _signal_of(error: BaseException) -> int:
@@ -361,9 +383,10 @@ def _signal_of(error: BaseException) -> int:
 
 
 class _Budget:
-    """The time that an answer may take; now and then the other threads get their turn."""
+    """The time that an answer may take, which a fork ends; now and then the other threads get their turn."""
 
-    def __init__(self) -> None:
+    def __init__(self, responder: _Responder) -> None:
+        self.responder = responder
         self.since = monotonic()
         self.end = self.since + LONGEST_LOOK
 
@@ -372,7 +395,7 @@ class _Budget:
         if now - self.since > SLICE:
             sleep(0)
             self.since = now = monotonic()
-        return now < self.end
+        return now < self.end and not self.responder.closing
 
 
 class _Alike:
@@ -396,11 +419,11 @@ class _Alike:
         return "\t".join((self.head, str(self.count), _text(", ".join(self.names)), *ids, *self.tail)) + "\n" + frames
 
 
-def _describe(main: int) -> str:
+def _describe(responder: _Responder) -> str:
     """The answer."""
-    budget = _Budget()
-    threads, threads_left = _threads(main, budget)
-    tasks, tasks_left = _tasks(budget)
+    budget = _Budget(responder)
+    threads, threads_left = _threads(responder.main, budget)
+    tasks, tasks_left = _tasks(responder.inherited, budget)
     version = sys.implementation.name + " " + sys.version.split()[0]
     parts = [f"process\t{os.getpid()}\t{_text(version)}\n"]
     size = 0
@@ -424,7 +447,7 @@ def _threads(main: int, budget: _Budget) -> "tuple[list[tuple[_Alike, str]], int
     known = _known_threads()
     idents = [ident for ident in sys._current_frames() if ident not in (main, get_ident())]
     for number, ident in enumerate([main, *idents]):
-        if number >= THREADS or not budget.is_left():
+        if number and (number >= THREADS or not budget.is_left()):
             left += 1
             continue
         frame = sys._current_frames().get(ident)
@@ -487,17 +510,17 @@ def _text(text: str) -> str:
 # --- Tasks. -----------------------------------------------------------------------------------------------------------
 
 
-def _tasks(budget: _Budget) -> "tuple[list[tuple[_Alike, str]], int]":
-    """The tasks of all loops that are not done; and how many were not looked at."""
-    module = sys.modules.get("asyncio.tasks")
-    names = vars(module) if module is not None else {}
-    kinds = [names[name] for name in ("Task", "_PyTask") if type(names.get(name)) is type]
+def _tasks(inherited: "list[Any]", budget: _Budget) -> "tuple[list[tuple[_Alike, str]], int]":
+    """The tasks of all loops that are not done, but those that were inherited; and how many were not looked at."""
+    kinds: list[Any] = [kind for kind in (_names().get(name) for name in ("Task", "_PyTask")) if type(kind) is type]
+    dead = {id(reference) for reference in inherited}
+    references = [reference for reference in (_references(kinds) if kinds else ()) if id(reference) not in dead]
     found: dict[tuple[str, tuple[str, ...]], _Alike] = {}
     left = 0
-    for reference in _references(names, kinds) if kinds else ():
+    for number, reference in enumerate(references):
         if not budget.is_left():
-            left += 1
-            continue
+            left = len(references) - number
+            break
         task = reference()
         kind = next((kind for kind in kinds if issubclass(type(task), kind)), None)
         if kind is None or kind.done(task):
@@ -511,20 +534,21 @@ def _tasks(budget: _Budget) -> "tuple[list[tuple[_Alike, str]], int]":
     return [(alike, key[0]) for key, alike in found.items()], left
 
 
-def _references(names: "dict[str, Any]", kinds: "list[Any]") -> "list[Any]":
+def _names() -> "dict[str, Any]":
+    """Those in asyncio's module of tasks, if it is loaded."""
+    module = sys.modules.get("asyncio.tasks")
+    return vars(module) if module is not None else {}
+
+
+def _references(kinds: "list[Any]") -> "list[Any]":
     """Weak references to all tasks.
 
     Up to 3.13 asyncio keeps them in sets of the module. From 3.14 on they are in lists of the interpreter's, by loop:
     there the collector finds them, as what refers to their type.
     """
+    names = _names()
     if sys.version_info < (3, 14) and ("_all_tasks" in names or "_scheduled_tasks" in names):
-        found: list[Any] = []
-        for name in ("_all_tasks", "_scheduled_tasks", "_eager_tasks"):
-            tasks = names.get(name)
-            tasks = getattr(tasks, "data", tasks)  # of a WeakSet
-            if type(tasks) is set:
-                found += list(tasks)
-        return [item if type(item) is ref else ref(item) for item in found]
+        return _listed()
     with open("/proc/self/statm", "rb", 0) as file:
         if int(file.read().split()[1]) * 4096 > LARGEST_SEARCH:
             return []
@@ -532,6 +556,18 @@ def _references(names: "dict[str, Any]", kinds: "list[Any]") -> "list[Any]":
     for kind in types:
         types += [subclass for subclass in type.__subclasses__(kind) if subclass not in types]
     return [ref(item) for item in gc.get_referrers(*types) if type(item) in types]
+
+
+def _listed() -> "list[Any]":
+    """Those in asyncio's own sets. References to a task are one object as long as somebody has it."""
+    names = _names()
+    found: list[Any] = []
+    for name in ("_all_tasks", "_scheduled_tasks", "_eager_tasks"):
+        tasks = names.get(name)
+        tasks = getattr(tasks, "data", tasks)  # of a WeakSet
+        if type(tasks) is set:
+            found += list(tasks)
+    return [item if type(item) is ref else ref(item) for item in found]
 
 
 def _look_at(task: "Any", kind: "Any", kinds: "list[Any]") -> "tuple[str, str, tuple[str, ...]]":

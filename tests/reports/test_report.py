@@ -150,10 +150,10 @@ def test_who_has_ended_meanwhile_is_no_mute(run: Run) -> None:
     program = run(
         "-c",
         "import subprocess, sys, time\n"
-        "child = subprocess.Popen([sys.executable, '-I', '-c', 'import sys, time; print(flush=True); time.sleep(0.6)'])\n"
+        "child = subprocess.Popen([sys.executable, '-I', '-c', 'import time; time.sleep(0.6)'])\n"
         "print(child.pid, flush=True); time.sleep(100)",
     )
-    child = program.line() or program.line()
+    child = program.line()
     os.kill(program.pid, signal.SIGSTOP)
     until(lambda: psutil.Process(program.pid).status() == psutil.STATUS_STOPPED, "it to stop")
     lines = program.report()
