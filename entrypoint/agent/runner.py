@@ -179,6 +179,7 @@ class _Run(Generic[T]):
         self._drain, self._auto_ready = drain, auto_ready
         self._notifier = Notifier()
         self._said_ready = self._said_stopping = False
+        self._unsaid: dict[str, object] = {}
 
         self._loop: asyncio.AbstractEventLoop
         self._living: asyncio.Task[None]  # in which all of this happens
@@ -217,8 +218,13 @@ class _Run(Generic[T]):
                         break
                     except (KeyboardInterrupt, SystemExit) as error:  # some task raised it, and the loop let it through
                         self._broken_off = self._broken_off or error
-                        _wake(self._wake_up)
-                        part = self._go_on()
+                    except RuntimeError as error:
+                        if part.cr_frame is None:
+                            raise
+                        if not self._main.done():  # somebody stopped the loop: no harm once main has its result
+                            self._broken_off = self._broken_off or error
+                    _wake(self._wake_up)
+                    part = self._go_on()
             # Threads that are stuck are all that is left in the executors; the Runner would join them.
             self._loop.set_default_executor(ThreadPoolExecutor(1))
         return self._outcome()
@@ -378,8 +384,19 @@ class _Run(Generic[T]):
             self._loop.call_soon_threadsafe(call, *arguments)
 
     def say(self, fields: Mapping[str, object]) -> None:
-        if not self._notifier.send(**fields) and not self._loop.is_closed():
-            self._loop.call_later(TRY_AGAIN, self.say, fields)
+        """Where the receiver is full, the last value of each key is said when it has room."""
+        is_waiting = bool(self._unsaid)
+        self._unsaid.update(fields)
+        if not is_waiting:
+            self._say_rest()
+
+    def _say_rest(self) -> None:
+        # The status is the one that can be too long for a message, and is cut.
+        fields = dict(sorted(self._unsaid.items(), key=lambda field: field[0] == "STATUS"))
+        if self._notifier.send(**fields):
+            self._unsaid.clear()
+        elif not self._loop.is_closed():
+            self._loop.call_later(TRY_AGAIN, self._say_rest)
 
     def ready(self, text: str | None = None) -> None:
         more = {} if text is None else {"STATUS": text}

@@ -255,6 +255,7 @@ def test_the_collector_is_the_agents(run: Run, python: str) -> None:
     )
     program = ready(run, MANY_TASKS + code, python=python)
     asked = 0
+    assert program.process.stdout
     while not select.select([program.process.stdout], [], [], 0)[0]:
         asked += bool(program.answer())
     assert asked

@@ -134,6 +134,21 @@ def test_a_full_receiver_gets_it_later(start: Start, tmp_path: Path, listener: L
     assert agent.init.wait() == 0
 
 
+def test_of_what_a_full_receiver_missed_it_gets_the_last(start: Start, tmp_path: Path, listener: Listener) -> None:
+    """And nothing that is older than what it has. What is long crowds out nothing else."""
+    agent = alone(start, tmp_path, listener, "says_much")
+    agent.stop()  # while a status waits
+    agent.until_said("stopping")
+    listener.messages()  # makes room
+    listener.heard("STOPPING")
+    assert agent.init.wait() == 0
+    said = [message.fields["STATUS"].split()[0] for message in listener.messages("STATUS")]
+    numbers = [int(number) for number in said]
+    assert numbers == sorted(numbers)
+    assert numbers[-1] == 39
+    assert len(numbers) < 30
+
+
 @pytest.mark.parametrize("address", ["/nowhere/at/all", "@nobody", "vsock:2:1", "relative", "/" + "x" * 300, ""])
 def test_nobody_listens(start: Start, tmp_path: Path, address: str) -> None:
     variables = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "nonsense", "AGENT_INIT_STOP_SECONDS": "nonsense"}

@@ -171,6 +171,19 @@ def test_cancelled_by_itself_as_asyncio_run(alone: Begin) -> None:
     assert agent.stderr.endswith("asyncio.exceptions.CancelledError\n")
 
 
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_the_loop_is_stopped_by_main(alone: Begin, loop: str) -> None:
+    """As with `asyncio.run` that is an error only of a main which has not returned; the end is gone through."""
+    agent = alone("stops_the_loop_and_returns", LOOP=loop)
+    assert agent.init.wait() == 0
+    assert agent.lines == ["cleaned", "returned result"]
+    assert not agent.stderr
+    agent = alone("stops_the_loop", LOOP=loop)
+    assert agent.init.wait() == 1
+    assert agent.lines == ["cleaned", "cleaned up"]
+    assert agent.stderr.endswith("RuntimeError: Event loop stopped before Future completed.\n")
+
+
 def test_exit_in_a_task_ends_main_in_good_order(alone: Begin) -> None:
     agent = alone("task_exits")
     assert agent.init.wait() == 7

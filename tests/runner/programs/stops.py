@@ -296,6 +296,46 @@ def ask_before_the_loop_runs() -> None:
     asyncio.Runner.run = ask  # type: ignore[method-assign]
 
 
+async def cleans_up_late() -> None:
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await asyncio.sleep(0.05)
+        say("cleaned")
+
+
+async def stops_the_loop_and_returns() -> str:
+    task = asyncio.create_task(cleans_up_late())
+    await asyncio.sleep(0)
+    asyncio.get_running_loop().stop()
+    assert not task.done()
+    return "result"
+
+
+async def stops_the_loop() -> None:
+    """And again when it cleans up."""
+    loop = asyncio.get_running_loop()
+    loop.call_soon(loop.stop)
+    try:
+        await cleans_up_late()
+    finally:
+        loop.stop()
+        await asyncio.sleep(0.05)
+        say("cleaned up")
+
+
+async def says_much() -> None:
+    await asyncio.sleep(0.1)
+    for number in range(40):
+        status(f"{number} " + "x" * 5000)
+    say("ready")
+    try:
+        await asyncio.Event().wait()
+    finally:
+        say("stopping")
+        await asyncio.sleep(1)
+
+
 async def says_how_it_is() -> None:
     await asyncio.sleep(0.1)
     ready("two calls")
