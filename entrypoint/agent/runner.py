@@ -210,7 +210,7 @@ class _Run(Generic[T]):
         with contextlib.closing(self._notifier), asyncio.Runner(debug=debug, loop_factory=_loop_factory()) as runner:
             self._prepare(runner.get_loop())
             with self._process_wide(), self._signals():
-                part = self._live(main)
+                part: Any = self._live(main)
                 while True:
                     self._own.append(part)
                     try:
@@ -219,7 +219,7 @@ class _Run(Generic[T]):
                     except (KeyboardInterrupt, SystemExit) as error:  # some task raised it, and the loop let it through
                         self._broken_off = self._broken_off or error
                     except RuntimeError as error:
-                        if part.cr_frame is None:
+                        if part.cr_frame is None:  # it has ended: this is its own
                             raise
                         if not self._main.done():  # somebody stopped the loop: no harm once main has its result
                             self._broken_off = self._broken_off or error
