@@ -81,7 +81,7 @@ class Held:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
         self.memory = sum(int(line.split()[1]) for line in lines if line.startswith("Private"))  # KiB
         looks = [descriptors(pid) for _ in range(10)]  # what it reads from /proc is open for a moment
-        self.descriptors = sorted(looks[0][fd] for fd in set.intersection(*(set(look) for look in looks)))
+        self.descriptors = sorted(path for _, path in set.intersection(*(set(look.items()) for look in looks)))
 
     def __str__(self) -> str:
         return f"{self.memory} KiB, {len(self.descriptors)} descriptors"
