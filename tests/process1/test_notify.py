@@ -144,7 +144,7 @@ def test_descendants_are_heard_where_all_are(started: Start, access: str) -> Non
 
 
 def test_a_daemon_of_the_agents_is_heard(started: Start) -> None:
-    init = started(agent="orphan('daemon', 'tell(\"READY=1\"); ready()'); on('TERM', leave); ready()")
+    init = started(agent="on('TERM', leave); orphan('daemon', 'tell(\"READY=1\"); ready()'); ready()")
     assert init.said("the agent is ready")
     init.signal("TERM")
     assert init.wait() == 0
@@ -180,7 +180,7 @@ NOISE = [
 
 @pytest.mark.parametrize("text", NOISE)
 def test_what_is_no_message_changes_nothing(start: Start, text: str) -> None:
-    init = start(agent=f"tell({text}); tell('STATUS=after'); tell('ERRNO=2'); on('TERM', leave); ready()")
+    init = start(agent=f"on('TERM', leave); tell({text}); tell('STATUS=after'); tell('ERRNO=2'); ready()")
     assert init.said("the agent tells error 2")
     init.signal("TERM")
     assert init.wait() == 0
@@ -254,6 +254,7 @@ def test_after_descriptors_of_any_kind_it_listens_on(started: Start) -> None:
     """As with FDSTORE=1: a socket, and a file; they are closed, and what follows is heard."""
     agent = """
 import socket
+on('TERM', leave)
 here, there = socket.socketpair()
 tell('FDSTORE=1', there.fileno(), 0)
 there.close()
@@ -261,7 +262,6 @@ here.recv(1)
 log('closed')
 tell('STATUS=later')
 tell('READY=1')
-on('TERM', leave)
 ready()
 """
     init = started("-v", agent=agent)
