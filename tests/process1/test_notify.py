@@ -197,8 +197,8 @@ for text in ("FDSTORE=1", "READY=1", "", "BARRIER=1"):
         os.close(writer)
         assert os.read(reader, 1) == b""
         os.close(reader)
-log("answered")
 on("TERM", leave)
+log("answered")
 ready()
 """
     init = started(agent=agent)
