@@ -21,6 +21,7 @@ from entrypoint.init.lifecycle import (
     Forward,
     KillAll,
     Lifecycle,
+    MakeReport,
     Say,
     Stop,
     StopSurvivors,
@@ -267,6 +268,91 @@ def test_a_kill_that_was_asked_for_is_told_as_that() -> None:
     assert isinstance(say, Say)
     assert say.fields["cause"] == "escalated"
     assert "at a further stop request (--repeat escalate)" in say.text
+
+
+# --- Figures and words, to the letter. ------------------------------------------------------------------------------
+
+
+def test_what_is_bought_leaves_the_later_steps_their_time() -> None:
+    life = make("--stop-schedule", "TERM/4s/INT/6s/KILL", "--max-grace", "20s")
+    life.signal(0.0, TERM, "a test")
+    told(life, 1.0, EXTEND_TIMEOUT_USEC="90000000")
+    assert life.due == 10.0
+    assert [at for at, a in run_until(life, 14.5) if isinstance(a, Stop)] == [14.0]
+
+
+def test_less_than_a_second_can_be_bought() -> None:
+    life = make("-t", "2s")
+    life.signal(0.0, TERM, "a test")
+    told(life, 1.9, EXTEND_TIMEOUT_USEC="500000")
+    run_until(life, 2.3)
+    assert life.due == pytest.approx(2.4)
+
+
+def test_a_report_has_the_time_until_the_next_step() -> None:
+    life = make("-t", "10s")
+    life.signal(5.0, TERM, "a test")
+    assert [(at, a.seconds) for at, a in run_until(life, 14.0) if isinstance(a, MakeReport)] == [(13.5, 1.5)]
+
+
+def test_what_is_due_at_once_is_done_in_the_order_of_its_time() -> None:
+    """The signal that was put off comes before the report on the platform's limit."""
+    life = make("--stop-delay", "20s", environment={"KUBERNETES_SERVICE_HOST": "x"})
+    life.signal(0.0, TERM, "a test")
+    assert Stop(TERM) in life.tick(60.0)
+    assert [a.event for a in life.tick(60.0) if isinstance(a, Say)] == ["limit-near"]
+
+
+def test_progress_keeps_its_beat_after_a_late_tick() -> None:
+    life = make("-t", "90s")
+    life.signal(0.0, TERM, "a test")
+    [say] = life.tick(25.0)
+    assert isinstance(say, Say)
+    assert (say.text, say.fields["left"], life.due) == ("stopping: 1m5s left", 65.0, 30.0)
+
+
+def test_the_plan_of_a_stop_is_told_with_its_delay() -> None:
+    life = make("-t", "25s", "--stop-delay", "5s")
+    [say] = life.signal(3.0, TERM, "a test")
+    assert isinstance(say, Say)
+    assert say.text == "stop requested by TERM from a test: TERM to the agent after 5s, KILL after 25s"
+
+
+def test_the_platforms_limit_is_told_with_the_time_that_has_passed() -> None:
+    life = make(environment={"KUBERNETES_SERVICE_HOST": "x"})
+    life.signal(100.0, TERM, "a test")
+    [text] = [a.text for _, a in run_until(life, 129.0) if isinstance(a, Say) and a.event == "limit-near"]
+    assert text.startswith("28s after the stop request the agent is still there; ")
+
+
+def test_the_first_of_all_errors_is_told() -> None:
+    assert [a.fields for a in told(make(), 0.0, ERRNO="1") if isinstance(a, Say)] == [{"errno": 1}]
+
+
+@pytest.mark.parametrize(("code", "tail"), [(0, ""), (3, '; its last status: "busy"')])
+def test_the_last_status_is_told_where_the_end_is_no_good_one(code: int, tail: str) -> None:
+    life = make("-t", "25s")
+    told(life, 7.0, STATUS="busy")
+    life.signal(8.0, TERM, "a test")
+    say, _ = life.agent_ended(10.0, code, "exited", alone=True)
+    assert isinstance(say, Say)
+    assert (say.tail, say.fields["seconds"], say.fields["stop_seconds"]) == (tail, 10.0, 2.0)
+
+
+def test_the_linger_time_ends_with_the_grace() -> None:
+    life = make("-t", "10s", "--linger", "5s")
+    life.signal(100.0, TERM, "a test")
+    life.agent_ended(107.0, 0, "exited", alone=False)
+    assert life.due == 110.0
+
+
+def test_what_is_killed_at_the_deadline_is_told_as_that() -> None:
+    life = make("-t", "10s")
+    life.signal(0.0, TERM, "a test")
+    run_until(life, 10.0)
+    say, _ = life.agent_ended(10.1, 137, "was killed", alone=True)
+    assert isinstance(say, Say)
+    assert (life.how, say.fields["cause"]) == ("was killed when its time was up", "deadline")
 
 
 # --- All stories. ---
