@@ -340,10 +340,10 @@ def test_the_last_status_is_told_where_the_end_is_no_good_one(code: int, tail: s
 
 
 def test_the_linger_time_ends_with_the_grace() -> None:
-    life = make("-t", "10s", "--linger", "5s")
+    life = make("-t", "9s", "--linger", "5s")
     life.signal(100.0, TERM, "a test")
     life.agent_ended(107.0, 0, "exited", alone=False)
-    assert life.due == 110.0
+    assert life.due == 109.0
 
 
 def test_what_is_killed_at_the_deadline_is_told_as_that() -> None:
