@@ -201,6 +201,14 @@ def job(shell: pexpect.spawn[str]) -> tuple[psutil.Process, psutil.Process]:
     return init, agent
 
 
+def into_the_background(shell: pexpect.spawn[str]) -> None:
+    shell.sendcontrol("z")
+    shell.expect("Stopped")
+    shell.expect_exact(PROMPT)
+    shell.sendline("bg")
+    shell.expect_exact(PROMPT)
+
+
 def test_it_does_not_take_the_terminal_from_who_has_it_at_its_end(shell: pexpect.spawn[str]) -> None:
     """Continued in the background it ends there: the terminal is another's, who may be reading from it."""
     shell.sendline(
@@ -208,11 +216,7 @@ def test_it_does_not_take_the_terminal_from_who_has_it_at_its_end(shell: pexpect
     )
     shell.expect("up")
     init, agent = job(shell)
-    shell.sendcontrol("z")
-    shell.expect("Stopped")
-    shell.expect_exact(PROMPT)
-    shell.sendline("bg")
-    shell.expect_exact(PROMPT)
+    into_the_background(shell)
     until(lambda: agent.status() == psutil.STATUS_SLEEPING, "the agent to go on")
     shell.sendline("cat")
     until(lambda: foreground(shell) not in (shell.pid, init.pid, agent.pid), "cat to have the terminal")
@@ -229,11 +233,7 @@ def test_brought_to_the_foreground_the_agent_can_be_suspended_again(shell: pexpe
     shell.sendline(f"{AGENT_INIT} -q -- sh -c 'echo up; while :; do sleep 0.1; done'")
     shell.expect("up")
     init, agent = job(shell)
-    shell.sendcontrol("z")
-    shell.expect("Stopped")
-    shell.expect_exact(PROMPT)
-    shell.sendline("bg")
-    shell.expect_exact(PROMPT)
+    into_the_background(shell)
     shell.sendline("fg")
     until(lambda: foreground(shell) in (init.pid, agent.pid), "the job to be in the foreground")
     shell.sendcontrol("z")
