@@ -201,7 +201,8 @@ def job(shell: pexpect.spawn[str]) -> tuple[psutil.Process, psutil.Process]:
     return init, agent
 
 
-def into_the_background(shell: pexpect.spawn[str]) -> None:
+def into_the_background(shell: pexpect.spawn[str], agent: psutil.Process) -> None:
+    until(lambda: foreground(shell) == agent.pid, "the agent to have the terminal")
     shell.sendcontrol("z")
     shell.expect("Stopped")
     shell.expect_exact(PROMPT)
@@ -216,7 +217,7 @@ def test_it_does_not_take_the_terminal_from_who_has_it_at_its_end(shell: pexpect
     )
     shell.expect("up")
     init, agent = job(shell)
-    into_the_background(shell)
+    into_the_background(shell, agent)
     until(lambda: agent.status() == psutil.STATUS_SLEEPING, "the agent to go on")
     shell.sendline("cat")
     until(lambda: foreground(shell) not in (shell.pid, init.pid, agent.pid), "cat to have the terminal")
@@ -233,7 +234,7 @@ def test_brought_to_the_foreground_the_agent_can_be_suspended_again(shell: pexpe
     shell.sendline(f"{AGENT_INIT} -q -- sh -c 'echo up; while :; do sleep 0.1; done'")
     shell.expect("up")
     init, agent = job(shell)
-    into_the_background(shell)
+    into_the_background(shell, agent)
     shell.sendline("fg")
     until(lambda: foreground(shell) in (init.pid, agent.pid), "the job to be in the foreground")
     shell.sendcontrol("z")
