@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from entrypoint import options
-from entrypoint.init import plan
 from entrypoint.init.lifecycle import (
     ENDED,
     GIVE_UP_AFTER,
@@ -27,26 +26,9 @@ from entrypoint.init.lifecycle import (
     StopSurvivors,
 )
 from entrypoint.init.signals import CONT, HUP, INT, KILL, QUIT, TERM, parse
+from tests.support.lifecycle import kinds, make, run_until
 
 USR1 = parse("USR1")
-
-
-def make(*flags: str, environment: dict[str, str] | None = None) -> Lifecycle:
-    settings = options.read([*flags, "agent"], environment or {})
-    return Lifecycle(settings, plan.make(settings, environment or {}, lambda _path: False), 0.0)
-
-
-def kinds(actions: list[Action]) -> list[str]:
-    return [type(action).__name__ for action in actions if not isinstance(action, Say)]
-
-
-def run_until(life: Lifecycle, end: float) -> list[tuple[float, Action]]:
-    """Tick whenever something is due, up to `end`."""
-    done = []
-    while life.due <= end:
-        now = life.due
-        done += [(now, action) for action in life.tick(now)]
-    return done
 
 
 # --- Single stories, as the reader would tell them. ---

@@ -6,8 +6,6 @@ import math
 
 import pytest
 
-from entrypoint import options
-from entrypoint.init import plan
 from entrypoint.init.lifecycle import (
     ENDED,
     GIVE_UP_AFTER,
@@ -19,33 +17,14 @@ from entrypoint.init.lifecycle import (
     End,
     Forward,
     KillAll,
-    Lifecycle,
     MakeReport,
     Say,
     Stop,
     StopSurvivors,
 )
+from tests.support.lifecycle import done, make, said, text
 
 ABRT, HUP, INT, KILL, TERM, USR1 = 6, 1, 2, 9, 15, 10
-
-
-def make(*flags: str) -> Lifecycle:
-    settings = options.read([*flags, "agent"], {})
-    return Lifecycle(settings, plan.make(settings, {}, lambda _path: False), 0.0)
-
-
-def said(actions: list[Action]) -> list[str]:
-    return [action.event for action in actions if isinstance(action, Say)]
-
-
-def done(actions: list[Action]) -> list[Action]:
-    return [action for action in actions if not isinstance(action, Say)]
-
-
-def text(actions: list[Action]) -> str:
-    """Of the only line."""
-    [line] = [action.text for action in actions if isinstance(action, Say)]
-    return line
 
 
 # --- Signals. -------------------------------------------------------------------------------------------------------
