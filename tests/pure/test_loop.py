@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+import select
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from entrypoint.init import loop as loops
 from entrypoint.init.loop import Loop
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def test_an_error_that_comes_back_at_once_does_not_take_the_processor(monkeypatc
     story = Story(OSError(), OSError(), None)
     story.then(story.loop.stop)
     story.loop.run_forever()
-    assert slept == [loops.AFTER_ERROR] * 2
+    assert slept == [0.01] * 2
 
 
 def test_a_stop_before_it_runs_counts() -> None:
@@ -155,12 +155,46 @@ def test_a_timer_is_called_once_and_can_be_cancelled_whenever() -> None:
     assert called == ["first"]
 
 
-def test_a_wait_that_poll_cannot_count_is_waited_for_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """poll(2) takes milliseconds in an int."""
-    monkeypatch.setattr(loops, "LONGEST_POLL", 0.001)
-    story = Story()
-    began = story.loop.time()
-    story.loop.call_at(began + 0.02, story.loop.stop)
+class Poll:
+    """select.poll, and how often it was called."""
+
+    def __init__(self) -> None:
+        self.real, self.times = select.poll(), 0
+        self.register, self.unregister = self.real.register, self.real.unregister
+
+    def poll(self, timeout: float | None) -> list[tuple[int, int]]:
+        self.times += 1
+        return self.real.poll(timeout)
+
+
+def test_what_is_not_watched_any_longer_wakes_nobody(pipes: list[tuple[int, int]]) -> None:
+    story, poll = Story(), Poll()
+    story.loop._poll = poll  # type: ignore[assignment]
+    (one, _), _ = pipes
+    story.loop.add_reader(one, story.loop.stop)
+    story.loop.remove_reader(one)
+    story.loop.call_at(story.loop.time() + 0.02, story.loop.stop)
     story.loop.run_forever()
-    assert story.loop.time() - began >= 0.02
+    assert poll.times <= 2  # the wait, and what may be left of it
+
+
+def test_it_waits_until_the_next_timer_and_where_poll_cannot_count_that_in_parts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """poll(2) takes milliseconds in an int, and rounds them up."""
+    now, waits = 100.0, []
+
+    class Sleeper:
+        def poll(self, timeout: float) -> list[tuple[int, int]]:
+            nonlocal now
+            waits.append(timeout)
+            now += timeout / 1000
+            return []
+
+    monkeypatch.setattr(Loop, "time", staticmethod(lambda: now))
+    story = Story()
+    story.loop._poll = Sleeper()  # type: ignore[assignment]
+    story.loop.call_at(now + 2 * 3600 + 1.5, story.loop.stop)
+    story.loop.run_forever()
+    assert waits == [3_600_000.0, 3_600_000.0, 1500.0]
     assert story.told == ["recover"]
