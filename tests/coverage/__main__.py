@@ -12,21 +12,16 @@ here, and some look into it closely.
 from __future__ import annotations
 
 import argparse
-import dis
-import marshal
 import os
-import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from xml.etree import ElementTree
 
 import coverage
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
+from .running import notes, prepare, run
+
 IN_PYTEST = ["tests/pure"]
 IN_PROCESS_1 = ["tests/process1"]
 # Told apart by the type checker only.
@@ -34,58 +29,11 @@ NEVER_RUN = ["if TYPE_CHECKING:"]
 FAILED_TESTS = 1  # pytest's exit code
 
 
-def places() -> list[Path]:
-    """Where the package lies: in this checkout, and where the installed command finds it."""
-    words = [sys.executable, "-I", "-c", "import entrypoint; print(entrypoint.__file__)"]
-    installed = Path(subprocess.run(words, check=True, capture_output=True, text=True).stdout).parent
-    return sorted({ROOT / "entrypoint", installed})
-
-
-def prepare(scratch: Path) -> Path:
-    """The copy of the package that notes what runs."""
-    copy, notes = scratch / "entrypoint", scratch / "notes"
-    notes.mkdir()
-    for directory in (scratch, notes):
-        directory.chmod(0o777)  # some of the tests' process 1 are another user's
-    shutil.copytree(ROOT / "entrypoint", copy, ignore=shutil.ignore_patterns("__pycache__"))
-    text = (HERE / "tracer.py").read_text()
-    for name, value in {
-        "NOTES": str(notes),
-        "MEASURED": ":".join(f"{place}/init/" for place in places()),
-        "RESUME": str(dis.opmap["RESUME"]),
-    }.items():
-        text = text.replace(f'"{{{name}}}"', repr(value))
-    with (copy / "init" / "__init__.py").open("a") as module:
-        module.write(text)
-    return copy
-
-
-def run(copy: Path, arguments: list[str]) -> tuple[int, int, int]:
-    """pytest with the copy in the package's place: its exit code, how many tests ran, and how many failed."""
-    result = copy.with_name("result.xml")
-    result.unlink(missing_ok=True)
-    # A shell's background job has INT and QUIT ignored, and so would every agent of the tests.
-    script = " ".join(f'mount --bind "{copy}" "{place}" &&' for place in places()) + ' exec env --default-signal "$@"'
-    command = str(Path(sys.executable).with_name("pytest"))  # as anybody calls it: some tests know of its interpreter
-    pytest = [command, "-q", "-p", "no:cacheprovider", f"--junitxml={result}", *arguments]
-    code = subprocess.run(["unshare", "--mount", "sh", "-c", script, "sh", *pytest], cwd=ROOT).returncode
-    if not result.exists():
-        return code or -1, 0, 0
-    suites = list(ElementTree.parse(result).getroot().iter("testsuite"))
-    failed = sum(int(suite.get(kind, "0")) for suite in suites for kind in ("failures", "errors"))
-    return code, sum(int(suite.get("tests", "0")) for suite in suites), failed
-
-
 def report(copy: Path, keep: str | None) -> float:
     """Print what was not run; returns the share of what was, in per cent."""
     arcs: dict[str, set[tuple[int, int]]] = {}
-    for note in (copy.parent / "notes").iterdir():
-        try:
-            noted = marshal.loads(note.read_bytes())
-        except (EOFError, ValueError, TypeError):
-            continue  # half written: no room, no descriptor
-        for name, pairs in noted.items():
-            arcs.setdefault(str(copy / "init" / name), set()).update(pairs)
+    for _, name, pairs in notes(copy):
+        arcs.setdefault(str(copy / "init" / name), set()).update(pairs)
     os.chdir(copy.parent)
     measured = coverage.Coverage(data_file=keep, branch=True, config_file=False, source=["entrypoint/init"])
     for pattern in NEVER_RUN:

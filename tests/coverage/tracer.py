@@ -6,7 +6,7 @@ and lost where it is killed. coverage.py itself would do all of that, and take t
 agent-init takes to start.
 
 It notes what coverage.py calls arcs: pairs of line numbers, with the negative first line of a function for its entry
-and its exit, as coverage.py's own `pytracer.py` does.
+and its exit, as coverage.py's own `pytracer.py` does; and for which test, as pytest tells it in the environment.
 """
 
 import os
@@ -24,16 +24,18 @@ def _measure() -> None:
 
     execve, leave, start_new_thread = os.execve, os._exit, _thread.start_new_thread
     opened, written, closed, random, dumps = os.open, os.write, os.close, os.urandom, marshal.dumps
-    arcs: dict[str, set[tuple[int, int]]] = {}
+    arcs: dict[tuple[str, str], set[tuple[int, int]]] = {}
+    environment = os.environ
 
     def trace(frame, event, argument):  # type: ignore[no-untyped-def]
         code = frame.f_code
         name = code.co_filename
         if not name.startswith(HERE):
             return None
-        seen = arcs.get(name)
+        key = environment.get("PYTEST_CURRENT_TEST", ""), name[len(HERE) :]
+        seen = arcs.get(key)
         if seen is None:
-            seen = arcs[name] = set()
+            seen = arcs[key] = set()
         instructions, outside = code.co_code, -code.co_firstlineno
         # A generator that goes on is called as well: there RESUME has another argument than 0.
         last = frame.f_lineno if instructions[frame.f_lasti + 1] else outside
@@ -56,7 +58,7 @@ def _measure() -> None:
         """Where it cannot be written nothing is noted; that is no concern of the test's."""
         try:
             fd = opened(f"{NOTES}/{random(12).hex()}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-            written(fd, dumps({name[len(HERE) :]: list(pairs) for name, pairs in arcs.items()}))
+            written(fd, dumps({key: list(pairs) for key, pairs in arcs.items()}))
             closed(fd)
         except Exception:
             return
