@@ -54,8 +54,8 @@ class Runners:
             functions.setdefault(test if test.startswith(PURE) else test.partition("[")[0], []).append(test)
         return [random.Random(function).choice(tests) for function, tests in functions.items()]
 
-    def of(self, mutant: Mutant) -> tuple[list[str], list[str]]:
-        """Of tests/pure all; of tests/process1 the `MANY` that know most of the function what others do not."""
+    def of(self, mutant: Mutant, many: int | None) -> tuple[list[str], list[str]]:
+        """Of tests/pure all; of tests/process1 so many that know most of the function what others do not."""
         runners = self.of_line.get((mutant.module, mutant.line), set())
         if IN_THE_BEGINNING in runners or not runners:
             runners = runners | self.of_module.get(mutant.module, set())
@@ -66,14 +66,14 @@ class Runners:
             for test in runners & others:
                 knows[test] += 1 / len(others)
         whole = sorted((test for test in runners if test.startswith(PROCESS_1)), key=lambda test: (-knows[test], test))
-        return sorted(test for test in runners if test.startswith(PURE)), whole[:MANY]
+        return sorted(test for test in runners if test.startswith(PURE)), whole[:many]
 
 
-def judged() -> set[str]:
-    """The mutants in `judged/`, as they are printed."""
+def read(*paths: Path) -> set[str]:
+    """The mutants in these files, as they are printed."""
     found: list[list[str]] = []
     inside = False
-    for line in (line for path in JUDGED.iterdir() for line in path.read_text().splitlines()):
+    for line in (line for path in paths for line in path.read_text().splitlines()):
         if line.startswith("@ "):
             found.append([])
         inside = line.startswith("@ ") or (inside and line.startswith(("-", "+")))
@@ -121,19 +121,18 @@ def try_it(mutant: Mutant, source: str, pure: list[str], whole: list[str]) -> st
 def main() -> int:
     sources = {path.name: path.read_text() for path in sorted((ROOT / "entrypoint" / "init").glob("[a-z]*.py"))}
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
-    parser.add_argument("-n", type=int, default=2, help="how many at once")
-    parser.add_argument("--share", type=int, default=1, metavar="N", help="try one mutant of N")
-    parser.add_argument(
-        "--runners", type=Path, metavar="FILE", help="which tests run what: kept here, or taken from here"
-    )
-    parser.add_argument(
-        "modules", nargs="*", choices=[[], *sources], metavar="MODULE", help="loop.py, say; all if none"
-    )
+    add = parser.add_argument
+    add("-n", type=int, default=2, help="how many at once")
+    add("--share", type=int, default=1, metavar="N", help="try one mutant of N")
+    add("--again", type=Path, metavar="FILE", help="try those in this earlier output, with all of tests/process1")
+    add("--runners", type=Path, metavar="FILE", help="which tests run what: kept here, or taken from here")
+    add("modules", nargs="*", choices=[[], *sources], metavar="MODULE", help="loop.py, say; all if none")
     asked = parser.parse_args()
+    again = read(asked.again) if asked.again else set()
     began = time.monotonic()
     kept = asked.runners and asked.runners.exists()
     runners = pickle.loads(asked.runners.read_bytes()) if kept else find_runners()
-    known, made, noticed, same, new = judged(), Counter[str](), Counter[str](), Counter[str](), 0
+    known, made, noticed, same, new = read(*JUDGED.iterdir()), Counter[str](), Counter[str](), Counter[str](), 0
     context = multiprocessing.get_context("fork")
     with (
         tempfile.TemporaryDirectory(prefix="mutants-") as scratch,
@@ -152,8 +151,13 @@ def main() -> int:
         for module in asked.modules or sources:
             all_of_it = list(mutants(module, sources[module]))
             made[module] = len(all_of_it)
-            for mutant in random.Random(module).sample(all_of_it, len(all_of_it) // asked.share):
-                job = pool.submit(try_it, mutant, sources[module], *runners.of(mutant))
+            if asked.again:
+                taken = [mutant for mutant in all_of_it if str(mutant) in again]
+            else:
+                taken = random.Random(module).sample(all_of_it, len(all_of_it) // asked.share)
+            for mutant in taken:
+                tests = runners.of(mutant, None if asked.again else MANY)
+                job = pool.submit(try_it, mutant, sources[module], *tests)
                 tried[job] = mutant
         for job in as_completed(tried):
             mutant, by = tried[job], job.result()
