@@ -70,31 +70,32 @@ class Memory:
     def _read(self, which: int) -> bytes:
         if not self._directory:
             return b""
-        try:
-            fd = os.open(f"{self._directory}/{self._files[which]}", os.O_RDONLY)
-        except OSError:
-            return b""
-        try:
-            return os.read(fd, 4096)
-        except OSError:
-            return b""
-        finally:
-            os.close(fd)
+        return _contents(f"{self._directory}/{self._files[which]}")
+
+
+def _contents(path: str) -> bytes:
+    """Of a small file; nothing where it cannot be read."""
+    try:
+        fd = os.open(path, os.O_RDONLY)
+    except OSError:
+        return b""
+    try:
+        return os.read(fd, 4096)
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)
 
 
 def _find(root: str, own: str) -> tuple[str, tuple[str, ...]]:
     """The directory of our group and the names of its files; an empty directory where there is none."""
     paths = {b"": "", b"memory": ""}  # v2's line has no controllers
-    try:
-        with open(own, "rb", buffering=0) as file:
-            for line in (file.read(4096) or b"").splitlines():
-                _, _, rest = line.partition(b":")
-                controllers, _, path = rest.partition(b":")
-                for controller in controllers.split(b","):
-                    if controller in paths:
-                        paths[controller] = os.fsdecode(path).rstrip("/")
-    except OSError:
-        pass
+    for line in _contents(own).splitlines():
+        _, _, rest = line.partition(b":")
+        controllers, _, path = rest.partition(b":")
+        for controller in controllers.split(b","):
+            if controller in paths:
+                paths[controller] = os.fsdecode(path).rstrip("/")
     for directory, files in (
         (root + paths[b""], V2),
         (root, V2),

@@ -5,8 +5,6 @@ so it cannot simply be set; each kind of stderr has its own way round (`_writer`
 and counted, and the count is told with the next line that does.
 """
 
-import _signal
-import errno
 import os
 import stat
 import time
@@ -45,16 +43,8 @@ class Console:
                 self.dropped = 0
             else:
                 self.dropped += 1
-        except Exception as error:  # EPIPE, ENOSPC, EIO, MemoryError: all that is lost is a line
+        except Exception:  # EPIPE, ENOSPC, EIO, MemoryError: all that is lost is a line
             self.dropped += 1
-            take_back_signal(error)
-
-
-def take_back_signal(error: Exception) -> None:
-    """The kernel sends a signal with some errors. Blocked, it would be read as somebody's, and be passed on."""
-    sent = {errno.EPIPE: _signal.SIGPIPE, errno.EFBIG: _signal.SIGXFSZ}.get(getattr(error, "errno", 0))
-    if sent is not None and hasattr(_signal, "sigtimedwait"):
-        _signal.sigtimedwait((sent,), 0)
 
 
 def _text_line(level: int, text: str) -> bytes:

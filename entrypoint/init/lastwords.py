@@ -5,8 +5,6 @@ Kubernetes shows the first 4096 bytes of /dev/termination-log with the container
 
 import os
 
-from .console import take_back_signal
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,7 +12,7 @@ if TYPE_CHECKING:
     from ..options import Settings
 
 LONGEST = 4096
-FLAGS = os.O_WRONLY | os.O_TRUNC | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
+FLAGS = os.O_WRONLY | os.O_TRUNC | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY
 
 
 def write(settings: "Settings", lines: "Sequence[str]") -> None:
@@ -36,5 +34,5 @@ def write(settings: "Settings", lines: "Sequence[str]") -> None:
             os.write(fd, text + b"\n" if text else text)
         finally:
             os.close(fd)
-    except OSError as error:  # nobody asked for it, or it is not to be had; the log on stderr tells the same
-        take_back_signal(error)
+    except OSError:  # nobody asked for it, or it is not to be had; the log on stderr tells the same
+        return

@@ -12,6 +12,6 @@ def call(name: str, *arguments: int | bytes) -> int:
     try:
         from _ctypes import call_cdeclfunction, dlopen, dlsym
 
-        return int(call_cdeclfunction(dlsym(dlopen(None, 0), name), arguments))  # type: ignore[arg-type]
+        return int(call_cdeclfunction(dlsym(dlopen(None), name), arguments))  # type: ignore[arg-type]
     except (ImportError, OSError) as error:
         raise OSError(f"{name} cannot be called: {error}") from None

@@ -79,7 +79,7 @@ def _bind(offer: Offer, token: str, environment: dict[bytes, bytes]) -> str:
 
     Where nothing can be written (a read-only root) it has a name in the abstract namespace.
     """
-    made = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK)
+    made = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK)
     made.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
     offer.socket = made
     privileged = os.geteuid() == 0

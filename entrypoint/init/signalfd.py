@@ -5,7 +5,7 @@ import os
 import sys
 
 from . import libc
-from .signals import KILL, PIPE, STOP, VALID, XFSZ
+from .signals import KILL, OF_WRITES, STOP, VALID
 
 
 class Received:
@@ -28,7 +28,7 @@ class Received:
     @property
     def by_kernel(self) -> bool:
         """True for what a terminal sends (si_code is SI_KERNEL, sigaction(2))."""
-        return int.from_bytes(self._info[8:12], sys.byteorder, signed=True) == 0x80
+        return int.from_bytes(self._info[8:12], sys.byteorder) == 0x80
 
 
 class SignalFd:
@@ -40,7 +40,7 @@ class SignalFd:
     SIZE = 128  # struct signalfd_siginfo
 
     def __init__(self) -> None:
-        mask = sum(1 << (number - 1) for number in VALID).to_bytes(128, sys.byteorder)
+        mask = sum(1 << (number - 1) for number in VALID).to_bytes(8, sys.byteorder).ljust(128, b"\0")
         self.fd = libc.call("signalfd", -1, mask, os.O_CLOEXEC | os.O_NONBLOCK)
         if self.fd < 0:
             raise OSError("signalfd failed")
@@ -69,7 +69,7 @@ class WakeupFd:
         os.set_blocking(self.fd, False)
         os.set_blocking(writer, False)
         _signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        for number in VALID - {KILL, STOP, PIPE, XFSZ}:  # these come of our own writes, and are ignored
+        for number in VALID - {KILL, STOP} - OF_WRITES:  # these may be of our own writes, and are ignored
             try:
                 _signal.signal(number, _nothing)
             except (OSError, ValueError):

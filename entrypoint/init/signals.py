@@ -7,8 +7,8 @@ import _signal
 
 KILL, STOP, CONT, CHLD = int(_signal.SIGKILL), int(_signal.SIGSTOP), int(_signal.SIGCONT), int(_signal.SIGCHLD)
 TERM, INT, HUP, QUIT = int(_signal.SIGTERM), int(_signal.SIGINT), int(_signal.SIGHUP), int(_signal.SIGQUIT)
-ABRT, PIPE, XFSZ = int(_signal.SIGABRT), int(_signal.SIGPIPE), int(_signal.SIGXFSZ)
-TSTP = int(_signal.SIGTSTP)
+ABRT, TSTP = int(_signal.SIGABRT), int(_signal.SIGTSTP)
+OF_WRITES = frozenset(map(int, (_signal.SIGPIPE, _signal.SIGXFSZ)))  # the kernel sends them to whoever wrote in vain
 JOB_CONTROL = frozenset(map(int, (_signal.SIGTSTP, _signal.SIGTTIN, _signal.SIGTTOU)))
 
 # Sent to a process that does not handle them, these change nothing (signal(7), "Ign" and "Cont").

@@ -58,7 +58,7 @@ def main(arguments: "Sequence[str]", package: str) -> int:
         were_open = process.fill_standard_descriptors()
         problems = process.adopt(settings.subreaper, settings.parent_death_signal, parent)
         ours = os.getpgrp()
-        has_terminal = were_open[0] and process.foreground() == ours
+        has_terminal = process.foreground() == ours
         offered = offer.make(settings, environment, package, problems)
         started = time.monotonic()
         agent = process.spawn(list(settings.command), environment, terminal=has_terminal)

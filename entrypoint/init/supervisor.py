@@ -181,7 +181,7 @@ class Supervisor:
         self._wanted.clear()
         while self._inbox:
             received = self._inbox[0]
-            if not self._is_ours(received.number) and not self._pass_on(received.number):
+            if not self._is_ours(received) and not self._pass_on(received.number):
                 try:
                     self._note(self.lifecycle.signal, received.number, Sender(received))
                 except MemoryError:
@@ -198,11 +198,17 @@ class Supervisor:
             self._event(self.lifecycle.tick)
         self._arm()
 
-    def _is_ours(self, number: int) -> bool:
-        """Not for the agent: what tells of a child and, under a shell with job control, of the job that we are."""
+    def _is_ours(self, received: signalfd.Received) -> bool:
+        """Not for the agent: what tells of a child, of the job that we are under a shell with job control, or of a
+        write of our own that failed (the kernel sends PIPE with EPIPE and XFSZ with EFBIG, write(2))."""
+        number = received.number
         if number == signals.CONT:
             self._brought_forward()
-        return number == signals.CHLD or (number == signals.TSTP and self._suspend())
+        return (
+            number == signals.CHLD
+            or (number == signals.TSTP and self._suspend())
+            or (number in signals.OF_WRITES and received.pid == os.getpid())
+        )
 
     def _pass_on(self, number: int) -> bool:
         """The short way for a signal that the state machine would forward, to an agent that minds it, silently."""

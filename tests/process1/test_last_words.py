@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+import entrypoint
 from tests.support.init import clean_environment
 
 if TYPE_CHECKING:
@@ -174,10 +177,13 @@ def test_the_termination_log_is_not_written_through_a_link(started: Start, tmp_p
 
 
 def test_a_termination_log_beyond_the_limit_of_a_file_tells_nobody(start: Start, tmp_path: Path) -> None:
-    """The kernel sends XFSZ with the error (RLIMIT_FSIZE, getrlimit(2)): it is not passed on to the agent."""
+    """The kernel sends XFSZ with the error (RLIMIT_FSIZE, getrlimit(2)): it is not passed on to the agent.
+
+    A shell whose command has ended runs its traps in the order of their numbers: PWR's is the later one.
+    """
     log = tmp_path / "termination-log"
     log.touch()
-    agent = "trap 'echo got XFSZ' XFSZ; trap 'echo got USR1; exit 0' USR1; trap '' TERM; while :; do sleep 0.1; done"
+    agent = "trap 'echo got XFSZ' XFSZ; trap 'echo got PWR; exit 0' PWR; trap '' TERM; while :; do sleep 0.1; done"
     init = start(
         "--termination-log",
         str(log),
@@ -193,11 +199,33 @@ def test_a_termination_log_beyond_the_limit_of_a_file_tells_nobody(start: Start,
     init.signal("TERM")
     while b"report: sleep" not in said[-1]:  # by then it was written once
         said.append(out.readline())
-    init.signal("USR1")
+    init.signal("PWR")
     said += out.readlines()
     assert init.wait() == 0
-    assert b"got USR1\n" in said
+    assert b"got PWR\n" in said
     assert b"got XFSZ\n" not in said
+
+
+def test_modules_that_cannot_be_kept_compiled_tell_nobody(start: Start, tmp_path: Path) -> None:
+    """The interpreter writes them in process 1, and the kernel answers with XFSZ as above."""
+    copy = tmp_path / "copy" / "entrypoint"
+    shutil.copytree(entrypoint.__path__[0], copy, ignore=shutil.ignore_patterns("__pycache__"))
+    init = start(
+        command=["--", "bash", "-c", "trap 'echo got XFSZ' XFSZ; trap 'exit 0' TERM; while :; do sleep 0.1; done"],
+        process1=False,
+        before=["prlimit", "--fsize=0"],
+        program=[sys.executable, "-I", "-S", str(copy / "__main__.py")],
+        stderr=subprocess.STDOUT,
+    )
+    out = init.outer.stdout
+    assert out is not None
+    said = [out.readline()]  # the start line: all is loaded by then
+    init.signal("TERM")
+    said += out.readlines()
+    assert init.wait() in (0, 143)  # the trap may come late
+    assert b"ended: " in said[-1]
+    assert b"XFSZ" not in b"".join(said)
+    assert not list(copy.rglob("*.pyc"))
 
 
 def test_a_reporter_that_is_stopped_has_not_ended(started: Start) -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import stat
 import subprocess
+import sys
 import tempfile
 import time
 from itertools import combinations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import entrypoint
 from tests.support.init import AGENT_INIT, until
 from tests.support.proc import AS_NOBODY, IDLE, agent_of, descriptors, environment, group, inner_pid, masked, status
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from tests.conftest import Start
     from tests.support.init import Init
 
+PACKAGE = Path(entrypoint.__file__).parents[1]
 BLOCKING = ["env", "--block-signal"]
 
 
@@ -269,6 +272,30 @@ def test_signals_before_the_agents_exec_come_in_order(started: Start) -> None:
     assert init.wait() == 143
     assert init.lines("stop requested by TERM")
     assert init.lines("WINCH")
+
+
+# As `__main__.py`; what is imported after the spawn is looked for in a directory that is remembered as one to skip.
+SKIPPED = """
+import _signal, os, sys
+_signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
+sys.path.insert(0, {package!r})
+from entrypoint.init import process, start
+
+def spawn(*arguments, **more):
+    sys.path_importer_cache[os.path.dirname(start.__file__)] = None
+    return real(*arguments, **more)
+
+real, process.spawn = process.spawn, spawn
+os._exit(start.main(sys.argv[1:], {package!r}))
+"""
+
+
+def test_a_directory_that_could_not_be_read_once_is_read_later(started: Start, tmp_path: Path) -> None:
+    script = tmp_path / "agent-init"
+    script.write_text(SKIPPED.format(package=str(PACKAGE)))
+    init = started(command=IDLE, program=[sys.executable, "-I", "-S", str(script)])
+    agent_of(init)
+    stop(init)
 
 
 # --- Nothing to start. ----------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -75,11 +76,24 @@ def test_more_room_than_limit_is_no_less_than_nothing(tmp_path: Path) -> None:
     assert Memory(str(tmp_path), str(tmp_path / "none")).room == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "figures"),
+    [
+        ("memory.max", (None, 64 * MIB, None, 0)),
+        ("memory.current", (64 * MIB, 64 * MIB, None, 0)),
+        ("memory.peak", (64 * MIB, None, 12 * MIB, 0)),
+        ("memory.stat", (64 * MIB, 64 * MIB, 4 * MIB, 0)),
+    ],
+)
 @pytest.mark.parametrize("kind", ["missing", "a directory"])
-def test_one_file_that_cannot_be_read_leaves_the_others(tmp_path: Path, kind: str) -> None:
+def test_one_file_that_cannot_be_read_leaves_the_others(
+    tmp_path: Path, kind: str, name: str, figures: tuple[int | None, ...]
+) -> None:
     fill(tmp_path, V2)
-    (tmp_path / "memory.peak").unlink()
+    (tmp_path / name).unlink()
     if kind == "a directory":
-        (tmp_path / "memory.peak").mkdir()
+        (tmp_path / name).mkdir()
+    opened = len(os.listdir("/proc/self/fd"))
     memory = Memory(str(tmp_path), str(tmp_path / "none"))
-    assert (memory.limit, memory.peak, memory.room, memory.new_kills) == (64 * MIB, None, 12 * MIB, 0)
+    assert (memory.limit, memory.peak, memory.room, memory.new_kills) == figures
+    assert len(os.listdir("/proc/self/fd")) == opened

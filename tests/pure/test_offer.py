@@ -5,6 +5,7 @@ from __future__ import annotations
 import _socket
 import errno
 import os
+import re
 import sys
 
 import pytest
@@ -66,6 +67,32 @@ def test_a_socket_that_cannot_be_had_is_a_problem_and_not_offered(
     assert "WATCHDOG_USEC" not in environment
 
 
+class Unbound(_socket.socket):
+    """One that can be had, but gets no name."""
+
+    def bind(self, address: object) -> None:
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+
+def test_a_socket_without_a_name_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    directories: list[str] = []
+    mkdir = os.mkdir
+
+    def note(path: str, mode: int) -> None:
+        mkdir(path, mode)
+        directories.append(path)
+
+    monkeypatch.setattr(_socket, "socket", Unbound)
+    monkeypatch.setattr(os, "mkdir", note)
+    problems: list[str] = []
+    offered, environment = made(problems=problems)
+    assert withdrawn(offered).socket is None
+    assert problems == ["no notify socket for the agent: Address already in use"]
+    assert "NOTIFY_SOCKET" not in environment
+    assert directories
+    assert not any(map(os.path.exists, directories))
+
+
 def test_where_nothing_can_be_written_its_name_is_abstract(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: str, mode: int) -> None:
         raise OSError(errno.EROFS, path)
@@ -87,6 +114,23 @@ def test_roots_socket_can_be_reached_by_others_and_anybody_elses_cannot(
     offered, environment = made(NOTIFY_SOCKET="/above")
     assert offered is not None
     path = environment["NOTIFY_SOCKET"]
+    assert re.search("-[0-9a-f]{12,}/notify$", path)  # nobody guesses it
     assert path == offered.directory + "/notify"
     assert tuple(os.stat(name).st_mode & 0o777 for name in (offered.directory, path)) == modes
+    assert offered.socket is not None
+    assert not os.get_blocking(offered.socket.fileno())
     assert withdrawn(offered).above == "/above"
+
+
+def test_what_another_around_us_has_said_of_the_time_to_stop_is_not_ours() -> None:
+    offered, environment = made(AGENT_INIT_STOP_SECONDS="7")  # how long ours takes is the platform's
+    withdrawn(offered)
+    assert options.STOP_SECONDS not in environment
+
+
+@pytest.mark.parametrize(("given", "told"), [("2s", "2000000"), ("0.000001", "1"), ("0.0000001", "1")])
+def test_a_watchdog_is_told_in_whole_microseconds(given: str, told: str) -> None:
+    """And never as 0: that is none (sd_watchdog_enabled(3))."""
+    offered, environment = made("--watchdog", given)
+    withdrawn(offered)
+    assert (environment["WATCHDOG_USEC"], environment["WATCHDOG_PID"]) == (told, str(os.getpid()))

@@ -1,15 +1,18 @@
-"""Where signals are read from when signalfd(2) cannot be had. The real thing is in tests/process1."""
+"""Where signals are read from: signalfd(2), and what there is when it cannot be had."""
 
 from __future__ import annotations
 
 import os
 import signal
+import struct
+import sys
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
 from entrypoint.init import libc, signalfd
-from entrypoint.init.signals import KILL, PIPE, STOP, VALID, XFSZ
+from entrypoint.init.signals import CONT, KILL, OF_WRITES, STOP, VALID
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,6 +46,49 @@ class Interpreter:
 
 
 @pytest.fixture
+def blocked() -> Iterator[None]:
+    """Every signal, in this thread; those that a test has left are taken back."""
+    before = signal.pthread_sigmask(signal.SIG_SETMASK, VALID)
+    yield
+    while signal.sigtimedwait(VALID, 0):
+        pass
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@pytest.mark.usefixtures("blocked")
+def test_every_signal_that_can_be_caught_comes_with_its_sender() -> None:
+    source = signalfd.open_source()
+    assert isinstance(source, signalfd.SignalFd)
+    for numbers in (VALID - {KILL, STOP, CONT}, {CONT}):  # CONT and TSTP take each other back (signal(7))
+        for number in numbers:
+            signal.pthread_kill(threading.get_ident(), number)
+        inbox: list[signalfd.Received] = []
+        for _ in range(4):
+            source.read(inbox)
+        assert sorted(received.number for received in inbox) == sorted(numbers)
+        assert {(received.pid, received.by_kernel) for received in inbox} == {(os.getpid(), False)}
+    os.close(source.fd)
+
+
+@pytest.mark.parametrize("order", ["little", "big"])
+def test_what_the_kernel_tells_is_read_whole(monkeypatch: pytest.MonkeyPatch, order: str) -> None:
+    reader, writer = os.pipe()
+    monkeypatch.setattr(libc, "call", lambda *_: reader)
+    monkeypatch.setattr(sys, "byteorder", order)
+    source = signalfd.SignalFd()
+    told = [(2, 0x80, 0), (15, 0, 0x01020304), (20, 0x80, 7), (64, 0x01000080, 0xFFFFFFFF), (1, -0x80, 1)]
+    layout = ("<" if order == "little" else ">") + "IiiI112x"
+    os.write(writer, b"".join(struct.pack(layout, number, 0, code, pid) for number, code, pid in told))
+    inbox: list[signalfd.Received] = []
+    source.read(inbox)
+    assert [(each.number, each.by_kernel, each.pid) for each in inbox] == [
+        (number, code == 0x80, pid) for number, code, pid in told
+    ]
+    os.close(reader)
+    os.close(writer)
+
+
+@pytest.fixture
 def interpreter(monkeypatch: pytest.MonkeyPatch) -> Iterator[Interpreter]:
     fake = Interpreter()
     monkeypatch.setattr(signalfd, "_signal", fake)
@@ -69,7 +115,7 @@ def test_without_signalfd_the_interpreter_takes_them(
 
 def test_one_that_cannot_be_handled_does_not_keep_the_others_from_it(interpreter: Interpreter) -> None:
     source = signalfd.WakeupFd()
-    wanted = frozenset(number for number in VALID if number <= 60) - {USR1, KILL, STOP, PIPE, XFSZ}
+    wanted = frozenset(number for number in VALID if number <= 60) - {USR1, KILL, STOP} - OF_WRITES
     assert interpreter.handled.keys() == wanted
     assert all(handler(15, None) is None for handler in interpreter.handled.values())
     # The mask is opened when all are in place: what was pending is not lost.

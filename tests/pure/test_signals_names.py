@@ -70,6 +70,16 @@ def test_anything_else_is_refused_by_name(text: str) -> None:
     assert len(str(refused.value)) < 300
 
 
+def test_where_there_are_no_realtime_signals_none_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on macOS."""
+    for name in ("RTMIN", "RTMAX"):
+        monkeypatch.delitem(signals.NUMBERS, name)
+    for text in ("RTMIN", "RTMIN+0", "RTMIN+1", "RTMIN+15", "RTMAX", "RTMAX-1", "RTMAX+1"):
+        with pytest.raises(ValueError, match="is not a signal; accepted: "):
+            signals.parse(text)
+    assert signals.name_of(40) == "40"
+
+
 @given(st.text(max_size=12))
 def test_any_text_is_a_signal_or_refused_on_one_line(text: str) -> None:
     try:
