@@ -29,6 +29,7 @@ from .making import Mutant, mutants
 
 JUDGED = Path(__file__).with_name("judged")
 PURE, PROCESS_1 = "tests/pure/", "tests/process1/"
+LEFT = Path("/dev/termination-log")  # by mutants that make what is not there
 MANY = 20  # of tests/process1, for one mutant: a test takes about 0.3 s
 IN_THE_BEGINNING = ""  # what a test process runs before its first test
 
@@ -130,6 +131,7 @@ def main() -> int:
     asked = parser.parse_args()
     again = read(asked.again) if asked.again else set()
     began = time.monotonic()
+    had = LEFT.exists()
     kept = asked.runners and asked.runners.exists()
     runners = pickle.loads(asked.runners.read_bytes()) if kept else find_runners()
     known, made, noticed, same, new = read(*JUDGED.iterdir()), Counter[str](), Counter[str](), Counter[str](), 0
@@ -152,7 +154,7 @@ def main() -> int:
             all_of_it = list(mutants(module, sources[module]))
             made[module] = len(all_of_it)
             if asked.again:
-                taken = [mutant for mutant in all_of_it if str(mutant) in again]
+                taken = [mutant for mutant in all_of_it if str(mutant) in again - known]
             else:
                 taken = random.Random(module).sample(all_of_it, len(all_of_it) // asked.share)
             for mutant in taken:
@@ -168,6 +170,8 @@ def main() -> int:
             else:
                 new += 1
                 print(f"{mutant}\n({mutant.module}:{mutant.line})\n", flush=True)
+    if not had:
+        LEFT.unlink(missing_ok=True)
     print("module, mutants, tried, noticed, judged to be the same")
     for module, many in made.items():
         total = sum(mutant.module == module for mutant in tried.values())

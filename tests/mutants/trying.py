@@ -62,6 +62,7 @@ class Place:
         _end_with_parent()
         _unshare(CLONE_NEWNS)
         subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run"], check=True)  # where a mutant leaves sockets
         for place in places():
             subprocess.run(["mount", "--bind", self.init.parent, place], check=True)
 
