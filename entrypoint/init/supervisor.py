@@ -87,7 +87,7 @@ class Supervisor:
         self.settings, self.plan, self.source, self.agent = settings, plan, source, agent
         self.console = Console(stderr, level=settings.log_level, json=settings.log_format == "json")
         self.agent_status: int | None = None  # its wait status, from the moment it was reaped
-        self.name = os.path.basename(settings.command[0]) or settings.command[0]
+        self.name = os.path.basename(settings.command[0])
         self.terminal_of = terminal_of
         self.offered = offered
         self.group = agent  # its process group
@@ -139,7 +139,8 @@ class Supervisor:
                 process.give_terminal(self.terminal_of)
         except Exception:  # no memory; what is left is a file
             pass
-        return self.lifecycle.exit_code or 0 if self.exit_code is None else self.exit_code
+        assert self.exit_code is not None  # End alone stops the loop
+        return self.exit_code
 
     # --- The start. -------------------------------------------------------------------------------------------------
 
@@ -343,10 +344,8 @@ class Supervisor:
             how += evidence
         if self.reporter.pids:  # children, but none that the agent left behind
             self.reporter.end()
-            self._scan = None
             alone = alone or self._census() == []
         self._event(lambda now: self.lifecycle.agent_ended(now, code, how, alone=alone, cause=cause))
-        self.dispositions.close()
 
     def _evidence(self, status: int) -> tuple[str, str]:
         """What is known of why it ended, beyond its status: in words, and in a word. No more than what is certain."""

@@ -202,7 +202,10 @@ def test_who_was_frozen_has_a_moment_to_speak_once() -> None:
     told(life, 0.0, WATCHDOG="1")
     assert life.tick(2.2) == []
     assert life.due == 3.2
-    assert "watchdog" in [a.event for a in life.tick(3.4) if isinstance(a, Say)], "once is enough on a slow machine"
+    told(life, 3.0, WATCHDOG="1")
+    assert life.tick(5.3) == [], "it has spoken since"
+    assert life.due == 6.3
+    assert "watchdog" in [a.event for a in life.tick(6.5) if isinstance(a, Say)], "once is enough on a slow machine"
 
 
 def test_who_was_frozen_for_long_has_its_whole_time() -> None:
@@ -293,11 +296,12 @@ def test_progress_keeps_its_beat_after_a_late_tick() -> None:
     assert (say.text, say.fields["left"], life.due) == ("stopping: 1m5s left", 65.0, 30.0)
 
 
-def test_the_plan_of_a_stop_is_told_with_its_delay() -> None:
-    life = make("-t", "25s", "--stop-delay", "5s")
-    [say] = life.signal(3.0, TERM, "a test")
+@pytest.mark.parametrize(("delay", "told"), [("5s", "TERM to the agent after 5s"), ("0", "TERM to the agent")])
+def test_the_plan_of_a_stop_is_told_with_its_delay(delay: str, told: str) -> None:
+    life = make("-t", "25s", "--stop-delay", delay)
+    say, *_ = life.signal(3.0, TERM, "a test")
     assert isinstance(say, Say)
-    assert say.text == "stop requested by TERM from a test: TERM to the agent after 5s, KILL after 25s"
+    assert say.text == f"stop requested by TERM from a test: {told}, KILL after 25s"
 
 
 def test_the_platforms_limit_is_told_with_the_time_that_has_passed() -> None:
@@ -307,8 +311,9 @@ def test_the_platforms_limit_is_told_with_the_time_that_has_passed() -> None:
     assert text.startswith("28s after the stop request the agent is still there; ")
 
 
-def test_the_first_of_all_errors_is_told() -> None:
-    assert [a.fields for a in told(make(), 0.0, ERRNO="1") if isinstance(a, Say)] == [{"errno": 1}]
+@pytest.mark.parametrize("number", [1, 4095])
+def test_the_first_and_the_last_of_all_errors_are_told(number: int) -> None:
+    assert [a.fields for a in told(make(), 0.0, ERRNO=str(number)) if isinstance(a, Say)] == [{"errno": number}]
 
 
 @pytest.mark.parametrize(("code", "tail"), [(0, ""), (3, '; its last status: "busy"')])
@@ -321,11 +326,24 @@ def test_the_last_status_is_told_where_the_end_is_no_good_one(code: int, tail: s
     assert (say.tail, say.fields["seconds"], say.fields["stop_seconds"]) == (tail, 10.0, 2.0)
 
 
-def test_the_linger_time_ends_with_the_grace() -> None:
+@pytest.mark.parametrize(("ended", "due"), [(101.0, 106.0), (107.0, 109.0), (108.5, 109.0), (110.0, 110.0)])
+def test_the_linger_time_ends_with_the_grace(ended: float, due: float) -> None:
     life = make("-t", "9s", "--linger", "5s")
     life.signal(100.0, TERM, "a test")
-    life.agent_ended(107.0, 0, "exited", alone=False)
-    assert life.due == 109.0
+    life.agent_ended(ended, 0, "exited", alone=False)
+    assert life.due == due
+
+
+def test_times_are_counted_from_the_start_on() -> None:
+    made = make("--ready-timeout", "5s")
+    life = Lifecycle(made.settings, made.plan, 100.0)
+    assert life.due == 105.0
+    [ready] = told(life, 102.0, READY="1")
+    end, _ = life.agent_ended(107.0, 0, "exited", alone=True)
+    assert isinstance(ready, Say)
+    assert isinstance(end, Say)
+    assert ready.text == "the agent is ready, after 2s"
+    assert "after 7s in all" in end.text
 
 
 def test_what_is_killed_at_the_deadline_is_told_as_that() -> None:

@@ -80,6 +80,13 @@ def test_a_repeated_request(repeat: str, event: str, actions: list[Action], stat
     assert (done(answer), life.state) == (actions, state)
 
 
+@pytest.mark.parametrize(("now", "left"), [(9.75, "250ms left"), (10.5, "0s left")])
+def test_the_time_left_is_told_to_its_end(now: float, left: str) -> None:
+    life = make("-t", "10s")
+    life.signal(0.0, TERM, "a test")
+    assert f"({left})" in text(life.signal(now, TERM, "a test"))
+
+
 @pytest.mark.parametrize(("flags", "passed"), [([], TERM), (["-r", "TERM:INT"], INT)])
 def test_what_is_passed_on_again_is_what_the_first_was(flags: list[str], passed: int) -> None:
     life = make("-t", "10s", "--repeat", "forward", *flags)
@@ -196,6 +203,13 @@ def test_an_agent_that_hangs_is_killed_in_the_end(schedule: str) -> None:
     assert life.due < 40
 
 
+def test_who_is_ready_in_time_is_not_found_to_hang() -> None:
+    life = make("--ready-timeout", "5s")
+    assert life.due == 5.0
+    life.notified(4.0, {"READY": "1"}, "agent (pid 7)")
+    assert life.due == math.inf
+
+
 def test_more_time_can_be_had_to_become_ready() -> None:
     life = make("--ready-timeout", "5s")
     for microseconds, due in (("2000000", 5.0), ("9000000", 10.0), ("0", 10.0)):
@@ -221,6 +235,9 @@ def test_more_time_can_be_had_for_a_stop(flags: list[str], at: float, due: float
     before = life._next_at
     answer = life.notified(at, {"EXTEND_TIMEOUT_USEC": "9000000"}, "agent (pid 7)")
     assert said(answer) == ([] if due is None else ["extended"])
+    if due is not None:
+        bound = ", 7s in all at most (--max-grace)" if "--max-grace" in flags else ""
+        assert text(answer) == f"the agent asks for more time{bound}"
     assert life._next_at == (before if due is None else due)
     assert said(life.notified(at + 0.1, {"EXTEND_TIMEOUT_USEC": "9000000"}, "agent (pid 7)")) == []
 
@@ -258,15 +275,16 @@ def test_without_a_deadline_the_linger_time_is_the_limit() -> None:
     assert done(life.tick(4.5)) == [KillAll()]
 
 
-@pytest.mark.parametrize("flags", [[], ["--watchdog", "5s"], ["--ready-timeout", "5s"], ["-t", "5s"]], ids=" ".join)
-def test_a_tick_before_its_time_does_nothing(flags: list[str]) -> None:
+@pytest.mark.parametrize("now", [0.9, 4.9])
+@pytest.mark.parametrize("flags", [[], ["--watchdog", "5s"], ["--ready-timeout", "5s"], ["-t", "9s"]], ids=" ".join)
+def test_a_tick_before_its_time_does_nothing(flags: list[str], now: float) -> None:
     life = make(*flags)
     if "--watchdog" in flags:
         life.notified(0.0, {"WATCHDOG": "1"}, "the agent")
     if "-t" in flags:
         life.signal(0.0, TERM, "a test")
     before = dict(vars(life))
-    assert life.tick(0.9) == []
+    assert life.tick(now) == []
     assert dict(vars(life)) == before
 
 

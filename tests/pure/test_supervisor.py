@@ -5,6 +5,8 @@ Everything else it does is shown from outside, in tests/process1.
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import signal
 import time
@@ -15,7 +17,8 @@ import pytest
 from entrypoint import options
 from entrypoint.init import plan, process, tree
 from entrypoint.init import supervisor as supervisors
-from entrypoint.init.lifecycle import Action, End, Forward, KillAll, Say, Stop, StopSurvivors
+from entrypoint.init.lifecycle import Action, End, Forward, KillAll, Measure, Say, Stop, StopSurvivors
+from entrypoint.init.report import Reporter
 from entrypoint.init.signalfd import Received
 from entrypoint.init.supervisor import MOST_RETRIES, REAPED_AT_ONCE, Sender, Supervisor
 from entrypoint.init.tree import Process
@@ -51,6 +54,7 @@ class World:
         self.refused: dict[int, OSError] = {}  # what comes of a signal to this pid
         self.blind = False  # no /proc
         self.front: int | None = None  # the terminal's foreground group
+        self.front_meanwhile: int | None = None  # ... while we were stopped
         self.job_control = False
         self.add(AGENT, US, "agent")
 
@@ -73,6 +77,8 @@ class World:
     def kill(self, pid: int, number: int) -> None:
         if pid in self.refused:
             raise self.refused[pid]
+        if (pid, number) == (US, signal.SIGSTOP):
+            self.front_meanwhile = self.front
         self.sent.append((pid, number))
 
     def send(self, process: Process, *numbers: int) -> bool:
@@ -139,9 +145,11 @@ class Stage:
     def __init__(self, world: World, directory: Path, *flags: str, **more: Any) -> None:
         self.world, self.output = world, directory / "stderr"
         self.fd = os.open(self.output, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
-        self.source = Source(self.fd)
-        settings = options.read([*flags, "--", "/app/agent", "secret"], {})
+        reader, writer = os.pipe()
+        self.source = Source(reader)
+        self.fds = [self.fd, reader, writer]
         given = {"package": "/none", "stderr": self.fd, "terminal_of": None, "problems": (), **more}
+        settings = options.read([*flags, "--", "/app/agent", "secret"], given.pop("environment", {}))
         self.supervisor = Supervisor(
             settings,
             plan.make(settings, {}, lambda _: False),
@@ -156,6 +164,13 @@ class Stage:
         """Signals."""
         self.source.there += numbers
         self.supervisor._catch_up()
+
+    def turn(self) -> None:
+        """What the loop does next, if it does anything now."""
+        loop = self.supervisor.loop
+        later = loop.call_at(loop.time() + 0.01, lambda: None)
+        loop._run_once()
+        loop.cancel(later)
 
     def do(self, *actions: Action) -> None:
         self.supervisor._to_do += actions
@@ -191,8 +206,8 @@ def stage(world: World, tmp_path: Path) -> Iterator[Callable[..., Stage]]:
         return made[-1]
 
     yield make
-    for one in made:
-        os.close(one.fd)
+    for fd in (fd for one in made for fd in one.fds):
+        os.close(fd)
 
 
 def failing(real: Callable[..., Any], *errors: BaseException) -> Callable[..., Any]:
@@ -230,6 +245,50 @@ def test_what_went_wrong_on_the_way_here_is_told(stage: Callable[..., Stage]) ->
     played = stage("-q", problems=["no socket", "no subreaper"])
     played.came()
     assert played.lines() == ["warning: no socket", "warning: no subreaper"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "pid", "what", "role"),
+    [
+        ([], 1, "agent", "process 1"),
+        (["-v"], 2, "agent", "subreaper"),
+        (["-s"], 2, "agent", "subreaper"),
+        (["--no-subreaper", "-vv"], 2, "/app/agent secret", "plain parent"),
+    ],
+)
+def test_what_was_started_is_told_and_as_what(
+    stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch, flags: list[str], pid: int, what: str, role: str
+) -> None:
+    """Its arguments, which may hold secrets, only where all is to be told."""
+    monkeypatch.setattr(os, "getpid", lambda: pid)
+    played = stage(*flags)
+    played.supervisor._carry_out()
+    why = played.supervisor.plan.why
+    assert played.lines() == [f"started {what} (pid {AGENT}), as {role}; {why}"]
+    assert played.supervisor.reporter._fixed["arguments"] is ("secret" in what)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("AGENT_INIT_GRACEE", "; did you mean AGENT_INIT_GRACE?"), ("AGENT_INIT_QWXYZ", "")]
+)
+def test_a_variable_that_is_none_of_ours_is_told(stage: Callable[..., Stage], name: str, hint: str) -> None:
+    played = stage("-q", environment={name: "1"})
+    played.supervisor._carry_out()
+    assert played.lines() == [f"warning: {name} is no variable of agent-init{hint}"]
+
+
+@pytest.mark.parametrize(("grace", "told"), [("5s", 5), ("infinity", None)])
+def test_the_first_line_in_json(stage: Callable[..., Stage], grace: str, told: int | None) -> None:
+    played = stage("--log-format", "json", "-t", grace)
+    played.supervisor._carry_out()
+    [started] = map(json.loads, played.lines())
+    assert (started["event"], started["pid"], started["program"], started["role"]) == (
+        "started",
+        AGENT,
+        "agent",
+        "subreaper",
+    )
+    assert (started["grace"], started["grace_from"]) == (told, played.supervisor.plan.why)
 
 
 # --- No memory, or worse. -------------------------------------------------------------------------------------------
@@ -283,6 +342,9 @@ def test_a_stop_is_tried_again_for_a_while_and_then_goes_to_the_agent_itself(
     played.supervisor._carry_out()
     assert world.sent == [(AGENT, TERM)]
     assert played.supervisor.exit_code == 3
+    with pytest.raises(MemoryError):  # the next has as many tries
+        played.do(Stop(TERM))
+    assert world.sent == [(AGENT, TERM)]
 
 
 def test_a_stop_that_fails_for_another_reason_goes_to_the_agent_at_once(
@@ -292,7 +354,7 @@ def test_a_stop_that_fails_for_another_reason_goes_to_the_agent_at_once(
     monkeypatch.setattr(played.supervisor, "_instead", failing(lambda _: ([], ""), ValueError("odd")))
     played.do(Stop(TERM), End(3))
     assert world.sent == [(AGENT, TERM)]
-    assert played.lines("unexpected ValueError: odd")
+    assert played.lines("unexpected ValueError: odd (test_supervisor.py:")
     assert played.supervisor.exit_code == 3
 
 
@@ -326,6 +388,37 @@ def test_what_is_tried_again_for_want_of_memory(
         assert done == [last]
 
 
+def test_of_the_first_line_nothing_hangs(stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch) -> None:
+    played = stage(problems=["no socket"])
+    monkeypatch.setattr(played.supervisor, "_do", failing(played.supervisor._do, MemoryError()))
+    played.supervisor._carry_out()
+    assert played.lines() == ["warning: no socket"]
+
+
+def test_survivors_that_are_tried_again_are_looked_for_again(
+    world: World, stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But who has had the signal does not get it again."""
+    played = stage()
+    played.supervisor._carry_out()
+    del world.processes[AGENT]
+    world.add(20, US)
+    world.add(21, US)
+    send = world.send
+
+    def fails_once(process: Process, *numbers: int) -> bool:
+        if process.pid == 21 and 22 not in world.processes:
+            world.add(22, US)
+            raise MemoryError
+        return send(process, *numbers)
+
+    monkeypatch.setattr(tree, "send", fails_once)
+    with pytest.raises(MemoryError):
+        played.do(StopSurvivors(TERM))
+    played.supervisor._carry_out()
+    assert world.sent == [(pid, number) for pid in (20, 21, 22) for number in (TERM, CONT)]
+
+
 def test_what_cannot_even_be_told_ends_nothing(stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch) -> None:
     played = stage()
     monkeypatch.setattr(played.supervisor.console, "say", failing(lambda: None, *[MemoryError()] * 10))
@@ -341,18 +434,22 @@ def test_an_error_without_a_trace_is_told_without_a_place(stage: Callable[..., S
 
 
 class Offered:
-    """Takes the place of what was offered; it cannot be withdrawn."""
+    """Takes the place of what was offered; to withdraw it fails."""
 
     socket, above, responders = None, "", "@x"
+    withdrawn = False
 
     def withdraw(self) -> None:
+        self.withdrawn = True
         raise MemoryError
 
 
 def test_the_exit_code_comes_whatever_happens_at_the_end(stage: Callable[..., Stage]) -> None:
-    played = stage(offered=Offered())
+    offered = Offered()
+    played = stage(offered=offered)
     played.supervisor._to_do.append(End(7))
     assert played.supervisor.run() == 7
+    assert offered.withdrawn
 
 
 @pytest.mark.parametrize(("front", "after"), [(AGENT, 77), (5, 5), (None, None)])
@@ -419,11 +516,37 @@ def test_one_look_serves_a_crowd_of_signals_that_nobody_handles(world: World, st
     assert looks == [USR1] * 2
 
 
+def test_one_look_serves_a_crowd_of_signals_that_the_agent_handles(
+    world: World, stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played = stage()
+    world.handled[AGENT].add(USR1)
+    looks: list[int] = []
+
+    def minds(known: Known, number: int) -> bool:
+        looks.append(number)
+        return known.catches(number)
+
+    monkeypatch.setattr(Known, "minds", minds)
+    played.came(*[USR1] * 5)
+    assert looks == [USR1]
+    assert world.sent == [(AGENT, USR1)] * 5
+    played.came(USR1)
+    assert looks == [USR1] * 2
+
+
+def test_signals_are_dealt_with_in_the_order_of_their_coming(world: World, stage: Callable[..., Stage]) -> None:
+    played = stage()
+    played.came(CONT, TERM, WINCH)
+    assert world.sent == [(AGENT, CONT), (AGENT, TERM), (AGENT, CONT), (AGENT, WINCH)]
+
+
 @pytest.mark.parametrize("had_it", [False, True])
 def test_who_takes_over_in_a_stop_gets_the_step_that_is_under_way(
     world: World, stage: Callable[..., Stage], had_it: bool
 ) -> None:
     played = stage("--target", "child")
+    before = played.supervisor.dispositions
     played.supervisor.main = world.add(20, US, "main", TERM, group=20)
     played.came(TERM)
     assert world.sent == [(AGENT, TERM), (AGENT, CONT)]
@@ -433,6 +556,7 @@ def test_who_takes_over_in_a_stop_gets_the_step_that_is_under_way(
     world.ended.append((AGENT, exited(0)))
     played.came(CHLD)
     assert played.lines("its main process main (pid 20) is the agent now")
+    assert not before, "closed"
     assert world.sent == ([] if had_it else [(20, TERM), (20, CONT)])
     world.ended.append((20, exited(6)))
     world.alone = True
@@ -463,6 +587,8 @@ def test_who_cannot_take_over_does_not(world: World, stage: Callable[..., Stage]
 def test_abrt_goes_to_who_was_heard_of_last(world: World, stage: Callable[..., Stage]) -> None:
     played = stage("--watchdog", "1s")
     speaker = world.add(20, AGENT, "worker")
+    played.supervisor._heed({"STATUS": "busy"}, speaker)
+    assert played.supervisor.speaker is None
     played.supervisor._heed({"WATCHDOG": "1"}, speaker)
     assert played.supervisor.speaker is speaker
     played.supervisor.lifecycle.hung = "watchdog"
@@ -474,6 +600,71 @@ def test_abrt_goes_to_who_was_heard_of_last(world: World, stage: Callable[..., S
     world.sent.clear()
     played.do(Stop(ABRT))
     assert world.sent == [(AGENT, ABRT), (AGENT, CONT)]
+
+
+def test_who_has_not_spoken_yet_gets_its_abrt_itself(world: World, stage: Callable[..., Stage]) -> None:
+    played = stage()
+    played.supervisor.lifecycle.hung = "ready-timeout"
+    played.do(Stop(ABRT))
+    assert world.sent == [(AGENT, ABRT), (AGENT, CONT)]
+    assert not played.lines("unexpected")
+
+
+def test_before_the_first_step_who_takes_over_gets_nothing(world: World, stage: Callable[..., Stage]) -> None:
+    played = stage("-t", "20s", "--stop-delay", "10s")
+    played.came(TERM)
+    played.supervisor.main = world.add(20, US, "main", TERM, group=20)
+    world.ended.append((AGENT, exited(0)))
+    played.came(CHLD)
+    assert played.lines("its main process main (pid 20) is the agent now")
+    assert world.sent == []
+
+
+@pytest.mark.parametrize(
+    ("agent", "number", "to"),
+    [
+        pytest.param("agent", TERM, AGENT, id="the agent handles it"),
+        pytest.param("bash", TERM, AGENT, id="a shell handles it"),
+        pytest.param("bash", INT, 20, id="a shell's habit"),
+    ],
+)
+def test_who_gets_the_stop_signal_where_a_child_handles_it_too(
+    world: World, stage: Callable[..., Stage], agent: str, number: int, to: int
+) -> None:
+    played = stage()
+    world.add(AGENT, US, agent, number)
+    world.add(20, AGENT, "worker", number)
+    played.do(Stop(number))
+    assert world.sent == [(to, number), (to, CONT)]
+
+
+def test_a_stop_looks_at_all_and_what_is_forwarded_does_not(
+    world: World, stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The quick look may miss one."""
+    played = stage()
+    for pid in (20, 21):
+        world.add(pid, AGENT, "worker", TERM, USR1)
+    monkeypatch.setattr(tree, "_children", lambda _: [20])
+    played.do(Forward(USR1, "a test", always=False))
+    assert world.sent == [(20, USR1)]
+    world.sent.clear()
+    played.do(Stop(TERM))
+    assert world.sent == [(20, TERM), (20, CONT), (21, TERM), (21, CONT)]
+
+
+def test_with_a_group_as_target_it_has_had_the_stop_signal(world: World, stage: Callable[..., Stage]) -> None:
+    played = stage("--target", "group")
+    world.add(20, AGENT, "member")
+    world.add(21, AGENT, "other", group=21)
+    played.do(Stop(TERM))
+    assert world.sent == [(-AGENT, TERM), (-AGENT, CONT)]
+    del world.processes[AGENT]
+    world.add(20, US, "member")
+    world.add(21, US, "other", group=21)
+    world.sent.clear()
+    played.do(StopSurvivors(TERM))
+    assert world.sent == [(21, TERM), (21, CONT)]
 
 
 def test_a_later_step_goes_to_who_had_the_first(world: World, stage: Callable[..., Stage]) -> None:
@@ -498,7 +689,7 @@ def test_many_ends_are_taken_in_parts(world: World, stage: Callable[..., Stage])
     played.came(CHLD)
     assert len(world.ended) == 1
     assert len(played.lines("reaped orphan")) == REAPED_AT_ONCE
-    played.supervisor.loop._run_once()
+    played.turn()
     assert world.ended == []
 
 
@@ -578,7 +769,7 @@ def test_orphans_are_told_by_name_where_that_was_asked_for(
 
     first = [Found(20), Found(99), None]
     monkeypatch.setattr(os, "waitid", lambda *_: first.pop(0) if first else None)
-    played = stage("-w")
+    played = stage("-w", "-q")
     world.add(20, US, "daemon")
     world.ended += [(20, exited(1)), (21, 9), (22, stopped(TSTP)), (23, exited(0))]
     played.came(CHLD)
@@ -587,6 +778,142 @@ def test_orphans_are_told_by_name_where_that_was_asked_for(
         "warning: reaped orphan pid 21, which was killed by SIGKILL",
         "warning: reaped orphan pid 23, which exited with code 0",
     ]
+
+
+# --- The report. ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("blind", [False, True])
+def test_what_each_process_has_used_before_is_known_to_the_report(
+    world: World, stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch, blind: bool
+) -> None:
+    measured: list[list[Process]] = []
+    monkeypatch.setattr(Reporter, "measure", lambda _, processes: measured.append(list(processes)))
+    played = stage()
+    world.blind = blind
+    played.do(Measure())
+    assert measured == [[] if blind else [world.processes[AGENT]]]
+
+
+# --- Time. ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_loop_comes_back_when_something_is_due_and_only_then(world: World, stage: Callable[..., Stage]) -> None:
+    played = stage("-t", "60s", "--linger", "5s")
+    loop, life = played.supervisor.loop, played.supervisor.lifecycle
+    played.came()
+    assert loop._timers == []
+    dues = []
+    world.add(20, US, "heir")
+    for number, ended in ((TERM, []), (CHLD, [(AGENT, exited(4))]), (TERM, [])):
+        world.ended += ended
+        played.came(number)
+        dues.append(life.due)
+        assert [timer.when for timer in loop._timers] == [life.due]
+    assert len(set(dues)) == 2
+    world.alone = True
+    played.came(CHLD)
+    assert (loop._timers, life.due) == ([], math.inf)
+
+
+def test_what_is_due_at_the_same_time_is_done_one_after_the_other(
+    world: World, stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Reporter, "start", lambda *_: None)
+    played = stage("--stop-schedule", "TERM/10s/INT/30s/KILL")
+    now = 1000.0
+    played.supervisor.loop.time = lambda: now
+    played.came(TERM)
+    now = 1008.5  # a report
+    played.turn()
+    world.sent.clear()
+    now = 1010.0  # the next step, and a line of progress
+    played.turn()
+    assert world.sent == [(AGENT, INT), (AGENT, CONT)]
+    assert not played.lines("stopping: ")
+    played.turn()
+    assert played.lines("stopping: 30s left, 1 process")
+
+
+class Ear:
+    """Takes the place of who listens at the notify socket: the agent is ready."""
+
+    resumed = 0
+
+    def hear(self, agent: int, main: Process | None) -> list[tuple[dict[str, str], Process]]:
+        return [({"READY": "1"}, Process(agent, "agent", US, agent, 1))]
+
+    def resume(self) -> None:
+        self.resumed += 1
+
+
+def test_what_the_agent_says_is_heard_and_counts_at_once(world: World, stage: Callable[..., Stage]) -> None:
+    played = stage("--watchdog", "5s", "--ready-timeout", "60s")
+    ear = played.supervisor.ear = Ear()  # type: ignore[assignment]
+    played.came()
+    assert ear.resumed == 1
+    played.supervisor._told()
+    assert played.lines("the agent is ready")
+    assert [timer.when for timer in played.supervisor.loop._timers] == [played.supervisor.lifecycle.due]
+
+
+def test_a_sign_of_life_that_came_in_time_is_heard_in_time(stage: Callable[..., Stage], world: World) -> None:
+    """Both wait for process 1, which was late."""
+    played = stage("--watchdog", "1s")
+    now = time.monotonic()
+    played.supervisor.loop.time = lambda: now
+    alive = {"WATCHDOG": "1"}, world.processes[AGENT]
+    played.supervisor._heed(*alive)
+    now += 1
+    played.supervisor._hear = lambda: played.supervisor._heed(*alive)  # type: ignore[method-assign]
+    played.came()
+    assert played.supervisor.lifecycle.state == "running"
+    assert played.supervisor.lifecycle.due == now + 1
+
+
+def test_what_waits_for_a_report_goes_on_as_soon_as_it_is_done(
+    world: World, stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Reporter, "start", lambda *_: None)
+    played = stage("-t", "20s")
+    played.supervisor._heed({"WATCHDOG": "trigger"}, world.processes[AGENT])
+    assert world.sent == []
+    played.supervisor._reported()
+    played.turn()
+    assert world.sent == [(AGENT, ABRT), (AGENT, CONT)]
+
+
+# --- The termination log. -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_where_a_platform_will_kill_us_the_termination_log_is_written_early(
+    stage: Callable[..., Stage], tmp_path: Path, code: int
+) -> None:
+    log = tmp_path / "termination-log"
+    played = stage("--termination-log", str(log))
+    played.do(Say(0, "event", "while it runs"))
+    played.came(TERM)
+    played.do(Say(0, "event", "one"), Say(0, "shielded", "dropped"), Say(1, "event", "progress"))
+    played.supervisor._reported()
+    assert not log.exists()
+    played.do(Say(0, "limit-near", "two"))
+    assert log.read_text() == "one\ntwo\n"
+    played.supervisor._report_line("three")
+    assert played.lines("three") == ["warning: three"]
+    played.supervisor._reported()
+    assert log.read_text() == "one\ntwo\nthree\n"
+    played.do(Say(1, "ended", "the end", code=code))
+    assert log.read_text() == ("the end\none\ntwo\nthree\n" if code else "")
+
+
+def test_an_end_that_is_good_leaves_no_termination_log(stage: Callable[..., Stage], tmp_path: Path) -> None:
+    log = tmp_path / "termination-log"
+    played = stage("--termination-log", str(log))
+    played.came(TERM)
+    played.do(Say(0, "event", "one"), Say(1, "ended", "the end", code=0))
+    assert played.lines("the end")
+    assert not log.exists()
 
 
 # --- The terminal. --------------------------------------------------------------------------------------------------
@@ -623,6 +950,8 @@ def test_a_stopped_agent(
     assert world.sent == sent
     # A job that stops gives the terminal back first; what is ours when it goes on, as after `fg`, is the agent's again.
     assert world.front == after
+    if (US, 19) in sent:
+        assert world.front_meanwhile == (OURS if front == AGENT else front)
     assert bool(played.lines("no terminal of its own")) is (not sent and front == 77)
 
 
@@ -692,6 +1021,34 @@ def test_without_proc_the_agent_and_its_group_are_reached(world: World, stage: C
     ]
 
 
+def test_groups_are_killed_whole_unless_somebody_else_is_in_them(world: World, stage: Callable[..., Stage]) -> None:
+    played = stage()
+    world.add(20, AGENT, group=20)
+    world.add(21, 20, group=20)
+    world.add(30, AGENT, group=30)
+    world.add(31, 1, "stranger", group=30)
+    world.add(40, AGENT, group=OURS)
+    played.do(KillAll())
+    alone = [(pid, KILL) for pid in (AGENT, AGENT, 20, 21, 30, 40)]
+    assert sorted(world.sent) == sorted([(-AGENT, KILL), (-20, KILL), *alone])
+
+
+def test_process_1_kills_all_in_one_call(
+    world: World, stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played = stage()
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    played.do(KillAll())
+    assert world.sent == [(-1, KILL)]
+
+
+def test_where_nothing_is_known_all_is_forwarded(world: World, stage: Callable[..., Stage]) -> None:
+    world.blind = True
+    played = stage("-v")
+    played.came(USR1)
+    assert world.sent == [(AGENT, USR1)]
+
+
 @pytest.mark.parametrize("target", ["child", "group"])
 def test_an_agent_in_our_own_group_is_sent_to_alone(world: World, stage: Callable[..., Stage], target: str) -> None:
     world.blind = target == "child"
@@ -754,28 +1111,55 @@ def test_a_stand_in_that_cannot_be_sent_to_leaves_the_signal_to_the_agent(
     assert world.sent == [(AGENT, TERM), (AGENT, CONT)]
 
 
+@pytest.mark.parametrize("blind", [False, True])
 def test_a_crowd_is_neither_named_nor_counted(
-    world: World, stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+    world: World, stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch, blind: bool
 ) -> None:
+    """Nor is anybody where there is no /proc."""
     monkeypatch.setattr(supervisors, "COUNTED_AT_MOST", 1)
     played = stage()
-    world.add(20, AGENT)
-    played.do(Say(0, "event", "text", census="names"))
-    assert played.lines() == [
-        played.lines()[0],
-        f"warning: text; still there: agent ({AGENT}), and whoever else there is: too many to look at",
-    ]
+    world.blind = blind
+    if not blind:
+        world.add(20, AGENT)
+    played.do(Say(0, "event", "text", census="names"), Say(0, "event", "text", census="last"))
     played.supervisor.agent_status = exited(0)
     played.do(Say(0, "event", "text", census="count"))
-    assert played.lines()[2:] == ["warning: text; too many processes to look at, or none to be seen"]
+    assert played.lines("warning") == [
+        f"warning: text; still there: agent ({AGENT}), and whoever else there is: too many to look at",
+        "warning: text",
+        "warning: text; too many processes to look at, or none to be seen",
+    ]
 
 
-def test_of_many_the_first_are_named(world: World, stage: Callable[..., Stage]) -> None:
+def test_who_is_there_is_counted_or_named(
+    world: World, stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the end who was there when it was told last: by then nobody is."""
+    monkeypatch.setattr(supervisors, "COUNTED_AT_MOST", 2)
     played = stage()
-    for pid in range(20, 40):
+    played.do(Say(1, "event", "text", census="count", tail="; busy"))
+    world.add(20, AGENT)
+    played.do(Say(1, "event", "text", census="count"), Say(1, "event", "text", census="names", tail="; busy"))
+    del world.processes[20]
+    played.do(Say(1, "event", "text", census="last"))
+    del world.processes[AGENT]
+    played.do(Say(1, "event", "text", census="names"))
+    assert played.lines("text") == [
+        "text, 1 process; busy",
+        "text, 2 processes",
+        f"text; still there: agent ({AGENT}), child (20); busy",
+        f"text; there when it was sent: agent ({AGENT}), child (20)",
+        "text",
+    ]
+
+
+@pytest.mark.parametrize(("count", "told"), [(12, "child (30)"), (13, "child (30) and 1 more"), (21, "and 9 more")])
+def test_of_many_the_first_are_named(world: World, stage: Callable[..., Stage], count: int, told: str) -> None:
+    played = stage()
+    for pid in range(20, 20 + count - 1):
         world.add(pid, AGENT)
     played.do(Say(0, "event", "text", census="names"))
-    assert played.lines("text")[0].endswith("child (30) and 9 more")
+    assert played.lines("text")[0].endswith(told)
 
 
 # --- One failing part does not take the others with it. ---------------------------------------------------------------
