@@ -173,8 +173,8 @@ def candidates(name: str, environment: "Mapping[bytes, bytes]") -> list[str]:
 
 def _is_script(path: str) -> bool:
     """Text, as far as its beginning tells."""
-    with open(path, "rb", buffering=0) as file:
-        start = file.read(128) or b""
+    with open(path, "rb") as file:
+        start = file.read(128)
     return bool(start) and b"\0" not in start and not start.startswith(b"#!")
 
 
@@ -210,8 +210,8 @@ def _missing_interpreter(path: str) -> str:
     if not os.path.exists(path):
         return "a symbolic link to nothing"
     try:
-        with open(path, "rb", buffering=0) as file:
-            line = (file.read(256) or b"").split(b"\n", 1)[0]
+        with open(path, "rb") as file:
+            line = file.read(256).partition(b"\n")[0]
     except OSError:
         line = b""
     if line.startswith(b"#!"):

@@ -53,11 +53,11 @@ class Process:
         return self.pid, self.start
 
 
-def _read(path: str) -> bytes:
-    """A small file of /proc, in one read. Raises OSError."""
+def _read(path: str, most: int = 4096) -> bytes:
+    """A file of /proc, in one read of so many bytes. Raises OSError."""
     fd = os.open(path, os.O_RDONLY)
     try:
-        return os.read(fd, 4096)
+        return os.read(fd, most)
     finally:
         os.close(fd)
 
@@ -186,8 +186,6 @@ class Dispositions:
                     line = os.pread(self._fd, 1024, 0)
                     fields = line[line.rfind(b")") + 2 :].split(b" ", 32)
                     blocked, ignored, caught = map(int, fields[29:32])
-            except ProcessLookupError:
-                break  # it has ended
             except (OSError, ValueError, IndexError):
                 continue
             bit = 1 << (number - 1)
@@ -201,9 +199,9 @@ class Dispositions:
             return False
 
     def _masks_of_all(self) -> tuple[int, int, int]:
-        text = _read(f"/proc/{self.pid}/status")
-        at = text.index(b"\nSigBlk:\t") + 9  # 16 hexadecimal digits, then the lines of SigIgn and SigCgt
-        return int(text[at : at + 16], 16), int(text[at + 25 : at + 41], 16), int(text[at + 50 : at + 66], 16)
+        text = _read(f"/proc/{self.pid}/status", 65536)  # its groups stand before, all of them
+        words = text[text.index(b"\nSigBlk:") :].split()  # each a name and a number; then SigIgn and SigCgt
+        return int(words[1], 16), int(words[3], 16), int(words[5], 16)
 
     def close(self) -> None:
         """Let go of the descriptor; from then on nothing is known."""
@@ -221,7 +219,7 @@ def is_shell(process: Process | None) -> bool:
     return process is not None and process.name in ("sh", "bash", "dash", "ash", "busybox", "ksh", "mksh", "zsh")
 
 
-def topmost_catchers(root: int, number: int, *, quickly: bool = False) -> list[Process]:
+def topmost_catchers(root: int, number: int, *, quickly: bool) -> list[Process]:
     """The descendants of `root` that catch the signal and have no ancestor below `root` that does.
 
     `quickly`: look at no more processes than it takes; of several one may be missed, where a sibling of its ends at

@@ -135,6 +135,7 @@ def main() -> int:
     kept = asked.runners and asked.runners.exists()
     runners = pickle.loads(asked.runners.read_bytes()) if kept else find_runners()
     known, made, noticed, same, new = read(*JUDGED.iterdir()), Counter[str](), Counter[str](), Counter[str](), 0
+    gone: list[str] = []
     context = multiprocessing.get_context("fork")
     with (
         tempfile.TemporaryDirectory(prefix="mutants-") as scratch,
@@ -153,6 +154,8 @@ def main() -> int:
         for module in asked.modules or sources:
             all_of_it = list(mutants(module, sources[module]))
             made[module] = len(all_of_it)
+            known_here = {mutant for mutant in known if mutant.startswith((f"@ {module} ", f"@ {module}\n"))}
+            gone += sorted(known_here - {str(mutant) for mutant in all_of_it})
             if asked.again:
                 taken = [mutant for mutant in all_of_it if str(mutant) in again - known]
             else:
@@ -176,8 +179,10 @@ def main() -> int:
     for module, many in made.items():
         total = sum(mutant.module == module for mutant in tried.values())
         print(f"{module}, {many}, {total}, {noticed[module]}, {same[module]}")
+    for text in gone:
+        print(f"judged, but made no more:\n{text}\n")
     print(f"{new} to be judged, after {time.monotonic() - began:.0f}s")
-    return int(new > 0)
+    return int(new > 0 or bool(gone))
 
 
 if __name__ == "__main__":

@@ -62,7 +62,9 @@ class Place:
         _end_with_parent()
         _unshare(CLONE_NEWNS)
         subprocess.run(["mount", "--make-rprivate", "/"], check=True)
-        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run"], check=True)  # where a mutant leaves sockets
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run"], check=True
+        )
         for place in places():
             subprocess.run(["mount", "--bind", self.init.parent, place], check=True)
 

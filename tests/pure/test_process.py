@@ -131,6 +131,59 @@ def test_what_cannot_be_read_is_not_guessed_at(monkeypatch: pytest.MonkeyPatch, 
     assert not_started(path) == (126, f"cannot run '{path}': {why}")
 
 
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("no-such", "not found in PATH (/usr/bin:/bin)"),
+        ("./no-such", "no such file"),
+        ("/no/such", "no such file"),
+        ("", "no such file"),
+    ],
+)
+def test_path_is_told_where_it_was_searched(name: str, why: str) -> None:
+    assert not_started(name) == (127, f"cannot run '{name}': {why}")
+
+
+@pytest.mark.parametrize(
+    ("content", "is_script"), [(b"exit 3\n", True), (b"", False), (b"#!exit 3\n", False), (b"\x7fELF\0", False)]
+)
+def test_what_has_no_interpreter_line_and_looks_like_text_is_a_script(
+    monkeypatch: pytest.MonkeyPatch, script: Path, content: bytes, is_script: bool
+) -> None:
+    def spawn(path: str, words: list[str], _: object, **__: object) -> int:
+        if path == str(script):
+            raise OSError(errno.ENOEXEC, os.strerror(errno.ENOEXEC))
+        assert (path, words) == ("/bin/sh", ["/bin/sh", str(script), "word"])
+        return 17
+
+    script.write_bytes(content)
+    monkeypatch.setattr(os, "posix_spawn", spawn)
+    if is_script:
+        assert process.spawn([str(script), "word"], PLAIN, terminal=False) == 17
+    else:
+        with pytest.raises(NotStarted, match="not a program that this machine can run"):
+            process.spawn([str(script), "word"], PLAIN, terminal=False)
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ENOEXEC, errno.EAGAIN])
+def test_what_is_broken_hides_what_comes_later_in_path(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int
+) -> None:
+    """Only one that may not be run is passed over (execvp(3), EACCES)."""
+    for directory in ("first", "second"):
+        (tmp_path / directory).mkdir()
+        (tmp_path / directory / "program").write_bytes(b"\0")
+    tried: list[str] = []
+
+    def spawn(path: str, *_: object, **__: object) -> int:
+        tried.append(path)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "posix_spawn", spawn)
+    not_started("program", {b"PATH": f"{tmp_path}/first:{tmp_path}/second".encode()})
+    assert tried == [f"{tmp_path}/first/program"]
+
+
 # --- The fork. ------------------------------------------------------------------------------------------------------
 
 
@@ -144,6 +197,14 @@ def interrupts() -> Iterator[Callable[[object], None]]:
     before = signal.getsignal(signal.SIGINT)
     yield lambda handler: (signal.signal(signal.SIGINT, handler), None)[1]  # type: ignore[arg-type]
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def children_ignored() -> Iterator[None]:
+    """SIGCHLD as a parent may have left it to us; put back afterwards."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGCHLD, before)
 
 
 @pytest.mark.parametrize(
@@ -171,6 +232,35 @@ def test_a_forked_agent_has_its_own_pid_and_clean_signals(
     assert group == pid
     assert b"LISTEN_PID=%d\0" % pid in environment
     assert b"OTHER_PID=%d\0" % os.getpid() in environment
+
+
+def test_an_ignored_sigchld_stays_so_for_the_agent_alone(
+    children_ignored: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """We would never hear of its end (waitpid(2))."""
+    assert finish(process.spawn(["grep", "SigIgn:", "/proc/self/status"], PLAIN, terminal=False)) == 0
+    assert int(capfd.readouterr().out.split()[1], 16) & 1 << signal.SIGCHLD - 1
+
+
+def test_an_interrupt_that_waits_in_the_child_ends_it_as_it_would_the_agent(
+    monkeypatch: pytest.MonkeyPatch, interrupts: Callable[[object], None]
+) -> None:
+    """And is no exception in the child, which would be taken for a failed start."""
+    interrupts(signal.default_int_handler)
+    monkeypatch.setattr(process, "give_terminal", lambda pid: os.kill(pid, signal.SIGINT))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+    try:
+        pid = process.spawn([SHELL, "-c", "exit 3"], PLAIN, terminal=True)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert finish(pid) == -signal.SIGINT
+
+
+def test_a_fork_leaves_no_descriptor_behind() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    assert finish(process.spawn([SHELL, "-c", "exit 3"], forked(), terminal=False)) == 3
+    not_started("/etc", forked())
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def raises(error: BaseException) -> Callable[[], object]:
@@ -263,14 +353,19 @@ def test_job_control_is_that_of_a_parent_in_another_group_of_our_session(
 
 
 @pytest.mark.parametrize(
-    ("line", "code", "words"), [("exit 3", 3, "exited with code 3"), ("kill -9 $$", 137, "was killed by SIGKILL")]
+    ("line", "code", "words"),
+    [
+        ("exit 3", 3, "exited with code 3"),
+        ("kill -9 $$", 137, "was killed by SIGKILL"),
+        ("kill -1 $$", 129, "was killed by SIGHUP"),
+    ],
 )
 def test_the_end_of_a_child_is_told_once_and_then_lost(line: str, code: int, words: str) -> None:
     pid = process.spawn([SHELL, "-c", line], PLAIN, terminal=False)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     assert process.ended(pid) == code
     assert process.ended(pid) == process.OWN_FAULT
-    status = 9 if code > 128 else code << 8
+    status = code - 128 if code > 128 else code << 8
     assert (process.exit_code(status), process.describe(status)) == (code, words)
 
 

@@ -13,6 +13,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
 from entrypoint.init import tree
@@ -42,9 +43,9 @@ def always(number: int) -> Callable[..., Any]:
 
 
 @pytest.fixture
-def child() -> Iterator[subprocess.Popen[bytes]]:
-    """One that handles USR1, ignores USR2 and blocks RTMIN; and has said so."""
-    code = (
+def child(request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[bytes]]:
+    """One that handles USR1, ignores USR2 and blocks RTMIN; and has said so. `request.param`: what it does before."""
+    code = getattr(request, "param", "") + (
         "import signal, time; signal.signal(signal.SIGUSR1, lambda *_: None); "
         "signal.signal(signal.SIGUSR2, signal.SIG_IGN); signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGRTMIN}); "
         "print(flush=True); time.sleep(100)"
@@ -56,8 +57,8 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
         started.kill()
 
 
-def seen(child: subprocess.Popen[bytes]) -> Process:
-    found = tree.look(child.pid)
+def seen(child: subprocess.Popen[bytes] | int) -> Process:
+    found = tree.look(child if isinstance(child, int) else child.pid)
     assert found is not None
     return found
 
@@ -102,10 +103,35 @@ def test_without_proc_nothing_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not Dispositions(os.getpid())
 
 
-def test_who_is_gone_or_half_there_is_not_seen(monkeypatch: pytest.MonkeyPatch, gone: int) -> None:
+def stat(*fields: int, state: str = "S") -> bytes:
+    """What /proc says of process 17: proc(5), the fields from the fourth on."""
+    return f"17 (na) S (me) {' '.join([state, *map(str, fields)])}\n".encode()
+
+
+@pytest.mark.parametrize("there", [2, 18])
+def test_who_is_gone_or_half_there_is_not_seen(monkeypatch: pytest.MonkeyPatch, gone: int, there: int) -> None:
     assert tree.look(gone) is None
-    monkeypatch.setattr(tree, "_read", lambda _: b"17 (name) S 1 17\n")
+    monkeypatch.setattr(tree, "_read", lambda *_: stat(*range(there)))
     assert tree.look(17) is None
+
+
+def test_what_is_seen_stands_where_proc_5_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tree, "_read", lambda *_: stat(*range(4, 23)))
+    found = seen(17)
+    assert (found.pid, found.name, found.parent, found.group) == (17, "na) S (me", 4, 5)
+    assert (found.cpu, found.identity, found.alive) == (14 + 15, (17, 22), True)
+
+
+@pytest.mark.parametrize(
+    ("state", "threads", "alive"), [("S", 1, True), ("Z", 1, False), ("X", 1, False), ("Z", 2, True), ("X", 0, False)]
+)
+def test_what_has_ended_but_for_some_threads_lives(
+    monkeypatch: pytest.MonkeyPatch, state: str, threads: int, alive: bool
+) -> None:
+    others = 1 if alive else 9
+    fields = [others] * 16 + [threads] + [others] * 30
+    monkeypatch.setattr(tree, "_read", lambda *_: stat(*fields, state=state))
+    assert seen(17).alive is alive
 
 
 def test_elsewhere_than_on_linux_psutil_answers(
@@ -115,6 +141,7 @@ def test_elsewhere_than_on_linux_psutil_answers(
     monkeypatch.setattr(tree, "LINUX", False)
     there = seen(child)
     assert (there.pid, there.parent, there.group, there.alive) == (here.pid, os.getpid(), here.group, True)
+    assert there.cpu == 0
     assert there.name.startswith("python")
     assert {os.getpid(), child.pid} <= set(tree.pids())
     assert [found.pid for found in tree.descendants(os.getpid())] == [child.pid]
@@ -122,6 +149,16 @@ def test_elsewhere_than_on_linux_psutil_answers(
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     assert not seen(child).alive
+
+
+def test_elsewhere_too_a_pid_given_again_is_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    born = 1_700_000_000.0
+    monkeypatch.setattr(tree, "LINUX", False)
+    monkeypatch.setattr(psutil.Process, "create_time", lambda _: born)
+    before = seen(os.getpid())
+    assert seen(os.getpid()).identity == before.identity
+    born += 0.1
+    assert seen(os.getpid()).identity != before.identity
 
 
 # --- Trees that change while one looks. -----------------------------------------------------------------------------
@@ -133,11 +170,13 @@ class Forest:
     def __init__(self, parents: dict[int, int], later: dict[int, int | None] | None = None) -> None:
         self.parents: dict[int, int | None] = {**parents}
         self.later = later or {}
+        self.looks: list[int] = []
 
     def pids(self) -> list[int]:
         return list(self.parents)
 
     def look(self, pid: int) -> Process | None:
+        self.looks.append(pid)
         parent = self.parents.get(pid)
         if pid in self.later:
             self.parents[pid] = self.later[pid]
@@ -154,9 +193,11 @@ def forest(monkeypatch: pytest.MonkeyPatch) -> Callable[[Forest], None]:
 
 
 def test_whose_parent_ended_meanwhile_is_looked_at_again(forest: Callable[[Forest], None]) -> None:
-    forest(Forest({1: 0, 2: 1, 3: 99, 4: 98, 5: 97}, later={3: 1, 4: 98, 5: None}))
+    made = Forest({1: 0, 2: 1, 3: 99, 4: 98, 5: 97}, later={3: 1, 4: 98, 5: None})
+    forest(made)
     parents = {pid: process.parent for pid, process in tree.everything().items()}
     assert parents == {1: 0, 2: 1, 3: 1, 4: 98, 5: 97}
+    assert made.looks == [1, 2, 3, 4, 5, 3, 4, 5]  # whose parent is 0 has none in here
     assert [found.pid for found in tree.descendants(1)] == [2, 3]
 
 
@@ -166,7 +207,7 @@ def test_descendants_come_parents_first_and_without_the_dead() -> None:
     assert [found.pid for found in tree.below(1, processes)] == [2, 7, 9, 4]
 
 
-@pytest.mark.parametrize(("root", "expected"), [(1, True), (2, True), (3, False), (8, False)])
+@pytest.mark.parametrize(("root", "expected"), [(0, True), (1, True), (2, True), (3, False), (8, False)])
 def test_an_ancestor_is_found_by_climbing(forest: Callable[[Forest], None], root: int, expected: bool) -> None:
     forest(Forest({1: 0, 2: 1, 3: 2, 8: 1}))
     assert tree.is_below(root, tree.look(3)) is expected
@@ -179,6 +220,13 @@ def test_climbing_ends_where_the_way_is_lost_or_goes_in_a_circle(forest: Callabl
     assert not tree.is_below(1, None)
 
 
+def test_climbing_ends_at_process_0_where_there_is_one(forest: Callable[[Forest], None]) -> None:
+    made = Forest({0: 0, 1: 0, 2: 1})
+    forest(made)
+    assert not tree.is_below(9, tree.look(2))
+    assert made.looks == [2, 1, 0]
+
+
 # --- What one does with a signal. -----------------------------------------------------------------------------------
 
 
@@ -189,6 +237,68 @@ def test_what_is_handled_ignored_and_blocked_is_told_apart(child: subprocess.Pop
     dispositions.close()
     assert (dispositions.catches(USR1), dispositions.minds(TERM)) == (False, True)
     dispositions.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may set groups")
+@pytest.mark.parametrize("child", ["import os; os.setgroups(range(10**9, 10**9 + 600)); "], indirect=True, ids=["600"])
+def test_many_groups_hide_no_real_time_signal(child: subprocess.Popen[bytes]) -> None:
+    """They stand in the same file, before it."""
+    dispositions = Dispositions(child.pid)
+    assert (dispositions.catches(RTMIN), dispositions.minds(RTMIN + 1)) == (True, False)
+    dispositions.close()
+
+
+def test_real_time_signals_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is above 31 stands in another file."""
+    dispositions = Dispositions(os.getpid())
+    masks = [0, 0, 0]
+
+    def read(path: str, most: int = 0) -> bytes:
+        if path.endswith("/wchan"):
+            return b"0"
+        assert path == f"/proc/{os.getpid()}/status"
+        return b"Name:\tx\nShdPnd:\t%016x\nSigBlk:\t%016x\nSigIgn:\t%016x\nSigCgt:\t%016x\nCapInh:\t%016x\n" % (
+            (1 << 64) - 1,
+            *masks,
+            (1 << 64) - 1,
+        )
+
+    def told() -> dict[int, tuple[bool, bool]]:
+        looks = {number: (dispositions.catches(number), dispositions.minds(number)) for number in range(32, 65)}
+        return {number: found for number, found in looks.items() if True in found}
+
+    monkeypatch.setattr(tree, "_read", read)
+    for which, expected in enumerate([(True, True), (False, True), (True, True)]):  # blocked, ignored, handled
+        for number in range(32, 65):
+            masks[which] = 1 << number - 1
+            assert told() == {number: expected}
+        masks[which] = 0
+    dispositions.close()
+
+
+def test_the_descriptor_is_held_from_the_start_and_let_go_of_once(
+    monkeypatch: pytest.MonkeyPatch, child: subprocess.Popen[bytes]
+) -> None:
+    """Later there may be none left."""
+    before = len(os.listdir("/proc/self/fd"))
+    dispositions = Dispositions(child.pid)
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+    closed: list[int] = []
+    real = os.close
+
+    def close(fd: int) -> None:
+        closed.append(fd)
+        real(fd)
+
+    monkeypatch.setattr(os, "open", always(errno.EMFILE))
+    monkeypatch.setattr(os, "close", close)
+    assert (dispositions.catches(USR1), dispositions.minds(TERM)) == (True, False)
+    dispositions.close()
+    assert not dispositions
+    dispositions.close()
+    assert len(closed) == 1
+    monkeypatch.undo()
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_of_one_that_cannot_be_looked_at_nothing_is_known_until_it_can(
@@ -228,7 +338,7 @@ def test_a_line_that_makes_no_sense_tells_nothing(
 ) -> None:
     dispositions = Dispositions(child.pid)
     monkeypatch.setattr(os, "pread", lambda *_: line)
-    monkeypatch.setattr(tree, "_read", lambda _: line)
+    monkeypatch.setattr(tree, "_read", lambda *_: line)
     assert (dispositions.catches(USR1), dispositions.minds(TERM)) == (False, True)
     assert (dispositions.catches(RTMIN), dispositions.minds(RTMIN + 1)) == (False, True)
     dispositions.close()
@@ -248,7 +358,7 @@ def test_one_that_waits_for_signals_catches_them(
 ) -> None:
     """Inside of sigwait(3) the kernel shows them unblocked."""
 
-    def read(path: str) -> bytes:
+    def read(path: str, most: int = 0) -> bytes:
         assert path == f"/proc/{child.pid}/wchan"
         if wchan is None:
             raise PermissionError
@@ -299,6 +409,15 @@ def test_the_topmost_of_those_that_catch(
     assert {process.pid for process in tree.topmost_catchers(10, TERM, quickly=quickly)} == found
 
 
+def test_a_quick_look_may_miss_one_and_a_thorough_one_does_not(
+    monkeypatch: pytest.MonkeyPatch, family: Callable[[set[int]], None]
+) -> None:
+    family({11, 12})
+    monkeypatch.setattr(tree, "_children", lambda pid: [11, 99] if pid == 10 else [])
+    assert [process.pid for process in tree.topmost_catchers(10, TERM, quickly=True)] == [11]
+    assert [process.pid for process in tree.topmost_catchers(10, TERM, quickly=False)] == [11, 12]
+
+
 def test_a_quick_look_that_finds_none_is_followed_by_a_thorough_one(
     monkeypatch: pytest.MonkeyPatch, family: Callable[[set[int]], None]
 ) -> None:
@@ -322,9 +441,11 @@ def test_what_a_shell_catches_by_habit_does_not_count(
 ) -> None:
     process = Process(child.pid, name, os.getpid(), child.pid, 0)
     monkeypatch.setattr(tree, "SHELL_HABITS", (USR1,))
+    before = len(os.listdir("/proc/self/fd"))
     assert tree._really_catches(process, USR1) is catches
     assert tree._really_catches(process, RTMIN)
     assert not tree._really_catches(process, TERM)
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 # --- Sending. -------------------------------------------------------------------------------------------------------
@@ -404,3 +525,14 @@ def test_where_nothing_can_be_seen_a_pidfd_is_trusted(
     monkeypatch.setattr(tree, "PROC", False)
     assert tree.send(before, TERM)
     assert ended_by(child) == TERM
+
+
+def test_where_nothing_can_be_seen_a_mere_pid_is_not_trusted(
+    monkeypatch: pytest.MonkeyPatch, child: subprocess.Popen[bytes]
+) -> None:
+    before = seen(child)
+    monkeypatch.setattr(tree, "PROC", False)
+    refuse_pidfd(monkeypatch, "refused")
+    assert not tree.send(before, TERM)
+    time.sleep(0.02)
+    assert child.poll() is None
