@@ -527,7 +527,7 @@ def read(arguments: "Sequence[str]", environment: "Mapping[str, str]") -> Settin
         values["unhandled"] = "forward"
     values["rewrite"] = dict(values["rewrite"])
     values["ok_exit"] = frozenset(values["ok_exit"])
-    values["log_level"] = 1 + values.pop("verbose") - values.pop("quiet")
+    values["log_level"] = max(-1, 1 + values.pop("verbose") - values.pop("quiet"))
     settings = Settings(**values, command=command, sources=sources, unknown=unknown)
     _refuse_contradictions(settings)
     return settings

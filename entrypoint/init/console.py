@@ -56,7 +56,7 @@ def _text_line(level: int, text: str) -> bytes:
 def _cut(line: bytes, ending: bytes) -> bytes:
     """Leave room for the notice of dropped lines, so that both go in one write."""
     longest = LONGEST_LINE - 256
-    return line + b"\n" if len(line) < longest else line[:longest].decode("utf-8", "ignore").encode() + ending
+    return line + b"\n" if len(line) <= longest else line[:longest].decode("utf-8", "ignore").encode() + ending
 
 
 def _json_line(level: int, event: str, text: str, fields: dict[str, object]) -> bytes:
@@ -117,10 +117,11 @@ def _to_socket(fd: int) -> "Callable[[bytes], bool]":
 def _to_foreign(fd: int, *, pipe: bool) -> "Callable[[bytes], bool]":
     """A pipe takes what splice(2) moves to it without waiting. Else: ask first, and write little."""
     try:
-        reader, writer = os.pipe() if pipe and hasattr(os, "splice") else (-1, -1)
+        ends = os.pipe() if pipe and hasattr(os, "splice") else None
     except OSError:  # no descriptor left
-        reader, writer = -1, -1
-    if reader >= 0:
+        ends = None
+    if ends is not None:
+        reader, writer = ends
 
         def through_own_pipe(line: bytes) -> bool:
             os.write(writer, line)

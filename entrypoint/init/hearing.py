@@ -65,7 +65,7 @@ class Ear:
         told: "Callable[[], object]",
     ) -> None:
         self._socket, self._access, self._console, self._loop, self._told = socket, access, console, loop, told
-        self._strangers = 0
+        self._strangers = False  # one was told of
         self._aside = False  # a thread has the socket
         self._dropped = False  # it is done
         self._retry: Timer | None = None  # it could not be had
@@ -157,7 +157,7 @@ class Ear:
         who = f"{sender.name} (pid {pid})" if sender else f"pid {pid}, which is gone" if pid else "another container"
         text = f"a message to the notify socket from {who} does not count (--notify-access {self._access})"
         self._console.say(DEBUG if self._strangers else WARNING, "stranger", text, pid=pid)
-        self._strangers += 1
+        self._strangers = True
         return None
 
     def _pass_on(self, fields: dict[str, str]) -> None:

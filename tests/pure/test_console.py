@@ -113,6 +113,12 @@ def written(path: Path, text: str, *, dropped: int = 0, json: bool = False) -> b
     return path.read_bytes()
 
 
+def test_a_line_that_just_fits_is_not_cut(tmp_path: Path) -> None:
+    text = "x" * (LONGEST_LINE - 256 - len("agent-init: "))
+    assert written(tmp_path / "log", text) == f"agent-init: {text}\n".encode()
+    assert written(tmp_path / "log", text + "x").endswith(b"x...\n")
+
+
 def test_what_a_terminal_must_not_get_raw_is_written_out(tmp_path: Path) -> None:
     assert written(tmp_path / "err", "a\x1b[31m\nb\u200b") == b"agent-init: a\\x1b[31m\\nb\\u200b\n"
 

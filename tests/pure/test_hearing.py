@@ -215,6 +215,30 @@ def test_as_many_pipes_as_can_be_sent_at_once_are_closed(stage: Stage) -> None:
     assert len(os.listdir("/proc/self/fd")) == opened
 
 
+def test_no_child_inherits_what_was_sent(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    inherited: list[bool] = []
+
+    def look(fd: int) -> bool:
+        inherited.append(os.get_inheritable(fd))
+        return True
+
+    monkeypatch.setattr(hearing, "_is_pipe", look)
+    reader, writer = os.pipe()
+    stage.send("BARRIER=1", reader, writer)
+    assert stage.heard() == [{"BARRIER": "1"}]
+    assert inherited == [False, False]
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_descriptor_can_be_any_number() -> None:
+    """Above 2^24 where fs.nr_open is."""
+    numbers = [7, 0x1020304, 0x7FFFFFFF]
+    sent = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", numbers).tobytes())
+    sender = (_socket.SOL_SOCKET, _socket.SCM_CREDENTIALS, array.array("i", [11, 12, 13]).tobytes())
+    assert hearing._unpack([sender, sent]) == (11, numbers)
+
+
 def test_what_may_take_long_to_close_is_closed_by_a_thread(stage: Stage, file: int) -> None:
     """The message counts at once; the next is heard when the thread is done."""
     opened = len(os.listdir("/proc/self/fd"))
@@ -370,12 +394,13 @@ def test_without_proc_the_kernel_vouches_for_the_agent(stage: Stage, monkeypatch
     ],
 )
 def test_what_concerns_a_supervisor_above_is_passed_on_as_ours(
-    stages: Callable[..., Stage], above: socket.socket, said: str, passed: list[str]
+    stages: Callable[..., Stage], above: socket.socket, recwarn: pytest.WarningsRecorder, said: str, passed: list[str]
 ) -> None:
     stage = stages(above=above.getsockname())
     stage.send(said)
     stage.heard()
     assert received(above) == [line.format(os.getpid()) for line in passed]
+    assert not recwarn.list  # of a socket left open
 
 
 def test_process_1_has_another_pid_out_there(

@@ -122,6 +122,7 @@ def test_settings_do_not_change() -> None:
         (["-v", "--verbose"], {}, 3),
         (["-q"], {}, 0),
         (["-qq"], {}, -1),
+        (["-qqq"], {}, -1),  # errors are always told
         (["-vq"], {}, 1),
         ([], {"AGENT_INIT_VERBOSE": "2"}, 3),
         ([], {"AGENT_INIT_QUIET": "yes"}, 0),
