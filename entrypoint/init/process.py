@@ -9,7 +9,7 @@ import errno
 import os
 import sys
 
-from .signals import name_of, quote
+from .signals import CONT, KILL, name_of, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,6 +85,9 @@ def spawn(command: list[str], environment: dict[bytes, bytes], *, terminal: bool
 # longer be known; all other dispositions are as we got them.
 CHANGED = (_signal.SIGPIPE, _signal.SIGXFSZ)
 
+# Milliseconds to the exec, or to a look at why it does not come. macOS has no waitid(2) before Python 3.13.
+LOOK_AGAIN = 50 if hasattr(os, "waitid") else None
+
 
 def _fork(
     path: str, words: list[str], environment: dict[bytes, bytes], in_child: "Sequence[Callable[[], object]]"
@@ -98,13 +101,40 @@ def _fork(
                 _become(path, words, environment, in_child, writer)
         finally:
             os.close(writer)
-        report = os.read(reader, 16)
+        try:
+            report = _report(reader, pid)
+        except BaseException:  # no memory, say; nothing is left running
+            os.kill(pid, KILL)
+            os.waitpid(pid, 0)
+            raise
     finally:
         os.close(reader)
     if report:
         os.waitpid(pid, 0)
         raise OSError(int(report), os.strerror(int(report)))
     return pid
+
+
+def _report(reader: int, pid: int) -> bytes:
+    """What the child writes where its exec fails, nothing where it succeeds.
+
+    The terminal is the child's before that, so somebody's Ctrl-Z may stop it, and nobody but us would continue it. It
+    is stopped again behind the exec, when all is there to deal with it.
+    """
+    import select
+
+    stopped_by = 0
+    ready = select.poll()
+    ready.register(reader, select.POLLIN)
+    while not ready.poll(LOOK_AGAIN):
+        stopped = os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG)
+        if stopped is not None:
+            stopped_by = stopped.si_status
+            os.kill(pid, CONT)
+    report = os.read(reader, 16)
+    if stopped_by and not report:
+        os.kill(pid, stopped_by)
+    return report
 
 
 def _become(

@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import socket
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -254,6 +255,41 @@ def test_an_interrupt_that_waits_in_the_child_ends_it_as_it_would_the_agent(
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     assert finish(pid) == -signal.SIGINT
+
+
+@pytest.mark.parametrize("number", [signal.SIGTSTP, signal.SIGSTOP])
+def test_who_is_stopped_before_the_exec_is_so_behind_it(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """The terminal is the agent's by then, and somebody types Ctrl-Z: we must not wait for the exec for ever."""
+    monkeypatch.setattr(process, "give_terminal", lambda pid: os.kill(pid, number))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTSTP,))
+    try:
+        pid = process.spawn([SHELL, "-c", "exit 3"], PLAIN, terminal=True)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    _, status = os.waitpid(pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status)
+    assert os.WSTOPSIG(status) == number
+    os.kill(pid, signal.SIGCONT)
+    assert finish(pid) == 3
+
+
+def test_an_exec_that_takes_its_time_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "LOOK_AGAIN", 1)
+    monkeypatch.setattr(process, "give_terminal", lambda _: time.sleep(0.02))
+    assert finish(process.spawn([SHELL, "-c", "exit 3"], PLAIN, terminal=True)) == 3
+
+
+def test_a_child_whose_exec_cannot_be_waited_for_is_not_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(reader: int, pid: int) -> bytes:
+        raise MemoryError
+
+    monkeypatch.setattr(process, "_report", fail)
+    with pytest.raises(MemoryError):
+        process.spawn(["sleep", "100"], forked(), terminal=False)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, 0)
 
 
 def test_a_fork_leaves_no_descriptor_behind() -> None:
