@@ -21,11 +21,15 @@ from collections import Counter, defaultdict
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.coverage.running import ROOT, notes, prepare, run
 
 from . import trying
 from .making import Mutant, mutants
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 JUDGED = Path(__file__).with_name("judged")
 PURE, PROCESS_1 = "tests/pure/", "tests/process1/"
@@ -119,54 +123,57 @@ def try_it(mutant: Mutant, source: str, pure: list[str], whole: list[str]) -> st
 # --- Together. ---
 
 
-def main() -> int:
-    sources = {path.name: path.read_text() for path in sorted((ROOT / "entrypoint" / "init").glob("[a-z]*.py"))}
+def only_passing(runners: Runners, pool: ProcessPoolExecutor, at_once: int) -> None:
+    """What fails as it is tells nothing of a mutant."""
+    everything = runners.all()
+    parts = [pool.submit(trying.fails, everything[n::at_once], 900) for n in range(at_once)]
+    failing = {test for part in parts for test in part.result()}
+    print(f"{len(everything)} tests, {len(failing)} fail as it is: {sorted(failing)}", flush=True)
+    runners.passing.update(everything)
+    runners.passing.difference_update(failing)
+
+
+def arguments(modules: Collection[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
     add = parser.add_argument
     add("-n", type=int, default=2, help="how many at once")
     add("--share", type=int, default=1, metavar="N", help="try one mutant of N")
     add("--again", type=Path, metavar="FILE", help="try those in this earlier output, with all of tests/process1")
     add("--runners", type=Path, metavar="FILE", help="which tests run what: kept here, or taken from here")
-    add("modules", nargs="*", choices=[[], *sources], metavar="MODULE", help="loop.py, say; all if none")
-    asked = parser.parse_args()
-    again = read(asked.again) if asked.again else set()
-    began = time.monotonic()
-    had = LEFT.exists()
+    add("modules", nargs="*", choices=[[], *modules], metavar="MODULE", help="loop.py, say; all if none")
+    return parser.parse_args()
+
+
+def main() -> int:
+    began, had = time.monotonic(), LEFT.exists()
+    sources = {path.name: path.read_text() for path in sorted((ROOT / "entrypoint" / "init").glob("[a-z]*.py"))}
+    asked = arguments(sources)
+    again, known = read(asked.again) if asked.again else set(), read(*JUDGED.iterdir())
     kept = asked.runners and asked.runners.exists()
     runners = pickle.loads(asked.runners.read_bytes()) if kept else find_runners()
-    known, made, noticed, same, new = read(*JUDGED.iterdir()), Counter[str](), Counter[str](), Counter[str](), 0
-    gone: list[str] = []
-    context = multiprocessing.get_context("fork")
+    made = {module: list(mutants(module, sources[module])) for module in asked.modules or sources}
+    tried, noticed, same, new = Counter[str](), Counter[str](), Counter[str](), 0
     with (
         tempfile.TemporaryDirectory(prefix="mutants-") as scratch,
-        ProcessPoolExecutor(asked.n, context, begin, (Path(scratch),)) as pool,
+        ProcessPoolExecutor(asked.n, multiprocessing.get_context("fork"), begin, (Path(scratch),)) as pool,
     ):
-        if not runners.passing:
-            everything = runners.all()
-            parts = [pool.submit(trying.fails, everything[n :: asked.n], 900) for n in range(asked.n)]
-            failing = {test for part in parts for test in part.result()}
-            print(f"{len(everything)} tests, {len(failing)} fail as it is: {sorted(failing)}", flush=True)
-            runners.passing.update(everything)
-            runners.passing.difference_update(failing)
+        if not kept:
+            only_passing(runners, pool, asked.n)
             if asked.runners:
                 asked.runners.write_bytes(pickle.dumps(runners))
-        tried = {}
-        for module in asked.modules or sources:
-            all_of_it = list(mutants(module, sources[module]))
-            made[module] = len(all_of_it)
-            known_here = {mutant for mutant in known if mutant.startswith((f"@ {module} ", f"@ {module}\n"))}
-            gone += sorted(known_here - {str(mutant) for mutant in all_of_it})
+        jobs = {}
+        for module, all_of_it in made.items():
             if asked.again:
                 taken = [mutant for mutant in all_of_it if str(mutant) in again - known]
             else:
                 taken = random.Random(module).sample(all_of_it, len(all_of_it) // asked.share)
             for mutant in taken:
                 tests = runners.of(mutant, None if asked.again else MANY)
-                job = pool.submit(try_it, mutant, sources[module], *tests)
-                tried[job] = mutant
-        for job in as_completed(tried):
-            mutant, by = tried[job], job.result()
-            if by:
+                jobs[pool.submit(try_it, mutant, sources[module], *tests)] = mutant
+        for job in as_completed(jobs):
+            mutant = jobs[job]
+            tried[mutant.module] += 1
+            if job.result():
                 noticed[mutant.module] += 1
             elif str(mutant) in known:
                 same[mutant.module] += 1
@@ -176,10 +183,12 @@ def main() -> int:
     if not had:
         LEFT.unlink(missing_ok=True)
     print("module, mutants, tried, noticed, judged to be the same")
-    for module, many in made.items():
-        total = sum(mutant.module == module for mutant in tried.values())
-        print(f"{module}, {many}, {total}, {noticed[module]}, {same[module]}")
-    for text in gone:
+    for module, all_of_it in made.items():
+        print(f"{module}, {len(all_of_it)}, {tried[module]}, {noticed[module]}, {same[module]}")
+    here = {f"@ {module}" for module in made}
+    gone = {text for text in known if text.splitlines()[0].rpartition(".py")[0] + ".py" in here}
+    gone -= {str(mutant) for all_of_it in made.values() for mutant in all_of_it}
+    for text in sorted(gone):
         print(f"judged, but made no more:\n{text}\n")
     print(f"{new} to be judged, after {time.monotonic() - began:.0f}s")
     return int(new > 0 or bool(gone))

@@ -148,7 +148,7 @@ def fails(chosen: Sequence[str], patience: float, *options: str) -> list[str]:
                 return [TOOK_TOO_LONG]
             time.sleep(0.02)
         told.seek(0)
-        failed = told.read().decode().splitlines()
+        failed = told.read().decode("utf-8", "replace").splitlines()
     code = os.waitstatus_to_exitcode(ended[1])
     if code == pytest.ExitCode.NO_TESTS_COLLECTED:
         raise ValueError(f"these tests are not there: {chosen}")
