@@ -259,19 +259,22 @@ def test_an_interrupt_that_waits_in_the_child_ends_it_as_it_would_the_agent(
 
 @pytest.mark.parametrize("number", [signal.SIGTSTP, signal.SIGSTOP])
 def test_who_is_stopped_before_the_exec_is_so_behind_it(
-    monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: signal.Signals
 ) -> None:
     """The terminal is the agent's by then, and somebody types Ctrl-Z: we must not wait for the exec for ever."""
+    go = tmp_path / "go"
+    os.mkfifo(go)
     monkeypatch.setattr(process, "give_terminal", lambda pid: os.kill(pid, number))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTSTP,))
     try:
-        pid = process.spawn([SHELL, "-c", "exit 3"], PLAIN, terminal=True)
+        pid = process.spawn([SHELL, "-c", f"read line <{go}; exit 3"], PLAIN, terminal=True)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     _, status = os.waitpid(pid, os.WUNTRACED)
     assert os.WIFSTOPPED(status)
     assert os.WSTOPSIG(status) == number
     os.kill(pid, signal.SIGCONT)
+    go.write_text("\n")
     assert finish(pid) == 3
 
 
