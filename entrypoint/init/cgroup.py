@@ -7,6 +7,8 @@ files of its own group are at the root of the mount; elsewhere /proc/self/cgroup
 
 import os
 
+from . import tree
+
 V2 = ("memory.events", "memory.max", "memory.current", "memory.peak", "memory.stat")
 V1 = (
     "memory.oom_control",
@@ -74,17 +76,11 @@ class Memory:
 
 
 def _contents(path: str) -> bytes:
-    """Of a small file; nothing where it cannot be read."""
+    """Nothing where it cannot be read."""
     try:
-        fd = os.open(path, os.O_RDONLY)
+        return tree.contents(path)
     except OSError:
         return b""
-    try:
-        return os.read(fd, 4096)
-    except OSError:
-        return b""
-    finally:
-        os.close(fd)
 
 
 def _find(root: str, own: str) -> tuple[str, tuple[str, ...]]:

@@ -9,7 +9,7 @@ import errno
 import os
 import sys
 
-from .signals import CONT, KILL, name_of, quote
+from .signals import CONT, KILL, OF_WRITES, name_of, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def spawn(command: list[str], environment: dict[bytes, bytes], *, terminal: bool
     def start(path: str, words: list[str]) -> int:
         if in_child or not hasattr(os, "posix_spawn"):
             return _fork(path, words, environment, in_child)
-        return os.posix_spawn(path, words, environment, setpgroup=0, setsigmask=(), setsigdef=CHANGED)
+        return os.posix_spawn(path, words, environment, setpgroup=0, setsigmask=(), setsigdef=OF_WRITES)
 
     failure, failed = errno.ENOENT, command[0]
     for path in candidates(command[0], environment):
@@ -80,10 +80,6 @@ def spawn(command: list[str], environment: dict[bytes, bytes], *, terminal: bool
                 break
     raise _explain(command[0], failure, failed, environment)
 
-
-# The interpreter ignores these (and catches INT, which exec undoes by itself). Whether they came to us ignored can no
-# longer be known; all other dispositions are as we got them.
-CHANGED = (_signal.SIGPIPE, _signal.SIGXFSZ)
 
 # Milliseconds to the exec, or to a look at why it does not come. macOS has no waitid(2) before Python 3.13.
 LOOK_AGAIN = 50 if hasattr(os, "waitid") else None
@@ -150,8 +146,8 @@ def _become(
         os.setpgid(0, 0)
         for step in in_child:
             step()
-        for changed in CHANGED:
-            _signal.signal(changed, _signal.SIG_DFL)
+        for ignored in OF_WRITES:
+            _signal.signal(ignored, _signal.SIG_DFL)
         if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
             _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # before the mask is opened
         _signal.pthread_sigmask(_signal.SIG_SETMASK, ())

@@ -10,7 +10,7 @@ import sys
 from .. import options
 from . import signals
 from .console import LONGEST_LINE, json_text
-from .process import CHANGED
+from .signals import OF_WRITES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Reporter:
                 file_actions=[*null, (os.POSIX_SPAWN_DUP2, writer, 1)],
                 setpgroup=0,
                 setsigmask=(),
-                setsigdef=CHANGED,
+                setsigdef=OF_WRITES,
             )
             self.pids.add(pid)
             os.set_blocking(reader, False)

@@ -8,8 +8,11 @@ import _signal
 KILL, STOP, CONT, CHLD = int(_signal.SIGKILL), int(_signal.SIGSTOP), int(_signal.SIGCONT), int(_signal.SIGCHLD)
 TERM, INT, HUP, QUIT = int(_signal.SIGTERM), int(_signal.SIGINT), int(_signal.SIGHUP), int(_signal.SIGQUIT)
 ABRT, TSTP = int(_signal.SIGABRT), int(_signal.SIGTSTP)
-OF_WRITES = frozenset(map(int, (_signal.SIGPIPE, _signal.SIGXFSZ)))  # the kernel sends them to whoever wrote in vain
 JOB_CONTROL = frozenset(map(int, (_signal.SIGTSTP, _signal.SIGTTIN, _signal.SIGTTOU)))
+
+# The kernel sends them to whoever wrote in vain, so the interpreter ignores them. Whether they came to us ignored can
+# no longer be known; all other dispositions (but INT's, which exec undoes by itself) are as we got them.
+OF_WRITES = frozenset(map(int, (_signal.SIGPIPE, _signal.SIGXFSZ)))
 
 # Sent to a process that does not handle them, these change nothing (signal(7), "Ign" and "Cont").
 HARMLESS = frozenset(map(int, (_signal.SIGCONT, _signal.SIGWINCH, _signal.SIGURG)))

@@ -53,8 +53,8 @@ class Process:
         return self.pid, self.start
 
 
-def _read(path: str, most: int = 4096) -> bytes:
-    """A file of /proc, in one read of so many bytes. Raises OSError."""
+def contents(path: str, most: int = 4096) -> bytes:
+    """A file of the kernel's, in one read of so many bytes. Raises OSError."""
     fd = os.open(path, os.O_RDONLY)
     try:
         return os.read(fd, most)
@@ -69,7 +69,7 @@ def look(pid: int) -> Process | None:
     if not PROC:
         return None
     try:
-        line = _read(f"/proc/{pid}/stat")
+        line = contents(f"/proc/{pid}/stat")
     except OSError:
         return None
     opening, closing = line.find(b"("), line.rfind(b")")  # the name may hold anything, parentheses too
@@ -194,12 +194,12 @@ class Dispositions:
 
     def _waits_for_signals(self) -> bool:
         try:
-            return b"sigtimedwait" in _read(f"/proc/{self.pid}/wchan")
+            return b"sigtimedwait" in contents(f"/proc/{self.pid}/wchan")
         except OSError:
             return False
 
     def _masks_of_all(self) -> tuple[int, int, int]:
-        text = _read(f"/proc/{self.pid}/status", 65536)  # its groups stand before, all of them
+        text = contents(f"/proc/{self.pid}/status", 65536)  # its groups stand before, all of them
         words = text[text.index(b"\nSigBlk:") :].split()  # each a name and a number; then SigIgn and SigCgt
         return int(words[1], 16), int(words[3], 16), int(words[5], 16)
 

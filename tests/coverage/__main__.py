@@ -20,10 +20,8 @@ from pathlib import Path
 
 import coverage
 
-from .running import notes, prepare, run
+from .running import IN_PROCESS_1, notes, prepare, run_both
 
-IN_PYTEST = ["tests/pure"]
-IN_PROCESS_1 = ["tests/process1"]
 # Told apart by the type checker only.
 NEVER_RUN = ["if TYPE_CHECKING:"]
 FAILED_TESTS = 1  # pytest's exit code
@@ -46,14 +44,14 @@ def report(copy: Path, keep: str | None) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.coverage", description=__doc__)
-    parser.add_argument("-n", default="4", help="how many tests at once")
+    parser.add_argument("-n", type=int, default=4, help="how many tests at once")
     parser.add_argument("--keep", type=os.path.abspath, help="leave coverage.py's data here")
-    parser.add_argument("tests", nargs="*", default=IN_PROCESS_1, help="instead of those that are known to be needed")
+    parser.add_argument("tests", nargs="*", default=[IN_PROCESS_1], help="instead of those that are known to be needed")
     asked = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="coverage-") as scratch:
         copy = prepare(Path(scratch))
-        runs = [run(copy, ["-p", "no:xdist", *IN_PYTEST]), run(copy, ["-n", asked.n, *asked.tests])]
+        runs = run_both(copy, asked.n, asked.tests)
         share = report(copy, asked.keep)
         os.chdir("/")
     failed, ran = sum(run[2] for run in runs), sum(run[1] for run in runs)

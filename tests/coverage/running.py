@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+IN_PYTEST, IN_PROCESS_1 = "tests/pure", "tests/process1"
 
 
 def places() -> list[Path]:
@@ -44,7 +45,12 @@ def prepare(scratch: Path) -> Path:
     return copy
 
 
-def run(copy: Path, arguments: list[str]) -> tuple[int, int, int]:
+def run_both(copy: Path, at_once: int, in_process_1: Sequence[str] = (IN_PROCESS_1,)) -> list[tuple[int, int, int]]:
+    """What runs in pytest itself, then what runs in process 1."""
+    return [_run(copy, ["-p", "no:xdist", IN_PYTEST]), _run(copy, ["-n", str(at_once), *in_process_1])]
+
+
+def _run(copy: Path, arguments: list[str]) -> tuple[int, int, int]:
     """pytest with the copy in the package's place: its exit code, how many tests ran, and how many failed."""
     result = copy.with_name("result.xml")
     result.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import pickle
 import random
 import sys
@@ -23,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.coverage.running import ROOT, notes, prepare, run
+from tests.coverage.running import IN_PROCESS_1, IN_PYTEST, ROOT, notes, prepare, run_both
 
 from . import trying
 from .making import Mutant, mutants
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 JUDGED = Path(__file__).with_name("judged")
-PURE, PROCESS_1 = "tests/pure/", "tests/process1/"
+PURE, PROCESS_1 = f"{IN_PYTEST}/", f"{IN_PROCESS_1}/"
 LEFT = Path("/dev/termination-log")  # by mutants that make what is not there
 MANY = 20  # of tests/process1, for one mutant: a test takes about 0.3 s
 IN_THE_BEGINNING = ""  # what a test process runs before its first test
@@ -91,8 +92,7 @@ def find_runners() -> Runners:
     runners = Runners()
     with tempfile.TemporaryDirectory(prefix="runners-") as scratch:
         copy = prepare(Path(scratch))
-        run(copy, ["-p", "no:xdist", PURE])
-        run(copy, ["-n", "4", PROCESS_1])
+        run_both(copy, 4)
         for test, module, arcs in notes(copy):
             runners.add(test.rpartition(" (")[0], module, arcs)
     return runners
@@ -133,12 +133,25 @@ def only_passing(runners: Runners, pool: ProcessPoolExecutor, at_once: int) -> N
     runners.passing.difference_update(failing)
 
 
+def positive(typed: str) -> int:
+    number = int(typed)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def existing(typed: str) -> Path:
+    if not os.path.isfile(typed):
+        raise argparse.ArgumentTypeError(f"there is no file {typed!r}")
+    return Path(typed)
+
+
 def arguments(modules: Collection[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
     add = parser.add_argument
-    add("-n", type=int, default=2, help="how many at once")
-    add("--share", type=int, default=1, metavar="N", help="try one mutant of N")
-    add("--again", type=Path, metavar="FILE", help="try those in this earlier output, with all of tests/process1")
+    add("-n", type=positive, default=2, help="how many at once")
+    add("--share", type=positive, default=1, metavar="N", help="try one mutant of N")
+    add("--again", type=existing, metavar="FILE", help="try those in this earlier output, with all of tests/process1")
     add("--runners", type=Path, metavar="FILE", help="which tests run what: kept here, or taken from here")
     add("modules", nargs="*", choices=[[], *modules], metavar="MODULE", help="loop.py, say; all if none")
     return parser.parse_args()

@@ -111,12 +111,12 @@ def stat(*fields: int, state: str = "S") -> bytes:
 @pytest.mark.parametrize("there", [2, 18])
 def test_who_is_gone_or_half_there_is_not_seen(monkeypatch: pytest.MonkeyPatch, gone: int, there: int) -> None:
     assert tree.look(gone) is None
-    monkeypatch.setattr(tree, "_read", lambda *_: stat(*range(there)))
+    monkeypatch.setattr(tree, "contents", lambda *_: stat(*range(there)))
     assert tree.look(17) is None
 
 
 def test_what_is_seen_stands_where_proc_5_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tree, "_read", lambda *_: stat(*range(4, 23)))
+    monkeypatch.setattr(tree, "contents", lambda *_: stat(*range(4, 23)))
     found = seen(17)
     assert (found.pid, found.name, found.parent, found.group) == (17, "na) S (me", 4, 5)
     assert (found.cpu, found.identity, found.alive) == (14 + 15, (17, 22), True)
@@ -130,7 +130,7 @@ def test_what_has_ended_but_for_some_threads_lives(
 ) -> None:
     others = 1 if alive else 9
     fields = [others] * 16 + [threads] + [others] * 30
-    monkeypatch.setattr(tree, "_read", lambda *_: stat(*fields, state=state))
+    monkeypatch.setattr(tree, "contents", lambda *_: stat(*fields, state=state))
     assert seen(17).alive is alive
 
 
@@ -267,7 +267,7 @@ def test_real_time_signals_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> No
         looks = {number: (dispositions.catches(number), dispositions.minds(number)) for number in range(32, 65)}
         return {number: found for number, found in looks.items() if True in found}
 
-    monkeypatch.setattr(tree, "_read", read)
+    monkeypatch.setattr(tree, "contents", read)
     for which, expected in enumerate([(True, True), (False, True), (True, True)]):  # blocked, ignored, handled
         for number in range(32, 65):
             masks[which] = 1 << number - 1
@@ -338,7 +338,7 @@ def test_a_line_that_makes_no_sense_tells_nothing(
 ) -> None:
     dispositions = Dispositions(child.pid)
     monkeypatch.setattr(os, "pread", lambda *_: line)
-    monkeypatch.setattr(tree, "_read", lambda *_: line)
+    monkeypatch.setattr(tree, "contents", lambda *_: line)
     assert (dispositions.catches(USR1), dispositions.minds(TERM)) == (False, True)
     assert (dispositions.catches(RTMIN), dispositions.minds(RTMIN + 1)) == (False, True)
     dispositions.close()
@@ -365,7 +365,7 @@ def test_one_that_waits_for_signals_catches_them(
         return wchan
 
     dispositions = Dispositions(child.pid)
-    monkeypatch.setattr(tree, "_read", read)
+    monkeypatch.setattr(tree, "contents", read)
     assert (dispositions.catches(TERM), dispositions.minds(TERM)) == (waits, waits)
     dispositions.close()
 
