@@ -202,6 +202,7 @@ def job(shell: pexpect.spawn[str]) -> tuple[psutil.Process, psutil.Process]:
 
 
 def into_the_background(shell: pexpect.spawn[str], agent: psutil.Process) -> None:
+    """The agent must be none that starts children: one that sits in vfork(2) cannot be stopped, with us or without."""
     until(lambda: foreground(shell) == agent.pid, "the agent to have the terminal")
     shell.sendcontrol("z")
     shell.expect("Stopped")
@@ -212,10 +213,7 @@ def into_the_background(shell: pexpect.spawn[str], agent: psutil.Process) -> Non
 
 def test_it_does_not_take_the_terminal_from_who_has_it_at_its_end(shell: pexpect.spawn[str]) -> None:
     """Continued in the background it ends there: the terminal is another's, who may be reading from it."""
-    shell.sendline(
-        f"{AGENT_INIT} -q -- sh -c 'echo up; read line </dev/null; while ! test -e stop; do sleep 0.1; done'"
-    )
-    shell.expect("up")
+    shell.sendline(f"{AGENT_INIT} -q -- sleep 100")
     init, agent = job(shell)
     into_the_background(shell, agent)
     until(lambda: agent.status() == psutil.STATUS_SLEEPING, "the agent to go on")
@@ -231,8 +229,7 @@ def test_it_does_not_take_the_terminal_from_who_has_it_at_its_end(shell: pexpect
 
 def test_brought_to_the_foreground_the_agent_can_be_suspended_again(shell: pexpect.spawn[str]) -> None:
     """Of `fg` to a job that runs, a shell says nothing to it."""
-    shell.sendline(f"{AGENT_INIT} -q -- sh -c 'echo up; while :; do sleep 0.1; done'")
-    shell.expect("up")
+    shell.sendline(f"{AGENT_INIT} -q -- sleep 100")
     init, agent = job(shell)
     into_the_background(shell, agent)
     shell.sendline("fg")
