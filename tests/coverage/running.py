@@ -54,8 +54,7 @@ def _run(copy: Path, arguments: list[str]) -> tuple[int, int, int]:
     """pytest with the copy in the package's place: its exit code, how many tests ran, and how many failed."""
     result = copy.with_name("result.xml")
     result.unlink(missing_ok=True)
-    # A shell's background job has INT and QUIT ignored, and so would every agent of the tests.
-    script = " ".join(f'mount --bind "{copy}" "{place}" &&' for place in places()) + ' exec env --default-signal "$@"'
+    script = " ".join(f'mount --bind "{copy}" "{place}" &&' for place in places()) + ' exec "$@"'
     command = str(Path(sys.executable).with_name("pytest"))  # as anybody calls it: some tests know of its interpreter
     pytest = [command, "-q", "-p", "no:cacheprovider", f"--junitxml={result}", *arguments]
     code = subprocess.run(["unshare", "--mount", "sh", "-c", script, "sh", *pytest], cwd=ROOT).returncode

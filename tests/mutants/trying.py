@@ -115,8 +115,6 @@ def _apart(*arguments: Any) -> int:
     os.closerange(3, told)
     os.closerange(told + 1, os.sysconf("SC_OPEN_MAX"))
     os.setsid()
-    for number in (signal.SIGINT, signal.SIGQUIT):  # a shell's background job has them ignored
-        signal.signal(number, signal.SIG_DFL)
     _unshare(CLONE_NEWNS | CLONE_NEWPID)
     return os.waitstatus_to_exitcode(os.waitpid(_fork(_first_process, *arguments), 0)[1]) & 0xFF
 
