@@ -9,12 +9,12 @@ from signal import SIGTERM
 
 import pytest
 
-from . import ways
+from . import stop_scenarios
 from .conftest import Start
 from .environments import PROJECT
 from .livekit import HANGS_UP_AFTER, OF_THE_CALL, Server
 from .process1 import Agent
-from .ways import Way
+from .stop_scenarios import StopScenario
 
 EXAMPLE = str(PROJECT / "examples" / "livekit" / "agent.py")
 WORKER = ("python", EXAMPLE, "start")
@@ -41,8 +41,8 @@ def idle_server(tmp_path: Path) -> Iterator[Server]:
     server.close()
 
 
-def in_a_call(start: Start, server: Server, release: str, way: Way, *options: str) -> Agent:
-    agent = start(release, way.wrap(WORKER), options=options, variables=server.variables)
+def in_a_call(start: Start, server: Server, release: str, scenario: StopScenario, *options: str) -> Agent:
+    agent = start(release, scenario.wrap(WORKER), options=options, variables=server.variables)
     agent.wait_logged("call answered")
     return agent
 
@@ -64,18 +64,18 @@ def must_end_well(agent: Agent, server: Server) -> None:
 
 
 @RELEASES
-@pytest.mark.parametrize("way", ways.ALL, ids=str)
-def test_stopped_in_a_call(start: Start, server: Server, release: str, way: Way) -> None:
-    agent = in_a_call(start, server, release, way)
+@pytest.mark.parametrize("scenario", stop_scenarios.ALL, ids=str)
+def test_stopped_in_a_call(start: Start, server: Server, release: str, scenario: StopScenario) -> None:
+    agent = in_a_call(start, server, release, scenario)
     since = time.monotonic()
-    way.stop(agent)
+    scenario.stop(agent)
     hang_up_later(server, agent, since)
     must_end_well(agent, server)
 
 
 def test_call_is_lost_when_the_group_is_signalled(start: Start, server: Server) -> None:
     """Why the group is not signalled: the fork server dies of TERM, and takes the processes of the calls with it."""
-    agent = in_a_call(start, server, LATEST, ways.TERM, "--target", "group")
+    agent = in_a_call(start, server, LATEST, stop_scenarios.TERM, "--target", "group")
     agent.signal(SIGTERM)
     agent.wait_ended()
     assert "call saved" not in agent.output()
@@ -84,7 +84,7 @@ def test_call_is_lost_when_the_group_is_signalled(start: Start, server: Server) 
 @pytest.mark.parametrize("release", FIRST)
 def test_call_outlived_a_signalled_group(start: Start, server: Server, release: str) -> None:
     """These had no fork server: the worker is the parent of the calls' processes, and those ignore TERM and INT."""
-    agent = in_a_call(start, server, release, ways.TERM, "--target", "group")
+    agent = in_a_call(start, server, release, stop_scenarios.TERM, "--target", "group")
     since = time.monotonic()
     agent.signal(SIGTERM)
     hang_up_later(server, agent, since)
@@ -95,7 +95,7 @@ def test_call_outlived_a_signalled_group(start: Start, server: Server, release: 
 @RELEASES
 def test_call_is_lost_when_the_stop_is_passed_on_twice(start: Start, server: Server, release: str) -> None:
     """Why a repeat is not passed on: the worker ends at once, with code 1."""
-    agent = in_a_call(start, server, release, ways.TERM, "--repeat", "forward")
+    agent = in_a_call(start, server, release, stop_scenarios.TERM, "--repeat", "forward")
     agent.signal(SIGTERM)
     agent.wait_logged("draining worker")
     agent.signal(SIGTERM)

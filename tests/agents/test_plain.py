@@ -4,29 +4,29 @@ import signal
 
 import pytest
 
-from . import ways
+from . import stop_scenarios
 from .conftest import PROGRAMS, Start
-from .ways import Way
+from .stop_scenarios import StopScenario
 
 PROGRAM = ("python", str(PROGRAMS / "plain.py"))
 ALL_OF_IT = ("work done", "generator closed", "cleaned up", "ended")
 
 
-@pytest.mark.parametrize("way", ways.ALL, ids=str)
-def test_handler_for_term(start: Start, way: Way) -> None:
-    agent = start("plain", way.wrap((*PROGRAM, "handler")))
+@pytest.mark.parametrize("scenario", stop_scenarios.ALL, ids=str)
+def test_handler_for_term(start: Start, scenario: StopScenario) -> None:
+    agent = start("plain", scenario.wrap((*PROGRAM, "handler")))
     agent.wait("work begun")
-    way.stop(agent)
+    scenario.stop(agent)
     agent.must_end(0)
     agent.must_say(*ALL_OF_IT)
 
 
-@pytest.mark.parametrize("way", ways.ALL, ids=str)
-def test_asyncio_run_alone(start: Start, way: Way) -> None:
+@pytest.mark.parametrize("scenario", stop_scenarios.ALL, ids=str)
+def test_asyncio_run_alone(start: Start, scenario: StopScenario) -> None:
     """`asyncio.run` stops on INT only, so INT is what it is given. A second one would break off the clean-up."""
-    agent = start("plain", way.wrap((*PROGRAM, "bare")), options=["--stop-signal", "INT"])
+    agent = start("plain", scenario.wrap((*PROGRAM, "bare")), options=["--stop-signal", "INT"])
     agent.wait("work begun")
-    way.stop(agent)
+    scenario.stop(agent)
     agent.must_end(0)
     agent.must_say(*ALL_OF_IT)
 

@@ -9,10 +9,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from . import ways
+from . import stop_scenarios
 from .conftest import Start
 from .process1 import PATIENCE, Agent
-from .ways import Way
+from .stop_scenarios import StopScenario
 
 PIECES = 5  # as in programs/web.py
 WHOLE = "".join(f"piece {piece}\n" for piece in range(PIECES)) + "whole\n"
@@ -56,12 +56,12 @@ def ask(agent: Agent, port: int, workers: int = 1) -> Future[str]:
 UVICORN = ("uvicorn", "web:app", "--host", "127.0.0.1", "--port")
 
 
-@pytest.mark.parametrize("way", ways.ALL, ids=str)
-def test_uvicorn(start: Start, way: Way, port: int) -> None:
+@pytest.mark.parametrize("scenario", stop_scenarios.ALL, ids=str)
+def test_uvicorn(start: Start, scenario: StopScenario, port: int) -> None:
     """Since 0.29 uvicorn ends by the signal that stopped it, hence the `-e 143`."""
-    agent = start("web", way.wrap((*UVICORN, str(port))), options=["-e", "143"])
+    agent = start("web", scenario.wrap((*UVICORN, str(port))), options=["-e", "143"])
     answer = ask(agent, port)
-    way.stop(agent)
+    scenario.stop(agent)
     assert answer.result(PATIENCE) == WHOLE
     agent.must_end(0)
     agent.must_say("request done", "lifespan closed")
@@ -70,11 +70,11 @@ def test_uvicorn(start: Start, way: Way, port: int) -> None:
 WORKERS = ("--workers", "2")
 
 
-@pytest.mark.parametrize("way", ways.STOPS, ids=str)
-def test_uvicorn_workers(start: Start, way: Way, port: int) -> None:
-    agent = start("web", way.wrap((*UVICORN, str(port), *WORKERS)))
+@pytest.mark.parametrize("scenario", stop_scenarios.STOPS, ids=str)
+def test_uvicorn_workers(start: Start, scenario: StopScenario, port: int) -> None:
+    agent = start("web", scenario.wrap((*UVICORN, str(port), *WORKERS)))
     answer = ask(agent, port, workers=2)
-    way.stop(agent)
+    scenario.stop(agent)
     assert answer.result(PATIENCE) == WHOLE
     agent.must_end(0)
     agent.must_say("request done")
@@ -84,12 +84,12 @@ def test_uvicorn_workers(start: Start, way: Way, port: int) -> None:
 GUNICORN = ("gunicorn", "-k", "uvicorn_worker.UvicornWorker", "-w", "2", "web:app", "-b")
 
 
-@pytest.mark.parametrize("way", ways.STOPS, ids=str)
-def test_gunicorn(start: Start, way: Way, port: int) -> None:
+@pytest.mark.parametrize("scenario", stop_scenarios.STOPS, ids=str)
+def test_gunicorn(start: Start, scenario: StopScenario, port: int) -> None:
     """INT is gunicorn's quick shutdown, but it never sees it: what stops it is always TERM, and once."""
-    agent = start("web", way.wrap((*GUNICORN, f"127.0.0.1:{port}")))
+    agent = start("web", scenario.wrap((*GUNICORN, f"127.0.0.1:{port}")))
     answer = ask(agent, port, workers=2)
-    way.stop(agent)
+    scenario.stop(agent)
     assert answer.result(PATIENCE) == WHOLE
     agent.must_end(0)
     agent.must_say("request done")
@@ -108,7 +108,7 @@ def test_workers_quit(start: Start, command: tuple[str, ...], port: int) -> None
     place = [word.replace("PORT", str(port)) for word in command]
     agent = start("web", place, options=["--stop-on", "TERM,INT,QUIT"])
     answer = ask(agent, port, workers=2)
-    ways.QUIT.stop(agent)
+    stop_scenarios.QUIT.stop(agent)
     assert answer.result(PATIENCE) == WHOLE
     agent.must_end(0)
     agent.must_say("request done")
@@ -120,11 +120,11 @@ def test_workers_hup(start: Start, command: tuple[str, ...], port: int) -> None:
     place = [word.replace("PORT", str(port)) for word in command]
     agent = start("web", place)
     answer = ask(agent, port, workers=2)
-    ways.HUP.stop(agent)
+    stop_scenarios.HUP.stop(agent)
     assert answer.result(PATIENCE) == WHOLE
     agent.until(lambda: agent.said("lifespan closed") == 2 or None, "both old workers to end")
     answer = ask(agent, port, workers=4)
-    ways.TERM.stop(agent)
+    stop_scenarios.TERM.stop(agent)
     assert answer.result(PATIENCE) == WHOLE
     agent.must_end(0)
 

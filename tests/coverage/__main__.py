@@ -1,7 +1,7 @@
 """`python -m tests.coverage [-n PROCESSES] [--keep FILE] [TEST]...`: the branches of `entrypoint/init/` no test runs.
 
 Process 1 itself is measured, up to the exec in what it forks, and whatever else runs its code: the command, the
-programs of the tests that call `start.main`, and pytest for tests/pure. For that the tests see, in a mount namespace of
+programs of the tests that call `start.main`, and pytest for tests/unit. For that the tests see, in a mount namespace of
 their own, a copy of the package, which notes what runs (`tracer.py`); so it takes root, and what is edited meanwhile
 neither disturbs nor counts.
 

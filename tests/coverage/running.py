@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-IN_PYTEST, IN_PROCESS_1 = "tests/pure", "tests/process1"
+IN_PYTEST, IN_PROCESS_1 = "tests/unit", "tests/process1"
 
 
 def places() -> list[Path]:

@@ -1,6 +1,6 @@
 """`python -m tests.mutants [--share N] [--runners FILE] [MODULE]...`: mistakes in `entrypoint/init/` no test notices.
 
-Each mutant of the modules (all, if none is named) is first shown to those of tests/pure that run its line, then to some
+Each mutant of the modules (all, if none is named) is first shown to those of tests/unit that run its line, then to some
 of tests/process1 that do. Which tests those are is found as `python -m tests.coverage` finds it, which takes two
 minutes, and can be kept in a file. It takes root, and hours for all: `--share 20` takes one of twenty, always the same.
 
@@ -54,14 +54,14 @@ class Runners:
             self.of_module.setdefault(module, set()).add(test)
 
     def all(self) -> list[str]:
-        """Those of tests/pure, and one of each function in tests/process1."""
+        """Those of tests/unit, and one of each function in tests/process1."""
         functions: dict[str, list[str]] = {}
         for test in sorted(set().union(*self.of_module.values())):
             functions.setdefault(test if test.startswith(PURE) else test.partition("[")[0], []).append(test)
         return [random.Random(function).choice(tests) for function, tests in functions.items()]
 
     def of(self, mutant: Mutant, many: int | None) -> tuple[list[str], list[str]]:
-        """Of tests/pure all; of tests/process1 so many that know most of the function what others do not."""
+        """Of tests/unit all; of tests/process1 so many that know most of the function what others do not."""
         runners = self.of_line.get((mutant.module, mutant.line), set())
         if IN_THE_BEGINNING in runners or not runners:
             runners = runners | self.of_module.get(mutant.module, set())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.breaking.lives import left
+from tests.faults.stop_scenarios import left
 from tests.support.init import Init, until
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ def behind_uv(command: Command) -> Command:
 
 
 @dataclass(frozen=True)
-class Way:
+class StopScenario:
     name: str
     signals: tuple[Signals, ...]
     apart: float = 0.0  # seconds between them
@@ -45,18 +45,18 @@ class Way:
             agent.signal(number)
 
 
-TERM = Way("TERM", (SIGTERM,))
-HUP = Way("HUP", (SIGHUP,))
-QUIT = Way("QUIT", (SIGQUIT,))
-SHELL = Way("behind sh -c", (SIGTERM,), wrap=behind_shell)
-UV = Way("behind uv run", (SIGTERM,), wrap=behind_uv)
+TERM = StopScenario("TERM", (SIGTERM,))
+HUP = StopScenario("HUP", (SIGHUP,))
+QUIT = StopScenario("QUIT", (SIGQUIT,))
+SHELL = StopScenario("behind sh -c", (SIGTERM,), wrap=behind_shell)
+UV = StopScenario("behind uv run", (SIGTERM,), wrap=behind_uv)
 
 STOPS = (
     TERM,
-    Way("INT", (SIGINT,)),
-    Way("INT, TERM 1 s later", (SIGINT, SIGTERM), 1.0),
-    Way("TERM twice, 30 ms apart", (SIGTERM, SIGTERM), 0.03),
-    Way("TERM twice, 500 ms apart", (SIGTERM, SIGTERM), 0.5),
+    StopScenario("INT", (SIGINT,)),
+    StopScenario("INT, TERM 1 s later", (SIGINT, SIGTERM), 1.0),
+    StopScenario("TERM twice, 30 ms apart", (SIGTERM, SIGTERM), 0.03),
+    StopScenario("TERM twice, 500 ms apart", (SIGTERM, SIGTERM), 0.5),
     SHELL,
     UV,
 )

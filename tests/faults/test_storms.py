@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.breaking.lives import PROGRAMS
+from tests.faults.stop_scenarios import PROGRAMS
 from tests.support.init import until
 
 if TYPE_CHECKING:

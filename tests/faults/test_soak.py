@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from tests.breaking.lives import LIVES, Run
+from tests.faults.stop_scenarios import SCENARIOS, Run
 from tests.support.init import AGENT_INIT, until
 from tests.support.proc import descriptors
 
@@ -109,8 +109,8 @@ def test_a_long_life(started: Start, tmp_path: Path) -> None:
             early = Held(init.pid)
         if randomly.random() < 0.2:  # meanwhile others live and die
             lives += 1
-            life = LIVES[randomly.choice(sorted(LIVES))]
-            run = Run(tmp_path / str(lives), life, process1=randomly.random() < 0.5, program=[str(AGENT_INIT)])
+            scenario = SCENARIOS[randomly.choice(sorted(SCENARIOS))]
+            run = Run(tmp_path / str(lives), scenario, process1=randomly.random() < 0.5, program=[str(AGENT_INIT)])
             try:
                 run.begin()
                 run.pass_on()

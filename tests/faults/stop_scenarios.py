@@ -21,7 +21,7 @@ LATE = 8.0  # in seconds; traced, and with many at once, everything takes longer
 
 
 @dataclass(frozen=True)
-class Life:
+class StopScenario:
     """An agent that handles USR1, does not handle USR2, and is stopped with TERM.
 
     Where a second request would escalate, one that is dealt with twice shows.
@@ -40,13 +40,13 @@ class Life:
         return ["ready", "USR1", "TERM", *(["end"] if self.code == 7 else [])]
 
 
-LIVES = {
-    "graceful": Life(
+SCENARIOS = {
+    "graceful": StopScenario(
         "orphan('daemon', 'leave(1)'); on('USR1'); on('TERM', lambda: leave(7)); ready()",
         ("-w", "-t", "1500ms", "--repeat", "escalate"),
         7,
     ),
-    "stubborn": Life(
+    "stubborn": StopScenario(
         "child('heir', \"on('TERM'); ready()\"); on('USR1'); on('TERM'); ready()",
         ("-t", "300ms"),
         137,
@@ -54,7 +54,7 @@ LIVES = {
         least=0.3,
         expected={"heir": ["ready"]},
     ),
-    "lingering": Life(
+    "lingering": StopScenario(
         "child('heir', \"on('TERM', lambda: leave(0, after=0.1)); ready()\"); on('USR1'); "
         "on('TERM', lambda: leave(7)); ready()",
         ("-t", "20s", "--linger", "10s", "--log-format", "json", "--repeat", "escalate"),
@@ -67,18 +67,20 @@ LIVES = {
 
 
 class Run:
-    """One life of one agent-init, in a directory of its own."""
+    """One stop scenario of one agent-init, in a directory of its own."""
 
-    def __init__(self, directory: Path, life: Life, *, process1: bool, program: list[str], **popen: Any) -> None:
+    def __init__(
+        self, directory: Path, scenario: StopScenario, *, process1: bool, program: list[str], **popen: Any
+    ) -> None:
         """`program`: the words that stand for agent-init, as far as its own options."""
         directory.mkdir(parents=True)
-        self.life, self.asked = life, 0.0
-        words = [*life.options, "--", *actor(directory / "events.jsonl", "agent", life.agent)]
+        self.scenario, self.asked = scenario, 0.0
+        words = [*scenario.options, "--", *actor(directory / "events.jsonl", "agent", scenario.agent)]
         self.init = Init(directory, words, process1=process1, program=program, **popen)
 
     def begin(self) -> None:
         """Await that the agent and whoever belongs to it are there. Raises AssertionError if they won't be."""
-        for name in ("agent", *self.life.others):
+        for name in ("agent", *self.scenario.others):
             self._until(name, "ready")
 
     def signal(self, name: str) -> None:
@@ -104,11 +106,11 @@ class Run:
 
     def check(self, code: int, seconds: float) -> None:
         """It went as it should."""
-        life = self.life
-        assert code == life.code
-        assert life.least <= seconds < life.least + LATE
-        assert self.init.events() == life.events
-        for name, events in life.expected.items():
+        scenario = self.scenario
+        assert code == scenario.code
+        assert scenario.least <= seconds < scenario.least + LATE
+        assert self.init.events() == scenario.events
+        for name, events in scenario.expected.items():
             assert self.init.events(name) == events
         self.nothing_left()
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.breaking.lives import PACKAGE, PROGRAMS
+from tests.faults.stop_scenarios import PACKAGE, PROGRAMS
 
 if TYPE_CHECKING:
     from pathlib import Path

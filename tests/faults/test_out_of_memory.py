@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.breaking.lives import LIVES, Failures, Run, python
+from tests.faults.stop_scenarios import SCENARIOS, Failures, Run, python
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,15 +16,15 @@ PARTS = 12
 FORMS = [("graceful", True), ("stubborn", True), ("lingering", True), ("stubborn", False)]
 
 
-def forgetful(directory: Path, life: str, site: str, *, process1: bool) -> Run:
+def forgetful(directory: Path, scenario: str, site: str, *, process1: bool) -> Run:
     program = python("forgetful.py", site, str(directory / "report"))
-    return Run(directory, LIVES[life], process1=process1, program=program)
+    return Run(directory, SCENARIOS[scenario], process1=process1, program=program)
 
 
-def survey(directory: Path, life: str, *, process1: bool) -> list[str]:
+def survey(directory: Path, scenario: str, *, process1: bool) -> list[str]:
     """The lines of ours that are run after the spawn, in the order of their first time."""
     for name in ("first", "survey"):
-        run = forgetful(directory / name, life, "survey", process1=process1)
+        run = forgetful(directory / name, scenario, "survey", process1=process1)
         try:
             run.begin()
             run.pass_on()
@@ -43,13 +43,13 @@ def test_each_allocation_that_fails_once(tmp_path: Path, part: int) -> None:
     tmp_path.chmod(0o777)
     tried: set[str] = set()
     failures, came, wanted = Failures(), 0, 0
-    for life, process1 in FORMS:
-        here = tmp_path / f"{life} {process1}"
-        new = [site for site in survey(here, life, process1=process1) if site not in tried]
+    for scenario, process1 in FORMS:
+        here = tmp_path / f"{scenario} {process1}"
+        new = [site for site in survey(here, scenario, process1=process1) if site not in tried]
         tried.update(new)
         for number, site in enumerate(new[part::PARTS]):
-            run = forgetful(here / str(number), life, site, process1=process1)
-            with failures.of(f"{life} {site}", run):
+            run = forgetful(here / str(number), scenario, site, process1=process1)
+            with failures.of(f"{scenario} {site}", run):
                 run.begin()
                 run.pass_on()
                 run.arrived()

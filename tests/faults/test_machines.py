@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.breaking.lives import PACKAGE
+from tests.faults.stop_scenarios import PACKAGE
 from tests.support.init import AGENT_INIT, until
 from tests.support.proc import IDLE, agent_of, descriptors
 
@@ -34,7 +34,7 @@ def in_its_own(setting: str) -> list[str]:
 
 
 def lives(started: Start, before: list[str]) -> None:
-    """One life that is stopped gracefully, with what comes with it, and one that is not."""
+    """One scenario that is stopped gracefully, with what comes with it, and one that is not."""
     init = started("-t", "20s", agent=FAMILY, before=before)
     init.event("ready")
     init.event("ready", "heir")

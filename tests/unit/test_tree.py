@@ -1,6 +1,6 @@
 """What is read of other processes: where there is no /proc, where it fails, and where a process ends meanwhile.
 
-What becomes of whole trees is in tests/process1 and tests/breaking.
+What becomes of whole trees is in tests/process1 and tests/faults.
 """
 
 from __future__ import annotations

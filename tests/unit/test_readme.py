@@ -1,6 +1,6 @@
 """The README says what the code does: its option table is made from the code's.
 
-`python -m tests.pure.test_readme` writes it.
+`python -m tests.unit.test_readme` writes it.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.breaking.lives import LATE, LIVES, Failures, Run, python
+from tests.faults.stop_scenarios import LATE, SCENARIOS, Failures, Run, python
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +22,7 @@ pytestmark = [
 ]
 
 PARTS = 6
-AT_MOST = 8  # of one call in one life, where not each of them is tried
+AT_MOST = 8  # of one call in one scenario, where not each of them is tried
 ALIKE = 60  # calls of one kind beyond these are those of a look through /proc, one like the other
 ERRORS = ("ENOMEM", "EIO", "EPERM", "EAGAIN")
 # readv is the gate of the test. These cannot fail (getpid(2), exit_group(2)), or a C library cannot bear it: it is not
@@ -31,13 +31,17 @@ SPARED = {"readv", "exit_group", "getpid", "brk", "restart_syscall", "rt_sigretu
 
 
 class Traced:
-    """A life whose process 1 is traced from just after the spawn."""
+    """A scenario whose process 1 is traced from just after the spawn."""
 
-    def __init__(self, directory: Path, life: str, *, process1: bool, inject: str = "") -> None:
+    def __init__(self, directory: Path, scenario: str, *, process1: bool, inject: str = "") -> None:
         reader, writer = os.pipe()
         try:
             self.run = Run(
-                directory, LIVES[life], process1=process1, program=python("gated.py", str(reader)), pass_fds=[reader]
+                directory,
+                SCENARIOS[scenario],
+                process1=process1,
+                program=python("gated.py", str(reader)),
+                pass_fds=[reader],
             )
         finally:
             os.close(reader)
@@ -46,7 +50,7 @@ class Traced:
         self.inject = inject
 
     def go(self) -> None:
-        """From the open gate to the end of the life."""
+        """From the open gate to the end of the scenario."""
         self.run.begin()
         self.run.pass_on()
         which = ["-e", f"trace={self.inject.split(':')[0]}", "-e", f"inject={self.inject}"] if self.inject else []
@@ -72,10 +76,10 @@ class Traced:
         init = self.run.init
         init.said("dropped: nobody handles it")  # that is USR2, which comes after USR1
         code, seconds = self.run.stop()
-        assert code in (self.run.life.code, 137)
+        assert code in (self.run.scenario.code, 137)
         assert seconds < 1.5 + LATE
         assert init.lines("cannot send")
-        assert set(init.events()) <= set(self.run.life.events)
+        assert set(init.events()) <= set(self.run.scenario.events)
         self.run.nothing_left()
 
     def open(self) -> None:
@@ -91,10 +95,10 @@ class Traced:
         return "INJECTED" in self.trace.read_text()
 
 
-def survey(directory: Path, life: str, *, process1: bool) -> Counter[str]:
+def survey(directory: Path, scenario: str, *, process1: bool) -> Counter[str]:
     """How often each call is made; the first time, the modules may have to be compiled."""
     for name in ("first", "survey"):
-        traced = Traced(directory / name, life, process1=process1)
+        traced = Traced(directory / name, scenario, process1=process1)
         traced.go()
     return traced.calls()
 
@@ -109,7 +113,7 @@ def spread(count: int, *, every: bool) -> list[int]:
 
 @pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize(
-    ("life", "process1", "every"),
+    ("scenario", "process1", "every"),
     [
         pytest.param("graceful", True, True, id="graceful, process 1"),
         pytest.param("graceful", False, False, id="graceful, subreaper"),
@@ -117,9 +121,9 @@ def spread(count: int, *, every: bool) -> list[int]:
         pytest.param("stubborn", False, False, id="stubborn, subreaper"),
     ],
 )
-def test_a_call_that_fails_once(tmp_path: Path, life: str, process1: bool, every: bool, part: int) -> None:
+def test_a_call_that_fails_once(tmp_path: Path, scenario: str, process1: bool, every: bool, part: int) -> None:
     tmp_path.chmod(0o777)
-    counts = survey(tmp_path, life, process1=process1)
+    counts = survey(tmp_path, scenario, process1=process1)
     sites = [
         f"{call}:error={ERRORS[when % len(ERRORS)]}:when={when}"
         for call, count in sorted(counts.items())
@@ -129,7 +133,7 @@ def test_a_call_that_fails_once(tmp_path: Path, life: str, process1: bool, every
     failures, came = Failures(), 0
     chosen = sites[part::PARTS]
     for number, site in enumerate(chosen):
-        traced = Traced(tmp_path / str(number), life, process1=process1, inject=site)
+        traced = Traced(tmp_path / str(number), scenario, process1=process1, inject=site)
         with failures.of(site, traced.run):
             traced.go()
             came += traced.injected
