@@ -29,7 +29,7 @@ def answer(arguments: Sequence[str], wanted: options.UsageError | options.InfoRe
     if isinstance(wanted, options.UsageError):
         return _complain(what)
     if what == "version":
-        print(f"{NAME} {__version__}")
+        print(f"{NAME} {__version__}", flush=True)  # what follows is os._exit
         return 0
     try:
         try:

@@ -41,6 +41,10 @@ FROZEN_FOR = 0.1  # a timer that is this late: the whole container may have been
 REPRIEVE = 1.0  # what the agent has at least to give a sign of life after that
 LONGEST_STATUS = 200
 MAX_ERRNO = 4095  # what a system call can fail with (include/linux/err.h)
+# An agent that may be a launcher is signalled this long after the children that got the stop signal have exited: one
+# that polls for its child's exit does so every second or more often, and is to exit by itself, with the child's code.
+HELD_BACK_FOR = 1.5
+HELD_BACK_AT_MOST = 5.0  # ... or this long after the stop signal, if there is no deadline of which to take the half
 GIVE_UP_AFTER = 0.4  # what has not died of SIGKILL by then sits in the kernel; it does not hold up the container's end
 
 
@@ -80,6 +84,15 @@ class Forward(Action):
 
     def __init__(self, number: int, sender: object, *, always: bool) -> None:
         self.number, self.sender, self.always = number, sender, always
+
+
+class StopHeldBack(Action):
+    """Send the stop signal, then SIGCONT, to whoever did not get it because a descendant of his got it first."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
 
 
 class StopSurvivors(Action):
@@ -161,6 +174,9 @@ class Lifecycle:
         self._next_at = INFINITY  # when the first of them goes off
         self._first_sent = False
         self._extended = False
+        self._last_sent = 0  # the signal of the last step
+        self._held_back_until = INFINITY  # when whoever was held back from the stop signal gets it
+        self._all_signalled = False  # they have got it
         self._stall_at = INFINITY  # the stall report before the next step
         self._reported_at = -INFINITY
         self._report_at = INFINITY  # the one report where the end is the platform's
@@ -230,6 +246,22 @@ class Lifecycle:
             actions += self._extend(now, microseconds / 1e6)
         return actions
 
+    def held_back(self, now: float) -> list[Action]:
+        """The stop signal went to descendants of the agent, which may be a launcher or may be helpers."""
+        if self.state != STOPPING or self._all_signalled:
+            return []
+        end = self._time_of_kill()
+        half = now + HELD_BACK_AT_MOST if end == INFINITY else (self._requested + end) / 2
+        self._held_back_until = max(now + HELD_BACK_FOR, half)
+        wait = format_duration(self._held_back_until - now)
+        text = f"the agent itself gets {name_of(self._last_sent)} when they have exited, or after {wait}"
+        return [Say(INFO, "held-back", text, signal=name_of(self._last_sent))]
+
+    def recipients_ended(self, now: float) -> list[Action]:
+        """The descendants that got the stop signal in the agent's place have all exited."""
+        self._held_back_until = min(self._held_back_until, now + HELD_BACK_FOR)
+        return []
+
     def reported(self, now: float) -> list[Action]:
         """The stall report is complete; what waited for it need not wait longer."""
         if self.state == STOPPING and self.hung and not self._first_sent:
@@ -281,6 +313,8 @@ class Lifecycle:
                 return [MakeReport(self._next_at - now)]
         if self.state == STOPPING and self._next_at <= now:
             return self._step(now)
+        if self.state == STOPPING and self._held_back_until <= now:
+            return self._stop_held_back()
         if self.state in (STOPPING, LINGERING) and self._progress_at <= now:
             self._progress_at += PROGRESS_EVERY * (1 + (now - self._progress_at) // PROGRESS_EVERY)
             return [self._progress(now)]
@@ -294,7 +328,7 @@ class Lifecycle:
         if self.state == LINGERING:
             return min(self._kill_at, self._progress_at)
         if self.state == STOPPING:
-            return min(self._next_at, self._report_at, self._progress_at, self._stall_at)
+            return min(self._next_at, self._report_at, self._progress_at, self._stall_at, self._held_back_until)
         if self.state == RUNNING:
             return min(self._silent_at, self._ready_by)
         return INFINITY
@@ -412,7 +446,13 @@ class Lifecycle:
         self._next_at = self._next_at + wait if self._steps else INFINITY
         self._stall_at = INFINITY
         self._first_sent = True
+        self._last_sent = number
         return number
+
+    def _stop_held_back(self) -> list[Action]:
+        self._held_back_until, self._all_signalled = INFINITY, True
+        text = f"the agent has not exited: {name_of(self._last_sent)} to it as well"
+        return [Say(INFO, "agent-too", text, signal=name_of(self._last_sent)), StopHeldBack(self._last_sent)]
 
     def _step(self, now: float, why: str = "deadline") -> list[Action]:
         """Send the next signal of the schedule."""

@@ -7,7 +7,7 @@ agent-init but the agent's own end: an error is logged and the loop goes on.
 import os
 
 from .. import options
-from . import cgroup, hearing, lastwords, process, report, signalfd, signals, tree
+from . import cgroup, hearing, lastwords, process, recipients, report, signalfd, signals, tree
 from .console import DEBUG, ERROR, INFO, TRACE, WARNING, Console
 from .lifecycle import (
     KILLING,
@@ -22,6 +22,7 @@ from .lifecycle import (
     Measure,
     Say,
     Stop,
+    StopHeldBack,
     StopSurvivors,
 )
 from .loop import Loop
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 MOST_RETRIES = 20
 REAPED_AT_ONCE = 500  # then the clock and the signals have their turn
 NAMED_AT_MOST = 12
+LOOK_AGAIN = 0.1  # seconds, where no descriptor shows a process's end
 COUNTED_AT_MOST = 1000  # with more processes about, a list of them would take longer than a deadline may be late
 
 
@@ -99,6 +101,9 @@ class Supervisor:
         self.lifecycle = Lifecycle(settings, plan, started)
         self.dispositions = tree.Dispositions(agent)
         self.stood_in: list[tree.Process] = []  # who got the stop signal in the agent's place
+        self.held_back: list[tree.Process] = []  # who gets it later, if it may be no wrapper
+        self.all_signalled = False  # they have got it; a further step goes to them at once
+        self.watched: dict[int, tree.Process] = {}  # who got it first, by a pidfd that shows the end
         self.stopped: set[tuple[int, int]] = set()  # processes that have had the stop signal
         self._step = 0  # the signal of the stop schedule that was sent last
         self._was_killed = False  # we have passed a KILL on to the agent
@@ -257,7 +262,7 @@ class Supervisor:
         """The end always; a signal for a while. KillAll comes again by itself."""
         self._retries += 1
         return isinstance(action, End) or (
-            isinstance(action, Stop | Forward | StopSurvivors) and self._retries <= MOST_RETRIES
+            isinstance(action, Stop | StopHeldBack | Forward | StopSurvivors) and self._retries <= MOST_RETRIES
         )
 
     def _told(self) -> None:
@@ -459,6 +464,9 @@ class Supervisor:
                 if not isinstance(error, MemoryError) or self._retries >= MOST_RETRIES:
                     self._send_agent(action.number)
                 raise
+        elif isinstance(action, StopHeldBack):
+            self.all_signalled = True
+            self._stop_held_back(action.number)
         elif isinstance(action, StopSurvivors):
             self._stop_survivors(action.number)
         elif isinstance(action, KillAll):
@@ -483,7 +491,7 @@ class Supervisor:
         elif main is not None:
             to, minded = [main], tree.minds(main, number)
         else:
-            to = self._stand_ins(number, quickly=True)
+            to = self._stand_ins(number, to_stop=False).processes
             minded = bool(to) or self._minds(number)
         if not (minded or action.always or number in signals.HARMLESS):
             self._wanted[number] = False
@@ -501,7 +509,7 @@ class Supervisor:
     def _stop(self, number: int) -> None:
         """A step of the stop: to the agent, or to those who stand for it (see --target), each continued after it."""
         self._step = number
-        to, why = self._instead(number)
+        to, held_back, why = self._instead(number)
         reached = [receiver for receiver in to if self._send(receiver, number, signals.CONT)]
         if reached:
             self.stood_in = reached
@@ -510,24 +518,75 @@ class Supervisor:
                 name = signals.name_of(number)
                 text = f"{why}; {name} sent to {self._listed(reached)}"
                 self.console.say(INFO, "looked-through", text, signal=name, pids=[p.pid for p in reached])
+            if held_back:
+                self._hold_back(held_back, reached)
             return
         if self.settings.target == "group":
             self.stopped.update(p.identity for p in self._descendants() if p.group == self.group)
         self._send_agent(number)
         self._send_agent(signals.CONT)
 
-    def _instead(self, number: int) -> tuple[list[tree.Process], str]:
-        """Who is to get a step of the stop in the agent's place, and why; nobody, unless --target is auto."""
+    def _instead(self, number: int) -> tuple[list[tree.Process], list[tree.Process], str]:
+        """Who is to get a step of the stop in the agent's place, who is held back until then, and why.
+
+        Nobody, unless --target is auto.
+        """
         if (main := self._living_main()) is not None:
-            return [main], "the agent has named its main process"
-        if found := self._stand_ins(number):
-            return found, f"{self.name} does not handle {signals.name_of(number)}"
+            return [main], [], "the agent has named its main process"
+        found = self._stand_ins(number, to_stop=True)
+        if found.processes:
+            return found.processes, found.held_back, f"{self.name} does not handle {signals.name_of(number)}"
         # Nobody catches a later step, such as ABRT: then to whom the first one went, rather than to their shell.
         if there := [receiver for receiver in self.stood_in if self._is_there(receiver)]:
-            return there, "as before"
+            return there, self.held_back, "as before"
         if self.lifecycle.hung and self.settings.target == "auto" and self._is_there(self.speaker):
-            return [self.speaker], f"{self.speaker.name} was heard of last"
-        return [], ""
+            return [self.speaker], [], f"{self.speaker.name} was heard of last"
+        return [], [], ""
+
+    def _hold_back(self, held_back: list[tree.Process], reached: list[tree.Process]) -> None:
+        """Some that do not handle the signal may be agents rather than wrappers: they get it later."""
+        self.held_back = held_back
+        if self.all_signalled:
+            self._stop_held_back(self._step)
+            return
+        self._note(self.lifecycle.held_back)
+        self._unwatch()
+        for receiver in reached:
+            try:
+                fd = os.pidfd_open(receiver.pid)
+            except (OSError, AttributeError):  # it has ended, or the kernel has no such call: look again and again
+                continue
+            self.watched[fd] = receiver
+            self.loop.add_reader(fd, self._recipient_ended)
+        self._recipient_ended()
+
+    def _recipient_ended(self) -> None:
+        """One of those that got the stop signal first has ended, or may have: its parent alone is told by SIGCHLD."""
+        for fd, receiver in list(self.watched.items()):
+            if not self._is_there(receiver):
+                self._unwatch(fd)
+        if not any(map(self._is_there, self.stood_in)):
+            self._note(self.lifecycle.recipients_ended)
+            self._arm()
+        elif not self.watched and self.held_back:
+            self.loop.call_at(self.loop.time() + LOOK_AGAIN, self._recipient_ended)
+
+    def _unwatch(self, *fds: int) -> None:
+        for fd in fds or tuple(self.watched):
+            self.loop.remove_reader(fd)
+            os.close(fd)
+            del self.watched[fd]
+
+    def _stop_held_back(self, number: int) -> None:
+        """The stop signal to those that were held back, if they are still there."""
+        self._unwatch()
+        for receiver in self.held_back:
+            if receiver.pid == self.agent:
+                self._send_agent(number)
+                self._send_agent(signals.CONT)
+            elif self._send(receiver, number, signals.CONT):
+                self.stopped.add(receiver.identity)
+        self.held_back = []
 
     def _stop_survivors(self, number: int) -> None:
         """The stop signal and SIGCONT to what the agent left behind, but not to who has had it already."""
@@ -542,16 +601,17 @@ class Supervisor:
                 self._send(survivor, number, signals.CONT)
                 self.stopped.add(survivor.identity)
 
-    def _stand_ins(self, number: int, *, quickly: bool = False) -> list[tree.Process]:
-        """Who handles a signal in the agent's place: nobody, if it minds the signal itself, or none does."""
-        if self.settings.target != "auto" or not self.dispositions:
-            return []
+    def _stand_ins(self, number: int, *, to_stop: bool) -> recipients.Recipients:
+        """Who gets a signal in the agent's place: nobody, if it minds the signal itself, or none below it does."""
+        agent = tree.look(self.agent)
+        if self.settings.target != "auto" or not self.dispositions or agent is None:
+            return recipients.Recipients()
         if self.dispositions.minds(number) and not self._is_shells_habit(number):
-            return []
+            return recipients.Recipients()
         try:
-            return tree.topmost_catchers(self.agent, number, quickly=quickly)
+            return recipients.resolve(agent, number, to_stop=to_stop, quickly=not to_stop)
         except OSError:
-            return []  # no /proc: then nothing is known
+            return recipients.Recipients()  # no /proc: then nothing is known
 
     def _living_main(self) -> tree.Process | None:
         """The process that the agent named as its main one, where that counts."""

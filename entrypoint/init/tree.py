@@ -11,7 +11,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 LINUX = sys.platform == "linux"
 ATTEMPTS = 3  # at what must not be taken for unknown because of one failure
@@ -212,56 +212,96 @@ class Dispositions:
 
 # While a command runs, shells catch INT and bash ignores QUIT, for their own sake; that says nothing of the command.
 SHELL_HABITS = (_signal.SIGINT, _signal.SIGQUIT)
+SHELLS = frozenset(("sh", "bash", "dash", "ash", "busybox", "ksh", "mksh", "zsh", "fish"))
 
 
 def is_shell(process: Process | None) -> bool:
-    """By its name, as far as that tells."""
-    return process is not None and process.name in ("sh", "bash", "dash", "ash", "busybox", "ksh", "mksh", "zsh")
+    """Whether it runs a shell's program."""
+    return process is not None and not SHELLS.isdisjoint(program_names(process))
 
 
-def topmost_catchers(root: int, number: int, *, quickly: bool) -> list[Process]:
-    """The descendants of `root` that catch the signal and have no ancestor below `root` that does.
+def program_names(process: Process) -> frozenset[str]:
+    """What its program is called: the name of the file that it executes, and its argv[0].
 
-    `quickly`: look at no more processes than it takes; of several one may be missed, where a sibling of its ends at
-    that moment (proc(5), /proc/pid/task/tid/children). Raises OSError when /proc cannot be read.
+    Of busybox(1) only the applet's name counts. `comm` is no evidence where there is better: that of a script is the
+    script's name, whatever shell runs it.
     """
-    if quickly and (found := _catchers_from_above(root, number)):
-        return found
-    hidden = set()  # below one that catches it
-    found = []
-    for process in descendants(root):
-        if process.parent in hidden:
-            hidden.add(process.pid)
-        elif _really_catches(process, number):
-            found.append(process)
-            hidden.add(process.pid)
-    return found
+    try:
+        file = os.path.basename(os.readlink(f"/proc/{process.pid}/exe"))
+    except OSError:
+        file = ""
+    argv = argv_of(process.pid)
+    own = os.path.basename(argv[0]).lstrip("-") if argv else ""
+    if file == "busybox":
+        file, own = "", os.path.basename(argv[1]) if own == "busybox" and argv[1:] else own
+    return frozenset({file, own} - {""}) or frozenset({process.name})
 
 
-def _catchers_from_above(root: int, number: int) -> list[Process]:
-    found = []
-    to_see = _children(root)
-    while to_see:
-        process = look(to_see.pop())
-        if process is None:
+def argv_of(pid: int) -> list[str]:
+    """The first words of its command line (proc(5), /proc/pid/cmdline); empty where they cannot be read."""
+    try:
+        return [os.fsdecode(word) for word in contents(f"/proc/{pid}/cmdline").split(b"\0")[:-1]]
+    except OSError:
+        return []
+
+
+def wait_channel(pid: int) -> bytes:
+    """The kernel function that its main thread sleeps in (proc(5), /proc/pid/wchan); empty where that is not known."""
+    try:
+        return contents(f"/proc/{pid}/wchan")
+    except OSError:
+        return b""
+
+
+def blocking_descriptor(pid: int) -> int | None:
+    """The descriptor that its main thread reads: the first argument of its system call; None where not known."""
+    try:
+        fields = contents(f"/proc/{pid}/syscall").split()
+        return int(fields[1], 16)
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def descriptor(pid: int, fd: int) -> str:
+    """What one of its descriptors leads to, `pipe:[4711]`; empty where that is not known."""
+    try:
+        return os.readlink(f"/proc/{pid}/fd/{fd}")
+    except OSError:
+        return ""
+
+
+def modes_of(pid: int, link: str) -> "Iterator[int]":
+    """The flags of open(2) of each of its descriptors that leads to `link`."""
+    try:
+        names = os.listdir(f"/proc/{pid}/fd")
+    except OSError:
+        return
+    for name in names:
+        try:
+            if os.readlink(f"/proc/{pid}/fd/{name}") == link:
+                words = contents(f"/proc/{pid}/fdinfo/{name}").split()
+                yield int(words[words.index(b"flags:") + 1], 8)
+        except (OSError, ValueError, IndexError):
             continue
-        if _really_catches(process, number):
-            found.append(process)
-        else:
-            to_see += _children(process.pid)
-    return found
 
 
-def _children(pid: int) -> list[int]:
-    """Its children; none where the kernel does not tell (CONFIG_PROC_CHILDREN), or where it has ended."""
+def children(pid: int) -> list[Process]:
+    """Its children; none where the kernel does not list them (CONFIG_PROC_CHILDREN), or where it has ended."""
     found: list[int] = []
     try:
         for task in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{task}/children", "rb", buffering=0) as file:
-                found += map(int, file.readall().split())
+            found += map(int, contents(f"/proc/{pid}/task/{task}/children", 1 << 20).split())
     except OSError:
         pass
-    return found
+    return [process for child in found if (process := look(child)) is not None]
+
+
+def children_among(seen: dict[int, Process]) -> "Callable[[int], list[Process]]":
+    """As `children`, from one look at all processes."""
+    by_parent: dict[int, list[Process]] = {}
+    for process in seen.values():
+        by_parent.setdefault(process.parent, []).append(process)
+    return lambda pid: by_parent.get(pid, [])
 
 
 def minds(process: Process, number: int) -> bool:
@@ -273,7 +313,7 @@ def minds(process: Process, number: int) -> bool:
         dispositions.close()
 
 
-def _really_catches(process: Process, number: int) -> bool:
+def really_catches(process: Process, number: int) -> bool:
     dispositions = Dispositions(process.pid)
     try:
         return dispositions.catches(number) and not (number in SHELL_HABITS and is_shell(process))

@@ -222,8 +222,8 @@ LOADED = frozenset(
     "entrypoint entrypoint.notify entrypoint.options entrypoint.platforms entrypoint.init entrypoint.init.cgroup "
     "entrypoint.init.console entrypoint.init.hearing entrypoint.init.lastwords entrypoint.init.libc "
     "entrypoint.init.lifecycle entrypoint.init.loop entrypoint.init.offer entrypoint.init.plan "
-    "entrypoint.init.process entrypoint.init.report entrypoint.init.signalfd entrypoint.init.signals "
-    "entrypoint.init.start entrypoint.init.supervisor entrypoint.init.tree".split()
+    "entrypoint.init.process entrypoint.init.recipients entrypoint.init.report entrypoint.init.signalfd "
+    "entrypoint.init.signals entrypoint.init.start entrypoint.init.supervisor entrypoint.init.tree".split()
 )
 NEVER = frozenset("asyncio ctypes click enum json logging psutil re signal threading traceback typing uvloop".split())
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from entrypoint import options
-from entrypoint.init import plan, process, tree
+from entrypoint.init import plan, process, recipients, tree
 from entrypoint.init import supervisor as supervisors
-from entrypoint.init.lifecycle import Action, End, Forward, KillAll, Measure, Say, Stop, StopSurvivors
+from entrypoint.init.lifecycle import Action, End, Forward, KillAll, Measure, Say, Stop, StopHeldBack, StopSurvivors
 from entrypoint.init.report import Reporter
 from entrypoint.init.signalfd import Received
 from entrypoint.init.supervisor import MOST_RETRIES, REAPED_AT_ONCE, Sender, Supervisor
@@ -56,6 +56,8 @@ class World:
         self.front: int | None = None  # the terminal's foreground group
         self.front_meanwhile: int | None = None  # ... while we were stopped
         self.job_control = False
+        self.busy: set[int] = set()  # do not wait for their children
+        self.helpers: set[int] = set()  # are in a conversation with their parents
         self.add(AGENT, US, "agent")
 
     def add(self, pid: int, parent: int, name: str = "child", *handled: int, group: int = AGENT) -> Process:
@@ -71,8 +73,8 @@ class World:
             raise FileNotFoundError
         return list(self.processes)
 
-    def children(self, pid: int) -> list[int]:
-        return [] if self.blind else [process.pid for process in self.processes.values() if process.parent == pid]
+    def children(self, pid: int) -> list[Process]:
+        return [] if self.blind else [process for process in self.processes.values() if process.parent == pid]
 
     def kill(self, pid: int, number: int) -> None:
         if pid in self.refused:
@@ -187,7 +189,10 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     Known.world = made
     for name in ("look", "pids", "send"):
         monkeypatch.setattr(tree, name, getattr(made, name))
-    monkeypatch.setattr(tree, "_children", made.children)
+    monkeypatch.setattr(tree, "children", made.children)
+    monkeypatch.setattr(tree, "program_names", lambda process: {process.name})
+    monkeypatch.setattr(recipients, "is_wrapper", lambda process, _: process.pid not in made.busy)
+    monkeypatch.setattr(recipients, "is_helper", lambda child, _: child.pid in made.helpers)
     monkeypatch.setattr(tree, "Dispositions", Known)
     monkeypatch.setattr(os, "kill", made.kill)
     monkeypatch.setattr(os, "waitpid", made.waitpid)
@@ -645,12 +650,36 @@ def test_a_stop_looks_at_all_and_what_is_forwarded_does_not(
     played = stage()
     for pid in (20, 21):
         world.add(pid, AGENT, "worker", TERM, USR1)
-    monkeypatch.setattr(tree, "_children", lambda _: [20])
+    monkeypatch.setattr(tree, "children", lambda _: [world.processes[20]])
     played.do(Forward(USR1, "a test", always=False))
     assert world.sent == [(20, USR1)]
     world.sent.clear()
     played.do(Stop(TERM))
     assert world.sent == [(20, TERM), (20, CONT), (21, TERM), (21, CONT)]
+
+
+def test_a_step_sent_after_all_were_signalled_goes_to_all(world: World, stage: Callable[..., Stage]) -> None:
+    played = stage("-t", "20s")
+    world.busy.add(AGENT)
+    world.add(20, AGENT, "worker", TERM, ABRT)
+    played.do(Stop(TERM))
+    assert world.sent == [(20, TERM), (20, CONT)]
+    played.do(StopHeldBack(TERM))
+    assert world.sent[2:] == [(AGENT, TERM), (AGENT, CONT)]
+    world.sent.clear()
+    played.do(Stop(ABRT))
+    assert world.sent == [(20, ABRT), (20, CONT), (AGENT, ABRT), (AGENT, CONT)]
+
+
+def test_a_process_between_a_shell_and_the_recipient_is_held_back_too(
+    world: World, stage: Callable[..., Stage]
+) -> None:
+    played = stage("-t", "20s")
+    world.busy.add(20)
+    world.add(20, AGENT, "launcher")
+    world.add(21, 20, "worker", TERM)
+    played.do(Stop(TERM), StopHeldBack(TERM))
+    assert world.sent == [(21, TERM), (21, CONT), (20, TERM), (20, CONT)]
 
 
 def test_with_a_group_as_target_it_has_had_the_stop_signal(world: World, stage: Callable[..., Stage]) -> None:
@@ -1064,7 +1093,7 @@ def test_a_look_that_fails_on_the_way_leaves_the_signal_to_the_agent(
 ) -> None:
     played = stage()
     world.add(20, AGENT, "worker", TERM)
-    monkeypatch.setattr(tree, "topmost_catchers", failing(tree.topmost_catchers, OSError("no /proc")))
+    monkeypatch.setattr(recipients, "resolve", failing(recipients.resolve, OSError("no /proc")))
     played.do(Stop(TERM))
     assert world.sent == [(AGENT, TERM), (AGENT, CONT)]
 

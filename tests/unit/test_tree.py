@@ -376,63 +376,15 @@ def test_minds_of_a_process(child: subprocess.Popen[bytes]) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-# --- Who catches it. ------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def family(monkeypatch: pytest.MonkeyPatch) -> Callable[[set[int]], None]:
-    """10 has 11 and 12; 11 has 13, 13 has 15; 12 has 14. Who catches is told."""
-    parents = {10: 1, 11: 10, 12: 10, 13: 11, 14: 12, 15: 13}
-    made = Forest(parents)
-
-    def children(pid: int) -> list[int]:
-        return [child for child, parent in parents.items() if parent == pid] + [99]  # and one that is gone
-
-    def use(catching: set[int]) -> None:
-        monkeypatch.setattr(tree, "pids", made.pids)
-        monkeypatch.setattr(tree, "look", made.look)
-        monkeypatch.setattr(tree, "_children", children)
-        monkeypatch.setattr(tree, "_really_catches", lambda process, _: process.pid in catching)
-
-    return use
-
-
-@pytest.mark.parametrize("quickly", [False, True])
-@pytest.mark.parametrize(
-    ("catching", "found"),
-    [(set(), set()), ({15}, {15}), ({11, 13, 15}, {11}), ({11, 15, 14}, {11, 14}), ({12, 13}, {12, 13})],
-)
-def test_the_topmost_of_those_that_catch(
-    family: Callable[[set[int]], None], catching: set[int], found: set[int], quickly: bool
-) -> None:
-    family(catching)
-    assert {process.pid for process in tree.topmost_catchers(10, TERM, quickly=quickly)} == found
-
-
-def test_a_quick_look_may_miss_one_and_a_thorough_one_does_not(
-    monkeypatch: pytest.MonkeyPatch, family: Callable[[set[int]], None]
-) -> None:
-    family({11, 12})
-    monkeypatch.setattr(tree, "_children", lambda pid: [11, 99] if pid == 10 else [])
-    assert [process.pid for process in tree.topmost_catchers(10, TERM, quickly=True)] == [11]
-    assert [process.pid for process in tree.topmost_catchers(10, TERM, quickly=False)] == [11, 12]
-
-
-def test_a_quick_look_that_finds_none_is_followed_by_a_thorough_one(
-    monkeypatch: pytest.MonkeyPatch, family: Callable[[set[int]], None]
-) -> None:
-    """Not every kernel tells of children."""
-    family({13})
-    monkeypatch.setattr(tree, "_children", lambda _: [])
-    assert [process.pid for process in tree.topmost_catchers(10, TERM, quickly=True)] == [13]
+# --- Children, and what a process is doing. -------------------------------------------------------------------------
 
 
 def test_children_are_those_of_all_threads_and_none_of_one_that_is_gone(
     child: subprocess.Popen[bytes], gone: int
 ) -> None:
-    assert child.pid in tree._children(os.getpid())
-    assert tree._children(child.pid) == []
-    assert tree._children(gone) == []
+    assert child.pid in [process.pid for process in tree.children(os.getpid())]
+    assert tree.children(child.pid) == []
+    assert tree.children(gone) == []
 
 
 @pytest.mark.parametrize(("name", "catches"), [("agent", True), ("bash", False)])
@@ -441,10 +393,11 @@ def test_what_a_shell_catches_by_habit_does_not_count(
 ) -> None:
     process = Process(child.pid, name, os.getpid(), child.pid, 0)
     monkeypatch.setattr(tree, "SHELL_HABITS", (USR1,))
+    monkeypatch.setattr(tree, "program_names", lambda process: {process.name})
     before = len(os.listdir("/proc/self/fd"))
-    assert tree._really_catches(process, USR1) is catches
-    assert tree._really_catches(process, RTMIN)
-    assert not tree._really_catches(process, TERM)
+    assert tree.really_catches(process, USR1) is catches
+    assert tree.really_catches(process, RTMIN)
+    assert not tree.really_catches(process, TERM)
     assert len(os.listdir("/proc/self/fd")) == before
 
 

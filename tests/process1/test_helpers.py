@@ -1,0 +1,130 @@
+"""Agents that do not handle the stop signal and have children that do: wrappers, and agents with helpers."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.init import actor_line
+
+if TYPE_CHECKING:
+    from tests.conftest import Start
+    from tests.support.init import Init
+
+SPAWN = "import subprocess; helper = [sys.executable, '-S', __file__, LOG, 'child', {code!r}]; "
+CHILD = "on('TERM', lambda: leave(0)); ready()"
+WORKER = "on('TERM', lambda: leave(7, after=0.5)); ready()"  # the program behind a launcher
+STAYS = "on('TERM'); ready()"
+
+PIPES = "stdin=subprocess.PIPE, stdout=subprocess.PIPE"
+SOCKETS = "stdin=far, stdout=far"
+PAIR = "import socket; near, far = socket.socketpair(); "
+
+
+def spawn(code: str, arguments: str = "") -> str:
+    """The beginning of an agent that starts a child, which runs `code`."""
+    return SPAWN.format(code=code) + PAIR + f"process = subprocess.Popen(helper, {arguments}); "
+
+
+def stop(init: Init, child: str = "child") -> tuple[int, float]:
+    """The exit code and the seconds from the stop request to the end."""
+    init.event("ready", child)
+    init.event("ready")
+    asked = time.monotonic()
+    init.signal("TERM")
+    return init.wait(), time.monotonic() - asked
+
+
+@pytest.mark.parametrize("how", [PIPES, "stdin=subprocess.PIPE", "stdout=subprocess.PIPE", SOCKETS, "stdin=far"])
+def test_an_agent_with_a_helper_on_a_pipe_is_signalled_itself(started: Start, how: str) -> None:
+    init = started("-t", "20s", agent=spawn(CHILD, how) + "log('ready'); time.sleep(90)")
+    code, seconds = stop(init)
+    assert code == 143
+    assert seconds < 5
+    assert init.events("child") == ["ready", "TERM", "end"]  # as a process left behind
+    assert not init.lines("does not handle TERM")
+
+
+def test_an_agent_that_talks_to_a_helper_and_waits_for_its_answer_is_signalled_itself(started: Start) -> None:
+    init = started("-t", "20s", agent=spawn(CHILD, PIPES) + "log('ready'); process.stdout.read()")
+    code, seconds = stop(init)
+    assert code == 143
+    assert seconds < 5
+
+
+def test_an_agent_with_a_helper_behind_a_shell_is_signalled_itself(started: Start) -> None:
+    agent = spawn(CHILD, PIPES) + "log('ready'); time.sleep(90)"
+    init = started("-t", "20s", "--", "sh", "-c", f"{actor_line('agent', agent)}; exit 3")
+    code, seconds = stop(init)
+    assert code == 3
+    assert seconds < 5
+    assert init.events("child") == ["ready", "TERM", "end"]
+
+
+def test_a_signal_that_only_a_helper_handles_is_not_sent_to_it(started: Start) -> None:
+    helper = "on('USR1'); " + CHILD
+    init = started("-t", "20s", agent=spawn(helper, PIPES) + "log('ready'); time.sleep(90)")
+    init.event("ready", "child")
+    init.event("ready")
+    init.signal("USR1")
+    init.said("USR1")
+    assert stop(init)[0] == 143
+    assert "USR1" not in init.events("child")
+
+
+@pytest.mark.parametrize(
+    ("how", "wait"),
+    [
+        ("", "process.wait()"),
+        (PIPES, "process.wait()"),  # nobody who waits for the end is in a conversation
+        ("stdout=subprocess.PIPE", "process.stdout.read()"),
+        ("stdout=subprocess.PIPE, stderr=subprocess.STDOUT", "list(process.stdout)"),
+    ],
+)
+def test_a_launcher_that_waits_is_looked_through(started: Start, how: str, wait: str) -> None:
+    launcher = spawn(WORKER, how) + f"log('ready'); {wait}; os._exit(process.wait())"
+    init = started("-t", "20s", agent=launcher)
+    assert stop(init)[0] == 7
+    assert init.events("child") == ["ready", "TERM", "end"]
+    assert init.lines("does not handle TERM")
+
+
+@pytest.mark.parametrize("pause", [0.05, 1.0])
+def test_a_launcher_that_polls_is_looked_through(started: Start, pause: float) -> None:
+    poll = f"log('ready')\nwhile process.poll() is None: time.sleep({pause})\nos._exit(process.returncode)"
+    init = started("-t", "20s", agent=spawn(WORKER) + poll)
+    assert stop(init)[0] == 7
+    assert init.events("child") == ["ready", "TERM", "end"]
+
+
+def test_an_agent_beside_a_helper_that_has_ended_is_signalled_too(started: Start) -> None:
+    init = started("-t", "20s", agent=spawn(CHILD) + "log('ready'); time.sleep(90)")
+    code, seconds = stop(init)
+    assert code == 143
+    assert seconds < 5
+    assert init.events("child") == ["ready", "TERM", "end"]
+
+
+@pytest.mark.parametrize(("grace", "least"), [("6s", 3.0), ("infinity", 5.0)])
+def test_an_agent_beside_a_helper_that_stays_is_signalled_at_half_of_the_grace(
+    started: Start, grace: str, least: float
+) -> None:
+    init = started("-t", grace, "--linger", "100ms", agent=spawn(STAYS) + "log('ready'); time.sleep(90)")
+    code, seconds = stop(init)
+    assert code == 143
+    assert least - 0.1 < seconds < least + 2
+
+
+def test_a_helpers_end_is_seen_without_pidfds(started: Start) -> None:
+    """As in some sandboxes and before Linux 5.3."""
+    init = started(
+        "-t",
+        "20s",
+        agent=spawn(CHILD) + "log('ready'); time.sleep(90)",
+        before=["strace", "-D", "-o", "/dev/null", "-e", "inject=pidfd_open:error=ENOSYS"],
+    )
+    code, seconds = stop(init)
+    assert code == 143
+    assert seconds < 8

@@ -1,0 +1,258 @@
+"""Who gets a signal that the agent does not handle: wrappers are looked through, agents with helpers are not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from entrypoint.init import recipients, tree
+from entrypoint.init.tree import Process
+from tests.support.init import until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+TERM = int(signal.SIGTERM)
+
+
+# --- In a made-up family. -------------------------------------------------------------------------------------------
+
+
+class Family:
+    """10 has 11 and 12; 11 has 13, 13 has 15; 12 has 14."""
+
+    PARENTS = {10: 1, 11: 10, 12: 10, 13: 11, 14: 12, 15: 13}
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.handling: set[int] = set()
+        self.agents: set[int] = set()  # do not wait for their children
+        self.helpers: set[int] = set()
+        self.zombies: set[int] = set()
+        self.listed = set(self.PARENTS)  # by the kernel, as children
+        monkeypatch.setattr(tree, "everything", lambda: {pid: self.process(pid) for pid in self.PARENTS})
+        monkeypatch.setattr(tree, "children", self.children)
+        monkeypatch.setattr(tree, "really_catches", lambda process, _: process.pid in self.handling)
+        monkeypatch.setattr(recipients, "is_wrapper", lambda process, _: process.pid not in self.agents)
+        monkeypatch.setattr(recipients, "is_helper", lambda child, _: child.pid in self.helpers)
+
+    def process(self, pid: int) -> Process:
+        return Process(pid, f"p{pid}", self.PARENTS[pid], pid, 0, alive=pid not in self.zombies)
+
+    def children(self, pid: int) -> list[Process]:
+        return [self.process(child) for child in self.listed if self.PARENTS[child] == pid]
+
+    def resolve(self, *, to_stop: bool = True, quickly: bool = False) -> tuple[set[int], set[int]]:
+        found = recipients.resolve(self.process(10), TERM, to_stop=to_stop, quickly=quickly)
+        assert len({process.pid for process in found.processes}) == len(found.processes)
+        return {process.pid for process in found.processes}, {process.pid for process in found.held_back}
+
+
+@pytest.fixture
+def family(monkeypatch: pytest.MonkeyPatch) -> Family:
+    return Family(monkeypatch)
+
+
+@pytest.mark.parametrize("quickly", [False, True])
+@pytest.mark.parametrize(
+    ("handling", "found"),
+    [(set(), set()), ({15}, {15}), ({11, 13, 15}, {11}), ({11, 15, 14}, {11, 14}), ({12, 13}, {12, 13})],
+)
+def test_below_wrappers_the_topmost_handlers_are_recipients(
+    family: Family, handling: set[int], found: set[int], quickly: bool
+) -> None:
+    family.handling = handling
+    assert family.resolve(quickly=quickly) == (found, set())
+
+
+def test_a_quick_look_may_miss_one_and_a_thorough_one_does_not(family: Family) -> None:
+    family.handling = {11, 12}
+    family.listed = {11}
+    assert family.resolve(quickly=True) == ({11}, set())
+    assert family.resolve() == ({11, 12}, set())
+
+
+def test_a_quick_look_that_finds_none_is_followed_by_a_thorough_one(family: Family) -> None:
+    """Not every kernel lists children."""
+    family.handling = {13}
+    family.listed = set()
+    assert family.resolve(quickly=True) == ({13}, set())
+
+
+def test_a_zombie_is_no_recipient(family: Family) -> None:
+    family.handling, family.zombies = {11, 12}, {11}
+    assert family.resolve() == ({12}, set())
+
+
+def test_an_agent_with_a_helper_is_signalled_itself(family: Family) -> None:
+    family.handling, family.agents, family.helpers = {11, 12}, {10}, {11}
+    assert family.resolve() == (set(), set())
+
+
+def test_an_agent_that_nobody_talks_to_is_held_back(family: Family) -> None:
+    family.handling, family.agents = {11, 12}, {10}
+    assert family.resolve() == ({11, 12}, {10})
+
+
+def test_only_those_above_a_recipient_are_held_back(family: Family) -> None:
+    family.handling, family.agents = {15, 14}, {11, 13, 14}
+    assert family.resolve() == ({14, 15}, {11, 13})
+
+
+def test_below_a_wrapper_an_agent_with_a_helper_is_a_recipient_of_the_stop_signal_only(family: Family) -> None:
+    family.handling, family.agents, family.helpers = {13, 14}, {11}, {13}
+    assert family.resolve() == ({11, 14}, set())
+    assert family.resolve(to_stop=False) == ({14}, set())
+
+
+@given(st.data())
+def test_whoever_is_not_below_another_recipient_is_found(data: st.DataObject) -> None:
+    """In any tree: each recipient handles the signal, no ancestor of it does, and no such process is passed over."""
+    parents = {10: 1} | {
+        pid: data.draw(st.integers(10, pid - 1), label=f"parent of {pid}")
+        for pid in range(11, data.draw(st.integers(11, 25)))
+    }
+    handling = data.draw(st.sets(st.sampled_from(sorted(parents))))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        family = Family(monkeypatch)
+        family.PARENTS = parents
+        family.handling, family.listed = handling - {10}, set(parents) - {10}
+        found, held_back = family.resolve(quickly=data.draw(st.booleans()))
+
+    def above(pid: int) -> set[int]:
+        return set() if pid == 10 else {parents[pid]} | above(parents[pid])
+
+    assert found == {pid for pid in family.handling if not above(pid) & family.handling}
+    assert held_back == set()
+
+
+# --- By what real processes do. -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run() -> Iterator[Callable[..., Process]]:
+    """Starts a program in Python and returns it as a process, once it waits in the kernel function `where`."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def begin(code: str, where: bytes, **more: Any) -> Process:
+        process = subprocess.Popen([sys.executable, "-S", "-c", "import subprocess, time, os; " + code], **more)
+        started.append(process)
+        until(lambda: where in tree.wait_channel(process.pid), f"a process in {where!r}")
+        return look(process.pid)
+
+    yield begin
+    for process in started:
+        for child in tree.children(process.pid):
+            os.kill(child.pid, signal.SIGKILL)
+        process.kill()
+        process.communicate()
+
+
+def look(pid: int) -> Process:
+    process = tree.look(pid)
+    assert process is not None
+    return process
+
+
+def only_child(parent: Process) -> Process:
+    [child] = until(lambda: tree.children(parent.pid), "a child")
+    until(lambda: "sleep" in tree.program_names(child), "its exec")
+    return look(child.pid)
+
+
+SLEEP = "p = subprocess.Popen(['sleep', '60']{}); "
+
+
+@pytest.mark.parametrize(
+    ("code", "where", "expected"),
+    [
+        (SLEEP.format("") + "p.wait()", b"do_wait", True),
+        (SLEEP.format("") + "os.waitid(os.P_PID, p.pid, os.WEXITED)", b"do_wait", True),
+        (SLEEP.format(", stdout=subprocess.PIPE") + "p.stdout.read()", b"pipe_read", True),
+        (SLEEP.format(", stdin=subprocess.PIPE, stdout=subprocess.PIPE") + "p.stdout.read()", b"pipe_read", False),
+        (SLEEP.format(", stdout=subprocess.PIPE") + "os.read(0, 1)", b"pipe_read", False),
+        (SLEEP.format("") + "time.sleep(60)", b"nanosleep", False),
+    ],
+)
+def test_a_wrapper_waits_for_its_child(run: Callable[..., Process], code: str, where: bytes, expected: bool) -> None:
+    parent = run(code, where, stdin=subprocess.PIPE)
+    assert recipients.is_wrapper(parent, [only_child(parent)]) is expected
+
+
+@pytest.mark.parametrize("of_ours", ["stdin", "stdout"])
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ("", False),  # inherited, a pipe of ours in one case
+        (", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL", False),
+        (", stdin=subprocess.PIPE", True),
+        (", stdout=subprocess.PIPE", True),
+        (", stderr=subprocess.PIPE", False),
+        (", stdin=far", True),
+        (", stdout=far", True),
+    ],
+)
+def test_a_helper_has_a_pipe_or_a_socket_of_its_parents(
+    run: Callable[..., Process], how: str, expected: bool, of_ours: str
+) -> None:
+    code = "import socket; near, far = socket.socketpair(); " + SLEEP.format(how) + "time.sleep(60)"
+    parent = run(code, b"nanosleep", **{of_ours: subprocess.PIPE})
+    assert recipients.is_helper(only_child(parent), parent) is expected
+
+
+def test_a_socket_that_both_have_inherited_makes_no_helper(run: Callable[..., Process]) -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        parent = run(SLEEP.format("") + "time.sleep(60)", b"nanosleep", stdin=far, stdout=far)
+        assert not recipients.is_helper(only_child(parent), parent)
+
+
+def test_nothing_is_known_of_a_process_that_is_gone() -> None:
+    gone = Process(10_000_001, "gone", os.getpid(), 1, 0)
+    assert not recipients.is_wrapper(gone, [gone])
+    assert not recipients.is_helper(gone, look(os.getpid()))
+    assert not recipients.is_helper(gone, gone)
+    assert tree.program_names(gone) == {"gone"}
+    assert list(tree.modes_of(gone.pid, "pipe:[1]")) == []
+    assert tree.blocking_descriptor(gone.pid) is None
+
+
+@pytest.mark.parametrize(
+    ("file", "argv", "name", "shell"),
+    [
+        ("/usr/bin/bash", ["/bin/bash", "/entrypoint.sh"], "entrypoint.sh", True),
+        ("/usr/bin/dash", ["sh", "-c", "agent"], "sh", True),
+        ("/bin/busybox", ["sh", "-c", "agent"], "sh", True),
+        ("/bin/busybox", ["busybox", "ash"], "busybox", True),
+        ("/bin/busybox", ["sleep", "60"], "sleep", False),
+        ("/usr/bin/python3", ["bash"], "bash", True),
+        ("/usr/bin/python3", ["python", "bash"], "bash", False),
+        (None, ["-bash"], "bash", True),
+        (None, None, "zsh", True),
+        (None, None, "agent", False),
+    ],
+)
+def test_a_shell_is_known_by_its_file_or_its_argv(
+    monkeypatch: pytest.MonkeyPatch, file: str | None, argv: list[str] | None, name: str, shell: bool
+) -> None:
+    def readlink(path: str) -> str:
+        assert path == "/proc/20/exe"
+        if file is None:
+            raise PermissionError
+        return file
+
+    monkeypatch.setattr(os, "readlink", readlink)
+    monkeypatch.setattr(tree, "argv_of", lambda _: argv or [])
+    assert tree.is_shell(Process(20, name, 1, 20, 0)) is shell
+
+
+def test_a_script_that_copies_its_childs_output_is_a_wrapper_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tree, "argv_of", lambda _: ["/usr/bin/perl", "/usr/bin/chronic", "agent"])
+    assert recipients.is_wrapper(Process(10_000_001, "chronic", 1, 20, 0), [])
