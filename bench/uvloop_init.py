@@ -73,7 +73,7 @@ class Loop:
 
 if __name__ == "__main__":
     import entrypoint
-    from entrypoint.init import start
+    from entrypoint import start
 
     sys.modules["entrypoint.init.loop"] = sys.modules["__main__"]
     start.OWN_MODULES |= {"entrypoint.init.loop"}

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """First instructions of process 1; `agent-init` and `python -m entrypoint` are this file.
 
-It is compiled anew at every start when it runs as a script, so it is short; what follows is in `init/start.py`.
+It is compiled anew at every start when it runs as a script, so it is short; what follows is in `start.py`.
 """
 
 import _signal
@@ -15,11 +15,11 @@ import sys  # noqa: E402
 # The package lies in one of these, most likely the last; an `entrypoint.py` of the agent's must not be taken for it.
 home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 for entry in (home, *reversed(sys.path)):
-    if os.path.isfile(entry + "/entrypoint/init/start.py"):
+    if os.path.isfile(entry + "/entrypoint/start.py"):
         sys.path.insert(0, entry)
         break
 
-from entrypoint.init.start import main  # noqa: E402
+from entrypoint.start import main  # noqa: E402
 
 if __name__ == "__main__":
     os._exit(main(sys.argv[1:], entry))

@@ -1,6 +1,6 @@
 """The click command, built from the table in `options`: help and shell completion; and what a mistake looks like.
 
-It never starts an agent. Process 1 reads its options with `options.read`; only where that finds something else to do
+It never starts an agent. Process 1 reads its options with `settings.read`; only where that finds something else to do
 is this module imported, and the process ends with the answer. A mistake is told in the reader's own line, which names
 what was typed and what is accepted, and needs no click.
 """
@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import __version__, options
-from .init import signals
+from . import __version__, options, settings, signals
 from .init.console import INFO, Console
-from .init.process import OWN_FAULT
+from .init.spawn import OWN_FAULT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,10 +22,10 @@ if TYPE_CHECKING:
 NAME = "agent-init"
 
 
-def answer(arguments: Sequence[str], wanted: options.UsageError | options.InfoRequested) -> int:
+def answer(arguments: Sequence[str], wanted: settings.UsageError | settings.InfoRequested) -> int:
     """Print what was asked for, or what is wrong; returns the exit code."""
     what = wanted.args[0]
-    if isinstance(wanted, options.UsageError):
+    if isinstance(wanted, settings.UsageError):
         return _complain(what)
     if what == "version":
         print(f"{NAME} {__version__}", flush=True)  # what follows is os._exit
@@ -43,7 +42,7 @@ def answer(arguments: Sequence[str], wanted: options.UsageError | options.InfoRe
         return _complain(f"help and completion need click: {error}; install agent-init with its dependencies")
     given = list(arguments) if what == "complete" else ["--help"]
     try:
-        built.main(given, prog_name=NAME, complete_var=options.COMPLETE_VARIABLE)
+        built.main(given, prog_name=NAME, complete_var=settings.COMPLETE_VARIABLE)
     except SystemExit as end:
         return int(end.code or 0)
     return 0

@@ -20,17 +20,18 @@ Rules that hold whatever the order of events:
 
 import os
 
-from ..options import INFINITY, REPORT_TIME, format_duration, report_time
 from ..platforms import DEFAULT_GRACE
+from ..settings import REPORT_TIME, report_time
+from ..signals import ABRT, HUP, KILL, QUIT, VALID, name_of
+from ..units import INFINITY, format_duration
 from .console import DEBUG, ERROR, INFO, WARNING
-from .signals import ABRT, HUP, KILL, QUIT, VALID, name_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ..options import Settings
-    from .plan import Plan
+    from ..settings import Settings
+    from .stop_plan import StopPlan
 
 RUNNING, STOPPING, LINGERING, KILLING, ENDED = "running", "stopping", "lingering", "killing", "ended"
 
@@ -153,7 +154,7 @@ class End(Action):
 class Lifecycle:
     """One agent's life, from its start at `now`. `due` is when `tick` wants to be called next, or infinity."""
 
-    def __init__(self, settings: "Settings", plan: "Plan", now: float) -> None:
+    def __init__(self, settings: "Settings", plan: "StopPlan", now: float) -> None:
         self.settings, self.plan = settings, plan
         self.state = RUNNING
         # What is simply passed on to an agent that handles it, while there is one: no stop request, no rewrite.

@@ -4,8 +4,8 @@ import _signal
 import os
 import sys
 
+from ..signals import KILL, OF_WRITES, STOP, VALID
 from . import libc
-from .signals import KILL, OF_WRITES, STOP, VALID
 
 
 class Received:

@@ -6,8 +6,9 @@ agent-init but the agent's own end: an error is logged and the loop goes on.
 
 import os
 
-from .. import options
-from . import cgroup, hearing, lastwords, process, recipients, report, signalfd, signals, tree
+from .. import options, signals, units
+from .. import settings as reader
+from . import cgroup, notify_socket, recipients, signalfd, spawn, stall_report, termination_log, tree
 from .console import DEBUG, ERROR, INFO, TRACE, WARNING, Console
 from .lifecycle import (
     KILLING,
@@ -32,9 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import TypeGuard
 
+    from .agent_environment import Offer
     from .loop import Timer
-    from .offer import Offer
-    from .plan import Plan
+    from .stop_plan import StopPlan
 
 MOST_RETRIES = 20
 REAPED_AT_ONCE = 500  # then the clock and the signals have their turn
@@ -68,8 +69,8 @@ class Supervisor:
 
     def __init__(
         self,
-        settings: options.Settings,
-        plan: "Plan",
+        settings: reader.Settings,
+        plan: "StopPlan",
         source: signalfd.SignalFd | signalfd.WakeupFd,
         agent: int,
         offered: "Offer | None",
@@ -116,7 +117,7 @@ class Supervisor:
         self._scan: list[tree.Process] | None = None  # one look serves all actions of an event
         self._may_be_killed = False  # by the platform, whose limit is near: then there is no last line
         self._listing = ""  # the processes that were there when they were named last
-        self.reporter = report.Reporter(
+        self.reporter = stall_report.Reporter(
             self.loop,
             self.memory,
             package,
@@ -128,9 +129,9 @@ class Supervisor:
             done=self._reported,
         )
         self.loop.add_reader(source.fd, self._catch_up)
-        self.ear: hearing.Ear | None = None
+        self.ear: notify_socket.Ear | None = None
         if offered is not None and offered.socket is not None:
-            self.ear = hearing.Ear(
+            self.ear = notify_socket.Ear(
                 offered.socket, offered.above, settings.notify_access, self.console, self.loop, self._told
             )
 
@@ -140,8 +141,8 @@ class Supervisor:
         try:
             if self.offered is not None:
                 self.offered.withdraw()
-            if self.terminal_of is not None and process.foreground() == self.group:
-                process.give_terminal(self.terminal_of)
+            if self.terminal_of is not None and spawn.foreground() == self.group:
+                spawn.give_terminal(self.terminal_of)
         except Exception:  # no memory; what is left is a file
             pass
         assert self.exit_code is not None  # End alone stops the loop
@@ -162,12 +163,12 @@ class Supervisor:
             pid=self.agent,
             program=self.name,
             role=role,
-            grace=None if self.plan.grace == options.INFINITY else self.plan.grace,
+            grace=None if self.plan.grace == units.INFINITY else self.plan.grace,
             grace_from=why,
         )
         known = [option.variable for option in options.OPTIONS]
         for variable in self.settings.unknown:
-            near = options.nearest(variable, known)
+            near = reader.nearest(variable, known)
             hint = f"; did you mean {near}?" if near else ""
             text = f"{variable} is no variable of agent-init{hint}"
             yield Say(WARNING, "unknown-variable", text, variable=variable)
@@ -307,7 +308,7 @@ class Supervisor:
         if self._timer is not None and self._timer.when != due:
             self.loop.cancel(self._timer)
             self._timer = None
-        if self._timer is None and due < options.INFINITY:
+        if self._timer is None and due < units.INFINITY:
             self._timer = self.loop.call_at(due, self._ticked)
 
     def _ticked(self) -> None:
@@ -342,9 +343,9 @@ class Supervisor:
             self._event(self.lifecycle.nothing_left)
 
     def _agent_ended(self, *, alone: bool) -> None:
-        code, how, cause = process.OWN_FAULT, "has ended, its exit status was lost", "lost"  # somebody else took it
+        code, how, cause = spawn.OWN_FAULT, "has ended, its exit status was lost", "lost"  # somebody else took it
         if self.agent_status is not None:
-            code, how = process.exit_code(self.agent_status), process.describe(self.agent_status)
+            code, how = spawn.exit_code(self.agent_status), spawn.describe(self.agent_status)
             evidence, cause = self._evidence(self.agent_status)
             how += evidence
         if self.reporter.pids:  # children, but none that the agent left behind
@@ -359,9 +360,7 @@ class Supervisor:
             times = "once" if kills == 1 else f"{kills} times"
             limit, peak = self.memory.limit, self.memory.peak
             figures = [
-                f"{what} {options.format_bytes(of)}"
-                for what, of in (("limit", limit), ("peak", peak))
-                if of is not None
+                f"{what} {units.format_bytes(of)}" for what, of in (("limit", limit), ("peak", peak)) if of is not None
             ]
             struck = f"the kernel's OOM killer struck {times} in this container"
             struck += f" (memory: {', '.join(figures)})" if figures else ""
@@ -408,8 +407,8 @@ class Supervisor:
         level = WARNING if self.settings.warn_reaped else DEBUG
         if level > self.console.level:
             return
-        text = f"reaped orphan {f'{name} (pid {pid})' if name else f'pid {pid}'}, which {process.describe(status)}"
-        self.console.say(level, "reaped", text, pid=pid, code=process.exit_code(status))
+        text = f"reaped orphan {f'{name} (pid {pid})' if name else f'pid {pid}'}, which {spawn.describe(status)}"
+        self.console.say(level, "reaped", text, pid=pid, code=spawn.exit_code(status))
 
     def _agent_stopped(self, number: int) -> None:
         """The terminal's user pressed Ctrl-Z, or the agent used a terminal that was not its own at that moment.
@@ -418,14 +417,14 @@ class Supervisor:
         Where nobody could ever continue it (we are process 1, or lead the session) it goes on, as it would were it
         process 1 itself. Without a terminal it is somebody's will.
         """
-        front, ours = process.foreground(), os.getpgrp()
+        front, ours = spawn.foreground(), os.getpgrp()
         if number not in signals.JOB_CONTROL or front is None:
             return
         if front == ours and number != signals.TSTP:  # it wants what we have
             self._brought_forward()
-        elif process.has_job_control_above():
+        elif spawn.has_job_control_above():
             if front == self.group:
-                process.give_terminal(ours)
+                spawn.give_terminal(ours)
             os.kill(os.getpid(), signals.STOP)
             self._brought_forward()  # by fg; bg leaves the terminal where it is
         elif front != self.group:
@@ -438,15 +437,15 @@ class Supervisor:
     def _brought_forward(self) -> bool:
         """A shell may have made us its foreground job: then it is the agent that is to have the terminal."""
         ours = os.getpgrp()
-        if self.agent_status is not None or self.group == ours or process.foreground() != ours:
+        if self.agent_status is not None or self.group == ours or spawn.foreground() != ours:
             return False
         self.terminal_of = ours
-        process.give_terminal(self.group)
+        spawn.give_terminal(self.group)
         return True
 
     def _suspend(self) -> bool:
         """Ctrl-Z that came to us: after `fg` of a running job, of which a shell says nothing, the terminal was ours."""
-        if not process.has_job_control_above() or not self._brought_forward():
+        if not spawn.has_job_control_above() or not self._brought_forward():
             return False
         self._kill_group(signals.TSTP)
         return True
@@ -713,9 +712,9 @@ class Supervisor:
         text += action.tail
         if action.event == "ended":
             if action.fields["code"]:
-                lastwords.write(self.settings, [text, *self.last_words])
+                termination_log.write(self.settings, [text, *self.last_words])
             elif self._may_be_killed:
-                lastwords.write(self.settings, [])
+                termination_log.write(self.settings, [])
         elif self.lifecycle.state != RUNNING and action.level <= WARNING and action.event != "shielded":
             self._remember(text)
             if action.event == "limit-near":
@@ -734,11 +733,11 @@ class Supervisor:
         self.loop.call_at(self.loop.time(), self._catch_up)
 
     def _write_early(self) -> None:
-        lastwords.write(self.settings, self.last_words)
+        termination_log.write(self.settings, self.last_words)
 
     def _remember(self, text: str) -> None:
         """For the termination log."""
-        if sum(map(len, self.last_words)) < lastwords.LONGEST:
+        if sum(map(len, self.last_words)) < termination_log.LONGEST:
             self.last_words.append(text)
 
     def _census(self) -> list[tree.Process] | None:

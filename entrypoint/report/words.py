@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from entrypoint.options import format_bytes, format_duration
+from entrypoint.units import format_bytes, format_duration
 
 from .answers import Answer, Frame, Silence
 from .processes import is_alive

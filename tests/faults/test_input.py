@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from entrypoint import notify, options
+from entrypoint import settings as reader
 from tests.support.init import AGENT_INIT, clean_environment, until
 from tests.support.proc import descriptors
 
@@ -58,10 +59,10 @@ variables = st.dictionaries(st.sampled_from(VARIABLES), texts, max_size=4)
 @given(st.lists(words, max_size=6), variables)
 def test_whatever_is_read_is_settings_or_one_line(typed: list[str], environment: dict[str, str]) -> None:
     try:
-        found = options.read([*typed, "--", "true"], environment)
-    except options.InfoRequested:
+        found = reader.read([*typed, "--", "true"], environment)
+    except reader.InfoRequested:
         return
-    except options.UsageError as error:
+    except reader.UsageError as error:
         told = str(error)
     else:
         assert found.command
@@ -82,10 +83,10 @@ def test_a_flag_wins_over_its_variable_whatever_that_says(option: options.Option
 
 def _read(line: list[str], environment: dict[str, str]) -> object:
     try:
-        found = options.read(line, environment)
-    except options.UsageError as error:
+        found = reader.read(line, environment)
+    except reader.UsageError as error:
         return str(error)
-    return {name: getattr(found, name) for name in options.Settings.__slots__}
+    return {name: getattr(found, name) for name in reader.Settings.__slots__}
 
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])

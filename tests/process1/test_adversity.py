@@ -136,7 +136,8 @@ WITHOUT_SIGNALFD = """
 import _signal, os, sys
 _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
 sys.path.insert(0, {package!r})
-from entrypoint.init import libc, start
+from entrypoint import start
+from entrypoint.init import libc
 
 def refused(name, *_):
     raise OSError(f"{{name}} cannot be called")

@@ -21,7 +21,8 @@ PROGRAM = """
 import _signal, os, sys
 _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
 sys.path.insert(0, {package!r})
-from entrypoint.init import process, start, supervisor
+from entrypoint import start
+from entrypoint.init import spawn as process, supervisor
 
 def failing(real, *errors):
     left = list(errors)

@@ -279,7 +279,8 @@ SKIPPED = """
 import _signal, os, sys
 _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
 sys.path.insert(0, {package!r})
-from entrypoint.init import process, start
+from entrypoint import start
+from entrypoint.init import spawn as process
 
 def spawn(*arguments, **more):
     sys.path_importer_cache[os.path.dirname(start.__file__)] = None

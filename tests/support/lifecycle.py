@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from entrypoint import options
-from entrypoint.init import plan
+from entrypoint import settings as reader
+from entrypoint.init import stop_plan as plan
 from entrypoint.init.lifecycle import Action, Lifecycle, Say
 
 
 def make(*flags: str, environment: dict[str, str] | None = None) -> Lifecycle:
     """That of an agent started at 0.0 with these options, on no platform but the environment's."""
-    settings = options.read([*flags, "agent"], environment or {})
+    settings = reader.read([*flags, "agent"], environment or {})
     return Lifecycle(settings, plan.make(settings, environment or {}, lambda _path: False), 0.0)
 
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from entrypoint import notify
-from entrypoint.init import hearing, tree
-from entrypoint.init.hearing import AT_ONCE, REST, Ear
+from entrypoint.init import notify_socket as hearing
+from entrypoint.init import tree
+from entrypoint.init.notify_socket import AT_ONCE, REST, Ear
 from tests.support.init import until
 
 if TYPE_CHECKING:

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from entrypoint import options
-from entrypoint.init import lastwords
+from entrypoint import settings as reader
+from entrypoint.init import termination_log as lastwords
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def settings(log: Path, *, named: bool = True) -> options.Settings:
+def settings(log: Path, *, named: bool = True) -> reader.Settings:
     """`named`: by the user. Otherwise it is the one that is looked for anyway."""
-    read = options.read(["--termination-log", str(log), "agent"], {})
+    read = reader.read(["--termination-log", str(log), "agent"], {})
     if not named:
         del read.sources["termination_log"]
     return read

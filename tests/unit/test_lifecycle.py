@@ -11,7 +11,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from entrypoint import options
+from entrypoint import settings as reader
 from entrypoint.init.lifecycle import (
     ENDED,
     GIVE_UP_AFTER,
@@ -25,7 +25,7 @@ from entrypoint.init.lifecycle import (
     Stop,
     StopSurvivors,
 )
-from entrypoint.init.signals import CONT, HUP, INT, KILL, QUIT, TERM, parse
+from entrypoint.signals import CONT, HUP, INT, KILL, QUIT, TERM, parse
 from tests.support.lifecycle import kinds, make, run_until
 
 USR1 = parse("USR1")
@@ -537,7 +537,7 @@ class AnyOrder(RuleBasedStateMachine):
             return
         if self.life.hung:
             waits = [10.0 if wait == math.inf else wait for _, wait in self.life.plan.steps]
-            grace = options.REPORT_TIME + max(10.0, sum(waits))
+            grace = reader.REPORT_TIME + max(10.0, sum(waits))
         else:
             grace = max(grace, min(self.bound, max(grace, self.bought + grace)))
         assert self.now <= self.requested + grace + GIVE_UP_AFTER + 1e-6

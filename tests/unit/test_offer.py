@@ -10,13 +10,13 @@ import sys
 
 import pytest
 
-from entrypoint import options
-from entrypoint.init import offer
+from entrypoint import settings as reader
+from entrypoint.init import agent_environment as offer
 
 
 def made(*flags: str, problems: list[str] | None = None, **given: str) -> tuple[offer.Offer | None, dict[str, str]]:
     environment = {name.encode(): value.encode() for name, value in given.items()}
-    settings = options.read([*flags, "--", "agent"], {})
+    settings = reader.read([*flags, "--", "agent"], {})
     offered = offer.make(settings, environment, "/package", [] if problems is None else problems)
     return offered, {name.decode(): value.decode() for name, value in environment.items()}
 
@@ -37,7 +37,7 @@ def test_stacks_can_be_had_without_a_socket() -> None:
     assert environment == {
         "PYTHONPATH": "/package/entrypoint/agent/site:/app",
         "NOTIFY_SOCKET": "/above",
-        options.RESPONDERS: offered.responders,
+        reader.RESPONDERS: offered.responders,
     }
     assert (offered.socket, offered.above) == (None, "")
 
@@ -125,7 +125,7 @@ def test_roots_socket_can_be_reached_by_others_and_anybody_elses_cannot(
 def test_what_another_around_us_has_said_of_the_time_to_stop_is_not_ours() -> None:
     offered, environment = made(AGENT_INIT_STOP_SECONDS="7")  # how long ours takes is the platform's
     withdrawn(offered)
-    assert options.STOP_SECONDS not in environment
+    assert reader.STOP_SECONDS not in environment
 
 
 @pytest.mark.parametrize(("given", "told"), [("2s", "2000000"), ("0.000001", "1"), ("0.0000001", "1")])

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from entrypoint import cli, options
-from entrypoint.init import plan, signals
+from entrypoint import cli, options, signals, units
+from entrypoint import settings as reader
+from entrypoint.init import stop_plan as plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,12 +45,12 @@ VALUES: dict[str, list[tuple[str, Any]]] = {
 TAKING = [(o.name, flag, text, value) for o in options.OPTIONS for flag in o.flags for text, value in VALUES[o.name]]
 
 
-def read(*words: str, **environment: str) -> options.Settings:
-    return options.read([*words, *COMMAND], environment)
+def read(*words: str, **environment: str) -> reader.Settings:
+    return reader.read([*words, *COMMAND], environment)
 
 
 def refused(*words: str, **environment: str) -> str:
-    with pytest.raises(options.UsageError) as error:
+    with pytest.raises(reader.UsageError) as error:
         read(*words, **environment)
     text = str(error.value)
     assert "\n" not in text
@@ -169,10 +170,10 @@ def test_the_last_of_two_flags_counts() -> None:
 )
 def test_options_end_at_the_first_word_that_is_none(words: str, command: str) -> None:
     if command:
-        assert options.read(words.split(), {}).command == tuple(command.split())
+        assert reader.read(words.split(), {}).command == tuple(command.split())
     else:
-        with pytest.raises(options.UsageError, match=r"^--grace: '--' is not a duration"):
-            options.read(words.split(), {})
+        with pytest.raises(reader.UsageError, match=r"^--grace: '--' is not a duration"):
+            reader.read(words.split(), {})
 
 
 @pytest.mark.parametrize(
@@ -195,24 +196,24 @@ def test_short_options_bundle(words: str, expected: dict[str, object]) -> None:
     assert settings.command == COMMAND
 
 
-@pytest.mark.parametrize(("flag", "what"), options.INFO_FLAGS.items())
+@pytest.mark.parametrize(("flag", "what"), reader.INFO_FLAGS.items())
 def test_help_and_version_are_asked_for(flag: str, what: str) -> None:
     for words in ([flag], ["-v", flag], [flag, "--no-such"], ["-g", flag, "agent"]):
-        with pytest.raises(options.InfoRequested) as asked:
-            options.read(words, {})
+        with pytest.raises(reader.InfoRequested) as asked:
+            reader.read(words, {})
         assert asked.value.args == (what,)
-    assert options.read(["agent", flag], {}).command == ("agent", flag)
+    assert reader.read(["agent", flag], {}).command == ("agent", flag)
 
 
 def test_help_in_a_bundle() -> None:
-    with pytest.raises(options.InfoRequested):
-        options.read(["-vh"], {})
+    with pytest.raises(reader.InfoRequested):
+        reader.read(["-vh"], {})
 
 
 @pytest.mark.parametrize("words", [[], ["--"], ["-v"], ["-t", "5"], ["-g", "--"]])
 def test_a_command_is_needed(words: list[str]) -> None:
-    with pytest.raises(options.UsageError, match="no command was given; usage: "):
-        options.read(words, {})
+    with pytest.raises(reader.UsageError, match="no command was given; usage: "):
+        reader.read(words, {})
 
 
 # --- Mistakes. ------------------------------------------------------------------------------------------------------
@@ -240,8 +241,8 @@ def test_an_unknown_option_is_told_on_one_line(word: str) -> None:
 
 @pytest.mark.parametrize("flag", [flag for option in options.OPTIONS for flag in option.flags])
 def test_a_missing_value_is_told(flag: str) -> None:
-    with pytest.raises(options.UsageError, match=f"^{flag} needs a value: "):
-        options.read([flag], {})
+    with pytest.raises(reader.UsageError, match=f"^{flag} needs a value: "):
+        reader.read([flag], {})
 
 
 def wrong_values() -> list[tuple[str, str]]:
@@ -347,11 +348,11 @@ WORDS = st.text(st.sampled_from("-=,:/ \n\u00fc\udcff0159smTERM"), max_size=8) |
 @given(st.lists(WORDS, max_size=6), st.dictionaries(st.sampled_from([o.variable for o in options.OPTIONS]), WORDS))
 def test_whatever_is_typed_is_read_or_refused_on_one_line(words: list[str], environment: dict[str, str]) -> None:
     try:
-        settings = options.read(words, environment)
+        settings = reader.read(words, environment)
         plan.make(settings, environment, lambda _: False)
-    except options.UsageError as error:
+    except reader.UsageError as error:
         told = str(error)
-    except options.InfoRequested:
+    except reader.InfoRequested:
         assert {"-h", "-V", "--help", "--version"} & {word[:2] if word[1:2] != "-" else word for word in words}
         return
     else:
@@ -383,26 +384,26 @@ def test_whatever_is_typed_is_read_or_refused_on_one_line(words: list[str], envi
     ],
 )
 def test_durations(text: str, seconds: float) -> None:
-    assert options.duration(text) == pytest.approx(seconds)
+    assert units.parse_duration(text) == pytest.approx(seconds)
 
 
-PARTS = st.tuples(st.integers(0, 59), st.sampled_from(sorted(options.UNITS)))
+PARTS = st.tuples(st.integers(0, 59), st.sampled_from(sorted(units.SECONDS_IN)))
 
 
 @given(st.lists(PARTS, min_size=1, max_size=5))
 def test_a_duration_is_the_sum_of_its_parts(parts: list[tuple[int, str]]) -> None:
-    total = sum(number * options.UNITS[unit] for number, unit in parts)
+    total = sum(number * units.SECONDS_IN[unit] for number, unit in parts)
     text = "".join(f"{number}{unit}" for number, unit in parts)
-    assert options.duration(text) == pytest.approx(total)
-    assert options.grace(text) == options.duration(text)
+    assert units.parse_duration(text) == pytest.approx(total)
+    assert options.grace(text) == units.parse_duration(text)
 
 
-@given(st.just(0.0) | st.floats(1e-6, options.LONGEST))
+@given(st.just(0.0) | st.floats(1e-6, units.MAX_DURATION_SECONDS))
 def test_what_is_printed_can_be_typed(seconds: float) -> None:
-    text = options.format_duration(seconds)
+    text = units.format_duration(seconds)
     assert len(text) <= 12
-    assert options.duration(text) == pytest.approx(seconds, rel=0.01, abs=0.5 if seconds >= 59 else 0.001)
-    assert options.format_duration(options.duration(text)) == text
+    assert units.parse_duration(text) == pytest.approx(seconds, rel=0.01, abs=0.5 if seconds >= 59 else 0.001)
+    assert units.format_duration(units.parse_duration(text)) == text
 
 
 @pytest.mark.parametrize(
@@ -422,7 +423,7 @@ def test_what_is_printed_can_be_typed(seconds: float) -> None:
     ],
 )
 def test_durations_for_people(seconds: float, text: str) -> None:
-    assert options.format_duration(seconds) == text
+    assert units.format_duration(seconds) == text
 
 
 SIGNALS = st.sampled_from(sorted(signals.VALID - {signals.KILL}))
@@ -540,8 +541,8 @@ def test_both_read_a_line_alike(given_words: list[list[str]], dashes: bool) -> N
     words = [word for group in given_words for word in group] + ["--"] * dashes
     assume("stop_schedule" not in str(given_words))
     try:
-        settings = options.read([*words, *COMMAND], {})
-    except options.UsageError as error:
+        settings = reader.read([*words, *COMMAND], {})
+    except reader.UsageError as error:
         # What contradicts itself is for the reader alone to see.
         assume("exclude each other" not in str(error) and "takes away" not in str(error))
         raise
@@ -563,5 +564,5 @@ def test_a_shell_is_offered_values(option: str, begun: str, expected: list[str])
 
 
 def test_a_shell_completion_is_asked_for_by_its_variable() -> None:
-    with pytest.raises(options.InfoRequested, match="complete"):
-        options.read(["--gr"], {options.COMPLETE_VARIABLE: "bash_source"})
+    with pytest.raises(reader.InfoRequested, match="complete"):
+        reader.read(["--gr"], {reader.COMPLETE_VARIABLE: "bash_source"})

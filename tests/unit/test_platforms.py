@@ -8,14 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entrypoint import options, platforms
-from entrypoint.init import plan as plans
+from entrypoint import platforms, units
+from entrypoint import settings as reader
+from entrypoint.init import stop_plan as plans
 
 TERM, INT, KILL = 15, 2, 9
 
 
-def plan(*flags: str, files: tuple[str, ...] = (), **environment: str) -> plans.Plan:
-    settings = options.read([*flags, "--", "agent"], environment)
+def plan(*flags: str, files: tuple[str, ...] = (), **environment: str) -> plans.StopPlan:
+    settings = reader.read([*flags, "--", "agent"], environment)
     return plans.make(settings, environment, lambda path: path in files)
 
 
@@ -94,7 +95,7 @@ def test_auto_can_be_said() -> None:
 def test_railway_says_its_figure_itself(value: str, seconds: int, whose: str) -> None:
     made = plan(RAILWAY_DEPLOYMENT_DRAINING_SECONDS=value)
     assert made.report_after == max(0, seconds - 2)
-    assert f"grace: Railway's own, {options.format_duration(seconds)} {whose}" in made.why
+    assert f"grace: Railway's own, {units.format_duration(seconds)} {whose}" in made.why
 
 
 def test_the_orchestrator_counts_before_the_engine_below_it() -> None:
@@ -105,7 +106,7 @@ def test_the_orchestrator_counts_before_the_engine_below_it() -> None:
 @pytest.mark.parametrize("variable", [name for name, _, _ in platforms.BY_VARIABLE])
 def test_an_empty_variable_is_no_platform(variable: str) -> None:
     environment = {variable: ""}
-    settings = options.read(["agent"], environment)
+    settings = reader.read(["agent"], environment)
     assert plans.make(settings, environment, lambda _: False).grace == 10
 
 
@@ -145,7 +146,7 @@ def test_a_schedule_that_does_not_end_with_kill_is_endless(schedule: str) -> Non
     ids=" ".join,
 )
 def test_a_delay_that_leaves_no_time_is_refused(flags: list[str]) -> None:
-    with pytest.raises(options.UsageError, match=r"^--stop-delay: .* leaves no time .*accepted: ") as refused:
+    with pytest.raises(reader.UsageError, match=r"^--stop-delay: .* leaves no time .*accepted: ") as refused:
         plan(*flags)
     assert "\n" not in str(refused.value)
 
@@ -168,6 +169,6 @@ def test_a_delay_within_the_grace_is_accepted(flags: list[str]) -> None:
 @given(st.floats(0, 366 * 86400), st.sampled_from(["", "KUBERNETES_SERVICE_HOST", "RENDER"]))
 def test_the_grace_is_what_was_asked_for(seconds: float, platform: str) -> None:
     environment = {"AGENT_INIT_GRACE": f"{seconds:.6f}", **({platform: "x"} if platform else {})}
-    made = plans.make(options.read(["agent"], environment), environment, lambda _: False)
+    made = plans.make(reader.read(["agent"], environment), environment, lambda _: False)
     assert made.grace == float(f"{seconds:.6f}") == sum(wait for _, wait in made.steps[:-1])
     assert made.steps[-1][0] == KILL

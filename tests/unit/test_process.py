@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from entrypoint.init import libc, process
-from entrypoint.init.process import NotStarted
+from entrypoint.init import libc
+from entrypoint.init import spawn as process
+from entrypoint.init.spawn import NotStarted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from entrypoint import options
+from entrypoint import settings as reader
 
 README = Path(__file__).parents[2] / "README.md"
 MARKS = re.compile(r"(<!-- options: [^\n]*-->\n).*?(<!-- end of options -->)", re.DOTALL)
@@ -36,9 +37,7 @@ def test_the_option_table_is_that_of_the_code() -> None:
 
 def test_every_variable_and_flag_in_the_readme_exists() -> None:
     text = README.read_text()
-    flags = {flag for option in options.OPTIONS for flag in (*option.flags, *option.constants)} | set(
-        options.INFO_FLAGS
-    )
+    flags = {flag for option in options.OPTIONS for flag in (*option.flags, *option.constants)} | set(reader.INFO_FLAGS)
     variables = {option.variable for option in options.OPTIONS}
     assert set(re.findall(r"\bAGENT_INIT_[A-Z_]+", text)) - {"AGENT_INIT_COMPLETE"} <= variables
     used = set(re.findall(r"agent-init (--?[a-z][a-z-]*)", text))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from entrypoint.init import report
+from entrypoint.init import stall_report as report
 from entrypoint.init.loop import Loop
 from entrypoint.init.tree import Process
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from entrypoint.init import libc, signalfd
-from entrypoint.init.signals import CONT, KILL, OF_WRITES, STOP, VALID
+from entrypoint.signals import CONT, KILL, OF_WRITES, STOP, VALID
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

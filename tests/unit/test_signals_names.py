@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entrypoint.init import signals
+from entrypoint import signals
 
 NUMBERS = st.sampled_from(sorted(signals.VALID))
 

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from entrypoint import options
-from entrypoint.init import offer, process, signalfd, start, supervisor
+from entrypoint import settings as reader
+from entrypoint import start
+from entrypoint.init import agent_environment as offer
+from entrypoint.init import signalfd, supervisor
+from entrypoint.init import spawn as process
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -142,7 +145,7 @@ class Whole(io.BytesIO):
 def test_an_agent_that_cannot_be_started_is_offered_nothing_any_longer(
     capfd: pytest.CaptureFixture[str], flags: list[str]
 ) -> None:
-    settings = options.read([*flags, "--termination-log", "none", "agent"], {})
+    settings = reader.read([*flags, "--termination-log", "none", "agent"], {})
     offered = offer.make(settings, {}, "/package", [])
     assert bool(offered and os.path.exists(offered.directory)) is not bool(flags)
     assert start._fail(127, "cannot run it", settings, offered) == 127

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from entrypoint import options
-from entrypoint.init import plan, process, recipients, tree
+from entrypoint import settings as reader
+from entrypoint.init import recipients, tree
+from entrypoint.init import spawn as process
+from entrypoint.init import stop_plan as plan
 from entrypoint.init import supervisor as supervisors
 from entrypoint.init.lifecycle import Action, End, Forward, KillAll, Measure, Say, Stop, StopHeldBack, StopSurvivors
-from entrypoint.init.report import Reporter
 from entrypoint.init.signalfd import Received
+from entrypoint.init.stall_report import Reporter
 from entrypoint.init.supervisor import MOST_RETRIES, REAPED_AT_ONCE, Sender, Supervisor
 from entrypoint.init.tree import Process
 
@@ -147,11 +149,11 @@ class Stage:
     def __init__(self, world: World, directory: Path, *flags: str, **more: Any) -> None:
         self.world, self.output = world, directory / "stderr"
         self.fd = os.open(self.output, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
-        reader, writer = os.pipe()
-        self.source = Source(reader)
-        self.fds = [self.fd, reader, writer]
+        read_end, writer = os.pipe()
+        self.source = Source(read_end)
+        self.fds = [self.fd, read_end, writer]
         given = {"package": "/none", "stderr": self.fd, "terminal_of": None, "problems": (), **more}
-        settings = options.read([*flags, "--", "/app/agent", "secret"], given.pop("environment", {}))
+        settings = reader.read([*flags, "--", "/app/agent", "secret"], given.pop("environment", {}))
         self.supervisor = Supervisor(
             settings,
             plan.make(settings, {}, lambda _: False),

@@ -15,7 +15,8 @@ _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
 PACKAGE, SITE, REPORT = sys.argv[1:4]
 sys.path.insert(0, PACKAGE)
 
-from entrypoint.init import process, start  # noqa: E402
+from entrypoint import start  # noqa: E402
+from entrypoint.init import spawn as process  # noqa: E402
 
 OURS = PACKAGE + "/entrypoint/"
 seen: dict[str, None] = {}

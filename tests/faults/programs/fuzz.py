@@ -15,7 +15,9 @@ PACKAGE, TARGET = sys.argv[1:3]
 sys.path.insert(0, PACKAGE)
 with atheris.instrument_imports(include=["entrypoint"]):
     from entrypoint import notify, options
-    from entrypoint.init import console, plan
+    from entrypoint import settings as reader
+    from entrypoint.init import console
+    from entrypoint.init import stop_plan as plan
     from entrypoint.init.lifecycle import Lifecycle
 
 FLAGS = [flag for option in options.OPTIONS for flag in (*option.flags, *option.constants)]
@@ -36,11 +38,11 @@ def read_options(data: bytes) -> None:
         for _ in range(source.ConsumeIntInRange(0, 3))
     }
     try:
-        settings = options.read([*typed, "--", "true"], environment)
+        settings = reader.read([*typed, "--", "true"], environment)
         made = plan.make(settings, environment, lambda _path: False)
-    except options.InfoRequested:
+    except reader.InfoRequested:
         return
-    except options.UsageError as error:
+    except reader.UsageError as error:
         told = str(error)
     else:
         told = ""
@@ -55,7 +57,7 @@ def read_options(data: bytes) -> None:
 def hear_messages(data: bytes) -> None:
     """Whatever is said is a message or none, and what follows from it is in order, and told on one line."""
     source = atheris.FuzzedDataProvider(data)
-    settings = options.read(["-t", "25s", "--watchdog", f"{WATCHDOG}", "--max-grace", f"{MAX_GRACE}", "agent"], {})
+    settings = reader.read(["-t", "25s", "--watchdog", f"{WATCHDOG}", "--max-grace", f"{MAX_GRACE}", "agent"], {})
     life = Lifecycle(settings, plan.make(settings, {}, lambda _path: False), 0.0)
     now = 0.0
     for _ in range(source.ConsumeIntInRange(1, 6)):

@@ -7,20 +7,21 @@ limit that the platform has unless raised.
 
 import os
 
-from ..options import INFINITY, UsageError, format_duration
 from ..platforms import DEFAULT_GRACE, recognise
-from .signals import KILL, name_of
+from ..settings import UsageError
+from ..signals import KILL, name_of
+from ..units import INFINITY, format_duration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from ..options import Settings
+    from ..settings import Settings
 
 REPORT_BEFORE_LIMIT = 2.0  # seconds; the report has to be complete by then
 
 
-class Plan:
+class StopPlan:
     """How a stop will go: signals with the wait that follows each, and who ends it when time is up.
 
     `steps`: as `options.schedule` returns them. `report_after`: seconds from the request to the one report where the
@@ -39,18 +40,20 @@ class Plan:
 
 def make(
     settings: "Settings", environment: "Mapping[str, str]", exists: "Callable[[str], bool]" = os.path.exists
-) -> Plan:
+) -> StopPlan:
     """The plan of a stop. Raises UsageError when the stop delay leaves no time for the stop signal."""
     source = settings.sources.get
     if settings.stop_schedule is not None:
-        made = Plan(settings.stop_schedule, f"schedule {_spell(settings.stop_schedule)} ({source('stop_schedule')})")
+        made = StopPlan(
+            settings.stop_schedule, f"schedule {_spell(settings.stop_schedule)} ({source('stop_schedule')})"
+        )
     elif settings.grace is not None:
         steps = ((settings.stop_signal, settings.grace), (KILL, INFINITY))
-        made = Plan(steps, f"grace {format_duration(settings.grace)} ({source('grace')})")
+        made = StopPlan(steps, f"grace {format_duration(settings.grace)} ({source('grace')})")
     elif platform := recognise(environment, exists):
         name, seconds, whose = platform
         own = f"{format_duration(seconds)} {whose}"
-        made = Plan(
+        made = StopPlan(
             ((settings.stop_signal, INFINITY), (KILL, INFINITY)),
             f"grace: {name}'s own, {own}; {_not_set(settings)}",
             platform=f"{name} ({own})",
@@ -59,7 +62,7 @@ def make(
     else:
         steps = ((settings.stop_signal, DEFAULT_GRACE), (KILL, INFINITY))
         why = f"no platform recognised; {_not_set(settings)}"
-        made = Plan(steps, f"grace {format_duration(DEFAULT_GRACE)} ({why})")
+        made = StopPlan(steps, f"grace {format_duration(DEFAULT_GRACE)} ({why})")
     first = made.steps[0][1]
     if settings.stop_delay and settings.stop_delay >= first:
         raise UsageError(

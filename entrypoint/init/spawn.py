@@ -9,7 +9,7 @@ import errno
 import os
 import sys
 
-from .signals import CONT, KILL, OF_WRITES, name_of, quote
+from ..signals import CONT, KILL, OF_WRITES, name_of, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

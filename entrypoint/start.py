@@ -13,9 +13,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..options import Settings
-    from .offer import Offer
-    from .plan import Plan
+    from .init.agent_environment import Offer
+    from .init.stop_plan import StopPlan
+    from .settings import Settings
 
 # What the interpreter itself loads, two that virtual environments come with, and ours. Anything else is the
 # container's (a sitecustomize, a .pth file, auto-instrumentation): made for the agent, it stays out of process 1.
@@ -24,7 +24,7 @@ OWN_MODULES = frozenset(
     "_signal _sitebuiltins _stat _thread _virtualenv _warnings _weakref abc builtins codecs encodings "
     "encodings.aliases encodings.ascii encodings.latin_1 encodings.utf_8 encodings.utf_8_sig genericpath io marshal "
     "os os.path posix posixpath pwd site stat sys time zipimport "
-    "entrypoint entrypoint.init entrypoint.init.start".split()
+    "entrypoint entrypoint.start".split()
 )
 # Variables of the interpreter that change nothing here.
 HARMLESS = frozenset(
@@ -41,41 +41,41 @@ def main(arguments: "Sequence[str]", package: str) -> int:
     environment = given_environment()
     isolate(arguments, package, environment)
 
-    from .. import options
-    from . import offer, process
+    from . import settings as reader
+    from .init import agent_environment, spawn
 
     try:
-        settings = options.read(arguments, os.environ)
+        settings = reader.read(arguments, os.environ)
         if settings.stop_delay:  # it may leave no time, which has to be told before the agent starts
             make_plan(settings)
-    except (options.UsageError, options.InfoRequested) as wanted:
-        from .. import cli  # no agent will be started
+    except (reader.UsageError, reader.InfoRequested) as wanted:
+        from . import cli  # no agent will be started
 
         return cli.answer(arguments, wanted)
 
     offered = None
     try:
-        were_open = process.fill_standard_descriptors()
-        problems = process.adopt(settings.subreaper, settings.parent_death_signal, parent)
+        were_open = spawn.fill_standard_descriptors()
+        problems = spawn.adopt(settings.subreaper, settings.parent_death_signal, parent)
         ours = os.getpgrp()
-        has_terminal = process.foreground() == ours
-        offered = offer.make(settings, environment, package, problems)
+        has_terminal = spawn.foreground() == ours
+        offered = agent_environment.make(settings, environment, package, problems)
         started = time.monotonic()
-        agent = process.spawn(list(settings.command), environment, terminal=has_terminal)
-    except process.NotStarted as error:
+        agent = spawn.spawn(list(settings.command), environment, terminal=has_terminal)
+    except spawn.NotStarted as error:
         return _fail(error.code, str(error), settings, offered)
     except Exception as error:  # no memory, no descriptor left
-        return _fail(process.OWN_FAULT, f"cannot start: {error}", settings, offered)
+        return _fail(spawn.OWN_FAULT, f"cannot start: {error}", settings, offered)
 
     retries = 0
     while True:
         try:
             # Keep nothing busy that is not ours: an inherited pipe, a mounted directory.
-            process.close_inherited({offered.socket.fileno()} if offered and offered.socket else set())
-            process.leave_directory()
-            if retries > LAST_RETRY and (code := process.ended(agent)) is not None:
+            spawn.close_inherited({offered.socket.fileno()} if offered and offered.socket else set())
+            spawn.leave_directory()
+            if retries > LAST_RETRY and (code := spawn.ended(agent)) is not None:
                 return code
-            from . import signalfd, supervisor
+            from .init import signalfd, supervisor
 
             ready = supervisor.Supervisor(
                 settings,
@@ -98,21 +98,21 @@ def main(arguments: "Sequence[str]", package: str) -> int:
 
 
 def _fail(code: int, text: str, settings: "Settings", offered: "Offer | None") -> int:
-    from . import lastwords
-    from .console import ERROR, Console
+    from .init import termination_log
+    from .init.console import ERROR, Console
 
     if offered is not None:
         offered.withdraw()
     Console(2, json=settings.log_format == "json").say(ERROR, "not-started", text, code=code)
-    lastwords.write(settings, [text])
+    termination_log.write(settings, [text])
     return code
 
 
-def make_plan(settings: "Settings") -> "Plan":
+def make_plan(settings: "Settings") -> "StopPlan":
     """How a stop will go. Imported late: the agent need not wait for it. Raises UsageError."""
-    from . import plan
+    from .init import stop_plan
 
-    return plan.make(settings, os.environ)
+    return stop_plan.make(settings, os.environ)
 
 
 def isolate(arguments: "Sequence[str]", package: str, environment: dict[bytes, bytes]) -> None:

@@ -15,9 +15,9 @@ import stat
 import sys
 
 from .. import notify
+from ..signals import CHLD
 from . import tree
 from .console import DEBUG, WARNING
-from .signals import CHLD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,10 +7,9 @@ is over.
 import os
 import sys
 
-from .. import options
-from . import signals
+from .. import signals, units
+from ..signals import OF_WRITES
 from .console import LONGEST_LINE, json_text
-from .signals import OF_WRITES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ class Reporter:
         self.end()
         room = self._memory.room
         if room is not None and room < NEEDS:
-            left, needed = options.format_bytes(room), options.format_bytes(NEEDS)
+            left, needed = units.format_bytes(room), units.format_bytes(NEEDS)
             self._line(f"no report of the processes: {left} of memory left, it takes {needed}")
             self._done()
             return

@@ -13,11 +13,11 @@ import _socket
 import os
 import sys
 
-from .. import options
+from .. import settings as names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..options import Settings
+    from ..settings import Settings
 
 
 class Offer:
@@ -47,15 +47,15 @@ def make(settings: "Settings", environment: dict[bytes, bytes], package: str, pr
         return None
     token = f"agent-init-{os.getpid()}-{os.urandom(6).hex()}"
     offer = Offer("@" + token, "")
-    environment[options.RESPONDERS.encode()] = offer.responders.encode()
+    environment[names.RESPONDERS.encode()] = offer.responders.encode()
     if settings.stacks:
         path = environment.get(b"PYTHONPATH")
         environment[b"PYTHONPATH"] = os.fsencode(package) + b"/entrypoint/agent/site" + (b":" + path if path else b"")
     if not settings.notify:
         return offer
-    environment.pop(options.STOP_SECONDS.encode(), None)  # of another agent-init, around us
+    environment.pop(names.STOP_SECONDS.encode(), None)  # of another agent-init, around us
     if settings.stop_seconds is not None:
-        environment[options.STOP_SECONDS.encode()] = b"%r" % settings.stop_seconds
+        environment[names.STOP_SECONDS.encode()] = b"%r" % settings.stop_seconds
     try:
         address = _bind(offer, token, environment)
     except OSError as error:

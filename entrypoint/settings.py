@@ -1,0 +1,238 @@
+"""What the user asked for: the settings, read from the command line and the environment by the table in `options`.
+
+Precedence: a flag, then its environment variable, then the default. An empty variable counts as not set.
+"""
+
+from .options import OPTIONS, PREFIX
+from .signals import quote
+from .units import INFINITY, format_duration
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import Any
+
+INFO_FLAGS = {"-h": "help", "--help": "help", "-V": "version", "--version": "version"}
+COMPLETE_VARIABLE = "_AGENT_INIT_COMPLETE"
+
+# Set for the agent and read in its process, not options of ours.
+STOP_SECONDS = PREFIX + "STOP_SECONDS"
+RESPONDERS = PREFIX + "RESPONDERS"
+
+
+REPORT_TIME = 1.5
+
+
+def report_time(wait: float) -> float:
+    """How much of the wait before a step is for a stall report, in seconds."""
+    return min(REPORT_TIME, wait / 4)
+
+
+class UsageError(Exception):
+    """What was typed cannot be understood; the text is one line that names it and what is accepted."""
+
+
+class InfoRequested(Exception):
+    """Help, the version or a shell completion was asked for: `args[0]` is `help`, `version` or `complete`."""
+
+
+class Settings:
+    """What the user asked for, parsed; not to be changed. `sources` maps an option's name to where it came from.
+
+    Durations are seconds, signals are numbers; `grace` is None for `auto`, `stop_schedule` None where it follows from
+    the grace and the stop signal; `log_level` is 0 for warnings and errors, higher for more, -1 for errors only.
+    """
+
+    __slots__ = (
+        *(option.name for option in OPTIONS if option.name not in ("verbose", "quiet")),
+        "command",
+        "log_level",
+        "sources",
+        "unknown",
+    )
+
+    if TYPE_CHECKING:
+        grace: float | None
+        max_grace: float
+        linger: float
+        stop_signal: int
+        stop_schedule: tuple[tuple[int, float], ...] | None
+        stop_on: frozenset[int]
+        stop_delay: float
+        repeat: str
+        rewrite: dict[int, int]
+        target: str
+        unhandled: str
+        subreaper: bool | None
+        parent_death_signal: int | None
+        ok_exit: frozenset[int]
+        notify: bool
+        notify_access: str
+        watchdog: float | None
+        ready_timeout: float | None
+        stacks: bool
+        termination_log: str | None
+        warn_reaped: bool
+        log_level: int
+        log_format: str
+        command: tuple[str, ...]
+        sources: dict[str, str]
+        unknown: tuple[str, ...]
+
+    def __init__(self, **values: "Any") -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"settings do not change: {name}")
+
+    @property
+    def stop_seconds(self) -> float | None:
+        """What the agent has from its stop signal on until we begin to act, in seconds; None: not for us to say."""
+        whole = self.stop_schedule[0][1] if self.stop_schedule else self.grace
+        if whole is None:
+            return None
+        wait = max(0.0, whole - self.stop_delay)
+        return wait - report_time(wait)
+
+
+# --- The reader. ----------------------------------------------------------------------------------------------------
+
+
+def read(arguments: "Sequence[str]", environment: "Mapping[str, str]") -> Settings:
+    """The settings in a command line (without the program's name) and an environment.
+
+    Raises UsageError, or InfoRequested for help, version and completion.
+    """
+    if environment.get(COMPLETE_VARIABLE):
+        raise InfoRequested("complete")
+    texts: dict[str, list[str]] = {}
+    sources: dict[str, str] = {}
+    command = _read_flags(arguments, texts, sources)
+    unknown = _read_variables(environment, texts, sources)
+    if "stop_schedule" in texts:
+        _exclude_schedule(texts, sources)
+
+    values: dict[str, Any] = {}
+    for option in OPTIONS:
+        parsed = []
+        for text in texts.get(option.name, () if option.default is None else (option.default,)):
+            try:
+                parsed.append(option.parse(text))
+            except ValueError as error:
+                raise UsageError(f"{sources[option.name]}: {error}") from None
+        last = parsed[-1] if parsed else None
+        values[option.name] = parsed if option.many else sum(parsed) if option.counted else last
+    if not command:
+        raise UsageError("no command was given; usage: agent-init [OPTIONS] [--] COMMAND [ARG]...")
+
+    if not values["stop_on"] and "unhandled" not in sources:
+        values["unhandled"] = "forward"
+    values["rewrite"] = dict(values["rewrite"])
+    values["ok_exit"] = frozenset(values["ok_exit"])
+    values["log_level"] = max(-1, 1 + values.pop("verbose") - values.pop("quiet"))
+    settings = Settings(**values, command=command, sources=sources, unknown=unknown)
+    _refuse_contradictions(settings)
+    return settings
+
+
+def _refuse_contradictions(settings: Settings) -> None:
+    """Raises UsageError where one option takes away what another asks for."""
+    source = settings.sources
+    for name in ("watchdog", "ready_timeout", "notify_access"):
+        if name in source and not settings.notify and getattr(settings, name) is not None:
+            raise UsageError(f"{source[name]} needs the notify socket, which {source['notify']} takes away")
+    steps = settings.stop_schedule
+    whole = sum(wait for _, wait in steps[:-1]) if steps else settings.grace
+    if whole is not None and settings.max_grace < whole < INFINITY:
+        raise UsageError(
+            f"{source['max_grace']}: {format_duration(settings.max_grace)} is less than the {format_duration(whole)} "
+            f"of {source['stop_schedule' if steps else 'grace']}; accepted: as much, or more"
+        )
+
+
+def _read_flags(arguments: "Sequence[str]", texts: dict[str, list[str]], sources: dict[str, str]) -> tuple[str, ...]:
+    """Take the options from the front of `arguments`; what is left is the command."""
+    taking = {flag: option for option in OPTIONS for flag in option.flags}
+    constant = {flag: option for option in OPTIONS for flag in option.constants}
+    words = list(arguments)
+    while words and words[0].startswith("-") and words[0] != "-":
+        word = words.pop(0)
+        if word == "--":
+            break
+        if word.startswith("--"):
+            flag, equals, value = word.partition("=")
+            rest: str | None = value if equals else None
+        else:
+            flag, rest = word[:2], word[2:] or None
+        if flag in taking:
+            if rest is None:
+                if not words:
+                    raise UsageError(f"{flag} needs a value: {taking[flag].metavar}")
+                rest = words.pop(0)
+            texts.setdefault(taking[flag].name, []).append(rest)
+            sources[taking[flag].name] = flag
+            continue
+        if rest is not None and word.startswith("--") and (flag in constant or flag in INFO_FLAGS):
+            raise UsageError(f"{flag} takes no value, {quote(rest)} was given")
+        if flag in INFO_FLAGS:
+            raise InfoRequested(INFO_FLAGS[flag])
+        if flag not in constant:
+            known = [*taking, *constant, *INFO_FLAGS]
+            near = nearest(flag, [name for name in known if name.startswith("--") == flag.startswith("--")])
+            hint = f"did you mean {near}? " if near else ""
+            raise UsageError(f"there is no option {quote(flag)}; {hint}all options: agent-init --help")
+        option = constant[flag]
+        texts.setdefault(option.name, []).append(option.constants[flag])
+        sources[option.name] = flag
+        if rest is not None:  # bundled: what is left of -vvg
+            words.insert(0, "-" + rest)
+    return tuple(words)
+
+
+def _read_variables(
+    environment: "Mapping[str, str]", texts: dict[str, list[str]], sources: dict[str, str]
+) -> tuple[str, ...]:
+    """Fill in from the environment what no flag has said; returns those with our prefix that are none of ours."""
+    ours = {option.variable: option for option in OPTIONS}
+    unknown = []
+    for variable in environment:
+        if not variable.startswith(PREFIX) or variable in (STOP_SECONDS, RESPONDERS):
+            continue
+        if variable not in ours:
+            unknown.append(variable)
+        elif (text := environment[variable]) and ours[variable].name not in texts:
+            option = ours[variable]
+            texts[option.name] = text.replace(",", " ").split() if option.many else [text]
+            sources[option.name] = variable
+    return tuple(unknown)
+
+
+def _exclude_schedule(texts: dict[str, list[str]], sources: dict[str, str]) -> None:
+    """A schedule says what --grace and --stop-signal say: from the same source they contradict, else the flag wins."""
+    chosen = sources["stop_schedule"]
+    for name in ("grace", "stop_signal"):
+        other = sources.get(name)
+        if other is None:
+            continue
+        if other.startswith("-") == chosen.startswith("-"):
+            raise UsageError(f"{chosen} and {other} exclude each other: the schedule holds signals and waits already")
+        loser = name if chosen.startswith("-") else "stop_schedule"
+        texts.pop(loser, None)
+        sources.pop(loser, None)
+
+
+def nearest(word: str, known: "Iterable[str]") -> str | None:
+    """The one of `known` that `word` was most likely meant to be, or None where nothing is near."""
+    ranked = sorted((_edits(word, other), other) for other in known)
+    return ranked[0][1] if ranked and ranked[0][0] <= max(1, len(word.removeprefix(PREFIX)) // 3) else None
+
+
+def _edits(a: str, b: str) -> int:
+    """Levenshtein's distance; `difflib` would import `re`."""
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        previous, row[0] = row[0], i
+        for j, y in enumerate(b, 1):
+            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (x != y))
+    return row[-1]
