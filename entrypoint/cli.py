@@ -50,7 +50,7 @@ def answer(arguments: Sequence[str], wanted: settings.UsageError | settings.Info
 
 def _complain(text: str) -> int:
     """One line, whatever was typed; where nobody reads it, the exit code tells."""
-    Console(2).say(INFO, "usage", text)
+    Console(2).log(INFO, "usage", text)
     return OWN_FAULT
 
 

@@ -20,14 +20,6 @@ STOP_SECONDS = PREFIX + "STOP_SECONDS"
 RESPONDERS = PREFIX + "RESPONDERS"
 
 
-REPORT_TIME = 1.5
-
-
-def report_time(wait: float) -> float:
-    """How much of the wait before a step is for a stall report, in seconds."""
-    return min(REPORT_TIME, wait / 4)
-
-
 class UsageError(Exception):
     """What was typed cannot be understood; the text is one line that names it and what is accepted."""
 
@@ -85,15 +77,6 @@ class Settings:
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"settings do not change: {name}")
-
-    @property
-    def stop_seconds(self) -> float | None:
-        """What the agent has from its stop signal on until we begin to act, in seconds; None: not for us to say."""
-        whole = self.stop_schedule[0][1] if self.stop_schedule else self.grace
-        if whole is None:
-            return None
-        wait = max(0.0, whole - self.stop_delay)
-        return wait - report_time(wait)
 
 
 # --- The reader. ----------------------------------------------------------------------------------------------------

@@ -1,38 +1,40 @@
-"""What process 1 offers its agent, made before the agent starts: the notify socket, and what tells where things are.
+"""What process 1 gives its agent: variables in its environment, and the notify socket that one of them names.
 
-All of it is in the environment, and nothing else there is changed:
+    NOTIFY_SOCKET             the socket to send messages to (sd_notify(3))
+    WATCHDOG_USEC, _PID       how often a ping is expected, and from which process (sd_watchdog_enabled(3))
+    AGENT_INIT_STOP_SECONDS   from the stop signal until our first action, where that is known
+    AGENT_INIT_RESPONDERS     the prefix of the sockets on which processes report their stacks
+    PYTHONPATH                with --stacks: in front, the sitecustomize that starts such a responder
 
-    NOTIFY_SOCKET             where to send to (sd_notify(3))
-    WATCHDOG_USEC, _PID       how often a sign of life is wanted, and from whom (sd_watchdog_enabled(3))
-    AGENT_INIT_STOP_SECONDS   from the stop signal until we begin to act, where that is known
-    AGENT_INIT_RESPONDERS     how processes that can tell their stacks name their sockets
-    PYTHONPATH                with --stacks: in front, the sitecustomize that makes a process one of them
+Nothing else in the environment is changed. All of it is made before the agent starts.
 """
 
 import _socket
 import os
 import sys
 
-from .. import settings as names
+from ..settings import RESPONDERS, STOP_SECONDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..settings import Settings
 
 
-class Offer:
-    """The notify socket, if there is one; the directory it lies in, if it has one; and the responders' prefix."""
+class AgentEnvironment:
+    """The notify socket, if there is one; its directory, if it has one; and the responders' prefix.
 
-    __slots__ = ("above", "directory", "responders", "socket")
+    `parent_socket`: the NOTIFY_SOCKET that we were started with, or nothing.
+    """
 
-    def __init__(self, responders: str, above: str) -> None:
+    __slots__ = ("directory", "parent_socket", "responders", "socket")
+
+    def __init__(self, responders: str) -> None:
         self.socket: _socket.socket | None = None
-        self.directory = ""
+        self.directory = self.parent_socket = ""
         self.responders = responders
-        self.above = above  # the NOTIFY_SOCKET that we were started with, or nothing
 
-    def withdraw(self) -> None:
-        """Leave no file behind."""
+    def cleanup(self) -> None:
+        """Remove the socket's file and directory."""
         if self.directory:
             for remove, path in ((os.unlink, self.directory + "/notify"), (os.rmdir, self.directory)):
                 try:
@@ -41,60 +43,63 @@ class Offer:
                     continue
 
 
-def make(settings: "Settings", environment: dict[bytes, bytes], package: str, problems: list[str]) -> Offer | None:
-    """Make what `settings` ask for and put it into `environment`; what cannot be made is added to `problems`."""
+def make(
+    settings: "Settings", environment: dict[bytes, bytes], package: str, problems: list[str]
+) -> AgentEnvironment | None:
+    """Add what `settings` ask for to `environment`; what cannot be made is added to `problems`."""
     if not (settings.notify or settings.stacks) or sys.platform != "linux":
         return None
     token = f"agent-init-{os.getpid()}-{os.urandom(6).hex()}"
-    offer = Offer("@" + token, "")
-    environment[names.RESPONDERS.encode()] = offer.responders.encode()
+    made = AgentEnvironment("@" + token)
+    environment[RESPONDERS.encode()] = made.responders.encode()
     if settings.stacks:
         path = environment.get(b"PYTHONPATH")
         environment[b"PYTHONPATH"] = os.fsencode(package) + b"/entrypoint/agent/site" + (b":" + path if path else b"")
     if not settings.notify:
-        return offer
-    environment.pop(names.STOP_SECONDS.encode(), None)  # of another agent-init, around us
-    if settings.stop_seconds is not None:
-        environment[names.STOP_SECONDS.encode()] = b"%r" % settings.stop_seconds
+        return made
+    environment.pop(STOP_SECONDS.encode(), None)  # of another agent-init above us
+    if settings.grace is not None or settings.stop_schedule is not None:
+        from . import stop_plan  # only here: the agent's start does not wait for a module that it does not need
+
+        environment[STOP_SECONDS.encode()] = b"%r" % stop_plan.stop_seconds(settings)
     try:
-        address = _bind(offer, token, environment)
+        address = _bind(made, token, environment)
     except OSError as error:
         problems.append(f"no notify socket for the agent: {error.strerror or error}")
-        offer.socket = None
-        return offer
-    offer.above = os.fsdecode(environment.get(b"NOTIFY_SOCKET", b""))
+        made.socket = None
+        return made
+    made.parent_socket = os.fsdecode(environment.get(b"NOTIFY_SOCKET", b""))
     environment[b"NOTIFY_SOCKET"] = os.fsencode(address)
     if settings.watchdog is not None:
         environment[b"WATCHDOG_USEC"] = b"%d" % max(1, settings.watchdog * 1e6)
         environment[b"WATCHDOG_PID"] = b"%d" % os.getpid()  # the spawn makes it the agent's
-    return offer
+    return made
 
 
-def _bind(offer: Offer, token: str, environment: dict[bytes, bytes]) -> str:
-    """Open the socket, and return the address as NOTIFY_SOCKET has it. Raises OSError.
+def _bind(made: AgentEnvironment, token: str, environment: dict[bytes, bytes]) -> str:
+    """Open the socket and return its address as NOTIFY_SOCKET has it. Raises OSError.
 
-    It lies in a directory of its own. A process that is not root offers it to its own user only. Root's agent may
-    drop its privileges (gosu, setpriv) and must still reach it: there anybody may who knows the name, which has 48
-    random bits. Either way a message counts by its sender's pid, which the kernel tells (SO_PASSCRED, unix(7)).
+    It lies in a directory of its own. If we are not root, only our own user may use it. Root's agent may drop its
+    privileges (gosu, setpriv) and must still reach it: there anybody may who knows the name, which has 48 random bits.
+    Either way a message counts by its sender's pid, which comes from the kernel (SO_PASSCRED, unix(7)).
 
-    Where nothing can be written (a read-only root) it has a name in the abstract namespace.
+    Where no directory can be written (a read-only root) the socket has a name in the abstract namespace.
     """
-    made = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK)
-    made.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
-    offer.socket = made
+    made.socket = socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK)
+    socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
     privileged = os.geteuid() == 0
     for place in ("/run", os.fsdecode(environment.get(b"TMPDIR") or b"/tmp")):
-        offer.directory = f"{place}/{token}"
-        path = offer.directory + "/notify"
+        made.directory = f"{place}/{token}"
+        path = made.directory + "/notify"
         try:
-            os.mkdir(offer.directory, 0o700)
-            made.bind(path)
+            os.mkdir(made.directory, 0o700)
+            socket.bind(path)
             os.chmod(path, 0o666 if privileged else 0o600)
             if privileged:
-                os.chmod(offer.directory, 0o711)
+                os.chmod(made.directory, 0o711)
             return path
         except OSError:
-            offer.withdraw()
-    offer.directory = ""
-    made.bind(f"\0{token}/notify")
+            made.cleanup()
+    made.directory = ""
+    socket.bind(f"\0{token}/notify")
     return f"@{token}/notify"

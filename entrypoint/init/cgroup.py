@@ -1,4 +1,4 @@
-"""The memory limit of our control group: how much there is, and whether the kernel's OOM killer struck.
+"""The memory limit of our control group: how much there is, and whether the kernel's OOM killer has killed.
 
 From cgroup v2 (memory.events, memory.max, memory.current, memory.peak) or v1 (memory.oom_control,
 memory.limit_in_bytes, ...), as the kernel's admin-guide/cgroup-v2 and cgroup-v1/memory have them. In a container the
@@ -7,7 +7,7 @@ files of its own group are at the root of the mount; elsewhere /proc/self/cgroup
 
 import os
 
-from . import tree
+from . import procfs
 
 V2 = ("memory.events", "memory.max", "memory.current", "memory.peak", "memory.stat")
 V1 = (
@@ -41,8 +41,8 @@ class Memory:
         return self._number(3)
 
     @property
-    def room(self) -> int | None:
-        """Bytes that can still be had: the limit, less what is used and cannot be taken back. None for no limit."""
+    def available_bytes(self) -> int | None:
+        """Bytes that are still available: the limit, less what is used and cannot be reclaimed. None for no limit."""
         limit, used = self.limit, self._number(2)
         if limit is None or used is None:
             return None
@@ -72,13 +72,13 @@ class Memory:
     def _read(self, which: int) -> bytes:
         if not self._directory:
             return b""
-        return _contents(f"{self._directory}/{self._files[which]}")
+        return _read_or_empty(f"{self._directory}/{self._files[which]}")
 
 
-def _contents(path: str) -> bytes:
-    """Nothing where it cannot be read."""
+def _read_or_empty(path: str) -> bytes:
+    """Return the content of a file; nothing where it cannot be read."""
     try:
-        return tree.contents(path)
+        return procfs.read_file(path)
     except OSError:
         return b""
 
@@ -86,7 +86,7 @@ def _contents(path: str) -> bytes:
 def _find(root: str, own: str) -> tuple[str, tuple[str, ...]]:
     """The directory of our group and the names of its files; an empty directory where there is none."""
     paths = {b"": "", b"memory": ""}  # v2's line has no controllers
-    for line in _contents(own).splitlines():
+    for line in _read_or_empty(own).splitlines():
         _, _, rest = line.partition(b":")
         controllers, _, path = rest.partition(b":")
         for controller in controllers.split(b","):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 ERROR, WARNING, INFO, DEBUG, TRACE = -1, 0, 1, 2, 3
 LEVEL_NAMES = {ERROR: "error", WARNING: "warning", INFO: "info", DEBUG: "debug", TRACE: "debug"}
-LONGEST_LINE = 4096  # PIPE_BUF on Linux: a write of this much goes into a pipe whole or not at all (pipe(7))
+MAX_LINE_BYTES = 4096  # PIPE_BUF on Linux: a write of this much goes into a pipe whole or not at all (pipe(7))
 
 
 class Console:
@@ -26,7 +26,7 @@ class Console:
         self.dropped = 0
         self._write = _writer(fd) if fd is not None else None
 
-    def say(self, level: int, event: str, text: str, **fields: object) -> None:
+    def log(self, level: int, event: str, text: str, **fields: object) -> None:
         """One line. `event` and `fields` (str, int, float, bool, None, or lists of them) are what JSON carries."""
         if level > self.level or self._write is None:
             return
@@ -55,7 +55,7 @@ def _text_line(level: int, text: str) -> bytes:
 
 def _cut(line: bytes, ending: bytes) -> bytes:
     """Leave room for the notice of dropped lines, so that both go in one write."""
-    longest = LONGEST_LINE - 256
+    longest = MAX_LINE_BYTES - 256
     return line + b"\n" if len(line) <= longest else line[:longest].decode("utf-8", "ignore").encode() + ending
 
 
@@ -64,7 +64,7 @@ def _json_line(level: int, event: str, text: str, fields: dict[str, object]) -> 
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
     record = {"time": stamp, "level": LEVEL_NAMES[level], "event": event, "message": text, **fields}
     line = json_text(record).encode("ascii")
-    if len(line) >= LONGEST_LINE - 256:
+    if len(line) >= MAX_LINE_BYTES - 256:
         record = {"time": stamp, "level": LEVEL_NAMES[level], "event": event, "message": text[:300], "cut": True}
         line = json_text(record).encode("ascii")
     return line + b"\n"
@@ -130,7 +130,7 @@ def _to_foreign(fd: int, *, pipe: bool) -> "Callable[[bytes], bool]":
                 moved = os.splice(reader, fd, len(line), flags=os.SPLICE_F_NONBLOCK)
             finally:
                 if moved < len(line):
-                    os.read(reader, LONGEST_LINE)  # full or closed: empty ours, the line is lost
+                    os.read(reader, MAX_LINE_BYTES)  # full or closed: empty ours, the line is lost
             return moved == len(line)
 
         return through_own_pipe

@@ -1,8 +1,9 @@
-"""The life of an agent as process 1 sees it: when to stop it, what to send, what to answer for it in the end.
+"""The life of an agent as process 1 sees it: when to stop it, what to send, and with which exit code to end.
 
-Theory of operation. Each method is an event: something happened at a time (`now`, seconds on a monotonic clock). It
-answers with the list of actions to carry out, in order. Between events nothing happens, except that the time `due`
-comes and `tick` is called. There is no clock in here, no process, no I/O; everything that decides lives in this file.
+Theory of operation. Each public method is an event: something happened at a time (`now`, seconds on a monotonic
+clock). It returns the actions to carry out, in order. Between events nothing happens, except that the time `due` comes
+and `tick` is called. There is no clock in here, no process, no I/O and no prose: actions carry facts, and `narrator`
+turns them into text.
 
     RUNNING ----- stop request ----> STOPPING       the schedule runs, step by step
     RUNNING ----- hangs -----------> STOPPING       the same, with ABRT for the stop signal
@@ -10,43 +11,61 @@ comes and `tick` is called. There is no clock in here, no process, no I/O; every
     STOPPING, LINGERING -- time up --> KILLING      SIGKILL to everything, again and again
     any of them -- nothing is left --> ENDED        with the agent's exit code
 
-Rules that hold whatever the order of events:
-  - a step of the schedule is sent once; a further stop request is noted, passed on or moves on, as `repeat` says
-  - nothing is addressed to the agent after its end was seen
-  - the end comes at most GIVE_UP_AFTER seconds after the SIGKILL, and the SIGKILL at the end of the grace
-  - the agent can buy more time, each message what it names, but none beyond --max-grace
-  - the exit code is the agent's; one that hung does not end with 0
+Whatever the order of events:
+  - a step of the schedule is sent once; a repeated stop request is noted, passed on or moves on, as `repeat` says
+  - nothing is addressed to the agent after its exit was seen
+  - SIGKILL comes by the end of the grace, and our own exit at most GIVE_UP_AFTER seconds later
+  - the agent can extend its time, each message to the time it names, but never past --max-grace
+  - the exit code is the agent's; an agent that hung does not end with 0
+
+Rules of this file:
+  - Everything that decides when to send what, and the exit code, is in here. One decision is taken elsewhere, for
+    speed: a signal in `sent_at_once` goes to an agent that handles it without an event (`Supervisor._send_at_once`).
+  - Every timer is in TIMERS, from which both `due` and `tick` derive.
+  - State is replaced, never mutated in place: `snapshot` copies references only, and `restore` undoes an event.
 """
 
-import os
-
-from ..platforms import DEFAULT_GRACE
-from ..settings import REPORT_TIME, report_time
-from ..signals import ABRT, HUP, KILL, QUIT, VALID, name_of
-from ..units import INFINITY, format_duration
-from .console import DEBUG, ERROR, INFO, WARNING
+from ..signals import ABRT, HUP, KILL, QUIT, VALID
+from ..units import INFINITY
+from . import stop_plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
     from ..settings import Settings
-    from .stop_plan import StopPlan
+    from .exit_status import Ending
+    from .stop_plan import Steps, StopPlan
 
 RUNNING, STOPPING, LINGERING, KILLING, ENDED = "running", "stopping", "lingering", "killing", "ended"
 
-PROGRESS_EVERY = 10.0
-SWEEP_EVERY = 0.02  # while killing: who was forked since the last look
-SHORTEST_REPORT = 0.2  # in less than this there will be none
-FROZEN_FOR = 0.1  # a timer that is this late: the whole container may have been stopped, and the agent with it
-REPRIEVE = 1.0  # what the agent has at least to give a sign of life after that
-LONGEST_STATUS = 200
-MAX_ERRNO = 4095  # what a system call can fail with (include/linux/err.h)
+# For each state its timers, each with the method that it calls. Of those due at one time the first one goes off first.
+TIMERS: "dict[str, dict[str, str]]" = {
+    RUNNING: {"ready": "_check_silence", "silence": "_check_silence"},
+    STOPPING: {
+        "limit": "_report_limit",  # just before the platform's limit, where the end is not ours
+        "stall_report": "_report_stall",  # some time before the next step
+        "step": "_next_step",
+        "held_back": "_stop_held_back",
+        "progress": "_log_progress",
+    },
+    LINGERING: {"kill": "_linger_is_over", "progress": "_log_progress"},
+    KILLING: {"sweep": "_kill_again", "give_up": "_give_up"},
+    ENDED: {},
+}
+
+PROGRESS_EVERY = 10.0  # seconds between log lines of a long stop
+SWEEP_EVERY = 0.02  # seconds between two SIGKILLs to everything: processes may have been forked meanwhile
+FROZEN_AFTER = 0.1  # a timer that is so many seconds late: the container may have been frozen, and the agent with it
+REPRIEVE = 1.0  # seconds that the agent then has at least to send a sign of life
+GIVE_UP_AFTER = 0.4  # seconds; what has not died of SIGKILL by then sits in the kernel and must not hold up the end
 # An agent that may be a launcher is signalled this long after the children that got the stop signal have exited: one
 # that polls for its child's exit does so every second or more often, and is to exit by itself, with the child's code.
 HELD_BACK_FOR = 1.5
-HELD_BACK_AT_MOST = 5.0  # ... or this long after the stop signal, if there is no deadline of which to take the half
-GIVE_UP_AFTER = 0.4  # what has not died of SIGKILL by then sits in the kernel; it does not hold up the container's end
+MAX_HELD_BACK = 5.0  # seconds, where there is no deadline of which to take the half
+MAX_STATUS_CHARACTERS = 200
+MAX_ERRNO = 4095  # what a system call can fail with (include/linux/err.h)
 
 
 class Action:
@@ -66,8 +85,8 @@ class Action:
     __hash__ = None  # type: ignore[assignment]
 
 
-class Stop(Action):
-    """Send a step of the stop schedule to the agent or whoever stands for it, then SIGCONT."""
+class Signalling(Action):
+    """An action that sends a signal."""
 
     __slots__ = ("number",)
 
@@ -75,10 +94,31 @@ class Stop(Action):
         self.number = number
 
 
-class Forward(Action):
-    """Pass on a signal that is no stop request, `always` or only to a process that handles or ignores it.
+class Stop(Signalling):
+    """Send a step of the stop schedule to the agent or its recipients, each followed by SIGCONT.
 
-    Where nobody does, the event `unhandled` follows.
+    If some processes are held back from it, the event `held_back` follows.
+    """
+
+    __slots__ = ()
+
+
+class StopHeldBack(Signalling):
+    """Send the stop signal and SIGCONT to the processes that were held back from it."""
+
+    __slots__ = ()
+
+
+class StopLeftovers(Signalling):
+    """Send the stop signal and SIGCONT to each descendant that has not had it yet."""
+
+    __slots__ = ()
+
+
+class Forward(Action):
+    """Forward a signal that is no stop request, `always` or only to a process that handles or ignores it.
+
+    If there is none, the event `unhandled` follows.
     """
 
     __slots__ = ("always", "number", "sender")
@@ -87,38 +127,20 @@ class Forward(Action):
         self.number, self.sender, self.always = number, sender, always
 
 
-class StopHeldBack(Action):
-    """Send the stop signal, then SIGCONT, to whoever did not get it because a descendant of his got it first."""
-
-    __slots__ = ("number",)
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-
-class StopSurvivors(Action):
-    """Send the stop signal and SIGCONT to each descendant that has not had it yet."""
-
-    __slots__ = ("number",)
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-
 class KillAll(Action):
-    """SIGKILL to every descendant."""
+    """Send SIGKILL to every descendant."""
 
     __slots__ = ()
 
 
-class Measure(Action):
-    """Note what each process has used of the processor: a report tells what it used since."""
+class TakeCpuSnapshot(Action):
+    """Note how much processor time each process has used: a stall report shows what it has used since."""
 
     __slots__ = ()
 
 
-class MakeReport(Action):
-    """Make a stall report, in `seconds`; the event `reported` follows where it is done before that."""
+class MakeStallReport(Action):
+    """Make a stall report, in `seconds`; the event `reported` follows if it is complete before that."""
 
     __slots__ = ("seconds",)
 
@@ -126,24 +148,17 @@ class MakeReport(Action):
         self.seconds = seconds
 
 
-class Say(Action):
-    """Tell the user.
+class Log(Action):
+    """Log an event. `narrator` knows each event's level and text; `facts` are what the text is made of."""
 
-    `census`: with the processes that are still there ("names"), how many they are ("count"), or those that were there
-    when it was told the last time ("last"). `tail` follows it.
-    """
+    __slots__ = ("event", "facts")
 
-    __slots__ = ("census", "event", "fields", "level", "tail", "text")
-
-    def __init__(
-        self, level: int, event: str, text: str, *, census: str = "", tail: str = "", **fields: object
-    ) -> None:
-        self.level, self.event, self.text, self.census, self.tail = level, event, text, census, tail
-        self.fields = fields
+    def __init__(self, event: str, **facts: "Any") -> None:
+        self.event, self.facts = event, facts
 
 
-class End(Action):
-    """Leave, with this exit code."""
+class Exit(Action):
+    """End process 1 with this exit code."""
 
     __slots__ = ("code",)
 
@@ -157,409 +172,398 @@ class Lifecycle:
     def __init__(self, settings: "Settings", plan: "StopPlan", now: float) -> None:
         self.settings, self.plan = settings, plan
         self.state = RUNNING
-        # What is simply passed on to an agent that handles it, while there is one: no stop request, no rewrite.
-        self.plain = VALID - settings.stop_on - settings.rewrite.keys()
-        self.exit_code: int | None = None  # the agent's, once it has ended
-        self.how = ""  # ... and in words
-        self.cause = ""  # ... in a word: exited, signal, deadline, escalated, oom, killed, lost
-        self.hung = ""  # ... if it hung: watchdog, ready-timeout
+        # Sent to the agent without an event while it runs and handles them: no stop requests, no rewritten signals.
+        self.sent_at_once = VALID - settings.stop_on - settings.rewrite.keys()
+        self.ending: Ending | None = None  # the agent's, once its exit was seen
+        self.hung = ""  # why it counts as hung: watchdog, ready-timeout
         self.ready = False
-        self.status = ""  # what it said last of what it does
+        self.status = ""  # the last STATUS that it sent
+        self._cause = ""  # why it ended: exited, signal, deadline, escalated, oom, killed, lost
         self._started = now
-        self._watchdog = settings.watchdog  # how long it may be silent, once it has spoken
-        self._silent_at = INFINITY  # when it will have been
-        self._reprieved = False  # it has had its reprieve, and given no sign of life since
-        self._ready_by = INFINITY if settings.ready_timeout is None else now + settings.ready_timeout
-        self._requested = INFINITY  # when the stop was asked for
-        self._steps: list[tuple[int, float]] = []  # what is still to be sent, each with the wait that follows it
-        self._next_at = INFINITY  # when the first of them goes off
-        self._first_sent = False
-        self._extended = False
-        self._last_sent = 0  # the signal of the last step
-        self._held_back_until = INFINITY  # when whoever was held back from the stop signal gets it
-        self._all_signalled = False  # they have got it
-        self._stall_at = INFINITY  # the stall report before the next step
-        self._reported_at = -INFINITY
-        self._report_at = INFINITY  # the one report where the end is the platform's
-        self._progress_at = INFINITY
-        self._kill_at = INFINITY  # LINGERING: when it is over
+        self._watchdog = settings.watchdog  # seconds that it may be silent after READY=1 or its first ping
+        self._reprieved = False  # its time was extended after a freeze, and there was no sign of life since
+        self._requested = INFINITY  # when the stop was requested
+        self._steps: Steps = ()  # still to be sent, each with the wait that follows it
+        self.last_sent = 0  # the signal of the last step
+        self._extended = False  # by the agent
+        self._all_signalled = False  # those held back from the stop signal have got it
+        self._reported_at = -INFINITY  # the last stall report
         self._killed_for = ""  # KILLING: deadline, linger-over, escalated
-        self._sweep_at = INFINITY  # KILLING
-        self._give_up_at = INFINITY
+        self._timers: dict[str, float] = {}
+        if settings.ready_timeout is not None:
+            self._timers = {"ready": now + settings.ready_timeout}
+
+    def snapshot(self) -> "dict[str, Any]":
+        """Return the state, for `restore`."""
+        return dict(vars(self))
+
+    def restore(self, state: "Mapping[str, Any]") -> None:
+        """Undo all events since the `snapshot`."""
+        vars(self).update(state)
 
     # --- Events. ----------------------------------------------------------------------------------------------------
 
     def signal(self, now: float, number: int, sender: object) -> list[Action]:
-        """Process 1 got a signal from `sender`, which is only printed."""
+        """Process 1 got a signal from `sender`, which is only logged."""
         rewritten = self.settings.rewrite.get(number, number)
         if rewritten == 0:
-            name = name_of(number)
-            return [Say(DEBUG, "dropped", f"{name} from {sender} dropped (--rewrite)", signal=name)]
+            return [Log("dropped", signal=number, sender=sender)]
         if number in self.settings.stop_on or rewritten in self.settings.stop_on:
             instead = rewritten if rewritten != number else None
             return self._stop_requested(now, number, sender, instead)
-        if self.exit_code is not None or self.state == KILLING:
-            return [Say(DEBUG, "not-forwarded", f"{name_of(number)} from {sender} comes too late for the agent")]
+        if self.ending is not None or self.state == KILLING:
+            return [Log("not-forwarded", signal=number, sender=sender)]
         return [Forward(rewritten, sender, always=self.settings.unhandled == "forward")]
 
     def unhandled(self, now: float, number: int, sender: object) -> list[Action]:
-        """A signal was not forwarded because nobody handles it: by default it would end the agent."""
+        """A signal was not forwarded because no process handles it: its default action would end the agent."""
         if number in (HUP, QUIT) and self.settings.stop_on:
             return self._stop_requested(now, number, sender, None)
-        text = f"{name_of(number)} from {sender} dropped: nobody handles it (--unhandled forward would send it)"
-        return [Say(WARNING, "shielded", text, signal=name_of(number))]
+        return [Log("shielded", signal=number, sender=sender)]
 
     def notified(
         self, now: float, fields: "Mapping[str, str]", sender: object, *, by_agent: bool = True
     ) -> list[Action]:
-        """A message came through the notify socket (sd_notify(3)); what it says takes effect in a fixed order.
+        """A message came through the notify socket (sd_notify(3)); its fields take effect in a fixed order.
 
-        `by_agent`: it is of the process that WATCHDOG_PID names; of another one no sign of life can be expected.
+        `by_agent`: it came from the process that WATCHDOG_PID names; others do not know that pings are expected.
         """
-        actions: list[Action] = []
-        if (status := fields.get("STATUS")) is not None and (status := status[:LONGEST_STATUS]) != self.status:
-            self.status = status
-            actions.append(Say(DEBUG, "status", f'the agent says: "{status}"', status=status))
-        if 0 < (number := _whole(fields.get("ERRNO")) or 0) <= MAX_ERRNO:
-            text = f"the agent tells error {number} ({os.strerror(number)})"
-            actions.append(Say(WARNING, "errno", text, errno=number))
+        actions = self._noted(fields)
         if (microseconds := _whole(fields.get("WATCHDOG_USEC"))) is not None:
             self._watchdog = microseconds / 1e6 if microseconds else None
-            if self._silent_at < INFINITY:
-                self._silent_at = INFINITY if self._watchdog is None else now + self._watchdog
-        if fields.get("RELOADING") == "1":
-            actions.append(Say(INFO, "reloading", "the agent is reloading"))
-        elif fields.get("STOPPING") == "1" and self.state == RUNNING:
-            actions.append(Say(INFO, "agent-stopping", "the agent is stopping by itself"))
+            if "silence" in self._timers:
+                self._expect_sign_of_life(now)
         if fields.get("READY") == "1":
             actions += self._is_ready(now)
-            if self._watchdog is not None and self._silent_at == INFINITY and not by_agent:
-                text = (
-                    f"{sender} is ready, but WATCHDOG_PID names the agent: the watchdog waits for its first WATCHDOG=1"
-                )
-                actions.append(Say(WARNING, "watchdog-waits", text))
+            if self._watchdog is not None and "silence" not in self._timers and not by_agent:
+                actions.append(Log("watchdog-waits", sender=sender))
         if fields.get("WATCHDOG") == "trigger" and self.state == RUNNING:
-            return [*actions, *self._hangs(now, "watchdog", f"the agent triggered its watchdog ({sender})")]
+            return [*actions, *self._hangs(now, "watchdog", allowed=None, sender=sender)]
         if fields.get("WATCHDOG") == "1" or (fields.get("READY") == "1" and by_agent):
-            self._silent_at = INFINITY if self._watchdog is None else now + self._watchdog
+            self._expect_sign_of_life(now)
             self._reprieved = False
         if microseconds := _whole(fields.get("EXTEND_TIMEOUT_USEC")):
             actions += self._extend(now, microseconds / 1e6)
         return actions
 
     def held_back(self, now: float) -> list[Action]:
-        """The stop signal went to descendants of the agent, which may be a launcher or may be helpers."""
+        """The stop signal went to descendants of processes that may be agents themselves."""
         if self.state != STOPPING or self._all_signalled:
             return []
         end = self._time_of_kill()
-        half = now + HELD_BACK_AT_MOST if end == INFINITY else (self._requested + end) / 2
-        self._held_back_until = max(now + HELD_BACK_FOR, half)
-        wait = format_duration(self._held_back_until - now)
-        text = f"the agent itself gets {name_of(self._last_sent)} when they have exited, or after {wait}"
-        return [Say(INFO, "held-back", text, signal=name_of(self._last_sent))]
+        until = now + MAX_HELD_BACK if end == INFINITY else stop_plan.middle(self._requested, end)
+        self._set(held_back=max(now + HELD_BACK_FOR, until))
+        return [Log("held-back", signal=self.last_sent, seconds=self._at("held_back") - now)]
 
     def recipients_ended(self, now: float) -> list[Action]:
-        """The descendants that got the stop signal in the agent's place have all exited."""
-        self._held_back_until = min(self._held_back_until, now + HELD_BACK_FOR)
+        """The descendants that got the stop signal in place of those held back have all exited."""
+        if self.state == STOPPING and not self._all_signalled:
+            self._set(held_back=min(self._at("held_back"), now + HELD_BACK_FOR))
         return []
 
     def reported(self, now: float) -> list[Action]:
         """The stall report is complete; what waited for it need not wait longer."""
-        if self.state == STOPPING and self.hung and not self._first_sent:
-            self._next_at = now
+        if self.state == STOPPING and self.hung and not self.last_sent:
+            self._set(step=now)
         return []
 
-    def agent_ended(self, now: float, code: int, how: str, *, alone: bool, cause: str = "exited") -> list[Action]:
-        """The agent's exit was seen. `alone`: it left nothing behind; `how` and `cause`: in words, and in a word."""
-        self.exit_code, self.how, self.cause = code, how, cause
-        if self.state == KILLING and code == 128 + KILL:
-            escalated = self._killed_for == "escalated"
-            self.how += " at a further stop request (--repeat escalate)" if escalated else " when its time was up"
-            self.cause = "escalated" if escalated else "deadline"
-        self.plain = frozenset()
+    def agent_ended(self, now: float, ending: "Ending", *, alone: bool) -> list[Action]:
+        """The agent's exit was seen. `alone`: it left no processes behind."""
+        self.ending, self._cause, self.sent_at_once = ending, self._find_cause(ending), frozenset()
         if alone:
             return self._end(now)
         if self.state == KILLING:
             return []
-        time_left = (self._time_of_kill() if self.state == STOPPING else now + self.plan.grace) - now
-        linger = max(0.0, min(self.settings.linger, time_left))
-        self.state, self._kill_at, self._steps = LINGERING, now + linger, []
-        self._progress_at = min(self._progress_at, now + PROGRESS_EVERY)
+        end = self._time_of_kill() if self.state == STOPPING else now + self.plan.grace
+        linger = max(0.0, min(self.settings.linger, end - now))
+        self._steps = ()
+        progress = min(self._at("progress"), now + PROGRESS_EVERY)
+        self._enter(LINGERING, kill=now + linger, progress=progress)
         number = self.settings.stop_signal
-        text = f"the agent {how}, and left processes behind; {name_of(number)} to them, up to {format_duration(linger)}"
-        return [
-            Say(INFO, "lingering", text, census="names", code=code, linger=linger),
-            StopSurvivors(number),
-        ]
+        log = Log("lingering", ending=ending, cause=self._cause, signal=number, linger=linger)
+        return [log, StopLeftovers(number)]
 
     def nothing_left(self, now: float) -> list[Action]:
-        """There is no child any more. Says nothing while the agent's own end has not been seen."""
-        return self._end(now) if self.exit_code is not None and self.state != ENDED else []
+        """There are no children any more. No effect before the agent's own exit was seen."""
+        return self._end(now) if self.ending is not None and self.state != ENDED else []
 
     def tick(self, now: float) -> list[Action]:
-        """The time `due` has come. What is due at the same time is done in the order of its time."""
-        if self.state == RUNNING:
-            return self._silence(now)
-        if self.state == KILLING:
-            return self._sweep(now)
-        if self.state == LINGERING and now >= self._kill_at:
-            return self._kill(now, "linger-over", "the time to linger is over, SIGKILL to what the agent left behind")
-        if self.state == STOPPING and self._report_at <= now and self._report_at <= self._next_at:
-            self._report_at, self._reported_at = INFINITY, now
-            return [Say(WARNING, "limit-near", self._limit_text(now), census="names"), MakeReport(REPORT_TIME)]
-        if self.state == STOPPING and self._stall_at <= now:
-            self._stall_at = INFINITY
-            if self._next_at - now >= SHORTEST_REPORT:
-                self._reported_at = now
-                return [MakeReport(self._next_at - now)]
-        if self.state == STOPPING and self._next_at <= now:
-            return self._step(now)
-        if self.state == STOPPING and self._held_back_until <= now:
-            return self._stop_held_back()
-        if self.state in (STOPPING, LINGERING) and self._progress_at <= now:
-            self._progress_at += PROGRESS_EVERY * (1 + (now - self._progress_at) // PROGRESS_EVERY)
-            return [self._progress(now)]
-        return []
+        """The time `due` has come. One timer goes off, the earliest; its method sets or stops it."""
+        timer = self._next_timer()
+        if timer is None or self._at(timer) > now:
+            return []
+        actions: list[Action] = getattr(self, TIMERS[self.state][timer])(now)
+        return actions
 
     @property
     def due(self) -> float:
-        """When `tick` is to be called, on the clock of `now`; infinity where nothing waits."""
-        if self.state == KILLING:
-            return min(self._sweep_at, self._give_up_at)
-        if self.state == LINGERING:
-            return min(self._kill_at, self._progress_at)
-        if self.state == STOPPING:
-            return min(self._next_at, self._report_at, self._progress_at, self._stall_at, self._held_back_until)
-        if self.state == RUNNING:
-            return min(self._silent_at, self._ready_by)
-        return INFINITY
+        """When `tick` is to be called, on the clock of `now`; infinity where no timer runs."""
+        timer = self._next_timer()
+        return INFINITY if timer is None else self._at(timer)
 
-    # --- What follows from them. ------------------------------------------------------------------------------------
+    # --- Timers. ----------------------------------------------------------------------------------------------------
+
+    def _next_timer(self) -> str | None:
+        running = [timer for timer in TIMERS[self.state] if timer in self._timers]
+        return min(running, key=self._at) if running else None
+
+    def _at(self, timer: str) -> float:
+        """Return when a timer goes off; infinity where it does not run."""
+        return self._timers.get(timer, INFINITY)
+
+    def _set(self, **times: float) -> None:
+        """Set timers of the current state; infinity stops one."""
+        self._timers = {timer: at for timer, at in {**self._timers, **times}.items() if at < INFINITY}
+
+    def _enter(self, state: str, **times: float) -> None:
+        """Change the state; timers that it does not have are stopped."""
+        self.state = state
+        self._timers = {timer: at for timer, at in self._timers.items() if timer in TIMERS[state]}
+        self._set(**times)
+
+    # --- Readiness, watchdog, messages. -----------------------------------------------------------------------------
+
+    def _noted(self, fields: "Mapping[str, str]") -> list[Action]:
+        """What a message reports, and nothing follows from."""
+        actions: list[Action] = []
+        status = fields.get("STATUS", self.status)[:MAX_STATUS_CHARACTERS]
+        if status != self.status:
+            self.status = status
+            actions.append(Log("status", status=status))
+        if 0 < (number := _whole(fields.get("ERRNO")) or 0) <= MAX_ERRNO:
+            actions.append(Log("errno", errno=number))
+        if fields.get("RELOADING") == "1":
+            actions.append(Log("reloading"))
+        elif fields.get("STOPPING") == "1" and self.state == RUNNING:
+            actions.append(Log("agent-stopping"))
+        return actions
 
     def _is_ready(self, now: float) -> list[Action]:
-        self._ready_by = INFINITY
+        self._set(ready=INFINITY)
         if self.ready:
             return []
         self.ready = True
-        lived = now - self._started
-        return [Say(INFO, "ready", f"the agent is ready, after {format_duration(lived)}", seconds=lived)]
+        return [Log("ready", seconds=now - self._started)]
 
-    def _silence(self, now: float) -> list[Action]:
-        """Nothing was heard of the agent for as long as it may be silent."""
-        not_ready = self._ready_by <= self._silent_at
-        allowed = self.settings.ready_timeout if not_ready else self._watchdog
-        late = now - min(self._ready_by, self._silent_at)
-        if allowed is None or late < 0:
-            return []
-        if late > REPRIEVE or (late > FROZEN_FOR and not self._reprieved):  # it could not speak either; now it can
+    def _expect_sign_of_life(self, now: float) -> None:
+        if self.state == RUNNING:
+            self._set(silence=INFINITY if self._watchdog is None else now + self._watchdog)
+
+    def _check_silence(self, now: float) -> list[Action]:
+        """The time has come by which the agent must have sent READY=1, or a ping."""
+        ready_by, silent_at = self._at("ready"), self._at("silence")
+        not_ready = ready_by <= silent_at
+        late = now - min(ready_by, silent_at)
+        if late > REPRIEVE or (late > FROZEN_AFTER and not self._reprieved):  # the agent was frozen too; now it is not
             self._reprieved = True
-            self._ready_by = self._put_off(now, late, self._ready_by, self.settings.ready_timeout)
-            self._silent_at = self._put_off(now, late, self._silent_at, self._watchdog)
+            self._set(
+                ready=_after_freeze(now, late, ready_by, self.settings.ready_timeout),
+                silence=_after_freeze(now, late, silent_at, self._watchdog),
+            )
             return []
         if not_ready:
-            return self._hangs(now, "ready-timeout", f"the agent is not ready after {format_duration(allowed)}")
-        return self._hangs(now, "watchdog", f"the agent gave no sign of life for {format_duration(allowed)}")
+            return self._hangs(now, "ready-timeout", allowed=self.settings.ready_timeout)
+        return self._hangs(now, "watchdog", allowed=self._watchdog)
 
-    @staticmethod
-    def _put_off(now: float, late: float, at: float, allowed: float | None) -> float:
-        """Until when the agent may be silent that could not speak for a time of which `late` is the end."""
-        if at > now or allowed is None:
-            return at + late
-        return now + (allowed if late > REPRIEVE else REPRIEVE)
-
-    def _hangs(self, now: float, hung: str, text: str) -> list[Action]:
-        """Report, ABRT, and the rest of the schedule. Nobody else ends a hung agent, so there is always an end."""
-        (_, wait), *later = self.plan.steps
-        wait = DEFAULT_GRACE if wait == INFINITY else wait
-        later = [(number, DEFAULT_GRACE if pause == INFINITY else pause) for number, pause in later]
-        if not later or later[-1][0] != KILL:
-            later.append((KILL, INFINITY))
-        self._begin(now, [(ABRT, wait), *later], REPORT_TIME)
+    def _hangs(self, now: float, hung: str, *, allowed: float | None, sender: object = None) -> list[Action]:
+        """Make a stall report, then send SIGABRT, then go on with the schedule."""
         self.hung, self._reported_at = hung, now
-        plan = self._plan_text(now)
-        return [Say(ERROR, hung, f"{text}: a report, {plan}", status=self.status), MakeReport(REPORT_TIME)]
+        seconds = stop_plan.MAX_REPORT_SECONDS
+        self._begin(now, stop_plan.of_a_hang(self.plan, ABRT), seconds)
+        log = Log(hung, allowed=allowed, sender=sender, upcoming=self._upcoming(now), status=self.status)
+        return [log, MakeStallReport(seconds)]
 
     def _extend(self, now: float, seconds: float) -> list[Action]:
-        """The agent buys time: that which it names, counted from now, where what it has does not reach so far."""
-        if self.state == RUNNING and self._ready_by < INFINITY:
-            self._ready_by = max(self._ready_by, now + seconds)
-        if self.state != STOPPING or not self._first_sent or self.hung or self._next_at == INFINITY:
+        """Extend the current step to now + `seconds`; never shorten it."""
+        if self.state == RUNNING and "ready" in self._timers:
+            self._set(ready=max(self._at("ready"), now + seconds))
+        if self.state != STOPPING or not self.last_sent or self.hung or "step" not in self._timers:
             return []
-        later = sum(wait for _, wait in self._steps[:-1])
         bound = self.settings.max_grace
-        latest = INFINITY if bound == INFINITY else self._requested + bound - later
-        granted = min(now + seconds, latest)
-        if granted <= self._next_at:
+        latest = INFINITY
+        if bound < INFINITY:
+            latest = self._requested + bound - stop_plan.seconds_to_last(self._steps)
+        until = min(now + seconds, latest)
+        if until <= self._at("step"):
             return []
-        actions: list[Action] = []
-        if not self._extended:
-            limit = "" if bound == INFINITY else f", {format_duration(bound)} in all at most (--max-grace)"
-            actions.append(Say(INFO, "extended", f"the agent asks for more time{limit}"))
-            self._extended = True
-        self._next_at = granted
+        first, self._extended = not self._extended, True
+        self._set(step=until)
+        if "held_back" in self._timers:  # they are working: leave them half of the new time too
+            self._set(held_back=max(self._at("held_back"), stop_plan.middle(now, self._time_of_kill())))
         if now > self._reported_at + PROGRESS_EVERY:
-            self._plan_report(now, self._next_at - now)
-        return actions
+            self._plan_stall_report(now, until - now)
+        return [Log("extended", max_grace=bound)] if first else []
 
-    def _plan_report(self, now: float, wait: float) -> None:
-        """A stall report some time before the step that comes after `wait`."""
-        time = report_time(wait)
-        self._stall_at = now + wait - time if time >= SHORTEST_REPORT and wait < INFINITY else INFINITY
+    # --- The stop. --------------------------------------------------------------------------------------------------
 
     def _stop_requested(self, now: float, number: int, sender: object, instead: int | None) -> list[Action]:
+        """A stop request came; `instead` is what the agent gets in place of the stop signal, if anything."""
         if self.state == RUNNING:
             return self._start_stop(now, number, sender, instead)
         if self.state in (KILLING, ENDED):
             return []
-        noted = f"{name_of(number)} from {sender}: a stop is under way already ({self._time_text(now)})"
-        if self._requested == INFINITY:  # the agent had ended by itself; from now on the grace counts too
+        facts = {"signal": number, "sender": sender, **self._time_left(now)}
+        if self._requested == INFINITY:  # the agent had exited by itself; from now on the grace counts too
             self._requested = now
-            self._kill_at = min(self._kill_at, now + self.plan.grace)
+            self._set(kill=min(self._at("kill"), now + self.plan.grace))
         elif self.settings.repeat == "escalate" and self.state == LINGERING:
-            return self._kill(now, "escalated", f"{noted}; SIGKILL at once")
+            return self._kill(now, "escalated", Log("repeat-kills", **facts))
         elif self.settings.repeat == "escalate" and self._steps:
-            self._next_at = now
-            return [Say(INFO, "escalated", f"{noted}; on to the next step"), *self._step(now, "escalated")]
-        elif self.settings.repeat == "forward" and self.state == STOPPING and self._first_sent:
-            passed = self.settings.stop_signal if instead is None else instead
-            return [Say(INFO, "stop-repeated", f"{noted}; {name_of(passed)} passed on"), Stop(passed)]
-        return [Say(INFO, "stop-repeated", f"{noted}; not passed on", signal=name_of(number), sender=str(sender))]
+            self._set(step=now)
+            return [Log("repeat-escalates", **facts), *self._send_step(now, "escalated")]
+        elif self.settings.repeat == "forward" and self.state == STOPPING and self.last_sent:
+            passed_on = self.settings.stop_signal if instead is None else instead
+            return [Log("stop-repeated", passed_on=passed_on, **facts), Stop(passed_on)]
+        return [Log("stop-repeated", passed_on=None, **facts)]
 
     def _start_stop(self, now: float, number: int, sender: object, instead: int | None) -> list[Action]:
-        if self.plan.report_after is not None:
-            self._report_at = now + self.plan.report_after
         delay = self.settings.stop_delay
-        (first, wait), *later = self.plan.steps
+        (first, wait), *later = stop_plan.with_delay(self.plan.steps, delay)
         if instead is not None and first != KILL:
             first = instead
-        self._begin(now, [(first, wait - delay), *later], delay)
-        name = name_of(number)
-        text = f"stop requested by {name} from {sender}: {self._plan_text(now)}"
-        say = Say(INFO, "stop-requested", text, signal=name, sender=str(sender))
-        return [say, *self._step(now)] if self._next_at <= now else [say]
+        self._begin(now, [(first, wait), *later], delay)
+        if self.plan.limit_report_after is not None:
+            self._set(limit=now + self.plan.limit_report_after)
+        log = Log("stop-requested", signal=number, sender=sender, upcoming=self._upcoming(now))
+        return [log, *self._next_step(now)] if self._at("step") <= now else [log]
 
-    def _begin(self, now: float, steps: list[tuple[int, float]], delay: float) -> None:
-        self.state, self._requested, self._progress_at = STOPPING, now, now + PROGRESS_EVERY
-        self._steps, self._next_at = steps, now + delay
+    def _begin(self, now: float, steps: "Steps", delay: float) -> None:
+        self._requested, self._steps = now, steps
+        self._enter(STOPPING, step=now + delay, progress=now + PROGRESS_EVERY)
 
-    def _take_step(self) -> int:
+    def _next_step(self, now: float) -> list[Action]:
+        return self._send_step(now, "deadline")
+
+    def _send_step(self, now: float, why: str) -> list[Action]:
+        """Send the next signal of the schedule. `why`: what made a KILL due, deadline or escalated."""
+        first = not self.last_sent
         (number, wait), *self._steps = self._steps
-        self._next_at = self._next_at + wait if self._steps else INFINITY
-        self._stall_at = INFINITY
-        self._first_sent = True
-        self._last_sent = number
-        return number
-
-    def _stop_held_back(self) -> list[Action]:
-        self._held_back_until, self._all_signalled = INFINITY, True
-        text = f"the agent has not exited: {name_of(self._last_sent)} to it as well"
-        return [Say(INFO, "agent-too", text, signal=name_of(self._last_sent)), StopHeldBack(self._last_sent)]
-
-    def _step(self, now: float, why: str = "deadline") -> list[Action]:
-        """Send the next signal of the schedule."""
-        first = not self._first_sent
-        number = self._take_step()
-        after = f"{format_duration(now - self._requested)} after {self._reason}"
+        step = self._at("step") + wait if self._steps else INFINITY
+        self._set(step=step, stall_report=INFINITY)
+        self.last_sent = number
+        facts = {"signal": number, "elapsed": now - self._requested, "hung": bool(self.hung)}
         if number == KILL:
-            return self._kill(now, why, f"{after}, SIGKILL")
+            return self._kill(now, why, Log("deadline" if why == "deadline" else "step", **facts))
         if self._steps and not self.hung:
-            self._plan_report(now, self._next_at - now)
+            self._plan_stall_report(now, step - now)
         if first:
-            return [Stop(number)] if self.hung else [Stop(number), Measure()]
-        return [Say(WARNING, "escalated", f"{after}, {name_of(number)}", census="names"), Stop(number)]
+            return [Stop(number)] if self.hung else [Stop(number), TakeCpuSnapshot()]
+        return [Log("step", **facts), Stop(number)]
 
-    def _kill(self, now: float, event: str, text: str) -> list[Action]:
-        self.state, self._killed_for, self._steps, self.plain = KILLING, event, [], frozenset()
-        self._sweep_at, self._give_up_at = now + SWEEP_EVERY, now + GIVE_UP_AFTER
-        return [Say(WARNING, event, text, census="names"), KillAll()]
+    def _plan_stall_report(self, now: float, wait: float) -> None:
+        """Have a stall report made some time before the step that comes after `wait`."""
+        seconds = stop_plan.report_seconds(wait)
+        enough = seconds >= stop_plan.MIN_REPORT_SECONDS and wait < INFINITY
+        self._set(stall_report=now + wait - seconds if enough else INFINITY)
 
-    def _sweep(self, now: float) -> list[Action]:
-        if now < self._give_up_at:
-            self._sweep_at = now + SWEEP_EVERY
-            return [KillAll()]
-        if self.exit_code is None:
-            self.exit_code, self.how = 128 + KILL, "was sent SIGKILL and has not died of it yet"
-        text = f"gave up waiting for what does not die of SIGKILL {format_duration(GIVE_UP_AFTER)} after it was sent"
-        return [KillAll(), Say(ERROR, "left-behind", text, census="names"), *self._end(now)]
+    def _report_stall(self, now: float) -> list[Action]:
+        self._set(stall_report=INFINITY)
+        left = self._at("step") - now
+        if left < stop_plan.MIN_REPORT_SECONDS:
+            return []
+        self._reported_at = now
+        return [MakeStallReport(left)]
+
+    def _report_limit(self, now: float) -> list[Action]:
+        self._set(limit=INFINITY)
+        self._reported_at = now
+        elapsed = now - self._requested
+        log = Log("limit-near", elapsed=elapsed, hung=bool(self.hung), platform=self.plan.platform)
+        return [log, MakeStallReport(stop_plan.MAX_REPORT_SECONDS)]
+
+    def _stop_held_back(self, now: float) -> list[Action]:
+        self._set(held_back=INFINITY)
+        self._all_signalled = True
+        return [Log("held-back-signalled", signal=self.last_sent), StopHeldBack(self.last_sent)]
+
+    def _log_progress(self, now: float) -> list[Action]:
+        at = self._at("progress")
+        self._set(progress=at + PROGRESS_EVERY * (1 + (now - at) // PROGRESS_EVERY))
+        return [Log("stopping", status=self.status, **self._time_left(now))]
+
+    # --- The end. ---------------------------------------------------------------------------------------------------
+
+    def _linger_is_over(self, now: float) -> list[Action]:
+        return self._kill(now, "linger-over", Log("linger-over"))
+
+    def _kill(self, now: float, why: str, log: Log) -> list[Action]:
+        self._killed_for, self._steps, self.sent_at_once = why, (), frozenset()
+        self._enter(KILLING, sweep=now + SWEEP_EVERY, give_up=now + GIVE_UP_AFTER)
+        return [log, KillAll()]
+
+    def _kill_again(self, now: float) -> list[Action]:
+        self._set(sweep=now + SWEEP_EVERY)
+        return [KillAll()]
+
+    def _give_up(self, now: float) -> list[Action]:
+        return [KillAll(), Log("left-behind", seconds=GIVE_UP_AFTER), *self._end(now)]
+
+    def _find_cause(self, ending: "Ending") -> str:
+        """Return why the agent ended, in one word; no more than is certain."""
+        if ending.status is None:
+            return "lost"
+        if not ending.killed:
+            return "signal" if ending.signalled else "exited"
+        if self.state == KILLING:
+            return "escalated" if self._killed_for == "escalated" else "deadline"
+        if ending.kill_forwarded:
+            return "signal"
+        return "oom" if ending.oom_kills else "killed"
 
     def _end(self, now: float) -> list[Action]:
-        self.state = ENDED
-        code = self.exit_code or 0
-        told, why = code, ""
+        self._enter(ENDED)
+        agent_code = 128 + KILL if self.ending is None else self.ending.code
+        code, why = agent_code, ""
         if code in self.settings.ok_exit:
-            told, why = 0, f" (--ok-exit {code})"
-        if self.hung and told == 0:
-            told, why = 128 + ABRT, " (it hung)"
-        lived = now - self._started
-        stopping = now - self._requested if self._requested < INFINITY else None
-        since = "" if stopping is None else f", {format_duration(stopping)} after {self._reason}"
-        text = f"ended: the agent {self.how}{since}, after {format_duration(lived)} in all; exit code {told}{why}"
-        say = Say(
-            INFO,
+            code, why = 0, "ok-exit"
+        if self.hung and code == 0:
+            code, why = 128 + ABRT, "hung"
+        log = Log(
             "ended",
-            text,
-            census="last" if self.cause == "deadline" else "",
-            tail=f'; its last status: "{self.status}"' if told and self.status else "",
-            code=told,
-            agent_code=code,
-            cause=self.hung or self.cause,
-            how=self.how,
-            seconds=lived,
-            stop_seconds=stopping,
+            code=code,
+            why=why,
+            agent_code=agent_code,
+            ending=self.ending,
+            cause=self._cause,
+            hung=self.hung,
+            seconds=now - self._started,
+            stop_seconds=now - self._requested if self._requested < INFINITY else None,
             status=self.status,
         )
-        return [say, End(told)]
+        return [log, Exit(code)]
 
-    # --- Words. -----------------------------------------------------------------------------------------------------
-
-    @property
-    def _reason(self) -> str:
-        return "it was found to hang" if self.hung else "the stop request"
+    # --- Facts for the log. -----------------------------------------------------------------------------------------
 
     def _time_of_kill(self) -> float:
-        if not self._steps or self._steps[-1][0] != KILL:
-            return INFINITY
-        return self._next_at + sum(wait for _, wait in self._steps[:-1])
+        """Return when the final KILL is due; infinity where there is none."""
+        return self._at("step") + stop_plan.seconds_to_kill(self._steps)
 
-    def _plan_text(self, now: float) -> str:
-        """The steps to come, `TERM to the agent, KILL after 25s`, and who ends it where that is not us."""
-        words: list[str] = []
-        at = self._next_at
+    def _upcoming(self, now: float) -> "dict[str, object]":
+        """Return the signals to come, each with the seconds until then, and the platform if the end is not ours."""
+        steps, at = [], self._at("step")
         for number, wait in self._steps:
-            if not words:
-                words.append(f"{name_of(number)} to the agent")
-                if at > now:
-                    words[0] += f" after {format_duration(at - now)}"
-            elif at < INFINITY:
-                words.append(f"{name_of(number)} after {format_duration(at - now)}")
+            if at < INFINITY:
+                steps.append((number, at - now))
             at += wait
-        if self._time_of_kill() == INFINITY:
-            words.append(f"no deadline but that of {self.plan.platform}" if self.plan.platform else "no deadline")
-        return ", ".join(words)
+        endless = self._time_of_kill() == INFINITY
+        return {"steps": steps, "platform": self.plan.platform if endless else None}
 
-    def _time_text(self, now: float) -> str:
-        """How long there still is."""
-        end = self._kill_at if self.state == LINGERING else self._time_of_kill()
-        if end < INFINITY:
-            extended = " (extended by the agent)" if self._extended and self.state == STOPPING else ""
-            return f"{format_duration(max(0.0, end - now))} left{extended}"
-        return f"for {format_duration(now - self._requested)} now, no deadline of ours"
+    def _time_left(self, now: float) -> "dict[str, Any]":
+        """Return the seconds left, None without a deadline; those since the request, if any; whether extended."""
+        end = self._at("kill") if self.state == LINGERING else self._time_of_kill()
+        left = max(0.0, end - now) if end < INFINITY else None
+        extended = self._extended and self.state == STOPPING
+        elapsed = now - self._requested if self._requested < INFINITY else None
+        return {"left": left, "elapsed": elapsed, "extended": extended}
 
-    def _progress(self, now: float) -> Say:
-        end = self._kill_at if self.state == LINGERING else self._time_of_kill()
-        left = end - now if end < INFINITY else None
-        text = f"stopping: {self._time_text(now)}"
-        tail = f', "{self.status}"' if self.status else ""
-        return Say(INFO, "stopping", text, census="count", tail=tail, left=left, status=self.status)
 
-    def _limit_text(self, now: float) -> str:
-        return (
-            f"{format_duration(now - self._requested)} after {self._reason} the agent is still there; the wait of "
-            f"{self.plan.platform} ends with a SIGKILL from outside; agent-init goes on waiting (AGENT_INIT_GRACE "
-            "sets a deadline of its own)"
-        )
+def _after_freeze(now: float, late: float, at: float, allowed: float | None) -> float:
+    """Push a deadline back after a freeze; `late` is how many seconds past it we woke."""
+    if at > now or allowed is None:
+        return at + late
+    return now + (allowed if late > REPRIEVE else REPRIEVE)
 
 
 def _whole(text: str | None) -> int | None:
-    """A number without a sign, as the protocol has them; None for anything else."""
+    """Return a number without a sign, as the protocol has them; None for anything else."""
     return int(text) if text and len(text) < 20 and text.isascii() and text.isdigit() else None

@@ -1,31 +1,29 @@
-"""Start the agent (fork, process group, terminal, exec) and tell how processes ended.
+"""Starts the agent: fork, process group, terminal, exec; and explains why it cannot be started.
 
-Everything that can go wrong before the agent runs ends agent-init with one line and nothing left running; after
-`spawn` has returned, nothing may.
+A failure before the agent runs ends agent-init with one line and nothing left running; after `spawn` has returned, no
+failure may end it.
 """
 
 import _signal
 import errno
 import os
-import sys
 
-from ..signals import CONT, KILL, OF_WRITES, name_of, quote
+from ..signals import CONT, KILL, OF_WRITES, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import NoReturn
 
 OWN_FAULT, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127  # as env(1), nohup(1) and the shells have them
 DEFAULT_PATH = "/bin:/usr/bin"  # where execvp(3) looks when PATH is not set
 
-
-# Who is meant by what else the environment says: sd_listen_fds(3), sd_watchdog_enabled(3).
+# These name the process that other variables are meant for: sd_listen_fds(3), sd_watchdog_enabled(3).
 NAMING_PID = (b"LISTEN_PID", b"WATCHDOG_PID")
 
 
 class NotStarted(Exception):
-    """The agent could not be started. `code` is the exit code that tells which way."""
+    """The agent could not be started. `code`: the exit code for this kind of failure."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
@@ -44,12 +42,14 @@ def spawn(command: list[str], environment: dict[bytes, bytes], *, terminal: bool
     """
     in_child: list[Callable[[], object]] = []
     if terminal:
-        in_child.append(lambda: give_terminal(os.getpid()))
+        from . import terminal as terminals
+
+        in_child.append(lambda: terminals.give_to(os.getpid()))
     meant_for_us = [name for name in NAMING_PID if environment.get(name) == b"%d" % os.getpid()]
     if meant_for_us:
         in_child.append(lambda: environment.update(dict.fromkeys(meant_for_us, b"%d" % os.getpid())))
     if _signal.getsignal(_signal.SIGCHLD) == _signal.SIG_IGN:
-        # Then the kernel reaps the agent and nobody learns of its end (waitpid(2)): not in here.
+        # Then the kernel would reap the agent, and its exit status would be lost (waitpid(2)).
         _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
         in_child.append(lambda: _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN))
 
@@ -65,7 +65,7 @@ def spawn(command: list[str], environment: dict[bytes, bytes], *, terminal: bool
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError:
-            pass  # exec will say what it is
+            pass  # exec will report the reason
         try:
             try:
                 return start(path, command)
@@ -88,7 +88,7 @@ LOOK_AGAIN = 50 if hasattr(os, "waitid") else None
 def _fork(
     path: str, words: list[str], environment: dict[bytes, bytes], in_child: "Sequence[Callable[[], object]]"
 ) -> int:
-    """What posix_spawn does, with `in_child` called before the exec. Raises OSError for fork and for exec."""
+    """Do what posix_spawn does, with `in_child` called before the exec. Raises OSError if fork or exec fails."""
     reader, writer = os.pipe()  # closed by a successful exec
     try:
         try:
@@ -98,24 +98,24 @@ def _fork(
         finally:
             os.close(writer)
         try:
-            report = _report(reader, pid)
+            failure = _exec_failure(reader, pid)
         except BaseException:  # no memory, say; nothing is left running
             os.kill(pid, KILL)
             os.waitpid(pid, 0)
             raise
     finally:
         os.close(reader)
-    if report:
+    if failure:
         os.waitpid(pid, 0)
-        raise OSError(int(report), os.strerror(int(report)))
+        raise OSError(int(failure), os.strerror(int(failure)))
     return pid
 
 
-def _report(reader: int, pid: int) -> bytes:
-    """What the child writes where its exec fails, nothing where it succeeds.
+def _exec_failure(reader: int, pid: int) -> bytes:
+    """Return what the child writes if its exec fails: the error number; nothing if it succeeds.
 
-    The terminal is the child's before that, so somebody's Ctrl-Z may stop it, and nobody but us would continue it. It
-    is stopped again behind the exec, when all is there to deal with it.
+    The child has the terminal before its exec, so a Ctrl-Z may stop it, and nobody but us would continue it.
+    Re-stop it after exec, once the supervisor can handle it.
     """
     import select
 
@@ -127,10 +127,10 @@ def _report(reader: int, pid: int) -> bytes:
         if stopped is not None:
             stopped_by = stopped.si_status
             os.kill(pid, CONT)
-    report = os.read(reader, 16)
-    if stopped_by and not report:
+    failure = os.read(reader, 16)
+    if stopped_by and not failure:
         os.kill(pid, stopped_by)
-    return report
+    return failure
 
 
 def _become(
@@ -140,7 +140,7 @@ def _become(
     in_child: "Sequence[Callable[[], object]]",
     writer: int,
 ) -> "NoReturn":
-    """In the child, up to the exec; never returns."""
+    """Become the agent: runs in the child, up to the exec; never returns."""
     number = errno.ENOMEM
     try:
         os.setpgid(0, 0)
@@ -149,7 +149,7 @@ def _become(
         for ignored in OF_WRITES:
             _signal.signal(ignored, _signal.SIG_DFL)
         if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
-            _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # before the mask is opened
+            _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # before the signals are unblocked
         _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
         os.execve(path, words, environment)
     except OSError as error:
@@ -159,36 +159,8 @@ def _become(
         os._exit(OWN_FAULT)
 
 
-def give_terminal(group: int) -> None:
-    """Make `group` the foreground group of the terminal on descriptor 0."""
-    before = _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGTTOU,))  # it would stop us (tcsetpgrp(3))
-    try:
-        os.tcsetpgrp(0, group)
-    except OSError:
-        pass  # not our controlling terminal (any longer): then there is no job control to lose
-    finally:
-        _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
-
-
-def foreground() -> int | None:
-    """The foreground group of the terminal on descriptor 0, or None where it is no controlling terminal of ours."""
-    try:
-        return os.tcgetpgrp(0)
-    except OSError:
-        return None
-
-
-def has_job_control_above() -> bool:
-    """Whether our parent is a shell that runs us as a job: then it notices when we stop, and can continue us."""
-    try:
-        parent = os.getppid()
-        return os.getpid() != 1 and os.getsid(parent) == os.getsid(0) and os.getpgid(parent) != os.getpgrp()
-    except OSError:
-        return False
-
-
 def candidates(name: str, environment: "Mapping[bytes, bytes]") -> list[str]:
-    """The paths that `name` may mean, in order (execvp(3))."""
+    """Return the paths that `name` may mean, in order (execvp(3))."""
     if not name:
         return []
     if "/" in name:
@@ -198,14 +170,14 @@ def candidates(name: str, environment: "Mapping[bytes, bytes]") -> list[str]:
 
 
 def _is_script(path: str) -> bool:
-    """Text, as far as its beginning tells."""
+    """Whether it begins like text, without a #! line."""
     with open(path, "rb") as file:
         start = file.read(128)
     return bool(start) and b"\0" not in start and not start.startswith(b"#!")
 
 
 def _explain(name: str, number: int, path: str, environment: "Mapping[bytes, bytes]") -> NotStarted:
-    """The line that tells what is wrong with what the user typed."""
+    """Return the line that says what is wrong with what the user typed."""
     typed = repr(name) if len(name) < 1000 else quote(name)  # a path is no use without its end
     if number == errno.ENOENT and not os.path.lexists(path):
         if "/" in name or not name:
@@ -232,7 +204,7 @@ def _explain(name: str, number: int, path: str, environment: "Mapping[bytes, byt
 
 
 def _missing_interpreter(path: str) -> str:
-    """The file is there and exec says it is not: what runs it is missing (execve(2), ENOENT)."""
+    """The file exists and exec reports ENOENT: what would run it is missing (execve(2))."""
     if not os.path.exists(path):
         return "a symbolic link to nothing"
     try:
@@ -245,91 +217,3 @@ def _missing_interpreter(path: str) -> str:
         ending = " (the line ends in a carriage return)" if line.endswith(b"\r") else ""
         return f"its interpreter {wanted[0] if wanted else ''!r} is not there{ending}"
     return "its interpreter or dynamic loader is not there (built for another libc?)"
-
-
-def exit_code(status: int) -> int:
-    """A wait status (waitpid(2)) as a shell tells it: the exit code, or 128 + the signal."""
-    code = os.waitstatus_to_exitcode(status)
-    return code if code >= 0 else 128 - code
-
-
-def ended(pid: int) -> int | None:
-    """The exit code of our child, reaped, if it has ended."""
-    try:
-        reaped, status = os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        return OWN_FAULT  # its status is lost
-    return exit_code(status) if reaped else None
-
-
-def describe(status: int) -> str:
-    """A wait status in words: `exited with code 3`, `was killed by SIGKILL`."""
-    code = os.waitstatus_to_exitcode(status)
-    return f"exited with code {code}" if code >= 0 else f"was killed by SIG{name_of(-code)}"
-
-
-def close_inherited(ours: "Collection[int]") -> None:
-    """Close every descriptor above 2, but for `ours`."""
-    try:
-        found = {int(name) for name in os.listdir("/proc/self/fd")}
-    except (OSError, ValueError):
-        found = set(range(min(os.sysconf("SC_OPEN_MAX"), 65536)))
-    for fd in found:
-        if fd > 2 and fd not in ours:
-            try:
-                os.close(fd)
-            except OSError:
-                continue
-
-
-def leave_directory() -> None:
-    """Move to `/`, so that the directory we were started in can be unmounted."""
-    try:
-        os.chdir("/")
-    except OSError:
-        pass
-
-
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # prctl(2)
-
-
-def adopt(subreaper: bool | None, parent_death_signal: int | None, parent: int) -> list[str]:
-    """Become a subreaper where asked for (None: unless we are process 1), and ask for a signal at our parent's death.
-
-    `parent` is our parent's pid at the start. Returns what could not be done, for the log.
-    """
-    problems = []
-    if subreaper or (subreaper is None and os.getpid() != 1 and sys.platform == "linux"):
-        if not _prctl(PR_SET_CHILD_SUBREAPER, 1):
-            problems.append("cannot become a subreaper: orphans of the agent will not come to agent-init")
-    if parent_death_signal is not None:
-        if not _prctl(PR_SET_PDEATHSIG, parent_death_signal):
-            problems.append("cannot ask for a signal at the parent's death")
-        elif os.getppid() != parent:  # it died before we asked
-            os.kill(os.getpid(), parent_death_signal)
-    return problems
-
-
-def _prctl(what: int, value: int) -> bool:
-    from . import libc
-
-    try:
-        return libc.call("prctl", what, value, 0, 0, 0) == 0
-    except OSError:
-        return False
-
-
-def fill_standard_descriptors() -> tuple[bool, ...]:
-    """Put a descriptor of `/` on each of 0 to 2 that is closed, so that nothing we open lands there.
-
-    It is close-on-exec: the agent finds them closed, as we did. Returns which of them were open.
-    """
-    were_open = []
-    for fd in range(3):
-        try:
-            os.fstat(fd)
-            were_open.append(True)
-        except OSError:
-            were_open.append(False)
-            os.open("/", os.O_RDONLY)  # takes the lowest free number: this one
-    return tuple(were_open)

@@ -1,7 +1,7 @@
-"""The stall report: made by a process of its own (`entrypoint/report/`), taken in here line by line as it comes.
+"""Stall reports: made by a process of their own (`entrypoint/report/`), read here line by line as they come.
 
-It uses psutil, takes time and memory, and may hang; none of that may happen to process 1, which kills it when its time
-is over.
+The reporter uses psutil, takes time and memory, and may hang; none of that may happen to process 1, which kills it when
+its time is up.
 """
 
 import os
@@ -9,29 +9,41 @@ import sys
 
 from .. import signals, units
 from ..signals import OF_WRITES
-from .console import LONGEST_LINE, json_text
+from .console import MAX_LINE_BYTES, json_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from . import tree
     from .cgroup import Memory
     from .loop import Loop
+    from .procfs import Process
 
-NEEDS = 24 << 20  # bytes of memory
-TIME_FOR_TAKING_IN = 0.9  # of the time that there is, so much is the reporter's
+NEEDED_BYTES = 24 << 20  # of memory
+SHARE_OF_REPORTER = 0.9  # of the time that there is; the rest is for reading its lines
 READ_AT_ONCE = 65536
-LONGEST_REST = 16 * LONGEST_LINE  # a line without an end is no line
+MAX_REST_BYTES = 16 * MAX_LINE_BYTES  # a line without an end is no line
 
 
 class Reporter:
-    """Has reports made. `pids` are those of the processes which do it, our children, until they were reaped.
+    """Has reports made. `pids`: the reporters, which are our children, until they were reaped.
 
-    Each line goes to `line`, and `done` is called when no more will come before the report's time is over.
+    `on_line` is called with each line, `on_complete` when no more will come before the report's time is up.
     """
 
-    __slots__ = ("_done", "_fd", "_fixed", "_line", "_loop", "_memory", "_program", "_rest", "_since", "_used", "pids")
+    __slots__ = (
+        "_cpu_snapshot",
+        "_fd",
+        "_fixed",
+        "_loop",
+        "_memory",
+        "_on_complete",
+        "_on_line",
+        "_program",
+        "_rest",
+        "_since",
+        "pids",
+    )
 
     def __init__(
         self,
@@ -43,56 +55,56 @@ class Reporter:
         responders: str,
         stacks: bool,
         arguments: bool,
-        line: "Callable[[str], object]",
-        done: "Callable[[], object]",
+        on_line: "Callable[[str], object]",
+        on_complete: "Callable[[], object]",
     ) -> None:
-        """`since`: when the agent was started; `responders`: see `offer`; `stacks`: whether each Python of the agent's
-        is to be one of them (--stacks); `arguments`: whether they may be told.
+        """`since`: when the agent was started. `responders`: see `agent_environment`. `stacks`: whether every Python
+        process of the agent should have a responder (--stacks). `arguments`: whether a report may show command lines.
         """
         self.pids: set[int] = set()
-        self._loop, self._memory, self._line, self._done = loop, memory, line, done
+        self._loop, self._memory, self._on_line, self._on_complete = loop, memory, on_line, on_complete
         self._program = package + "/entrypoint/report/__main__.py"
         self._fixed = {"root": os.getpid(), "responders": responders, "stacks": stacks, "arguments": arguments}
         self._since = since
-        self._used: dict[str, tuple[int, int]] = {}
+        self._cpu_snapshot: dict[str, tuple[int, int]] = {}
         self._fd = -1
         self._rest = b""
 
-    def measure(self, processes: "Iterable[tree.Process]") -> None:
-        """Note what each has used of the processor: a report tells what it used since."""
+    def take_cpu_snapshot(self, processes: "Iterable[Process]") -> None:
+        """Note how much processor time each process has used: a report shows what it has used since."""
         self._since = self._loop.time()
-        self._used = {str(process.pid): (process.start, process.cpu) for process in processes}
+        self._cpu_snapshot = {str(process.pid): (process.start, process.cpu) for process in processes}
 
     def start(self, agent: int, seconds: float) -> None:
-        """Have one made, which may take `seconds`; where it cannot be, a line tells why."""
+        """Have a report made within `seconds`; if that is impossible, one line says why."""
         self.end()
-        room = self._memory.room
-        if room is not None and room < NEEDS:
-            left, needed = units.format_bytes(room), units.format_bytes(NEEDS)
-            self._line(f"no report of the processes: {left} of memory left, it takes {needed}")
-            self._done()
+        available = self._memory.available_bytes
+        if available is not None and available < NEEDED_BYTES:
+            left, needed = units.format_bytes(available), units.format_bytes(NEEDED_BYTES)
+            self._on_line(f"no process report: it needs {needed} of memory, {left} are left")
+            self._on_complete()
             return
         request = {
             **self._fixed,
             "agent": agent,
             "since": self._since,
-            "cpu": self._used,
-            "seconds": seconds * TIME_FOR_TAKING_IN,
-            "room": room,
+            "cpu": self._cpu_snapshot,
+            "seconds": seconds * SHARE_OF_REPORTER,
+            "room": available,
         }
         try:
             self._spawn(json_text(request))
         except OSError as error:  # no process, no descriptor, no memory
-            self._line(f"no report of the processes: {error.strerror}")
-            self._done()
+            self._on_line(f"no process report: {error.strerror}")
+            self._on_complete()
             return
         self._rest = b""
         self._loop.add_reader(self._fd, self._read)
 
     def end(self) -> None:
-        """Its time is over: what it has told is taken in, the rest is not waited for."""
+        """Its time is up: read the lines that have come, and do not wait for the rest."""
         if self._fd >= 0:
-            self._take_in()
+            self._read_lines()
             self._close()
         for pid in self.pids:
             try:
@@ -124,22 +136,22 @@ class Reporter:
             os.close(writer)
 
     def _read(self) -> None:
-        if not self._take_in():
+        if not self._read_lines():
             self._close()
-            self._done()
+            self._on_complete()
 
-    def _take_in(self) -> bool:
-        """The lines that have come since; False at the end."""
+    def _read_lines(self) -> bool:
+        """Read the lines that have come since; return False at the end."""
         try:
             block = os.read(self._fd, READ_AT_ONCE)
         except BlockingIOError:
             return True
         *lines, self._rest = (self._rest + block).split(b"\n")
-        if len(self._rest) > LONGEST_REST:
+        if len(self._rest) > MAX_REST_BYTES:
             self._rest = b""
         for line in lines:
             if line:
-                self._line(line.decode("utf-8", "backslashreplace"))
+                self._on_line(line.decode("utf-8", "backslashreplace"))
         return bool(block)
 
     def _close(self) -> None:

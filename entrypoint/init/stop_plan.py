@@ -1,8 +1,8 @@
-"""How long the agent may take to stop: our own deadline, or the platform's.
+"""How a stop goes, in signals and seconds: all of its arithmetic.
 
 Where a platform ends the container by itself, a default of ours must not cut calls short because an operator raised
-the platform's figure and forgot a second one. There `auto` means: no deadline of ours, one report just before the
-limit that the platform has unless raised.
+the platform's figure and forgot ours. There `auto` means: no deadline of ours, and one report just before the limit
+that the platform has unless raised.
 """
 
 import os
@@ -14,39 +14,47 @@ from ..units import INFINITY, format_duration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from ..settings import Settings
 
-REPORT_BEFORE_LIMIT = 2.0  # seconds; the report has to be complete by then
+    Steps = Sequence[tuple[int, float]]  # signals, each with the seconds to wait after it
+
+REPORT_BEFORE_LIMIT = 2.0  # seconds before the platform's limit; the report has to be complete by then
+MAX_REPORT_SECONDS = 1.5
+MIN_REPORT_SECONDS = 0.2  # in less time there is no report
 
 
 class StopPlan:
-    """How a stop will go: signals with the wait that follows each, and who ends it when time is up.
+    """The steps of a stop, and who ends it when time is up.
 
-    `steps`: as `options.schedule` returns them. `report_after`: seconds from the request to the one report where the
-    end is the platform's and not ours, else None. `grace`: seconds to the KILL, or infinity. `why`: the grace and
-    where it came from, in words for the start line.
+    `steps`: signals, each with the wait that follows it, as `options.schedule` returns them. `limit_report_after`:
+    seconds from the request to the one report where the platform ends the stop and we do not, else None. `grace`:
+    seconds to the KILL, or infinity. `why`: the grace and where it came from, as text for the first log line.
     """
 
-    __slots__ = ("grace", "platform", "report_after", "steps", "why")
+    __slots__ = ("grace", "limit_report_after", "platform", "steps", "why")
 
     def __init__(
-        self, steps: tuple[tuple[int, float], ...], why: str, *, platform: str = "", report_after: float | None = None
+        self,
+        steps: tuple[tuple[int, float], ...],
+        why: str,
+        *,
+        platform: str = "",
+        limit_report_after: float | None = None,
     ) -> None:
-        self.steps, self.why, self.platform, self.report_after = steps, why, platform, report_after
-        self.grace = sum(wait for _, wait in steps[:-1]) if steps[-1][0] == KILL else INFINITY
+        self.steps, self.why, self.platform, self.limit_report_after = steps, why, platform, limit_report_after
+        self.grace = seconds_to_kill(steps)
 
 
 def make(
     settings: "Settings", environment: "Mapping[str, str]", exists: "Callable[[str], bool]" = os.path.exists
 ) -> StopPlan:
-    """The plan of a stop. Raises UsageError when the stop delay leaves no time for the stop signal."""
+    """Return the plan of a stop. Raises UsageError when the stop delay leaves no time for the stop signal."""
     source = settings.sources.get
     if settings.stop_schedule is not None:
-        made = StopPlan(
-            settings.stop_schedule, f"schedule {_spell(settings.stop_schedule)} ({source('stop_schedule')})"
-        )
+        why = f"schedule {_as_text(settings.stop_schedule)} ({source('stop_schedule')})"
+        made = StopPlan(settings.stop_schedule, why)
     elif settings.grace is not None:
         steps = ((settings.stop_signal, settings.grace), (KILL, INFINITY))
         made = StopPlan(steps, f"grace {format_duration(settings.grace)} ({source('grace')})")
@@ -57,7 +65,7 @@ def make(
             ((settings.stop_signal, INFINITY), (KILL, INFINITY)),
             f"grace: {name}'s own, {own}; {_not_set(settings)}",
             platform=f"{name} ({own})",
-            report_after=max(0.0, seconds - REPORT_BEFORE_LIMIT),
+            limit_report_after=max(0.0, seconds - REPORT_BEFORE_LIMIT),
         )
     else:
         steps = ((settings.stop_signal, DEFAULT_GRACE), (KILL, INFINITY))
@@ -72,10 +80,57 @@ def make(
     return made
 
 
+def stop_seconds(settings: "Settings") -> float | None:
+    """Return the seconds that the agent has from its stop signal until our first action; None: the platform decides."""
+    whole = settings.stop_schedule[0][1] if settings.stop_schedule else settings.grace
+    if whole is None:
+        return None
+    wait = max(0.0, whole - settings.stop_delay)
+    return wait - report_seconds(wait)
+
+
+def report_seconds(wait: float) -> float:
+    """Return how much of the wait before a step is for a stall report, in seconds."""
+    return min(MAX_REPORT_SECONDS, wait / 4)
+
+
+def seconds_to_kill(steps: "Steps") -> float:
+    """Return the seconds from the first of the steps to the final KILL; infinity where there is none."""
+    return seconds_to_last(steps) if steps and steps[-1][0] == KILL else INFINITY
+
+
+def seconds_to_last(steps: "Steps") -> float:
+    """Return the seconds from the first of the steps to the last."""
+    return sum(wait for _, wait in steps[:-1])
+
+
+def with_delay(steps: "Steps", delay: float) -> "Steps":
+    """Return the steps of a stop whose first signal is delayed: the delay counts into the grace."""
+    (first, wait), *later = steps
+    return [(first, wait - delay), *later]
+
+
+def of_a_hang(plan: StopPlan, signal: int) -> "Steps":
+    """Return the steps for an agent that hangs: `signal` for the stop signal, and always an end.
+
+    Nobody else ends a hung agent: a wait without an end becomes the default grace, and the last step is KILL.
+    """
+    steps = [(number, DEFAULT_GRACE if wait == INFINITY else wait) for number, wait in plan.steps]
+    steps[0] = (signal, steps[0][1])
+    if len(steps) == 1 or steps[-1][0] != KILL:
+        steps.append((KILL, INFINITY))
+    return steps
+
+
+def middle(start: float, end: float) -> float:
+    """Return the time half-way between two times."""
+    return start + (end - start) / 2
+
+
 def _not_set(settings: "Settings") -> str:
     return "--grace auto" if "grace" in settings.sources else "AGENT_INIT_GRACE not set"
 
 
-def _spell(steps: tuple[tuple[int, float], ...]) -> str:
-    words = [word for number, wait in steps for word in (name_of(number), format_duration(wait))]
-    return "/".join(words[:-1])
+def _as_text(steps: "Steps") -> str:
+    texts = [text for number, wait in steps for text in (name_of(number), format_duration(wait))]
+    return "/".join(texts[:-1])

@@ -1,0 +1,389 @@
+"""What agent-init reports about itself: turns the facts of an event into a log line, and into the final message.
+
+`EVENTS` has for each event its level and its text. An orchestrator may keep the final message: the lines that say why a
+stop went wrong, with the last line, go to the termination log as well.
+"""
+
+import os
+
+from ..options import OPTIONS
+from ..settings import nearest
+from ..signals import name_of
+from ..units import INFINITY, format_bytes, format_duration
+from . import exit_status, termination_log
+from .console import DEBUG, ERROR, INFO, TRACE, WARNING
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from ..settings import Settings
+    from .console import Console
+    from .exit_status import Ending
+    from .lifecycle import Log
+    from .main_process import MainProcess
+    from .procfs import Process
+    from .stop_plan import StopPlan
+    from .tree import Descendants
+
+    Upcoming = dict[str, Any]
+
+MAX_NAMED = 12  # processes in one line
+
+# --- Text. ----------------------------------------------------------------------------------------------------------
+
+
+def _dropped(signal: int, sender: object) -> str:
+    return f"{name_of(signal)} from {sender} dropped (--rewrite)"
+
+
+def _not_forwarded(signal: int, sender: object) -> str:
+    return f"{name_of(signal)} from {sender} comes too late for the agent"
+
+
+def _shielded(signal: int, sender: object) -> str:
+    return f"{name_of(signal)} from {sender} dropped: no process handles it (--unhandled forward sends it anyway)"
+
+
+def _forwarded(signal: int, sender: object, to: "Sequence[Process]") -> str:
+    return f"{name_of(signal)} from {sender} forwarded to {listed(to) if to else 'the agent'}"
+
+
+def _status(status: str) -> str:
+    return f'agent status: "{status}"'
+
+
+def _errno(errno: int) -> str:
+    return f"agent reported errno {errno} ({os.strerror(errno)})"
+
+
+def _watchdog_waits(sender: object) -> str:
+    return f"{sender} is ready, but WATCHDOG_PID names the agent: the watchdog waits for its first WATCHDOG=1"
+
+
+def _ready(seconds: float) -> str:
+    return f"the agent is ready, after {format_duration(seconds)}"
+
+
+def _extended(max_grace: float) -> str:
+    bound = "" if max_grace == INFINITY else f", {format_duration(max_grace)} in total at most (--max-grace)"
+    return f"the agent asked for more time{bound}"
+
+
+def _watchdog(allowed: float | None, sender: object, upcoming: "Upcoming", status: str) -> str:
+    if allowed is None:
+        text = f"the agent triggered its watchdog ({sender})"
+    else:
+        text = f"the agent gave no sign of life for {format_duration(allowed)}"
+    return f"{text}: stall report, then {_steps(upcoming)}"
+
+
+def _ready_timeout(allowed: float, sender: object, upcoming: "Upcoming", status: str) -> str:
+    return f"the agent is not ready after {format_duration(allowed)}: stall report, then {_steps(upcoming)}"
+
+
+def _stop_requested(signal: int, sender: object, upcoming: "Upcoming") -> str:
+    return f"stop requested by {name_of(signal)} from {sender}: {_steps(upcoming)}"
+
+
+def _steps(upcoming: "Upcoming") -> str:
+    """`TERM to the agent, KILL after 25s`, and who ends the stop where agent-init does not."""
+    texts: list[str] = []
+    for number, seconds in upcoming["steps"]:
+        after = f" after {format_duration(seconds)}" if seconds > 0 or texts else ""
+        texts.append(f"{name_of(number)}{'' if texts else ' to the agent'}{after}")
+    if (platform := upcoming["platform"]) is not None:
+        texts.append(f"no deadline but that of {platform}" if platform else "no deadline")
+    return ", ".join(texts)
+
+
+def _time_left(left: float | None, elapsed: float | None, extended: bool) -> str:
+    if left is not None:
+        return f"{format_duration(left)} left{' (extended by the agent)' if extended else ''}"
+    return f"{format_duration(elapsed)} so far, no deadline" if elapsed is not None else "no deadline"
+
+
+def _in_progress(signal: int, sender: object, left: float | None, elapsed: float | None, extended: bool) -> str:
+    return f"{name_of(signal)} from {sender}: stop already in progress ({_time_left(left, elapsed, extended)})"
+
+
+def _stop_repeated(passed_on: int | None, **facts: "Any") -> str:
+    return f"{_in_progress(**facts)}; {'not passed on' if passed_on is None else f'{name_of(passed_on)} passed on'}"
+
+
+def _repeat_escalates(**facts: "Any") -> str:
+    return f"{_in_progress(**facts)}; on to the next step"
+
+
+def _repeat_kills(**facts: "Any") -> str:
+    return f"{_in_progress(**facts)}; SIGKILL at once"
+
+
+def _stopping(status: str, left: float | None, elapsed: float | None, extended: bool) -> str:
+    return f"stopping: {_time_left(left, elapsed, extended)}"
+
+
+def _since(elapsed: float, hung: bool) -> str:
+    return f"{format_duration(elapsed)} after {'the hang was detected' if hung else 'the stop request'}"
+
+
+def _step(signal: int, elapsed: float, hung: bool) -> str:
+    return f"{_since(elapsed, hung)}, {'SIGKILL' if name_of(signal) == 'KILL' else name_of(signal)}"
+
+
+def _limit_near(elapsed: float, hung: bool, platform: str) -> str:
+    return (
+        f"{_since(elapsed, hung)} the agent is still running; {platform} ends its wait with a SIGKILL from outside; "
+        "agent-init goes on waiting (AGENT_INIT_GRACE sets a deadline of its own)"
+    )
+
+
+def _looked_through(signal: int, to: "Sequence[Process]", reason: str) -> str:
+    return f"{reason}; {name_of(signal)} sent to {listed(to)}"
+
+
+def _held_back(signal: int, seconds: float) -> str:
+    return f"the agent itself gets {name_of(signal)} after they have exited, or in {format_duration(seconds)}"
+
+
+def _held_back_signalled(signal: int) -> str:
+    return f"the agent has not exited: {name_of(signal)} to it as well"
+
+
+def _lingering(ending: "Ending", cause: str, signal: int, linger: float) -> str:
+    how = describe(ending, cause)
+    return f"the agent {how}, and left processes behind; {name_of(signal)} to them, up to {format_duration(linger)}"
+
+
+def _linger_over() -> str:
+    return "the time to linger is over, SIGKILL to what the agent left behind"
+
+
+def _left_behind(seconds: float) -> str:
+    return f"gave up: not everything has exited {format_duration(seconds)} after SIGKILL"
+
+
+def _ended(
+    code: int,
+    why: str,
+    agent_code: int,
+    ending: "Ending | None",
+    cause: str,
+    hung: str,
+    seconds: float,
+    stop_seconds: float | None,
+    status: str,
+) -> str:
+    since = "" if stop_seconds is None else f", {_since(stop_seconds, bool(hung))}"
+    because = {"": "", "ok-exit": f" (--ok-exit {agent_code})", "hung": " (it hung)"}[why]
+    how = describe(ending, cause)
+    return f"ended: the agent {how}{since}, after {format_duration(seconds)} in all; exit code {code}{because}"
+
+
+def describe(ending: "Ending | None", cause: str) -> str:
+    """Return how the agent ended, and why as far as that is known; `cause` as `lifecycle` has it."""
+    if ending is None:
+        return "was sent SIGKILL and has not exited yet"
+    if ending.status is None:
+        return "has exited, its exit status was lost"
+    how = exit_status.describe(ending.status)
+    if not ending.killed:
+        return f"{how}; meanwhile {_oom(ending)}" if ending.oom_kills else how
+    if cause == "deadline":
+        return f"{how} at the deadline"
+    if cause == "escalated":
+        return f"{how} at a repeated stop request (--repeat escalate)"
+    if cause == "signal":
+        return f"{how}, which agent-init forwarded"
+    if cause == "oom":
+        return f"{how}, most likely for want of memory: {_oom(ending)}"
+    if ending.oom_kills is None:
+        return f"{how}, which agent-init did not send"
+    return f"{how}, sent neither by agent-init nor by the OOM killer"
+
+
+def _oom(ending: "Ending") -> str:
+    times = "once" if ending.oom_kills == 1 else f"{ending.oom_kills} times"
+    figures = [
+        f"{what} {format_bytes(size)}"
+        for what, size in (("limit", ending.memory_limit), ("peak", ending.memory_peak))
+        if size is not None
+    ]
+    memory = f" (memory: {', '.join(figures)})" if figures else ""
+    return f"the kernel's OOM killer killed {times} in this container{memory}"
+
+
+def listed(processes: "Sequence[Process]") -> str:
+    """Return `python (12), node (13)`, and how many more there are beyond MAX_NAMED."""
+    names = ", ".join(f"{process.name} ({process.pid})" for process in processes[:MAX_NAMED])
+    more = len(processes) - MAX_NAMED
+    return f"{names} and {more} more" if more > 0 else names
+
+
+# --- Events. --------------------------------------------------------------------------------------------------------
+
+NAMES, COUNT = "names", "count"  # the processes that are still running, at the end of a line
+
+# For each event: its name in JSON, its level, its text, and which process list follows.
+EVENTS: "dict[str, tuple[str, int, Callable[..., str], str]]" = {
+    "dropped": ("dropped", DEBUG, _dropped, ""),
+    "not-forwarded": ("not-forwarded", DEBUG, _not_forwarded, ""),
+    "shielded": ("shielded", WARNING, _shielded, ""),
+    "forwarded": ("forwarded", DEBUG, _forwarded, ""),
+    "status": ("status", DEBUG, _status, ""),
+    "errno": ("errno", WARNING, _errno, ""),
+    "reloading": ("reloading", INFO, lambda: "the agent is reloading", ""),
+    "agent-stopping": ("agent-stopping", INFO, lambda: "the agent is stopping by itself", ""),
+    "watchdog-waits": ("watchdog-waits", WARNING, _watchdog_waits, ""),
+    "ready": ("ready", INFO, _ready, ""),
+    "extended": ("extended", INFO, _extended, ""),
+    "watchdog": ("watchdog", ERROR, _watchdog, ""),
+    "ready-timeout": ("ready-timeout", ERROR, _ready_timeout, ""),
+    "stop-requested": ("stop-requested", INFO, _stop_requested, ""),
+    "stop-repeated": ("stop-repeated", INFO, _stop_repeated, ""),
+    "repeat-escalates": ("escalated", INFO, _repeat_escalates, ""),
+    "repeat-kills": ("escalated", WARNING, _repeat_kills, NAMES),
+    "stopping": ("stopping", INFO, _stopping, COUNT),
+    "step": ("escalated", WARNING, _step, NAMES),
+    "deadline": ("deadline", WARNING, _step, NAMES),
+    "limit-near": ("limit-near", WARNING, _limit_near, NAMES),
+    "looked-through": ("looked-through", INFO, _looked_through, ""),
+    "held-back": ("held-back", INFO, _held_back, ""),
+    "held-back-signalled": ("held-back", INFO, _held_back_signalled, ""),
+    "lingering": ("lingering", INFO, _lingering, NAMES),
+    "linger-over": (
+        "linger-over",
+        WARNING,
+        lambda: "linger time is over, SIGKILL to what the agent left behind",
+        NAMES,
+    ),
+    "left-behind": ("left-behind", ERROR, _left_behind, NAMES),
+    "ended": ("ended", INFO, _ended, ""),
+}
+FINAL = frozenset(
+    "watchdog ready-timeout step deadline repeat-kills limit-near linger-over left-behind errno".split()
+)  # ... that go into the final message
+
+
+class Narrator:
+    """Logs events and problems, and keeps the final message.
+
+    `agent`: the name of the agent's program and its pid, as long as it has not exited; used where there are too many
+    processes to list.
+    """
+
+    def __init__(self, console: "Console", settings: "Settings", descendants: "Descendants") -> None:
+        self.console, self.agent = console, ""
+        self._settings, self._descendants = settings, descendants
+        self._stopping = False
+        self._final_message: list[str] = []
+        self._final_length = 0
+        self._still_running = ""  # the processes in the last line that named them
+        self._may_be_killed = False  # by the platform, whose limit is near: then there is no last line
+
+    def log_start(self, agent: "MainProcess", plan: "StopPlan", problems: "Sequence[str]") -> None:
+        """Log the start of the agent, unknown variables, and what went wrong before."""
+        settings = self._settings
+        what = " ".join(settings.command) if self.console.level >= TRACE else agent.name
+        adopts = settings.subreaper is not False
+        role = "process 1" if os.getpid() == 1 else "subreaper" if adopts else "plain parent"
+        self.console.log(
+            INFO,
+            "started",
+            f"started {what} (pid {agent.pid}), as {role}; {plan.why}",
+            pid=agent.pid,
+            program=agent.name,
+            role=role,
+            grace=None if plan.grace == INFINITY else plan.grace,
+            grace_from=plan.why,
+        )
+        known = [option.variable for option in OPTIONS]
+        for variable in settings.unknown:
+            near = nearest(variable, known)
+            text = f"unknown variable {variable}{f'; did you mean {near}?' if near else ''}"
+            self.console.log(WARNING, "unknown-variable", text, variable=variable)
+        for problem in problems:
+            self.console.log(WARNING, "problem", problem)
+
+    def log(self, entry: "Log") -> None:
+        """Log an event of the state machine."""
+        event, level, render, listing = EVENTS[entry.event]
+        self._stopping = self._stopping or entry.event in ("stop-requested", "lingering", "watchdog", "ready-timeout")
+        final = self._stopping and entry.event in FINAL
+        if not final and level > self.console.level and entry.event != "ended":
+            return
+        text = render(**entry.facts)
+        fields = {name: _field(name, value) for name, value in entry.facts.items() if _is_field(name, value)}
+        if listing and level <= self.console.level:
+            added, processes = self._process_list(listing)
+            text += added
+            fields.update(processes)
+        if entry.event == "stopping" and (status := entry.facts["status"]):
+            text += f', "{status}"'
+        if entry.event == "ended":
+            text = self._end(text, entry.facts, fields)
+        elif final:
+            self._remember(text)
+        if entry.event == "limit-near":
+            self._may_be_killed = True
+            self.write_early()
+        self.console.log(level, event, text, **fields)
+
+    def report_line(self, line: str) -> None:
+        """Log one line of a stall report."""
+        self._remember(line)
+        self.console.log(WARNING, "report", line)
+
+    def report_is_complete(self) -> None:
+        """No line of the stall report will follow."""
+        if self._may_be_killed:
+            self.write_early()
+
+    def write_early(self) -> None:
+        """Write the final message as far as there is one: the platform may kill us before the end."""
+        termination_log.write(self._settings, self._final_message)
+
+    def _end(self, text: str, facts: "dict[str, Any]", fields: "dict[str, object]") -> str:
+        """Return the last line, and write the final message, or remove an early one where the end was a good one."""
+        if facts["cause"] == "deadline" and self._still_running:
+            text += f"; running when it was sent: {self._still_running}"
+        if facts["code"] and facts["status"]:
+            text += f'; its last status: "{facts["status"]}"'
+        fields["how"] = describe(facts["ending"], facts["cause"])
+        fields["cause"] = facts["hung"] or facts["cause"]
+        if facts["code"]:
+            termination_log.write(self._settings, [text, *self._final_message])
+        elif self._may_be_killed:
+            termination_log.write(self._settings, [])
+        return text
+
+    def _remember(self, text: str) -> None:
+        if self._final_length < termination_log.MAX_BYTES:
+            self._final_message.append(text)
+            self._final_length += len(text)
+
+    def _process_list(self, listing: str) -> "tuple[str, dict[str, object]]":
+        """Return the processes that are still running, as the end of a line and as fields."""
+        running = self._descendants.listable()
+        if running is None and self.agent:
+            return f"; still running: {self.agent}, and others: too many to list", {}
+        if running is None:
+            return "; too many processes to list, or none visible", {}
+        if listing == COUNT:
+            return f", {len(running)} process{'' if len(running) == 1 else 'es'}", {"processes": len(running)}
+        self._still_running = listed(running)
+        names = [f"{process.name} ({process.pid})" for process in running[:MAX_NAMED]]
+        return f"; still running: {self._still_running}" if running else "", {"processes": names}
+
+
+def _is_field(name: str, value: object) -> bool:
+    """Whether a fact goes into JSON as it is; others only make up the text."""
+    return name == "sender" or (isinstance(value, str | int | float | None) and name not in ("why", "hung", "extended"))
+
+
+def _field(name: str, value: object) -> object:
+    """Return a fact as JSON has it: signals by name, senders as text."""
+    if name in ("signal", "passed_on") and isinstance(value, int):
+        return name_of(value)
+    return str(value) if name == "sender" and value is not None else value

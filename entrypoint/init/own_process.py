@@ -1,0 +1,74 @@
+"""What process 1 does to itself before and after the spawn: descriptors, directory, adoption of orphans."""
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # prctl(2)
+
+
+def fill_standard_descriptors() -> tuple[bool, ...]:
+    """Put a descriptor of `/` on each of 0 to 2 that is closed, so that nothing we open lands there.
+
+    It is close-on-exec: the agent finds them closed, as we did. Returns which of them were open.
+    """
+    were_open = []
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+            were_open.append(True)
+        except OSError:
+            were_open.append(False)
+            os.open("/", os.O_RDONLY)  # takes the lowest free number: this one
+    return tuple(were_open)
+
+
+def adopt(subreaper: bool | None, parent_death_signal: int | None, parent: int) -> list[str]:
+    """Become a subreaper where asked for (None: unless we are process 1), and ask for a signal at our parent's death.
+
+    `parent` is our parent's pid at the start. Returns what could not be done, for the log.
+    """
+    problems = []
+    if subreaper or (subreaper is None and os.getpid() != 1 and sys.platform == "linux"):
+        if not _prctl(PR_SET_CHILD_SUBREAPER, 1):
+            problems.append("cannot become a subreaper: orphans of the agent will not come to agent-init")
+    if parent_death_signal is not None:
+        if not _prctl(PR_SET_PDEATHSIG, parent_death_signal):
+            problems.append("cannot ask for a signal at the parent's death")
+        elif os.getppid() != parent:  # it died before we asked
+            os.kill(os.getpid(), parent_death_signal)
+    return problems
+
+
+def _prctl(what: int, value: int) -> bool:
+    from . import libc
+
+    try:
+        return libc.call("prctl", what, value, 0, 0, 0) == 0
+    except OSError:
+        return False
+
+
+def close_inherited(ours: "Collection[int]") -> None:
+    """Close every descriptor above 2, but for `ours`."""
+    try:
+        found = {int(name) for name in os.listdir("/proc/self/fd")}
+    except (OSError, ValueError):
+        found = set(range(min(os.sysconf("SC_OPEN_MAX"), 65536)))
+    for fd in found:
+        if fd > 2 and fd not in ours:
+            try:
+                os.close(fd)
+            except OSError:
+                continue
+
+
+def leave_directory() -> None:
+    """Move to `/`, so that the directory we were started in can be unmounted."""
+    try:
+        os.chdir("/")
+    except OSError:
+        pass

@@ -1,0 +1,300 @@
+"""What the kernel reports of a process in /proc (proc(5)): read when asked for, never watched.
+
+There is no /proc except on Linux; elsewhere psutil answers, imported when first needed. On Linux process 1 reads for
+itself: psutil would cost it twice its own memory, and a scan of 10,000 processes many times as long.
+"""
+
+import _signal
+import errno
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LINUX = sys.platform == "linux"
+ATTEMPTS = 3  # at a read whose one failure must not pass for "unknown"
+
+
+def _is_our_own() -> bool:
+    """Whether /proc is mounted and shows our PID namespace: in another one the pids would be other processes."""
+    for _ in range(ATTEMPTS):
+        try:
+            return os.readlink("/proc/self") == str(os.getpid())
+        except FileNotFoundError:
+            break
+        except OSError:  # no memory at the moment, for example
+            continue
+    return False
+
+
+MOUNTED = _is_our_own()
+
+# While a command runs, shells catch INT and bash ignores QUIT for their own sake: no evidence about the command.
+SHELL_HABITS = (_signal.SIGINT, _signal.SIGQUIT)
+SHELLS = frozenset(("sh", "bash", "dash", "ash", "busybox", "ksh", "mksh", "zsh", "fish"))
+
+
+class Process:
+    """A process as it was when looked at.
+
+    `start`: clock ticks from the boot to its start; tells apart two processes with one pid. `alive`: it has not
+    exited; a zombie has. `cpu`: clock ticks of processor time that it has used.
+    """
+
+    __slots__ = ("alive", "cpu", "group", "name", "parent", "pid", "start")
+
+    def __init__(
+        self, pid: int, name: str, parent: int, group: int, start: int, *, alive: bool = True, cpu: int = 0
+    ) -> None:
+        self.pid, self.name, self.parent, self.group, self.start = pid, name, parent, group, start
+        self.alive, self.cpu = alive, cpu
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """The same for as long as it is the same process."""
+        return self.pid, self.start
+
+    def __str__(self) -> str:
+        return f"{self.name} (pid {self.pid})"
+
+
+def read_file(path: str, max_bytes: int = 4096) -> bytes:
+    """Return the content of a file that the kernel makes up, in one read(2). Raises OSError."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(fd, max_bytes)
+    finally:
+        os.close(fd)
+
+
+# --- Which processes there are. -------------------------------------------------------------------------------------
+
+
+def look(pid: int) -> Process | None:
+    """Return the process with this pid; None if it is gone or may not be looked at."""
+    if not LINUX:
+        return _look_with_psutil(pid)
+    if not MOUNTED:
+        return None
+    try:
+        line = read_file(f"/proc/{pid}/stat")
+    except OSError:
+        return None
+    opening, closing = line.find(b"("), line.rfind(b")")  # the name may hold anything, parentheses too
+    fields = line[closing + 2 :].split()
+    if len(fields) < 20:
+        return None
+    return Process(
+        pid,
+        line[opening + 1 : closing].decode("utf-8", "backslashreplace"),
+        int(fields[1]),
+        int(fields[2]),
+        int(fields[19]),
+        # A process whose main thread has exited looks like a zombie; it lives while another thread does (field 20).
+        alive=fields[0] not in b"ZX" or int(fields[17]) > 1,
+        cpu=int(fields[11]) + int(fields[12]),
+    )
+
+
+def _look_with_psutil(pid: int) -> Process | None:
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        with process.oneshot():
+            alive = process.status() != psutil.STATUS_ZOMBIE
+            start = int(process.create_time() * 100)
+            return Process(pid, process.name(), process.ppid(), os.getpgid(pid), start, alive=alive)
+    except (psutil.Error, OSError):
+        return None
+
+
+def is_there(known: Process | None) -> bool:
+    """Whether this very process has not exited. False for None, and where nothing is known."""
+    now = look(known.pid) if known is not None else None
+    return known is not None and now is not None and now.identity == known.identity and now.alive
+
+
+def pids() -> list[int]:
+    """Return all pids that can be seen. Raises OSError if there are none."""
+    if not LINUX:
+        import psutil
+
+        return list(psutil.pids())
+    found = [int(name) for name in os.listdir("/proc") if name.isdigit()] if MOUNTED else []
+    if not found:
+        raise OSError(errno.ENOENT, "no processes visible", "/proc")
+    return found
+
+
+def children(pid: int) -> list[Process]:
+    """Return its children; none if the kernel does not list them (CONFIG_PROC_CHILDREN), or if it has exited."""
+    found: list[int] = []
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            found += map(int, read_file(f"/proc/{pid}/task/{task}/children", 1 << 20).split())
+    except OSError:
+        pass
+    return [process for child in found if (process := look(child)) is not None]
+
+
+# --- What a process is, and what it is doing. -----------------------------------------------------------------------
+
+
+def argv_of(pid: int) -> list[str]:
+    """Return its command line, as far as 4096 bytes of it; empty where it cannot be read."""
+    try:
+        return [os.fsdecode(argument) for argument in read_file(f"/proc/{pid}/cmdline").split(b"\0")[:-1]]
+    except OSError:
+        return []
+
+
+def program_names(process: Process) -> frozenset[str]:
+    """Return the name of the file that it executes and that in its argv[0]; of busybox(1) the applet's name only.
+
+    The name in `stat` counts only where neither can be read: for a script it is the script's, whatever shell runs it.
+    """
+    try:
+        file = os.path.basename(os.readlink(f"/proc/{process.pid}/exe"))
+    except OSError:
+        file = ""
+    argv = argv_of(process.pid)
+    own = os.path.basename(argv[0]).lstrip("-") if argv else ""
+    if file == "busybox":
+        file, own = "", os.path.basename(argv[1]) if own == "busybox" and argv[1:] else own
+    return frozenset({file, own} - {""}) or frozenset({process.name})
+
+
+def is_shell(process: Process | None) -> bool:
+    """Whether it runs a shell's program."""
+    return process is not None and not SHELLS.isdisjoint(program_names(process))
+
+
+def wait_channel(pid: int) -> bytes:
+    """Return the kernel function that its main thread sleeps in (/proc/pid/wchan); empty where that is not known."""
+    try:
+        return read_file(f"/proc/{pid}/wchan")
+    except OSError:
+        return b""
+
+
+def blocking_descriptor(pid: int) -> int | None:
+    """Return the descriptor that its main thread reads: the first argument of its system call; None if not known."""
+    try:
+        fields = read_file(f"/proc/{pid}/syscall").split()
+        return int(fields[1], 16)
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def descriptor_target(pid: int, fd: int) -> str:
+    """Return what a descriptor of it refers to, such as `pipe:[4711]`; empty where that is not known."""
+    try:
+        return os.readlink(f"/proc/{pid}/fd/{fd}")
+    except OSError:
+        return ""
+
+
+def open_modes(pid: int, target: str) -> "Iterator[int]":
+    """Yield the flags of open(2) of each of its descriptors that refers to `target`."""
+    try:
+        names = os.listdir(f"/proc/{pid}/fd")
+    except OSError:
+        return
+    for name in names:
+        try:
+            if os.readlink(f"/proc/{pid}/fd/{name}") == target:
+                fields = read_file(f"/proc/{pid}/fdinfo/{name}").split()
+                yield int(fields[fields.index(b"flags:") + 1], 8)
+        except (OSError, ValueError, IndexError):
+            continue
+
+
+# --- What it does with signals. -------------------------------------------------------------------------------------
+
+
+class Dispositions:
+    """The signal dispositions of one process. The file in /proc stays open: a look costs one pread(2).
+
+    The main thread's file, `/proc/<pid>/task/<pid>/stat`, is made in half the time of `/proc/<pid>/status`, but covers
+    only the first 31 signals (proc(5), fields 32 to 34); for real-time signals the latter is read.
+
+    A signal that the main thread blocks counts as handled: it waits for sigwait(3) or signalfd(2), or for the moment
+    when the process is ready for it. Inside sigwait the kernel shows it unblocked; then `/proc/<pid>/wchan` shows it.
+    """
+
+    __slots__ = ("_fd", "pid")
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._fd = -1
+        bool(self)
+
+    def __bool__(self) -> bool:
+        """Whether anything can be known."""
+        if self._fd < 0 and self.pid and MOUNTED:
+            try:
+                self._fd = os.open(f"/proc/{self.pid}/task/{self.pid}/stat", os.O_RDONLY)
+            except OSError:
+                pass  # hidden, or no descriptor left: nothing is known for now
+        return self._fd >= 0
+
+    def handles(self, number: int) -> bool:
+        """Whether it handles the signal. False where nothing is known."""
+        return self._look(number)[0]
+
+    def handles_or_ignores(self, number: int) -> bool:
+        """Whether the signal does what the program's author meant, not the default. True where nothing is known."""
+        return True in self._look(number, unknown=True)
+
+    def _look(self, number: int, *, unknown: bool = False) -> tuple[bool, bool]:
+        """Return whether it handles and whether it ignores the signal; `unknown` for both if that is not known."""
+        for _ in range(ATTEMPTS):
+            try:
+                if not self:
+                    continue
+                if number > 31:
+                    blocked, ignored, caught = self._masks_in_status()
+                else:
+                    line = os.pread(self._fd, 1024, 0)
+                    fields = line[line.rfind(b")") + 2 :].split(b" ", 32)
+                    blocked, ignored, caught = map(int, fields[29:32])
+            except (OSError, ValueError, IndexError):
+                continue
+            bit = 1 << (number - 1)
+            return bool((caught | blocked) & bit) or self._waits_for_signals(), bool(ignored & bit)
+        return unknown, unknown
+
+    def _waits_for_signals(self) -> bool:
+        return b"sigtimedwait" in wait_channel(self.pid)
+
+    def _masks_in_status(self) -> tuple[int, int, int]:
+        text = read_file(f"/proc/{self.pid}/status", 65536)  # its groups come first, all of them
+        fields = text[text.index(b"\nSigBlk:") :].split()  # each a name and a mask; then SigIgn and SigCgt
+        return int(fields[1], 16), int(fields[3], 16), int(fields[5], 16)
+
+    def close(self) -> None:
+        """Close the descriptor; from then on nothing is known."""
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd, self.pid = -1, 0
+
+
+def handles(process: Process, number: int) -> bool:
+    """Whether it handles the signal, other than by a shell's habit. False where nothing is known."""
+    dispositions = Dispositions(process.pid)
+    try:
+        return dispositions.handles(number) and not (number in SHELL_HABITS and is_shell(process))
+    finally:
+        dispositions.close()
+
+
+def handles_or_ignores(process: Process, number: int) -> bool:
+    """Whether it handles or ignores the signal. True where nothing is known."""
+    dispositions = Dispositions(process.pid)
+    try:
+        return dispositions.handles_or_ignores(number)
+    finally:
+        dispositions.close()

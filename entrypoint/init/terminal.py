@@ -1,0 +1,32 @@
+"""The controlling terminal on descriptor 0: whose process group is in the foreground (tcsetpgrp(3), credentials(7))."""
+
+import _signal
+import os
+
+
+def give_to(group: int) -> None:
+    """Make `group` the foreground process group."""
+    before = _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGTTOU,))  # it would stop us (tcsetpgrp(3))
+    try:
+        os.tcsetpgrp(0, group)
+    except OSError:
+        pass  # not our controlling terminal (any longer): there is no job control to lose
+    finally:
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
+
+
+def foreground() -> int | None:
+    """Return the foreground process group, or None if descriptor 0 is not our controlling terminal."""
+    try:
+        return os.tcgetpgrp(0)
+    except OSError:
+        return None
+
+
+def has_shell_above() -> bool:
+    """Whether our parent is a shell that runs us as a job: it notices when we stop, and can continue us."""
+    try:
+        parent = os.getppid()
+        return os.getpid() != 1 and os.getsid(parent) == os.getsid(0) and os.getpgid(parent) != os.getpgrp()
+    except OSError:
+        return False
