@@ -40,18 +40,19 @@ if TYPE_CHECKING:
 
 RUNNING, STOPPING, LINGERING, KILLING, ENDED = "running", "stopping", "lingering", "killing", "ended"
 
-# For each state its timers, each with the method that it calls. Of those due at one time the first one goes off first.
+# For each state its timers, each with the method that it calls. Of those that are due the first one goes off: where we
+# wake late, signals come before reports.
 TIMERS: "dict[str, dict[str, str]]" = {
     RUNNING: {"ready": "_check_silence", "silence": "_check_silence"},
     STOPPING: {
-        "limit": "_report_limit",  # just before the platform's limit, where the end is not ours
-        "stall_report": "_report_stall",  # some time before the next step
         "step": "_next_step",
         "held_back": "_stop_held_back",
+        "limit": "_report_limit",  # just before the platform's limit, where the end is not ours
+        "stall_report": "_report_stall",  # some time before the next step
         "progress": "_log_progress",
     },
     LINGERING: {"kill": "_linger_is_over", "progress": "_log_progress"},
-    KILLING: {"sweep": "_kill_again", "give_up": "_give_up"},
+    KILLING: {"give_up": "_give_up", "sweep": "_kill_again"},
     ENDED: {},
 }
 
@@ -80,7 +81,8 @@ class Action:
         return f"{type(self).__name__}{self._values()}"
 
     def _values(self) -> tuple[object, ...]:
-        return tuple(getattr(self, name) for name in self.__slots__)
+        names = (name for kind in type(self).__mro__ for name in kind.__dict__.get("__slots__", ()))
+        return tuple(getattr(self, name) for name in names)
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -235,7 +237,8 @@ class Lifecycle:
                 self._expect_sign_of_life(now)
         if fields.get("READY") == "1":
             actions += self._is_ready(now)
-            if self._watchdog is not None and "silence" not in self._timers and not by_agent:
+            waits = self._watchdog is not None and "silence" not in self._timers and not by_agent
+            if waits and self.state == RUNNING:
                 actions.append(Log("watchdog-waits", sender=sender))
         if fields.get("WATCHDOG") == "trigger" and self.state == RUNNING:
             return [*actions, *self._hangs(now, "watchdog", allowed=None, sender=sender)]
@@ -288,24 +291,19 @@ class Lifecycle:
         return self._end(now) if self.ending is not None and self.state != ENDED else []
 
     def tick(self, now: float) -> list[Action]:
-        """The time `due` has come. One timer goes off, the earliest; its method sets or stops it."""
-        timer = self._next_timer()
-        if timer is None or self._at(timer) > now:
-            return []
-        actions: list[Action] = getattr(self, TIMERS[self.state][timer])(now)
-        return actions
+        """The time `due` has come. One timer goes off; its method sets or stops it."""
+        for timer, method in TIMERS[self.state].items():
+            if self._at(timer) <= now:
+                actions: list[Action] = getattr(self, method)(now)
+                return actions
+        return []
 
     @property
     def due(self) -> float:
         """When `tick` is to be called, on the clock of `now`; infinity where no timer runs."""
-        timer = self._next_timer()
-        return INFINITY if timer is None else self._at(timer)
+        return min(map(self._at, TIMERS[self.state]), default=INFINITY)
 
     # --- Timers. ----------------------------------------------------------------------------------------------------
-
-    def _next_timer(self) -> str | None:
-        running = [timer for timer in TIMERS[self.state] if timer in self._timers]
-        return min(running, key=self._at) if running else None
 
     def _at(self, timer: str) -> float:
         """Return when a timer goes off; infinity where it does not run."""
