@@ -1,4 +1,4 @@
-"""Fixtures for all tests; a skip that CI must not pass over is a failure there."""
+"""Fixtures for all tests. With CI=true a skipped test fails, unless `allowed-skips.txt` names it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ALLOWED_SKIPS = Path(__file__).with_name("allowed-skips.txt")
 
 
-# A shell's background job has these ignored, and so would every agent of the tests.
+# In a background job of a shell these are ignored, and the agents of the tests would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
@@ -31,36 +31,36 @@ class Start(Protocol):
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Runs that are looked after: whatever a test leaves behind fails it, unless it said `may_leave=True`."""
+    """Start agent-init. A process that a run leaves behind fails the test, unless `allow_leftovers`."""
     runs: list[tuple[Init, bool]] = []
     tmp_path.chmod(0o777)
 
     def run(
-        *options: str, agent: str = "", command: list[str] | None = None, may_leave: bool = False, **more: Any
+        *options: str, agent: str = "", command: list[str] | None = None, allow_leftovers: bool = False, **more: Any
     ) -> Init:
         log = tmp_path / "events.jsonl"
         init = Init(tmp_path, [*options, *(["--", *actor(log, "agent", agent)] if agent else command or [])], **more)
-        runs.append((init, may_leave))
+        runs.append((init, allow_leftovers))
         return init
 
     yield run
     left = {}
-    for init, may_leave in runs:
-        if init.outer.poll() is not None and not may_leave:
-            until(partial(_nothing_left, init), f"nothing to be left, there is {init.left()}", 5)
+    for init, allow_leftovers in runs:
+        if init.outer.poll() is not None and not allow_leftovers:
+            until(partial(_is_empty, init), f"the end of {init.remaining_processes()}", 5)
         elif init.outer.poll() is None:
             left[init] = init.stderr
         init.close()
     assert not left, f"still running at the end of the test: {list(left.values())}"
 
 
-def _nothing_left(init: Init) -> bool:
-    return not init.left()
+def _is_empty(init: Init) -> bool:
+    return not init.remaining_processes()
 
 
 @pytest.fixture(params=["process 1", "subreaper"])
-def started(request: pytest.FixtureRequest, start: Start) -> Start:
-    """As `start`, once as process 1 and once as a subreaper."""
+def start_in_role(request: pytest.FixtureRequest, start: Start) -> Start:
+    """Like `start`. The test runs twice: as process 1 and as a subreaper."""
 
     def run(*options: str, agent: str = "", command: list[str] | None = None, **more: Any) -> Init:
         more.setdefault("process1", request.param == "process 1")

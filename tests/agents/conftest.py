@@ -1,5 +1,7 @@
-"""Agents built on real frameworks, under a real process 1. Run these as `pytest tests/agents`; they need Linux, root or
-user namespaces, and PyPI the first time."""
+"""Agents built on real frameworks, under a real process 1.
+
+Run these with `pytest tests/agents`. They need Linux, root or user namespaces, and PyPI for the first run.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +16,13 @@ from .process1 import Agent
 
 HERE = Path(__file__).parent
 PROGRAMS = HERE / "programs"
-LONGEST = 600  # seconds for a test, with the environment that has to be made for the first one
+TEST_TIMEOUT = 600  # seconds, including the environment that the first test has to create
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(HERE):
-            item.add_marker(pytest.mark.timeout(LONGEST))
+            item.add_marker(pytest.mark.timeout(TEST_TIMEOUT))
 
 
 class Start(Protocol):
@@ -31,7 +33,7 @@ class Start(Protocol):
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Start a command under agent-init, with the programs folder to import from and a grace that no test uses up."""
+    """Start a command under agent-init, with the programs folder on PYTHONPATH and a grace that no test uses up."""
     running: list[Agent] = []
 
     def start(
@@ -46,4 +48,4 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     yield start
     for agent in running:
-        agent.clear()
+        agent.kill()

@@ -1,7 +1,7 @@
-"""One virtual environment for each set of frameworks, made when first asked for and kept.
+"""One virtual environment for each set of frameworks, created on first use and cached.
 
-They are kept in `AGENT_INIT_TEST_CACHE`, or in the user's cache folder. Every package is pinned in `locks/`, one file
-for each set; `python -m tests.agents.environments` writes those files anew from the versions named below.
+The cache is the folder `AGENT_INIT_TEST_CACHE`, or a folder in the user's cache directory. Every package is pinned in
+`locks/`, one file per set; `python -m tests.agents.environments` rewrites those files from the versions below.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ SETS = {
     "livekit": ("livekit-agents==1.8.9",),
     "livekit-1.0.13": ("livekit-agents==1.0.13",),
     "livekit-1.0.12": ("livekit-agents==1.0.12",),
-    # Before and after its job process began to await what is left; see test_no_running_loop.py.
+    # After and before its job process began to await pending tasks; see test_no_running_loop.py.
     "livekit-1.8.6": ("livekit-agents==1.8.6",),
     "livekit-1.8.5": ("livekit-agents==1.8.5",),
     "livekit-0.12.16": ("livekit-agents==0.12.16",),
-    # The far end of a LiveKit worker, in an environment of its own as a server is.
+    # The server side of a LiveKit worker, in a separate environment.
     "livekit-server": ("aiohttp==3.14.5", "aiortc==1.16.0", "livekit-protocol==1.1.29"),
 }
 
@@ -64,7 +64,7 @@ def cache() -> Path:
 
 @functools.cache
 def uv() -> str:
-    """The path of uv: ours, from PyPI, so that its version is known."""
+    """The path of uv, in a pinned version from PyPI."""
     tools = cache() / _name("uv", UV)
     with _made_once(tools) as missing:
         if missing:
@@ -75,7 +75,7 @@ def uv() -> str:
 
 @functools.cache
 def environment(name: str) -> Environment:
-    """The environment of that set, with the project installed from this checkout."""
+    """The environment of a set, with the project installed from this checkout."""
     lock = LOCKS / f"{name}.txt"
     made = Environment(cache() / _name(name, lock.read_text()))
     with _made_once(made.path) as missing:
@@ -93,7 +93,7 @@ def environment(name: str) -> Environment:
 
 @functools.cache
 def _wheel() -> Path:
-    """This checkout as a wheel; a folder for each state of the sources, so that it is built once for each."""
+    """This checkout as a wheel, built once for each state of the sources."""
     sources = [PROJECT / "pyproject.toml", *sorted((PROJECT / "entrypoint").rglob("*"))]
     state = hashlib.sha256()
     for source in sources:
@@ -113,7 +113,7 @@ def _name(name: str, contents: str) -> str:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Several test processes may want the same environment at the same time."""
+    """Hold a lock on a path: several test processes may want the same environment at the same time."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(path.name + ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -122,8 +122,11 @@ def _locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _made_once(path: Path) -> Iterator[bool]:
-    """Say whether it has to be made. Something half made is made again; it cannot be moved when ready, as scripts in a
-    virtual environment name their own place."""
+    """Lock a path and yield whether it still has to be created.
+
+    An incomplete one is removed and created again. It cannot be created elsewhere and moved, because scripts in a
+    virtual environment contain its path.
+    """
     ready = path.with_name(path.name + ".ready")
     with _locked(path):
         missing = not ready.exists()

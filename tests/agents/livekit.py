@@ -1,4 +1,4 @@
-"""The far end of a LiveKit worker, and what the worker of `examples/livekit` says of a call that ended well."""
+"""The server side of a LiveKit worker, and the lines that `examples/livekit` prints when a call is finished."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import urllib.request
 from pathlib import Path
 
 from .environments import HERE, environment
-from .process1 import PATIENCE
+from .process1 import TIMEOUT
 
-HANGS_UP_AFTER = 4.0  # seconds from the stop
-OF_THE_CALL = ("transcript closed", "look-up finished", "call saved")
+HANG_UP_AFTER = 4.0  # seconds from the stop request
+CALL_LINES = ("transcript closed", "look-up finished", "call saved")
 
 
 class Server:
-    """The far end, in a process of its own."""
+    """A process that runs `programs/livekit_server.py`."""
 
     def __init__(self, log: Path, *arguments: str) -> None:
         self._log = log
         with log.open("wb") as out:
             program = [environment("livekit-server").python, str(HERE / "programs" / "livekit_server.py"), *arguments]
             self._process = subprocess.Popen(program, stdout=out, stderr=subprocess.STDOUT)
-        deadline = time.monotonic() + PATIENCE
-        while "\n" not in self.said():
-            assert time.monotonic() < deadline, "the stand-in server does not start"
+        deadline = time.monotonic() + TIMEOUT
+        while "\n" not in self.output():
+            assert time.monotonic() < deadline, "the LiveKit server of the tests does not start"
             time.sleep(0.01)
-        self.port = int(self.said().split()[0])
+        self.port = int(self.output().split()[0])
 
     @property
     def variables(self) -> dict[str, str]:
@@ -38,12 +38,12 @@ class Server:
             "MAX_LOAD": "inf",
         }
 
-    def said(self) -> str:
+    def output(self) -> str:
         return self._log.read_text()
 
     def hang_up(self) -> None:
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}/hangup", method="POST")
-        urllib.request.urlopen(request, timeout=PATIENCE).close()
+        urllib.request.urlopen(request, timeout=TIMEOUT).close()
 
     def close(self) -> None:
         self._process.kill()

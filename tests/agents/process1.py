@@ -1,9 +1,9 @@
-"""An agent under `agent-init` as a real process 1, seen from outside its namespace.
+"""An agent under `agent-init` as a real process 1, observed from outside its namespace.
 
     unshare --pid --fork --kill-child --mount-proc agent-init [options] -- command
 
-The agent tells what happens to it in a file of events (`programs/record.py`), one line each: the moment, the process,
-the words. Everything else is read from outside: process 1's exit code, its stderr, and `/proc`.
+The agent logs events to a file (`programs/record.py`), one per line: the time, the pid, the text. Everything else is
+observed from outside: process 1's exit code, its stderr, and `/proc`.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from .environments import Environment
 T = TypeVar("T")
 
 HELPER = re.compile(rb"from multiprocessing\.(resource_tracker|forkserver) import main")
-"""How `multiprocessing` starts its resource tracker and its fork server, after `python -c`."""
+"""The code with which `multiprocessing` starts its resource tracker and its fork server."""
 
-PATIENCE = 60.0
-"""Seconds to wait for a thing that must happen; generous, because machines that run tests are shared and slow."""
+TIMEOUT = 60.0
+"""Seconds to wait for a thing that must happen."""
 
 UNSHARE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 
@@ -36,18 +36,18 @@ NOISE = re.compile(
     r"Traceback|Exception ignored|RuntimeError|CancelledError|KeyboardInterrupt|never awaited|never retrieved"
     r"|was destroyed but it is pending|leaked|Fatal|exiting forcefully|BrokenPipe|\bKilled\b",
 )
-"""What a person who reads the log of a graceful stop must not find in it."""
+"""Messages that must not appear in the log of a graceful stop."""
 
 
 @dataclass(frozen=True)
 class Event:
-    at: float  # time.monotonic(), which all processes of a machine share
-    pid: int  # as the agent's namespace numbers it
+    at: float  # time.monotonic() in seconds, the same clock for all processes
+    pid: int  # in the agent's namespace
     what: str
 
 
 class Agent:
-    """One running agent; `start` in conftest.py makes them and clears them away."""
+    """A running agent; the fixture `start` in conftest.py creates agents and kills them after the test."""
 
     def __init__(
         self,
@@ -83,11 +83,11 @@ class Agent:
                 start_new_session=True,
             )
 
-    # What it does.
+    # --- Processes and signals. ---
 
     @property
     def pid(self) -> int:
-        """Process 1, numbered as we see it from outside."""
+        """The pid of process 1 in our namespace."""
         return self._only_child(self._unshare.pid)
 
     def _only_child(self, parent: int) -> int:
@@ -99,8 +99,8 @@ class Agent:
 
         return self.until(child, f"a child of {parent}")
 
-    def wait_started(self) -> int:
-        """Wait until process 1 has started the agent; return the agent's pid as seen from outside."""
+    def wait_for_start(self) -> int:
+        """Wait until process 1 has started the agent; return the agent's pid in our namespace."""
         return self._only_child(self.pid)
 
     def signal(self, number: Signals) -> None:
@@ -109,12 +109,12 @@ class Agent:
         os.kill(self.pid, number)
 
     def _find_helpers(self) -> set[int]:
-        """The processes that `multiprocessing` runs for its own purposes; they end when the last pipe to them closes.
+        """The helper processes of `multiprocessing`, which exit when the last pipe to them is closed.
 
-        What a fork server has forked shows the same command line, so those whose parent is one do not count.
+        A process that a fork server has forked has the same command line, so children of helpers do not count.
         """
         namespace = os.readlink(f"/proc/{self.pid}/ns/pid")
-        found: dict[int, tuple[int, int]] = {}  # numbered from outside: the parent, and the number inside
+        found: dict[int, tuple[int, int]] = {}  # pid outside to the parent's pid outside and the pid inside
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 if os.readlink(folder / "ns/pid") == namespace and HELPER.search((folder / "cmdline").read_bytes()):
@@ -123,18 +123,21 @@ class Agent:
         return {inside for parent, inside in found.values() if parent not in found}
 
     def until(self, look: Callable[[], T | None], what: str) -> T:
-        """Look again and again until there is an answer. Fails, with the agent's log, when none can come."""
-        deadline = time.monotonic() + PATIENCE
+        """Call `look` until it returns a value other than None, and return that.
+
+        Raises AssertionError, with the agent's log, after TIMEOUT or when agent-init has exited.
+        """
+        deadline = time.monotonic() + TIMEOUT
         while True:
             over = self._unshare.poll() is not None
             if (answer := look()) is not None:
                 return answer
             if over or time.monotonic() > deadline:
-                raise AssertionError(f"{'ended' if over else 'waited too long'} before: {what}\n{self.story()}")
+                raise AssertionError(f"{'exited' if over else 'timed out'} before: {what}\n{self.transcript()}")
             time.sleep(0.01)
 
-    def wait(self, what: str, times: int = 1) -> Event:
-        """Wait for an event, for the n-th of that name if asked."""
+    def wait_for_event(self, what: str, times: int = 1) -> Event:
+        """Wait for an event, or for its n-th occurrence, and return it."""
 
         def look() -> Event | None:
             found = [event for event in self.events() if event.what == what]
@@ -142,9 +145,9 @@ class Agent:
 
         return self.until(look, f"event {what!r}")
 
-    def wait_handles(self, number: Signals) -> None:
+    def wait_for_handler(self, number: Signals) -> None:
         """Wait until the agent has a handler for that signal."""
-        status = Path(f"/proc/{self.wait_started()}/status")
+        status = Path(f"/proc/{self.wait_for_start()}/status")
 
         def handles() -> bool | None:
             caught = int(re.search(r"SigCgt:\s*(\w+)", status.read_text())[1], 16)  # type: ignore[index]
@@ -152,25 +155,25 @@ class Agent:
 
         self.until(handles, f"a handler for {number.name}")
 
-    def wait_logged(self, words: str) -> None:
-        """Wait for words in the agent's own output."""
-        self.until(lambda: words in self.output() or None, f"output {words!r}")
+    def wait_for_output(self, text: str) -> None:
+        """Wait for a text on stdout or stderr."""
+        self.until(lambda: text in self.output() or None, f"output {text!r}")
 
-    def wait_ended(self) -> int:
-        """Wait for the end of process 1 and return its exit code as a container engine tells it."""
+    def wait_for_exit(self) -> int:
+        """Wait until process 1 exits and return its exit code as a container engine reports it."""
         try:
-            code = self._unshare.wait(PATIENCE)
+            code = self._unshare.wait(TIMEOUT)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"not ended after {PATIENCE:.0f} s\n{self.story()}") from None
+            raise AssertionError(f"still running after {TIMEOUT:.0f} s\n{self.transcript()}") from None
         return code if code >= 0 else 128 - code
 
-    def clear(self) -> None:
-        """End whatever is left. `--kill-child` and the namespace make that one signal."""
+    def kill(self) -> None:
+        """Kill all processes of the run. With `--kill-child` and the namespace one signal is enough."""
         if self._unshare.poll() is None:
             self._unshare.kill()
         self._unshare.wait()
 
-    # What it says.
+    # --- Events and output. ---
 
     def events(self) -> list[Event]:
         return [
@@ -178,23 +181,23 @@ class Agent:
             for at, pid, what in (line.split(" ", 2) for line in self._events.read_text().splitlines())
         ]
 
-    def said(self, what: str) -> int:
-        """How many events of that name there are."""
+    def count(self, what: str) -> int:
+        """The number of events of that name."""
         return sum(event.what == what for event in self.events())
 
     def output(self) -> str:
         return self._stdout.read_text(errors="replace") + self._stderr.read_text(errors="replace")
 
     def log(self) -> Iterator[dict[str, object]]:
-        """What agent-init itself wrote."""
+        """The JSON lines that agent-init has logged."""
         for line in self._stderr.read_text(errors="replace").splitlines():
             with contextlib.suppress(json.JSONDecodeError):
                 record = json.loads(line)
                 if isinstance(record, dict) and "event" in record:
                     yield record
 
-    def left(self) -> set[int]:
-        """The processes that outlived the agent, as agent-init tells when it turns to them."""
+    def leftover_pids(self) -> set[int]:
+        """The pids of the leftover processes that agent-init has logged."""
         return {
             int(str(process).split("(")[1].rstrip(")"))
             for record in self.log()
@@ -202,25 +205,29 @@ class Agent:
             for process in cast("list[object]", record.get("processes", []))
         }
 
-    def story(self) -> str:
+    def transcript(self) -> str:
         events = "".join(f"  {event.at:.3f} {event.pid} {event.what}\n" for event in self.events())
         return f"--- events\n{events}--- output\n{self.output()}"
 
-    # What must be true in the end.
+    # --- Assertions. ---
 
-    def must_end(self, *codes: int, known: str = "") -> None:
-        """The end that a user hopes for: the right code, and no noise in the log. `known`: what a noise that this
-        framework makes in its daily life says; lines with it do not count."""
-        code = self.wait_ended()
-        assert code in codes, f"exit code {code}, not {codes}\n{self.story()}"
+    def must_exit(self, *codes: int, known: str = "") -> None:
+        """Assert that it exits with one of the codes and that the log has no NOISE.
+
+        Lines that contain `known`, a harmless message of the framework, are not checked.
+        """
+        code = self.wait_for_exit()
+        assert code in codes, f"exit code {code}, not {codes}\n{self.transcript()}"
         lines = [line for line in self.output().splitlines() if not known or known not in line]
-        assert not (found := NOISE.search("\n".join(lines))), f"{found[0]!r} in the log\n{self.story()}"
+        assert not (found := NOISE.search("\n".join(lines))), f"{found[0]!r} in the log\n{self.transcript()}"
 
-    def must_say(self, *what: str) -> None:
-        """Each of these events once: not lost, and not done twice either."""
-        for words in what:
-            assert self.said(words) == 1, f"{words!r}: {self.said(words)} times\n{self.story()}"
+    def must_log_once(self, *what: str) -> None:
+        """Assert that each of these events occurred exactly once."""
+        for event in what:
+            assert self.count(event) == 1, f"{event!r}: {self.count(event)} times\n{self.transcript()}"
 
-    def must_kill_nothing(self) -> None:
-        """Everything ended by itself: nobody was there for agent-init to stop, `multiprocessing`'s helpers aside."""
-        assert self.left() <= self._helpers, f"left: {self.left()}, helpers: {self._helpers}\n{self.story()}"
+    def must_leave_nothing(self) -> None:
+        """Assert that agent-init had no leftover process to stop, except `multiprocessing`'s helpers."""
+        assert self.leftover_pids() <= self._helpers, (
+            f"leftover: {self.leftover_pids()}, helpers: {self._helpers}\n{self.transcript()}"
+        )

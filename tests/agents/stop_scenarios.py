@@ -1,4 +1,4 @@
-"""The ways in which people and platforms stop a container."""
+"""How people and platforms stop a container."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def as_it_is(command: Command) -> Command:
 
 
 def behind_shell(command: Command) -> Command:
-    """A shell that stays in between: it cannot replace itself, as it has something to do afterwards."""
+    """A shell that does not exec the command, because another command follows."""
     return ("sh", "-c", f"{shlex.join(command)}; exit $?")
 
 
@@ -31,7 +31,7 @@ def behind_uv(command: Command) -> Command:
 class StopScenario:
     name: str
     signals: tuple[Signals, ...]
-    apart: float = 0.0  # seconds between them
+    apart: float = 0.0  # seconds between the signals
     wrap: Callable[[Command], Command] = as_it_is
 
     def __str__(self) -> str:
@@ -60,7 +60,7 @@ STOPS = (
     SHELL,
     UV,
 )
-"""A request to stop in every framework."""
+"""Stop requests for every framework."""
 
 ALL = (*STOPS, HUP, QUIT)
-"""For agents that give HUP and QUIT no meaning of their own: agent-init makes stop requests of them."""
+"""For agents that do not handle HUP and QUIT: agent-init turns these into stop requests."""

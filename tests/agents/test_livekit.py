@@ -1,4 +1,4 @@
-"""The LiveKit worker of `examples/livekit`, with a call in hand that goes on after the stop was requested."""
+"""The LiveKit worker of `examples/livekit`, stopped during a call that continues after the stop request."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import pytest
 from . import stop_scenarios
 from .conftest import Start
 from .environments import PROJECT
-from .livekit import HANGS_UP_AFTER, OF_THE_CALL, Server
+from .livekit import CALL_LINES, HANG_UP_AFTER, Server
 from .process1 import Agent
 from .stop_scenarios import StopScenario
 
 EXAMPLE = str(PROJECT / "examples" / "livekit" / "agent.py")
 WORKER = ("python", EXAMPLE, "start")
 
-# A traceback of 1.0.12 and 1.0.13, now and then: it looks at the memory of a call's process that has just ended.
-RACE = "Failed to get memory info for process"
+# 1.0.12 and 1.0.13 sometimes log this traceback: they read the memory of a job process that has just exited.
+KNOWN_RACE = "Failed to get memory info for process"
 
 LATEST = "livekit"
 FIRST = ("livekit-1.0.12", "livekit-1.0.13")
@@ -41,87 +41,89 @@ def idle_server(tmp_path: Path) -> Iterator[Server]:
     server.close()
 
 
-def in_a_call(start: Start, server: Server, release: str, scenario: StopScenario, *options: str) -> Agent:
+def start_with_a_call(start: Start, server: Server, release: str, scenario: StopScenario, *options: str) -> Agent:
     agent = start(release, scenario.wrap(WORKER), options=options, variables=server.variables)
-    agent.wait_logged("call answered")
+    agent.wait_for_output("call answered")
     return agent
 
 
 def hang_up_later(server: Server, agent: Agent, since: float) -> None:
-    """The caller goes on for a while. Nobody may have ended the call meanwhile."""
-    time.sleep(max(0.0, since + HANGS_UP_AFTER - time.monotonic()))
-    assert "agent left the room" not in server.said(), f"the call was cut off\n{agent.story()}"
+    """Hang up some time after `since`. Until then the call must go on."""
+    time.sleep(max(0.0, since + HANG_UP_AFTER - time.monotonic()))
+    assert "agent left the room" not in server.output(), f"the call was cut off\n{agent.transcript()}"
     server.hang_up()
 
 
-def must_end_well(agent: Agent, server: Server) -> None:
-    agent.must_end(0, known=RACE)
-    for words in OF_THE_CALL:
-        assert agent.output().count(words) == 1, f"{words!r}\n{agent.story()}"
-    assert "agent left the room" in server.said()
-    assert "job JS_FAILED" not in server.said()
-    agent.must_kill_nothing()
+def must_finish_the_call(agent: Agent, server: Server) -> None:
+    agent.must_exit(0, known=KNOWN_RACE)
+    for line in CALL_LINES:
+        assert agent.output().count(line) == 1, f"{line!r}\n{agent.transcript()}"
+    assert "agent left the room" in server.output()
+    assert "job JS_FAILED" not in server.output()
+    agent.must_leave_nothing()
 
 
 @RELEASES
 @pytest.mark.parametrize("scenario", stop_scenarios.ALL, ids=str)
-def test_stopped_in_a_call(start: Start, server: Server, release: str, scenario: StopScenario) -> None:
-    agent = in_a_call(start, server, release, scenario)
+def test_call_is_finished_before_the_worker_stops(
+    start: Start, server: Server, release: str, scenario: StopScenario
+) -> None:
+    agent = start_with_a_call(start, server, release, scenario)
     since = time.monotonic()
     scenario.stop(agent)
     hang_up_later(server, agent, since)
-    must_end_well(agent, server)
+    must_finish_the_call(agent, server)
 
 
 def test_call_is_lost_when_the_group_is_signalled(start: Start, server: Server) -> None:
-    """Why the group is not signalled: the fork server dies of TERM, and takes the processes of the calls with it."""
-    agent = in_a_call(start, server, LATEST, stop_scenarios.TERM, "--target", "group")
+    """This is why the group is not signalled: the fork server dies of TERM, and the calls' processes with it."""
+    agent = start_with_a_call(start, server, LATEST, stop_scenarios.TERM, "--target", "group")
     agent.signal(SIGTERM)
-    agent.wait_ended()
+    agent.wait_for_exit()
     assert "call saved" not in agent.output()
 
 
 @pytest.mark.parametrize("release", FIRST)
-def test_call_outlived_a_signalled_group(start: Start, server: Server, release: str) -> None:
-    """These had no fork server: the worker is the parent of the calls' processes, and those ignore TERM and INT."""
-    agent = in_a_call(start, server, release, stop_scenarios.TERM, "--target", "group")
+def test_call_survives_when_the_group_is_signalled_in_1_0(start: Start, server: Server, release: str) -> None:
+    """These releases have no fork server: the calls' processes are children of the worker and ignore TERM and INT."""
+    agent = start_with_a_call(start, server, release, stop_scenarios.TERM, "--target", "group")
     since = time.monotonic()
     agent.signal(SIGTERM)
     hang_up_later(server, agent, since)
-    assert agent.wait_ended() == 0
+    assert agent.wait_for_exit() == 0
     assert "call saved" in agent.output()
 
 
 @RELEASES
 def test_call_is_lost_when_the_stop_is_passed_on_twice(start: Start, server: Server, release: str) -> None:
-    """Why a repeat is not passed on: the worker ends at once, with code 1."""
-    agent = in_a_call(start, server, release, stop_scenarios.TERM, "--repeat", "forward")
+    """This is why a repeated request is not passed on: the worker exits at once, with code 1."""
+    agent = start_with_a_call(start, server, release, stop_scenarios.TERM, "--repeat", "forward")
     agent.signal(SIGTERM)
-    agent.wait_logged("draining worker")
+    agent.wait_for_output("draining worker")
     agent.signal(SIGTERM)
-    assert agent.wait_ended() == 1
+    assert agent.wait_for_exit() == 1
     assert "call saved" not in agent.output()
 
 
 @RELEASES
-def test_stopped_before_it_has_a_handler(start: Start, idle_server: Server, release: str) -> None:
+def test_worker_stopped_before_it_has_a_handler_exits_143(start: Start, idle_server: Server, release: str) -> None:
     agent = start(release, WORKER, variables=idle_server.variables)
-    agent.wait_started()
+    agent.wait_for_start()
     agent.signal(SIGTERM)
-    agent.must_end(143)
+    agent.must_exit(143)
 
 
 @RELEASES
-def test_stopped_without_a_call(start: Start, idle_server: Server, release: str) -> None:
-    """With nothing in hand the drain is over at once."""
+def test_idle_worker_stops_at_once(start: Start, idle_server: Server, release: str) -> None:
+    """Without a call the drain is over at once."""
     agent = start(release, WORKER, variables=idle_server.variables)
-    agent.wait_logged("registered worker")
+    agent.wait_for_output("registered worker")
     agent.signal(SIGTERM)
-    agent.must_end(0)
+    agent.must_exit(0)
 
 
-def test_stopped_between_handler_and_registration(start: Start, idle_server: Server) -> None:
+def test_worker_stopped_before_it_registers_exits_cleanly(start: Start, idle_server: Server) -> None:
     agent = start(LATEST, WORKER, variables=idle_server.variables)
-    agent.wait_logged("starting worker")
+    agent.wait_for_output("starting worker")
     agent.signal(SIGTERM)
-    agent.must_end(0)
+    agent.must_exit(0)

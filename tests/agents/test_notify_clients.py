@@ -1,4 +1,4 @@
-"""Existing clients of sd_notify(3) work as they are: what they say is heard."""
+"""Existing clients of sd_notify(3) work unchanged."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ CLIENTS = ["sdnotify", "cysystemd", "systemd-notify"]
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_a_client_is_heard(start: Start, client: str) -> None:
-    """Ready in time, watched, and with more time to stop than the grace of one second."""
+def test_messages_of_a_notify_client_are_handled(start: Start, client: str) -> None:
+    """The client reports ready, pings the watchdog, and extends the grace of one second."""
     agent = start(
         "notify",
-        ["python", str(PROGRAMS / "notifying.py"), client],
+        ["python", str(PROGRAMS / "notify_client.py"), client],
         options=["-v", "--watchdog", "30s", "--ready-timeout", "60s"],
         variables={"AGENT_INIT_GRACE": "1s"},
     )
-    agent.wait("serving")
+    agent.wait_for_event("serving")
     agent.signal(Signals.SIGTERM)
-    agent.must_end(0)
-    agent.must_say("serving", "drained")
+    agent.must_exit(0)
+    agent.must_log_once("serving", "drained")
     assert [record.get("status") for record in agent.log() if record["event"] == "status"] == [
         "loading",
         "serving",
@@ -37,9 +37,9 @@ def test_a_client_is_heard(start: Start, client: str) -> None:
     assert "extended" in events
 
 
-def test_gunicorn_says_that_it_is_ready(start: Start, port: int) -> None:
+def test_gunicorn_reports_ready(start: Start, port: int) -> None:
     command = ["gunicorn", "web:app", "-k", "uvicorn_worker.UvicornWorker", "-b", f"127.0.0.1:{port}"]
     agent = start("web", command, options=["-v", "--ready-timeout", "60s"])
     agent.until(lambda: [r for r in agent.log() if r["event"] == "ready"] or None, "readiness")
     agent.signal(Signals.SIGTERM)
-    agent.must_end(0)
+    agent.must_exit(0)

@@ -9,42 +9,44 @@ from .conftest import PROGRAMS, Start
 from .stop_scenarios import StopScenario
 
 PROGRAM = ("python", str(PROGRAMS / "plain.py"))
-ALL_OF_IT = ("work done", "generator closed", "cleaned up", "ended")
+ALL_STEPS = ("work done", "generator closed", "cleaned up", "ended")
 
 
 @pytest.mark.parametrize("scenario", stop_scenarios.ALL, ids=str)
-def test_handler_for_term(start: Start, scenario: StopScenario) -> None:
+def test_asyncio_program_with_a_term_handler(start: Start, scenario: StopScenario) -> None:
     agent = start("plain", scenario.wrap((*PROGRAM, "handler")))
-    agent.wait("work begun")
+    agent.wait_for_event("work begun")
     scenario.stop(agent)
-    agent.must_end(0)
-    agent.must_say(*ALL_OF_IT)
+    agent.must_exit(0)
+    agent.must_log_once(*ALL_STEPS)
 
 
 @pytest.mark.parametrize("scenario", stop_scenarios.ALL, ids=str)
-def test_asyncio_run_alone(start: Start, scenario: StopScenario) -> None:
-    """`asyncio.run` stops on INT only, so INT is what it is given. A second one would break off the clean-up."""
+def test_asyncio_run_without_a_handler(start: Start, scenario: StopScenario) -> None:
+    """`asyncio.run` stops on INT only, so the stop signal is INT. A second INT would abort the clean-up."""
     agent = start("plain", scenario.wrap((*PROGRAM, "bare")), options=["--stop-signal", "INT"])
-    agent.wait("work begun")
+    agent.wait_for_event("work begun")
     scenario.stop(agent)
-    agent.must_end(0)
-    agent.must_say(*ALL_OF_IT)
+    agent.must_exit(0)
+    agent.must_log_once(*ALL_STEPS)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT], ids=lambda n: n.name)
-def test_stopped_while_starting(start: Start, number: signal.Signals) -> None:
-    """An interpreter that has not come to its handler yet dies of the stop signal, and the code says so."""
+def test_stop_before_the_handler_is_installed_exits_143(start: Start, number: signal.Signals) -> None:
+    """A program that has not installed its handler yet dies of the stop signal."""
     agent = start("plain", (*PROGRAM, "handler"))
-    agent.wait_started()
+    agent.wait_for_start()
     agent.signal(number)
-    agent.must_end(128 + signal.SIGTERM)
+    agent.must_exit(128 + signal.SIGTERM)
 
 
-def test_agent_that_blocks_the_signal(start: Start) -> None:
-    """A blocked signal is waited for, or kept until a handler is there (Dramatiq, while its workers boot). It is the
-    agent's, even if a child of the agent handles it."""
-    agent = start("plain", ("python", str(PROGRAMS / "waiting.py")))
-    agent.wait("child ready")
+def test_agent_that_blocks_term_and_waits_for_it(start: Start) -> None:
+    """A blocked signal goes to the agent, even if a child of the agent handles it.
+
+    The agent either waits for the signal or unblocks it later (Dramatiq, while its workers boot).
+    """
+    agent = start("plain", ("python", str(PROGRAMS / "sigwait.py")))
+    agent.wait_for_event("child ready")
     agent.signal(signal.SIGTERM)
-    agent.must_end(0)
-    agent.must_say("agent stopped", "child done")
+    agent.must_exit(0)
+    agent.must_log_once("agent stopped", "child done")

@@ -1,4 +1,4 @@
-"""Agents that have processes of their own: `multiprocessing` pools, and MCP servers on stdin and stdout."""
+"""Agents with child processes: `multiprocessing` pools, and MCP servers on stdin and stdout."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from .stop_scenarios import StopScenario
 
 @pytest.mark.parametrize("scenario", stop_scenarios.ALL, ids=str)
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_pool(start: Start, method: str, scenario: StopScenario) -> None:
-    """The pool's processes handle no signal: TERM to the group would kill them at work. They are left alone."""
+def test_pool_workers_finish_their_work(start: Start, method: str, scenario: StopScenario) -> None:
+    """The workers handle no signal, so TERM to the group would kill them. agent-init does not signal them."""
     agent = start("plain", scenario.wrap(("python", str(PROGRAMS / "pool.py"), method)))
-    agent.wait("work 0 begun")
-    agent.wait("work 1 begun")
+    agent.wait_for_event("work 0 begun")
+    agent.wait_for_event("work 1 begun")
     scenario.stop(agent)
-    agent.must_end(0)
-    agent.must_say("work 0 done", "work 1 done", "answers read", "cleaned up", "ended")
-    agent.must_kill_nothing()
+    agent.must_exit(0)
+    agent.must_log_once("work 0 done", "work 1 done", "answers read", "cleaned up", "ended")
+    agent.must_leave_nothing()
 
 
 @pytest.mark.parametrize("scenario", stop_scenarios.ALL, ids=str)
-def test_mcp(start: Start, scenario: StopScenario) -> None:
-    """A tool's answer is awaited, then each server ends because its stdin does, not by a signal."""
-    agent = start("mcp", scenario.wrap(("python", str(PROGRAMS / "toolbox.py"))))
-    agent.wait("tool begun")
+def test_mcp_servers_end_when_stdin_closes(start: Start, scenario: StopScenario) -> None:
+    """The tool's answer is awaited. Then each server exits because its stdin is closed, not by a signal."""
+    agent = start("mcp", scenario.wrap(("python", str(PROGRAMS / "mcp_agent.py"))))
+    agent.wait_for_event("tool begun")
     scenario.stop(agent)
-    agent.must_end(0)
-    agent.must_say("tool done", "answer read", "cleaned up", "ended")
-    assert agent.said("server closed") == 2
-    agent.must_kill_nothing()
+    agent.must_exit(0)
+    agent.must_log_once("tool done", "answer read", "cleaned up", "ended")
+    assert agent.count("server closed") == 2
+    agent.must_leave_nothing()
 
 
-def test_mcp_server_left_behind(start: Start) -> None:
-    """An agent that dies leaves its servers. One that does not notice still gets TERM, and time for its clean-up."""
-    agent = start("mcp", ("python", str(PROGRAMS / "toolbox.py"), "die"), options=["--warn-reaped"])
-    agent.wait("stubborn ready")
-    agent.wait("tool begun")
+def test_leftover_mcp_server_gets_term_and_cleans_up(start: Start) -> None:
+    """The agent dies. A server that ignores the closed stdin gets TERM and time for its clean-up."""
+    agent = start("mcp", ("python", str(PROGRAMS / "mcp_agent.py"), "die"), options=["--warn-reaped"])
+    agent.wait_for_event("stubborn ready")
+    agent.wait_for_event("tool begun")
     stop_scenarios.TERM.stop(agent)
-    assert agent.wait_ended() == 7
-    agent.must_say("stubborn cleaned up")
+    assert agent.wait_for_exit() == 7
+    agent.must_log_once("stubborn cleaned up")

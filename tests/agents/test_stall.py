@@ -1,4 +1,4 @@
-"""A stop that stalls in a real agent: the report names the place."""
+"""A stop that stalls in a real agent: the stall report names the place."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.mark.parametrize("release", ["livekit", "livekit-1.0.13"])
-def test_a_shutdown_callback_that_never_returns(start: Start, server: Server, release: str) -> None:
-    """It is named, first of all stacks, in the process of the call; the agent is not changed for it."""
+def test_stall_report_names_a_shutdown_callback_that_never_returns(start: Start, server: Server, release: str) -> None:
+    """Its stack is the first one, in the process of the call. The agent is unchanged."""
     options = ("--stacks", "--grace", "20s")
     agent = start(release, ("python", CALL, "start"), options=options, variables=server.variables)
-    agent.wait_logged("call answered")
+    agent.wait_for_output("call answered")
     agent.signal(SIGTERM)
-    agent.wait_logged("draining worker")
+    agent.wait_for_output("draining worker")
     server.hang_up()
-    agent.wait_logged("saving")
-    assert agent.wait_ended() == 137
+    agent.wait_for_output("saving")
+    assert agent.wait_for_exit() == 137
     lines = [str(record["message"]) for record in agent.log() if record["event"] == "report"]
     place = next(at for at, line in enumerate(lines) if "in answer.<locals>.save_summary: await" in line)
     head = next(at for at in range(place, -1, -1) if re.search(r"pid \d+, ", lines[at]))
@@ -45,4 +45,4 @@ def test_a_shutdown_callback_that_never_returns(start: Start, server: Server, re
     (worker,) = [line for line in lines if ", the agent, " in line]
     assert f"(pid {job})" not in worker
     assert any(f"(pid {job}), child of python" in line for line in lines), lines
-    assert sum(map(len, lines[: place + 1])) < 4096, "it fits into /dev/termination-log"
+    assert sum(map(len, lines[: place + 1])) < 4096, "it does not fit into /dev/termination-log"

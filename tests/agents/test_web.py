@@ -1,4 +1,4 @@
-"""Web servers that are stopped while they answer: the answer arrives whole."""
+"""Web servers that are stopped during a response: the client receives the complete response."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from . import stop_scenarios
 from .conftest import Start
-from .process1 import PATIENCE, Agent
+from .process1 import TIMEOUT, Agent
 from .stop_scenarios import StopScenario
 
 PIECES = 5  # as in programs/web.py
@@ -26,7 +26,7 @@ def port() -> int:
 
 
 def get(port: int, path: str) -> str:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
     try:
         connection.request("GET", path)
         return connection.getresponse().read().decode()
@@ -34,9 +34,9 @@ def get(port: int, path: str) -> str:
         connection.close()
 
 
-def ask(agent: Agent, port: int, workers: int = 1) -> Future[str]:
-    """Wait until the server answers with all its workers, then ask for the slow answer and wait until it is in hand."""
-    agent.wait("lifespan begun", times=workers)
+def begin_slow_request(agent: Agent, port: int, workers: int = 1) -> Future[str]:
+    """Wait until all workers serve, then request the slow response and wait until the server has begun it."""
+    agent.wait_for_event("lifespan begun", times=workers)
 
     def ready() -> bool | None:
         try:
@@ -49,7 +49,7 @@ def ask(agent: Agent, port: int, workers: int = 1) -> Future[str]:
     thread = ThreadPoolExecutor(1)
     answer = thread.submit(get, port, "/slow")
     thread.shutdown(wait=False)
-    agent.wait("request begun", times=agent.said("request done") + 1)
+    agent.wait_for_event("request begun", times=agent.count("request done") + 1)
     return answer
 
 
@@ -57,83 +57,89 @@ UVICORN = ("uvicorn", "web:app", "--host", "127.0.0.1", "--port")
 
 
 @pytest.mark.parametrize("scenario", stop_scenarios.ALL, ids=str)
-def test_uvicorn(start: Start, scenario: StopScenario, port: int) -> None:
-    """Since 0.29 uvicorn ends by the signal that stopped it, hence the `-e 143`."""
+def test_uvicorn_finishes_its_response(start: Start, scenario: StopScenario, port: int) -> None:
+    """Since 0.29 uvicorn dies of the signal that stopped it, hence `-e 143`."""
     agent = start("web", scenario.wrap((*UVICORN, str(port))), options=["-e", "143"])
-    answer = ask(agent, port)
+    answer = begin_slow_request(agent, port)
     scenario.stop(agent)
-    assert answer.result(PATIENCE) == WHOLE
-    agent.must_end(0)
-    agent.must_say("request done", "lifespan closed")
+    assert answer.result(TIMEOUT) == WHOLE
+    agent.must_exit(0)
+    agent.must_log_once("request done", "lifespan closed")
 
 
 WORKERS = ("--workers", "2")
 
 
 @pytest.mark.parametrize("scenario", stop_scenarios.STOPS, ids=str)
-def test_uvicorn_workers(start: Start, scenario: StopScenario, port: int) -> None:
+def test_uvicorn_workers_finish_their_responses(start: Start, scenario: StopScenario, port: int) -> None:
     agent = start("web", scenario.wrap((*UVICORN, str(port), *WORKERS)))
-    answer = ask(agent, port, workers=2)
+    answer = begin_slow_request(agent, port, workers=2)
     scenario.stop(agent)
-    assert answer.result(PATIENCE) == WHOLE
-    agent.must_end(0)
-    agent.must_say("request done")
-    assert agent.said("lifespan closed") == 2
+    assert answer.result(TIMEOUT) == WHOLE
+    agent.must_exit(0)
+    agent.must_log_once("request done")
+    assert agent.count("lifespan closed") == 2
 
 
 GUNICORN = ("gunicorn", "-k", "uvicorn_worker.UvicornWorker", "-w", "2", "web:app", "-b")
 
 
 @pytest.mark.parametrize("scenario", stop_scenarios.STOPS, ids=str)
-def test_gunicorn(start: Start, scenario: StopScenario, port: int) -> None:
-    """INT is gunicorn's quick shutdown, but it never sees it: what stops it is always TERM, and once."""
+def test_gunicorn_finishes_its_responses(start: Start, scenario: StopScenario, port: int) -> None:
+    """INT would be gunicorn's quick shutdown, but gunicorn always gets TERM, once."""
     agent = start("web", scenario.wrap((*GUNICORN, f"127.0.0.1:{port}")))
-    answer = ask(agent, port, workers=2)
+    answer = begin_slow_request(agent, port, workers=2)
     scenario.stop(agent)
-    assert answer.result(PATIENCE) == WHOLE
-    agent.must_end(0)
-    agent.must_say("request done")
-    assert agent.said("lifespan closed") == 2
+    assert answer.result(TIMEOUT) == WHOLE
+    agent.must_exit(0)
+    agent.must_log_once("request done")
+    assert agent.count("lifespan closed") == 2
 
 
-SEVERAL = pytest.mark.parametrize(
+SERVERS_WITH_WORKERS = pytest.mark.parametrize(
     "command", [(*UVICORN, "PORT", *WORKERS), (*GUNICORN, "127.0.0.1:PORT")], ids=["uvicorn", "gunicorn"]
 )
 
 
-@SEVERAL
-def test_workers_quit(start: Start, command: tuple[str, ...], port: int) -> None:
-    """Both handle QUIT, so it would reach them: uvicorn does nothing about it, gunicorn's quick shutdown waits for a
-    worker that does not know it. `--stop-on` makes a graceful stop of it."""
-    place = [word.replace("PORT", str(port)) for word in command]
-    agent = start("web", place, options=["--stop-on", "TERM,INT,QUIT"])
-    answer = ask(agent, port, workers=2)
+@SERVERS_WITH_WORKERS
+def test_servers_with_workers_stop_gracefully_on_quit_with_stop_on(
+    start: Start, command: tuple[str, ...], port: int
+) -> None:
+    """Both handle QUIT, so without `--stop-on` it would be forwarded.
+
+    uvicorn does not stop on it, and gunicorn's quick shutdown waits for a worker that does not stop either.
+    """
+    argv = [word.replace("PORT", str(port)) for word in command]
+    agent = start("web", argv, options=["--stop-on", "TERM,INT,QUIT"])
+    answer = begin_slow_request(agent, port, workers=2)
     stop_scenarios.QUIT.stop(agent)
-    assert answer.result(PATIENCE) == WHOLE
-    agent.must_end(0)
-    agent.must_say("request done")
+    assert answer.result(TIMEOUT) == WHOLE
+    agent.must_exit(0)
+    agent.must_log_once("request done")
 
 
-@SEVERAL
-def test_workers_hup(start: Start, command: tuple[str, ...], port: int) -> None:
-    """Servers with workers handle HUP: it reaches them, and new workers take over while the old ones finish."""
-    place = [word.replace("PORT", str(port)) for word in command]
-    agent = start("web", place)
-    answer = ask(agent, port, workers=2)
+@SERVERS_WITH_WORKERS
+def test_servers_with_workers_restart_on_hup(start: Start, command: tuple[str, ...], port: int) -> None:
+    """Both handle HUP: new workers take over while the old ones finish."""
+    argv = [word.replace("PORT", str(port)) for word in command]
+    agent = start("web", argv)
+    answer = begin_slow_request(agent, port, workers=2)
     stop_scenarios.HUP.stop(agent)
-    assert answer.result(PATIENCE) == WHOLE
-    agent.until(lambda: agent.said("lifespan closed") == 2 or None, "both old workers to end")
-    answer = ask(agent, port, workers=4)
+    assert answer.result(TIMEOUT) == WHOLE
+    agent.until(lambda: agent.count("lifespan closed") == 2 or None, "both old workers to end")
+    answer = begin_slow_request(agent, port, workers=4)
     stop_scenarios.TERM.stop(agent)
-    assert answer.result(PATIENCE) == WHOLE
-    agent.must_end(0)
+    assert answer.result(TIMEOUT) == WHOLE
+    agent.must_exit(0)
 
 
 @pytest.mark.parametrize("command", [UVICORN, GUNICORN], ids=["uvicorn", "gunicorn"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
-def test_stopped_while_starting(start: Start, command: tuple[str, ...], number: signal.Signals, port: int) -> None:
-    where = str(port) if command is UVICORN else f"127.0.0.1:{port}"
-    agent = start("web", (*command, where))
-    agent.wait_started()
+def test_stop_before_the_handler_is_installed_exits_143(
+    start: Start, command: tuple[str, ...], number: signal.Signals, port: int
+) -> None:
+    address = str(port) if command is UVICORN else f"127.0.0.1:{port}"
+    agent = start("web", (*command, address))
+    agent.wait_for_start()
     agent.signal(number)
-    agent.must_end(128 + signal.SIGTERM)
+    agent.must_exit(128 + signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Fixtures: an engine that runs, images on it, and containers that are gone after each test."""
+"""Fixtures: a running engine with the images, and containers that are removed after each test."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import pytest
 
 from . import images
 from .container import Containers
-from .engine import Engine, NoEngine, any_engine
+from .engine import Engine, NotAvailable, available_engine
 
 HERE = Path(__file__).parent
-LONGEST = 1800  # seconds for a test with all that has to be made for the first one, on a machine with much else to do
+TEST_TIMEOUT = 1800  # seconds, including everything that the first test has to create, on a busy machine
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(HERE):
-            item.add_marker(pytest.mark.timeout(LONGEST))
+            item.add_marker(pytest.mark.timeout(TEST_TIMEOUT))
 
 
-def without(why: str) -> NoReturn:
-    """Something that these tests run on is not there: a skip for a person, a failure on CI."""
+def skip_or_fail(why: str) -> NoReturn:
+    """Skip the test because it lacks something; on CI fail instead."""
     if os.environ.get("CI") == "true":
         pytest.fail(why, pytrace=False)
     pytest.skip(why)
@@ -32,17 +32,17 @@ def without(why: str) -> NoReturn:
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Engine]:
-    """A Docker engine with the images on it."""
+    """A Docker engine with the images."""
     try:
-        with any_engine() as engine:
+        with available_engine() as engine:
             images.build_all(engine)
             yield engine
-    except NoEngine as error:
-        without(str(error))
+    except NotAvailable as error:
+        skip_or_fail(str(error))
 
 
 @pytest.fixture
 def containers(engine: Engine) -> Iterator[Containers]:
-    """Runs containers, and removes them after the test."""
+    """Runs containers and removes them after the test."""
     with Containers(engine) as made:
         yield made

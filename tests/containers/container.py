@@ -1,4 +1,4 @@
-"""A container under test: started, watched and stopped by the `docker` command alone."""
+"""A container under test, started, observed and stopped only through the `docker` command."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .images import PROBE
 T = TypeVar("T")
 Event = dict[str, Any]
 
-WITHIN = 60.0  # for what takes milliseconds on a quiet machine
-SLACK = 4.0  # what a busy machine may add to a time that is asserted
+TIMEOUT = 60.0  # seconds to wait for a thing that must happen
+TOLERANCE = 4.0  # seconds that a busy machine may add to an asserted time
 
 RECORDER = ("python", "/probe/recorder.py")
 
 
-def await_true(look: Callable[[], T], what: str, *, within: float = WITHIN) -> T:
-    """Look again and again until there is something; returns it."""
+def wait_until(look: Callable[[], T], what: str, *, within: float = TIMEOUT) -> T:
+    """Call `look` until its value is true, and return it. Raises AssertionError after `within` seconds."""
     deadline = time.monotonic() + within
     while not (found := look()):
         assert time.monotonic() < deadline, f"not within {within:.0f} s: {what}"
@@ -31,8 +31,8 @@ def await_true(look: Callable[[], T], what: str, *, within: float = WITHIN) -> T
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How a life of a container ended. `at`: seconds since the epoch, on the engine's clock."""
+class Exit:
+    """How a container exited. `at`: seconds since the epoch, on the engine's clock."""
 
     code: int
     at: float
@@ -40,12 +40,12 @@ class Ended:
 
 
 class Container:
-    """One container. Agents write on stdout, agent-init on stderr, as JSON unless told otherwise."""
+    """One container. Agents write to stdout; agent-init logs to stderr, as JSON by default."""
 
     def __init__(self, engine: Engine, name: str) -> None:
         self.engine, self.name = engine, name
 
-    # --- What can be seen of it. ---
+    # --- Observe it. ---
 
     def inspect(self) -> dict[str, Any]:
         (found,) = json.loads(self.engine("inspect", self.name).stdout)
@@ -56,34 +56,34 @@ class Container:
         return bool(self.inspect()["State"]["Running"])
 
     def output(self) -> list[str]:
-        """What the agent has said."""
+        """The agent's lines on stdout."""
         return self.engine("logs", self.name).stdout.splitlines()
 
     def errors(self) -> list[str]:
-        """What there is on stderr: our lines and whatever else."""
+        """The lines on stderr: agent-init's and others."""
         return self.engine("logs", self.name).stderr.splitlines()
 
     def events(self, event: str | None = None) -> list[Event]:
-        """Our lines; all of them, or those of one event."""
+        """The log lines of agent-init: all of them, or those of one event."""
         lines = [json.loads(line) for line in self.errors() if line.startswith("{")]
         return [line for line in lines if event in (None, line["event"])]
 
     def event(self, event: str) -> Event:
-        """The one line of this event."""
+        """The log line of this event, which must be the only one."""
         found = self.events(event)
         assert len(found) == 1, f"{event}: {self.events()}"
         return found[0]
 
-    def stray(self) -> list[str]:
-        """Lines on stderr that are not ours: tracebacks, warnings of a shell or of Python."""
+    def other_stderr_lines(self) -> list[str]:
+        """Lines on stderr that are not agent-init's: tracebacks, warnings of a shell or of Python."""
         return [line for line in self.errors() if not line.startswith("{")]
 
     def signals(self) -> list[str]:
-        """The signals that the agent got, in order."""
+        """The signals that the agent has received, in order."""
         return [line.removeprefix("got ") for line in self.output() if line.startswith("got ")]
 
     def processes(self) -> dict[int, tuple[str, str]]:
-        """Pid, as the container sees it, to name and state of what runs in it."""
+        """The processes in the container: pid inside to name and state."""
         code = "import glob; [print(open(p).read()) for p in sorted(glob.glob('/proc/[0-9]*/stat'))]"
         lines = self.engine("exec", self.name, "python", "-c", code).stdout.splitlines()
         fields = [
@@ -91,45 +91,45 @@ class Container:
         ]
         return {int(pid): (name, state) for pid, name, state in fields}
 
-    # --- Waiting. ---
+    # --- Wait. ---
 
-    def await_line(self, line: str, *, times: int = 1) -> None:
-        await_true(lambda: self.output().count(line) >= times, f"{line!r} {times} times on stdout of {self.name}")
+    def wait_for_line(self, line: str, *, times: int = 1) -> None:
+        wait_until(lambda: self.output().count(line) >= times, f"{line!r} {times} times on stdout of {self.name}")
 
-    def await_event(self, event: str, *, times: int = 1) -> list[Event]:
+    def wait_for_events(self, event: str, *, times: int = 1) -> list[Event]:
         def look() -> list[Event]:
             found = self.events(event)
             return found if len(found) >= times else []
 
-        return await_true(look, f"event {event!r} {times} times in {self.name}: {self.errors()}")
+        return wait_until(look, f"event {event!r} {times} times in {self.name}: {self.errors()}")
 
-    def await_end(self) -> Ended:
-        """Wait until it has ended, and tell how."""
+    def wait_for_exit(self) -> Exit:
+        """Wait until it exits; return how."""
         self.engine("wait", self.name)
         state = self.inspect()["State"]
         at = datetime.fromisoformat(state["FinishedAt"][:26].rstrip("Z") + "+00:00").timestamp()
-        return Ended(int(state["ExitCode"]), at, bool(state["OOMKilled"]))
+        return Exit(int(state["ExitCode"]), at, bool(state["OOMKilled"]))
 
-    # --- What can be done to it. ---
+    # --- Act on it. ---
 
     def signal(self, name: str) -> None:
         """`docker kill --signal`."""
         self.engine("kill", "--signal", name, self.name)
 
-    def stop(self, *options: str) -> tuple[Ended, float]:
-        """`docker stop`: how it ended, and how many seconds after the request."""
-        asked = time.time()
+    def stop(self, *options: str) -> tuple[Exit, float]:
+        """`docker stop`. Return how it exited, and the seconds since the request."""
+        requested_at = time.time()
         self.engine("stop", *options, self.name)
-        ended = self.await_end()
-        return ended, ended.at - asked
+        ended = self.wait_for_exit()
+        return ended, ended.at - requested_at
 
 
 class Containers:
-    """Makes containers of one image, and removes them again."""
+    """Creates containers of one image and removes them."""
 
     def __init__(self, engine: Engine, image: str = PROBE) -> None:
         self.engine, self.image = engine, image
-        self.made: list[Container] = []
+        self.created: list[Container] = []
 
     def run(
         self,
@@ -138,21 +138,21 @@ class Containers:
         ready: str | None = "ready",
         **environment: str,
     ) -> Container:
-        """`docker run --detach`, without a network, and wait for the agent's line `ready`.
+        """`docker run --detach` without a network; wait for the agent's line `ready`.
 
-        Keywords are settings of agent-init: `GRACE="2s"` is AGENT_INIT_GRACE.
+        Keywords are settings of agent-init: `GRACE="2s"` sets AGENT_INIT_GRACE.
         """
         settings = {"LOG_FORMAT": "json", **environment}
         made = self.start("run", "--detach", *options, *as_options(settings), self.image, *command)
         if ready is not None:
-            made.await_line(ready)
+            made.wait_for_line(ready)
         return made
 
     def start(self, verb: str, *arguments: str, network: str = "none") -> Container:
-        """`docker run --detach` or `docker create`, with these arguments."""
+        """`docker run --detach` or `docker create` with these arguments."""
         done = self.engine(verb, "--network", network, *arguments)
         container = Container(self.engine, done.stdout.strip()[:12])
-        self.made.append(container)
+        self.created.append(container)
         return container
 
     def __enter__(self) -> Containers:
@@ -162,12 +162,12 @@ class Containers:
         self.remove_all()
 
     def remove_all(self) -> None:
-        """Remove them, and print what they said: pytest shows it of a test that failed."""
-        for container in self.made:
+        """Print the logs, which pytest shows if the test failed, and remove the containers."""
+        for container in self.created:
             logs = self.engine("logs", container.name, check=False)
             print(f"--- {container.name} stdout:\n{logs.stdout[-3000:]}--- stderr:\n{logs.stderr[-9000:]}")
-        if self.made:
-            self.engine("rm", "--force", *(container.name for container in self.made))
+        if self.created:
+            self.engine("rm", "--force", *(container.name for container in self.created))
 
 
 def as_options(settings: Mapping[str, str]) -> list[str]:

@@ -1,8 +1,8 @@
-"""A Docker engine to test with: the one that answers, or a private one that is gone again afterwards.
+"""A Docker engine for the tests: the running one, or a private one that is removed afterwards.
 
-The private one (`dockerd` with a containerd of its own) keeps to a temporary folder: its socket, its data, its run
-files. It makes no bridge and no firewall rule, and its containers have a cgroup of their own. When the test run dies,
-the kernel ends it (`setpriv --pdeathsig`).
+The private engine (`dockerd` with its own containerd) keeps its socket, data and run files in a temporary folder. It
+creates no bridge and no firewall rules, and its containers have a separate cgroup. If the test run dies, the kernel
+terminates it (`setpriv --pdeathsig`).
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ STARTS_WITHIN = 90.0
 ENDS_WITHIN = 60.0
 
 
-class NoEngine(Exception):
-    """No engine answers and none can be started; the text says why."""
+class NotAvailable(Exception):
+    """An engine, a program or a privilege that the tests need is missing; the text says which."""
 
 
 class Engine:
-    """The `docker` command, talking to one engine. `host` is its DOCKER_HOST, None for the default one.
+    """The `docker` command for one engine. `host` is its DOCKER_HOST, None for the default one.
 
-    `settings` are variables that the command gets besides. It builds with the classic builder unless they say more.
+    `settings` are additional environment variables. Images are built with the classic builder unless they enable
+    BuildKit.
     """
 
     def __init__(
         self, host: str | None = None, *, root: Path | None = None, settings: Mapping[str, str] | None = None
     ) -> None:
-        self.root = root  # where a private engine keeps everything
+        self.root = root  # the folder of a private engine
         self.environment = {**os.environ, "DOCKER_BUILDKIT": "0", "DOCKER_CLI_HINTS": "false", **(settings or {})}
         if host is not None:
             self.environment["DOCKER_HOST"] = host
@@ -44,7 +45,7 @@ class Engine:
     def __call__(
         self, *arguments: str, check: bool = True, timeout: float = 120.0, stdin: int | None = subprocess.DEVNULL
     ) -> subprocess.CompletedProcess[str]:
-        """Run `docker ARGUMENTS...`; a failure is an AssertionError with what it said."""
+        """Run `docker ARGUMENTS...`. If it fails, raise AssertionError with its output."""
         done = subprocess.run(
             ["docker", *arguments],
             env=self.environment,
@@ -59,7 +60,7 @@ class Engine:
         return done
 
     def answers(self) -> bool:
-        """Whether there is an engine at the other end."""
+        """Whether the engine can be reached."""
         try:
             return self("version", "--format", "{{.Server.Version}}", check=False, timeout=20).returncode == 0
         except (OSError, subprocess.TimeoutExpired):
@@ -67,13 +68,13 @@ class Engine:
 
 
 @contextmanager
-def any_engine() -> Iterator[Engine]:
-    """An engine that answers. Raises NoEngine."""
+def available_engine() -> Iterator[Engine]:
+    """The running engine, or else a private one. Raises NotAvailable."""
     if shutil.which("docker") is None:
-        raise NoEngine("there is no docker command (Debian: docker.io)")
-    there = Engine()
-    if there.answers():
-        yield there
+        raise NotAvailable("there is no docker command (Debian: docker.io)")
+    running = Engine()
+    if running.answers():
+        yield running
         return
     with private_engine() as engine:
         yield engine
@@ -81,16 +82,16 @@ def any_engine() -> Iterator[Engine]:
 
 @contextmanager
 def private_engine(settings: Mapping[str, str] | None = None) -> Iterator[Engine]:
-    """An engine of our own, taken down at the end with all its containers. Raises NoEngine.
+    """A private engine, removed at the end with all its containers. Raises NotAvailable.
 
-    `settings` are variables for it and its `docker` command: PATH says which Docker it is.
+    `settings` are environment variables for the engine and its `docker` command; PATH selects the Docker version.
     """
     missing = [name for name in ("dockerd", "containerd", "runc", "setpriv") if shutil.which(name) is None]
     if missing:
-        raise NoEngine(f"no engine answers, and to start one there is no {', '.join(missing)} (Debian: docker.io)")
+        raise NotAvailable(f"no engine is running, and starting one takes {', '.join(missing)} (Debian: docker.io)")
     if os.geteuid() != 0:
-        raise NoEngine("no engine answers, and only root can start one")
-    root = Path(tempfile.mkdtemp(prefix="agent-init-engine-", dir="/tmp"))  # short: a socket's path has 107 bytes
+        raise NotAvailable("no engine is running, and only root can start one")
+    root = Path(tempfile.mkdtemp(prefix="agent-init-engine-", dir="/tmp"))  # a socket's path is limited to 107 bytes
     engine = Engine(f"unix://{root}/socket", root=root, settings=settings)
     log = root / "log"
     with log.open("wb") as output:
@@ -106,13 +107,13 @@ def private_engine(settings: Mapping[str, str] | None = None) -> Iterator[Engine
         deadline = time.monotonic() + STARTS_WITHIN
         while not engine.answers():
             if daemon.poll() is not None or time.monotonic() > deadline:
-                raise NoEngine(f"no engine answers, and dockerd does not start: {log.read_text()[-2000:]}")
+                raise NotAvailable(f"no engine is running, and dockerd does not start: {log.read_text()[-2000:]}")
             time.sleep(0.1)
         yield engine
         if containers := engine("ps", "--all", "--quiet").stdout.split():
             engine("rm", "--force", *containers)
     finally:
-        _take_down(daemon, root)
+        _tear_down(daemon, root)
 
 
 def _command(root: Path) -> Sequence[str]:
@@ -125,19 +126,19 @@ def _command(root: Path) -> Sequence[str]:
     )
 
 
-def _take_down(daemon: subprocess.Popen[bytes], root: Path) -> None:
-    """End the engine and whatever of it is left: processes, mounts, cgroups, files."""
+def _tear_down(daemon: subprocess.Popen[bytes], root: Path) -> None:
+    """Stop the engine and remove its processes, mounts, cgroups and files."""
     daemon.terminate()
     with suppress(subprocess.TimeoutExpired):
         daemon.wait(ENDS_WITHIN)
     if daemon.poll() is None:
         daemon.kill()
         daemon.wait()
-    left = _await_none(lambda: _processes_of(root))
+    left = _wait_until_empty(lambda: _processes_of(root))
     for process in left:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    _await_none(lambda: _processes_of(root))
+    _wait_until_empty(lambda: _processes_of(root))
     for mount in sorted(_mounts_below(root), reverse=True):
         subprocess.run(["umount", "--lazy", mount], check=False)
     for controller in Path("/sys/fs/cgroup").glob(f"**/{root.name}"):
@@ -148,8 +149,8 @@ def _take_down(daemon: subprocess.Popen[bytes], root: Path) -> None:
     assert not left, f"the private engine left processes behind: {left}"
 
 
-def _await_none(look: Callable[[], list[psutil.Process]], seconds: float = 10.0) -> list[psutil.Process]:
-    """Look until there is nothing, at most that long; returns what is there then."""
+def _wait_until_empty(look: Callable[[], list[psutil.Process]], seconds: float = 10.0) -> list[psutil.Process]:
+    """Wait until `look` returns an empty list, for at most `seconds`; return its last result."""
     deadline = time.monotonic() + seconds
     while (found := look()) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -157,7 +158,7 @@ def _await_none(look: Callable[[], list[psutil.Process]], seconds: float = 10.0)
 
 
 def _processes_of(root: Path) -> list[psutil.Process]:
-    """containerd and the shims have the folder in their command lines."""
+    """The processes of the engine: containerd and the shims have the folder in their command lines."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):

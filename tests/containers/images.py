@@ -1,9 +1,9 @@
-"""The images that the tests run, made offline but for Debian's and Python's package registries.
+"""The images that the tests run, built from Debian's and Python's package registries only.
 
-1. `BASE`: a Debian that looks like the official `python` images (`python` and `pip` in /usr/local), with the wheels of
-   the project and of what it depends on in /wheels, where pip is told to look instead of on the network.
-2. `EXAMPLE`: the project's `Dockerfile.example`, as it is, on that base.
-3. `PROBE`: the same with the tests' own programs in /probe.
+1. `BASE`: a Debian that looks like the official `python` images (`python` and `pip` in /usr/local). The wheels of the
+   project and its dependencies are in /wheels, and pip installs from there instead of from the network.
+2. `EXAMPLE`: the project's `Dockerfile.example`, unchanged, on that base.
+3. `PROBE`: the same with the tests' programs in /probe.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from .engine import Engine, NoEngine
+from .engine import Engine, NotAvailable
 
 HERE = Path(__file__).parent
 PROJECT = HERE.parents[1]
@@ -33,12 +33,12 @@ SUITE, PYTHON = "bookworm", "3.11"
 PACKAGES = "python3,python3-venv"
 PIP_SETTINGS = "PIP_NO_INDEX=1 PIP_FIND_LINKS=/wheels PIP_ROOT_USER_ACTION=ignore"
 MANYLINUX = ("manylinux_2_28", "manylinux_2_17", "manylinux2014")
-WHEELS_FOR = {"arm64": "aarch64"}  # Debian's name of a machine to that of the wheels
+WHEELS_FOR = {"arm64": "aarch64"}  # Debian's name of an architecture to the name in wheel tags
 CHANGES = ("ENV LANG=C.UTF-8", "ENV PATH=/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin")
 
 
 def cache() -> Path:
-    """Where what takes long to make is kept."""
+    """The folder for everything that takes long to create."""
     named = os.environ.get("AGENT_INIT_TEST_CACHE")
     if named:
         return Path(named)
@@ -46,7 +46,10 @@ def cache() -> Path:
 
 
 def build_all(engine: Engine, machine: str = "") -> None:
-    """Make the three images, for this machine or, tagged with Debian's name of it, another. Raises NoEngine."""
+    """Build the three images. Raises NotAvailable.
+
+    `machine` is Debian's name of another architecture; the images are then tagged with it.
+    """
     tag = f":{machine}" if machine else ""
     changes = [word for change in CHANGES for word in ("--change", change)]
     target = ("--platform", f"linux/{machine}") if machine else ()
@@ -71,7 +74,7 @@ def build(engine: Engine, tag: str, context: Path, dockerfile: str) -> None:
 
 
 def debian(machine: str = "") -> Path:
-    """A tar file of a small Debian with Python, for this machine or another (Debian's name of it)."""
+    """A tar file of a small Debian with Python, for this architecture or another (Debian's name)."""
     recipe: Sequence[str] = (
         *("mmdebstrap", "--quiet", "--variant=minbase", f"--include={PACKAGES}"),
         *((f"--architectures={machine}", "--skip=check/qemu") if machine else ()),
@@ -80,8 +83,8 @@ def debian(machine: str = "") -> Path:
         SUITE,
     )
     if shutil.which("mmdebstrap") is None:
-        raise NoEngine("there is no mmdebstrap to make the base image with")
-    with kept(f"debian-{machine or platform.machine()}", " ".join(recipe), ".tar") as (path, missing):
+        raise NotAvailable("making the base image takes mmdebstrap")
+    with cached(f"debian-{machine or platform.machine()}", " ".join(recipe), ".tar") as (path, missing):
         if missing:
             partial = path.with_suffix(".partial.tar")
             subprocess.run([*recipe, str(partial)], check=True, stdin=subprocess.DEVNULL)
@@ -90,8 +93,8 @@ def debian(machine: str = "") -> Path:
 
 
 @contextmanager
-def kept(name: str, recipe: str, suffix: str = "") -> Iterator[tuple[Path, bool]]:
-    """A path in the cache for what the recipe makes, and whether it is still to be made; locked meanwhile."""
+def cached(name: str, recipe: str, suffix: str = "") -> Iterator[tuple[Path, bool]]:
+    """Lock a path in the cache for the result of `recipe`; yield the path and whether it still has to be created."""
     path = cache() / f"{name}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}{suffix}"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("w") as lock:
@@ -100,7 +103,7 @@ def kept(name: str, recipe: str, suffix: str = "") -> Iterator[tuple[Path, bool]
 
 
 def collect_wheels(folder: Path, systems: Sequence[str] = MANYLINUX, *, machine: str = "") -> None:
-    """The project's wheel, built from this checkout, and the wheels of what it needs on the image's Python."""
+    """Build the project's wheel from this checkout and download its dependencies for the image's Python."""
     folder.mkdir(parents=True, exist_ok=True)
     subprocess.run([*PIP, "wheel", "--no-deps", "--wheel-dir", str(folder), str(PROJECT)], check=True)
     (wheel,) = folder.glob("agent_init-*.whl")
@@ -108,7 +111,7 @@ def collect_wheels(folder: Path, systems: Sequence[str] = MANYLINUX, *, machine:
 
 
 def download(folder: Path, *wanted: str, systems: Sequence[str] = MANYLINUX, machine: str = "") -> None:
-    """The wheels of these, and of all that they need, for the image's Python. `wanted`: as `pip install` takes it."""
+    """Download wheels and their dependencies for the image's Python. `wanted`: arguments of `pip install`."""
     platforms = [f"{system}_{machine or platform.machine()}" for system in systems]
     subprocess.run(
         [

@@ -1,13 +1,14 @@
 #!/bin/sh
-# musl.sh SOURCES ROOT: a root file system of musl, busybox and CPython, as Alpine's `python` images are.
-# SOURCES holds Debian's source archives of zlib, libffi, OpenSSL and Python; musl-gcc and busybox are the machine's.
+# musl.sh SOURCES ROOT: build a root file system of musl, busybox and CPython, like Alpine's `python` images.
+# SOURCES has Debian's source archives of zlib, libffi, OpenSSL and Python; musl-gcc and busybox are the machine's.
 set -eu
 sources=$1
 root=$2
 cd "$sources"
 for archive in *.orig.tar.*[!c]; do tar xf "$archive"; done # not the signatures, *.asc
 
-# musl's compiler, which has to say for which system it compiles.
+# musl's compiler, with the multiarch name that CPython's configure asks for.
+
 cat >"$sources/cc" <<'CC'
 #!/bin/sh
 case "$*" in *-print-multiarch*) echo "$(uname -m)-linux-musl"; exit ;; esac

@@ -1,6 +1,6 @@
-"""Podman with a store of its own, for what Docker does not do: run Kubernetes YAML.
+"""Podman with a separate store, to run Kubernetes YAML.
 
-It uses runc and plain cgroups, so that it needs no systemd, and asks for no more than the process limits there are.
+It uses runc and plain cgroups, so it needs no systemd, and stays within the existing resource limits.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .engine import Engine, NoEngine
+from .engine import Engine, NotAvailable
 
 NEEDS = ("podman", "conmon", "runc")
-LIMIT = 4096  # files and processes; podman's own default is more than a sandbox's root may have
+LIMIT = 4096  # files and processes; podman's default may be above the hard limit
 
 CONFIGURATION = """\
 [containers]
@@ -32,7 +32,7 @@ runtime = "runc"
 
 
 class Podman:
-    """The `podman` command, with everything that it keeps in `root`."""
+    """The `podman` command with all its files in `root`."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -57,7 +57,7 @@ class Podman:
         return done
 
     def load(self, engine: Engine, image: str) -> None:
-        """Take over an image from Docker."""
+        """Copy an image from Docker."""
         saving = subprocess.Popen(["docker", "save", image], env=engine.environment, stdout=subprocess.PIPE)
         load = [*self.command, "load", "--quiet"]
         loading = subprocess.run(load, env=self.environment, stdin=saving.stdout, capture_output=True, timeout=300)
@@ -72,8 +72,8 @@ class Podman:
         assert isinstance(state, dict)
         return state
 
-    def said(self, container: str) -> str:
-        """Both streams; podman keeps them apart, so stdout comes first."""
+    def output(self, container: str) -> str:
+        """The container's stdout, then its stderr."""
         logs = self("logs", container)
         return logs.stdout + logs.stderr
 
@@ -85,12 +85,12 @@ def _at_most(what: int) -> int:
 
 @contextmanager
 def private_podman() -> Iterator[Podman]:
-    """Podman with an empty store; nothing is left of it. Raises NoEngine."""
+    """Podman with an empty store, removed afterwards. Raises NotAvailable."""
     missing = [name for name in NEEDS if shutil.which(name) is None]
     if missing:
-        raise NoEngine(f"to run Kubernetes YAML there is no {', '.join(missing)} (Debian: podman, runc)")
+        raise NotAvailable(f"running Kubernetes YAML takes {', '.join(missing)} (Debian: podman, runc)")
     if os.geteuid() != 0:
-        raise NoEngine("only root can run podman without a user session")
+        raise NotAvailable("only root can run podman without a user session")
     root = Path(tempfile.mkdtemp(prefix="agent-init-podman-", dir="/tmp"))
     podman = Podman(root)
     try:

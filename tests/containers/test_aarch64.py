@@ -1,9 +1,8 @@
-"""The core of the behaviour on aarch64: natively where the machine is one, else under qemu's user emulation.
+"""The core behaviour on aarch64: natively on an aarch64 machine, else under qemu's user emulation.
 
-The kernel below qemu is the real one: signals, process namespaces and reaping are its own. Emulation is slow, so times
-are not judged closely here; and qemu catches every signal in the agent's place, so that what the agent handles cannot
-be seen, which the shield and looking through a shell live by. The images are made from Debian's and Python's packages
-for that machine.
+Under qemu the kernel is the host's, so signals, PID namespaces and reaping are real. Emulation is slow, so times are
+not checked closely. qemu handles every signal itself, so agent-init cannot see which signals the agent handles: the
+shield and the lookup behind a shell are not tested. The images are built from Debian's and Python's arm64 packages.
 """
 
 from __future__ import annotations
@@ -13,25 +12,25 @@ from collections.abc import Iterator
 import pytest
 
 from . import images
-from .conftest import without
-from .container import RECORDER, Containers, await_true
+from .conftest import skip_or_fail
+from .container import RECORDER, Containers, wait_until
 from .emulation import aarch64
-from .engine import Engine, NoEngine
+from .engine import Engine, NotAvailable
 from .images import EXAMPLE, PROBE
 
 MACHINE = "arm64"
-SLOW = 20.0  # what emulation may add
+SLOW = 20.0  # seconds that emulation may add
 
 
 @pytest.fixture(scope="module")
 def emulated(engine: Engine) -> Iterator[None]:
-    """The images for aarch64, and a kernel that runs them."""
+    """Build the images for aarch64 and let the kernel run them."""
     try:
         with aarch64():
             images.build_all(engine, MACHINE)
             yield
-    except NoEngine as error:
-        without(str(error))
+    except NotAvailable as error:
+        skip_or_fail(str(error))
 
 
 @pytest.fixture
@@ -40,9 +39,9 @@ def arm(emulated: None, engine: Engine) -> Iterator[Containers]:
         yield made
 
 
-def test_the_example_image_as_it_is(arm: Containers) -> None:
+def test_example_image_stops_gracefully(arm: Containers) -> None:
     container = arm.start("run", "--detach", f"{EXAMPLE}:{MACHINE}")
-    await_true(lambda: any("ready, on uvloop" in line for line in container.output()), "the agent is ready, on uvloop")
+    wait_until(lambda: any("ready, on uvloop" in line for line in container.output()), "the agent is ready, on uvloop")
     assert "aarch64" in arm.engine("exec", container.name, "uname", "-m").stdout
     ended, _ = container.stop("-t", "60")
     assert ended.code == 0
@@ -50,7 +49,7 @@ def test_the_example_image_as_it_is(arm: Containers) -> None:
     assert "ended: the agent exited with code 0" in container.errors()[-1]
 
 
-def test_stop_and_exit_code(arm: Containers) -> None:
+def test_stop_passes_the_agents_exit_code_on(arm: Containers) -> None:
     container = arm.run(*RECORDER, "--code=3")
     ended, _ = container.stop("-t", "60")
     assert ended.code == 3
@@ -62,29 +61,29 @@ def test_stop_and_exit_code(arm: Containers) -> None:
 
 
 def test_signals_are_forwarded(arm: Containers) -> None:
-    """Those that the agent handles. (qemu itself catches every signal: whether the agent does cannot be seen.)"""
+    """Only handled signals are tested, because qemu handles every signal."""
     container = arm.run(*RECORDER, VERBOSE="1")
     for name in ("USR1", "HUP", "QUIT"):
         container.signal(name)
-        container.await_line(f"got {name}")
+        container.wait_for_line(f"got {name}")
     container.signal("INT")
-    assert container.await_end().code == 0
+    assert container.wait_for_exit().code == 0
     assert container.signals() == ["USR1", "HUP", "QUIT", "TERM"]
 
 
-def test_orphans_are_reaped_and_survivors_stopped(arm: Containers) -> None:
+def test_orphans_are_reaped_and_leftover_processes_stopped(arm: Containers) -> None:
     container = arm.run(*RECORDER, "--orphans=3", "--children=1", ready=None, VERBOSE="1")
-    container.await_line("ready", times=2)
-    assert len(container.await_event("reaped", times=3)) == 3
+    container.wait_for_line("ready", times=2)
+    assert len(container.wait_for_events("reaped", times=3)) == 3
     ended, _ = container.stop("-t", "60")
     assert ended.code == 0
     assert container.signals() == ["TERM", "TERM"]
     assert container.output().count("cleaned up") == 2
 
 
-def test_the_deadline(arm: Containers) -> None:
+def test_agent_that_ignores_the_stop_is_killed_at_the_deadline(arm: Containers) -> None:
     container = arm.run(*RECORDER, "--stop-on=", "--children=1", ready=None, GRACE="2s")
-    container.await_line("ready", times=2)
+    container.wait_for_line("ready", times=2)
     ended, seconds = container.stop("-t", "60")
     assert ended.code == 137
     assert 2 <= seconds < 2 + SLOW
@@ -94,11 +93,11 @@ def test_the_deadline(arm: Containers) -> None:
 @pytest.mark.parametrize(("command", "code"), [("exit 41", 41), ("kill -TERM $$", 143), ("exec no-such", 127)])
 def test_exit_codes(arm: Containers, command: str, code: int) -> None:
     container = arm.run("sh", "-c", command, ready=None)
-    assert container.await_end().code == code
+    assert container.wait_for_exit().code == code
     assert container.event("ended")["code"] == code
 
 
-def test_not_found(arm: Containers) -> None:
+def test_command_not_found_is_127(arm: Containers) -> None:
     container = arm.run("no-such-program", ready=None)
-    assert container.await_end().code == 127
+    assert container.wait_for_exit().code == 127
     assert "not found in PATH" in container.event("not-started")["message"]

@@ -1,4 +1,4 @@
-"""`examples/compose.yaml` with Compose itself: brought up, scaled, taken down."""
+"""`examples/compose.yaml` with the real Compose: up, scale, down."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
-from .conftest import without
-from .container import SLACK, WITHIN, await_true
+from .conftest import skip_or_fail
+from .container import TIMEOUT, TOLERANCE, wait_until
 from .engine import Engine
 from .images import BASE, EXAMPLE, PROJECT
 
@@ -25,15 +25,15 @@ FILE = PROJECT / "examples" / "compose.yaml"
 
 
 class Compose:
-    """One project of Compose: the example, with what differs in a test laid over it."""
+    """A Compose project: the example with an override file for the test."""
 
     def __init__(self, engine: Engine, command: tuple[str, ...], folder: Path) -> None:
         self.engine, self.command, self.name = engine, command, folder.name.lower()
         self.override = folder / "override.yaml"
-        self.lay_over()
+        self.write_override()
 
-    def lay_over(self, **environment: str) -> None:
-        """No network, the local base image, and settings for the agent."""
+    def write_override(self, **environment: str) -> None:
+        """Write the override: no network, the local base image, and variables for the agent."""
         build = {"network": "none", "args": {"BASE": BASE}}
         service = {"network_mode": "none", "build": build, "environment": environment, "restart": "no"}
         self.override.write_text(yaml.safe_dump({"services": {"agent": service}}))
@@ -57,7 +57,7 @@ class Compose:
         return self("logs", "--no-color").splitlines()
 
     def deaths(self, since: float, count: int) -> list[dict[str, Any]]:
-        """What the engine notes, in its own time, of each container's end: its name and exit code, and the time."""
+        """Wait for the engine's `die` events of `count` containers since `since` (seconds since the epoch)."""
         filters = ("--filter", "event=die", "--filter", f"label=com.docker.compose.project={self.name}")
 
         def look() -> list[str]:
@@ -65,7 +65,7 @@ class Compose:
             lines = self.engine("events", *span, *filters, "--format", "{{json .}}").stdout.splitlines()
             return lines if len(lines) >= count else []
 
-        return [json.loads(line) for line in await_true(look, f"the end of {count} containers")]
+        return [json.loads(line) for line in wait_until(look, f"the end of {count} containers")]
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def compose(engine: Engine) -> Iterator[Compose]:
     elif shutil.which("docker-compose"):
         command = ("docker-compose",)
     else:
-        without("there is no Compose (Debian: docker-compose)")
+        skip_or_fail("there is no Compose (Debian: docker-compose)")
     with tempfile.TemporaryDirectory(prefix="agent-init-") as folder:
         made = Compose(engine, command, Path(folder))
         try:
@@ -86,12 +86,12 @@ def compose(engine: Engine) -> Iterator[Compose]:
             engine("image", "rm", "my-agent", check=False)
 
 
-def test_up_scale_down(compose: Compose) -> None:
-    """Three agents are stopped side by side, each finishes its calls and cleans up, and nothing has to be killed."""
+def test_three_scaled_agents_stop_gracefully_on_down(compose: Compose) -> None:
+    """Three agents stop at the same time. Each finishes its calls and cleans up, and nothing has to be killed."""
     compose("build")
     compose("up", "--detach")
     compose("up", "--detach", "--scale", "agent=3", "--no-recreate")
-    await_true(lambda: ready(compose) == 3, "three agents are ready")
+    wait_until(lambda: ready(compose) == 3, "three agents are ready")
 
     since = time.time()
     follower = subprocess.Popen(
@@ -105,44 +105,44 @@ def test_up_scale_down(compose: Compose) -> None:
     try:
         compose("down")
         seconds = time.time() - since
-        said, _ = follower.communicate(timeout=WITHIN)
+        output, _ = follower.communicate(timeout=TIMEOUT)
     finally:
         follower.kill()
         follower.wait()
 
     deaths = compose.deaths(since, 3)
     assert [death["Actor"]["Attributes"]["exitCode"] for death in deaths] == ["0", "0", "0"]
-    assert max(death["timeNano"] / 1e9 for death in deaths) - since < 2 + 2 * SLACK  # a call takes 2 s
+    assert max(death["timeNano"] / 1e9 for death in deaths) - since < 2 + 2 * TOLERANCE  # a call takes 2 s
     assert seconds < 30
-    for words in (
+    for text in (
         "as process 1; grace 25s (AGENT_INIT_GRACE)",
         "stop requested by TERM from outside the container: TERM to the agent, KILL after 25s",
         "agent: cleaned up after",
         "ended: the agent exited with code 0",
     ):
-        assert len(by_container(said, words)) == 3, f"{words}:\n{said}"
-    begun, finished = re.findall(r"(\S+) .*call (\d+) begins", said), re.findall(r"(\S+) .*call (\d+) ends", said)
+        assert len(by_container(output, text)) == 3, f"{text}:\n{output}"
+    begun, finished = re.findall(r"(\S+) .*call (\d+) begins", output), re.findall(r"(\S+) .*call (\d+) ends", output)
     assert Counter(begun) == Counter(finished)
 
 
-def test_the_grace_ends_before_composes_own(compose: Compose) -> None:
-    """A call that takes a minute and a grace of 2 s: agent-init ends it and says so, long before Compose would."""
-    compose.lay_over(WORK_SECONDS="60", AGENT_INIT_GRACE="2s")
+def test_agent_init_grace_ends_before_compose_stop_grace_period(compose: Compose) -> None:
+    """With a call of a minute and a grace of 2 s, agent-init kills the agent and logs it, long before Compose would."""
+    compose.write_override(WORK_SECONDS="60", AGENT_INIT_GRACE="2s")
     compose.engine("tag", EXAMPLE, "my-agent")
     compose("up", "--detach", "--no-build")
-    await_true(lambda: ready(compose) == 1, "the agent is ready")
+    wait_until(lambda: ready(compose) == 1, "the agent is ready")
     since = time.time()
     compose("stop")
     (death,) = compose.deaths(since, 1)
     assert death["Actor"]["Attributes"]["exitCode"] == "137"
-    assert 2 <= death["timeNano"] / 1e9 - since < 2 + 2 * SLACK
-    said = "\n".join(compose.logs())
-    assert re.search(r"2(\.\d+)?s after the stop request, SIGKILL; still there: python", said)
-    assert "was killed by SIGKILL when its time was up" in said
+    assert 2 <= death["timeNano"] / 1e9 - since < 2 + 2 * TOLERANCE
+    output = "\n".join(compose.logs())
+    assert re.search(r"2(\.\d+)?s after the stop request, SIGKILL; still there: python", output)
+    assert "was killed by SIGKILL when its time was up" in output
 
 
-def test_the_two_numbers_keep_the_rule(compose: Compose) -> None:
-    """As Compose itself reads the file."""
+def test_grace_plus_2s_is_within_stop_grace_period(compose: Compose) -> None:
+    """The numbers are read from the file and from Compose's own parser."""
     service = yaml.safe_load(FILE.read_text())["services"]["agent"]
     assert seconds_of(service["environment"]["AGENT_INIT_GRACE"]) + 2 <= seconds_of(service["stop_grace_period"])
     read = yaml.safe_load(compose("config"))["services"]["agent"]
@@ -153,9 +153,9 @@ def ready(compose: Compose) -> int:
     return len(by_container("\n".join(compose.logs()), "agent: ready"))
 
 
-def by_container(said: str, words: str) -> set[str]:
-    """The containers that have said these words: Compose begins each line with the container's name."""
-    return {line.split("|")[0].strip() for line in said.splitlines() if words in line}
+def by_container(output: str, text: str) -> set[str]:
+    """The containers that have printed this text. Compose starts each line with the container's name."""
+    return {line.split("|")[0].strip() for line in output.splitlines() if text in line}
 
 
 def seconds_of(text: str) -> float:

@@ -1,4 +1,4 @@
-"""Containers with less than the usual: no root, no capability, no place to write, few processes, little memory."""
+"""Confined containers: no root, no capabilities, no writable files, few processes, little memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from .container import RECORDER, SLACK, Containers, Ended, await_true
+from .container import RECORDER, TOLERANCE, Containers, Exit, wait_until
 
 READ_ONLY = ("--read-only",)
 USER = ("--user", "1000")
@@ -27,11 +27,11 @@ LIMITED = ("--memory", "64m", "--memory-swap", "64m")
         pytest.param((*USER, *READ_ONLY, *NO_PRIVILEGES), id="all-together"),
     ],
 )
-def test_confined(containers: Containers, options: tuple[str, ...]) -> None:
-    """A whole life: orphans are reaped, the stop and what is left behind are handled, and nobody has to complain."""
+def test_confined_container_stops_without_warnings(containers: Containers, options: tuple[str, ...]) -> None:
+    """A complete run: orphans are reaped, the agent and its leftover processes are stopped, nothing is warned about."""
     container = containers.run(*RECORDER, "--orphans=3", "--children=1", options=options, ready=None, VERBOSE="1")
-    container.await_line("ready", times=2)
-    assert len(container.await_event("reaped", times=3)) == 3
+    container.wait_for_line("ready", times=2)
+    assert len(container.wait_for_events("reaped", times=3)) == 3
     ended, seconds = container.stop()
 
     assert ended.code == 0
@@ -39,11 +39,11 @@ def test_confined(containers: Containers, options: tuple[str, ...]) -> None:
     assert container.signals() == ["TERM", "TERM"]
     assert container.output().count("cleaned up") == 2
     assert {line["level"] for line in container.events()} == {"info", "debug"}
-    assert container.stray() == []
+    assert container.other_stderr_lines() == []
 
 
-def test_an_agent_that_became_another_user(containers: Containers) -> None:
-    """Process 1 is root, the agent is not any more (setpriv, gosu)."""
+def test_agent_that_changed_its_user_is_stopped(containers: Containers) -> None:
+    """Process 1 is root, but the agent has changed its user (setpriv, gosu)."""
     dropped = ("setpriv", "--reuid=1000", "--regid=1000", "--clear-groups")
     container = containers.run(*dropped, *RECORDER, options=ROOT)
     ended, _ = container.stop()
@@ -51,16 +51,16 @@ def test_an_agent_that_became_another_user(containers: Containers) -> None:
     assert container.signals() == ["TERM"]
 
 
-def test_no_process_may_be_started(containers: Containers) -> None:
-    """A pids limit of 1 is process 1 itself: one line says so, and the code is 125."""
+def test_pids_limit_of_1_is_exit_code_125(containers: Containers) -> None:
+    """With a pids limit of 1 no agent can be started: one line reports that."""
     container = containers.run(*RECORDER, options=("--pids-limit", "1"), ready=None)
-    assert container.await_end().code == 125
+    assert container.wait_for_exit().code == 125
     assert "pids limit" in container.event("not-started")["message"]
-    assert container.stray() == []
+    assert container.other_stderr_lines() == []
 
 
-def test_a_stop_with_the_process_table_full(containers: Containers) -> None:
-    """The agent and its children ignore the stop and fork whenever there is room; the deadline is kept."""
+def test_deadline_is_kept_with_a_full_process_table(containers: Containers) -> None:
+    """The agent and its children ignore the stop and fork whenever they can."""
     bomb = "import os, signal\nfor s in (2, 15): signal.signal(s, signal.SIG_IGN)\nprint('ready', flush=True)\n"
     bomb += "while True:\n try: os.fork()\n except OSError: pass\n"
     options = ("--pids-limit", "40", "--cpus", "0.5")
@@ -68,28 +68,28 @@ def test_a_stop_with_the_process_table_full(containers: Containers) -> None:
     ended, seconds = container.stop("-t", "60")
 
     assert ended.code == 137
-    assert 1 <= seconds < 1 + SLACK
+    assert 1 <= seconds < 1 + TOLERANCE
     assert container.event("deadline")
     assert container.events()[-1]["event"] == "ended"
 
 
-def test_the_agent_is_killed_for_want_of_memory(containers: Containers) -> None:
-    """Process 1 outlives it and tells the truth: 137, killed, and by nobody's stop."""
+def test_oom_kill_of_the_agent_is_reported(containers: Containers) -> None:
+    """Process 1 survives and reports an OOM kill, outside of a stop."""
     eater = "print('ready', flush=True); hoard = []\nwhile True: hoard.append(bytes(1_000_000))"
     container = containers.run("python", "-c", eater, options=LIMITED)
-    ended: Ended = container.await_end()
+    ended: Exit = container.wait_for_exit()
 
     assert ended.code == 137
-    told = container.event("ended")
-    assert told["code"] == 137
-    assert "KILL" in told["how"]
-    assert (told["cause"], told["stop_seconds"]) == ("oom", None)
-    assert "the kernel's OOM killer struck" in told["how"]
-    assert "limit 64 MiB" in told["how"]
+    end = container.event("ended")
+    assert end["code"] == 137
+    assert "KILL" in end["how"]
+    assert (end["cause"], end["stop_seconds"]) == ("oom", None)
+    assert "the kernel's OOM killer struck" in end["how"]
+    assert "limit 64 MiB" in end["how"]
 
 
-def test_a_child_is_killed_for_want_of_memory(containers: Containers) -> None:
-    """The agent goes on and decides for itself; its own code is what is told."""
+def test_oom_kill_of_a_child_does_not_change_the_exit_code(containers: Containers) -> None:
+    """The agent continues and exits by itself; its own code is passed on."""
     program = (
         "import subprocess, sys\n"
         "done = subprocess.run([sys.executable, '-c', 'h = []\\nwhile True: h.append(bytes(1_000_000))'])\n"
@@ -97,17 +97,17 @@ def test_a_child_is_killed_for_want_of_memory(containers: Containers) -> None:
         "sys.exit(7)\n"
     )
     container = containers.run("python", "-c", program, options=LIMITED, ready=None)
-    ended = container.await_end()
+    ended = container.wait_for_exit()
     assert ended.code == 7
-    told = container.event("ended")
-    assert told["cause"] == "exited"
-    assert "meanwhile the kernel's OOM killer struck" in told["how"]
+    end = container.event("ended")
+    assert end["cause"] == "exited"
+    assert "meanwhile the kernel's OOM killer struck" in end["how"]
     assert container.output() == ["child -9"]
     assert container.event("ended")["code"] == 7
 
 
-def test_a_stop_while_memory_is_short(containers: Containers) -> None:
-    """The agent holds most of what there is; a stop must need no more."""
+def test_stop_works_with_little_memory_left(containers: Containers) -> None:
+    """The agent uses most of the memory; a stop must not need more."""
     hog = (
         "import signal, sys, time\n"
         "signal.signal(signal.SIGTERM, lambda *a: (print('got TERM', flush=True), sys.exit(0)))\n"
@@ -123,19 +123,21 @@ def test_a_stop_while_memory_is_short(containers: Containers) -> None:
     assert container.signals() == ["TERM"]
 
 
-def test_no_orphan_stays_a_zombie(containers: Containers) -> None:
-    """Under load, and while the agent itself never waits for anybody."""
+def test_hundred_orphans_leave_no_zombie(containers: Containers) -> None:
+    """The agent itself never waits for children."""
     container = containers.run(*RECORDER, "--orphans=100", WARN_REAPED="on")
-    container.await_event("reaped", times=100)
+    container.wait_for_events("reaped", times=100)
     states = {pid: state for pid, (_, state) in container.processes().items()}
     assert "Z" not in states.values()
     ended, _ = container.stop()
     assert ended.code == 0
 
 
-def test_a_health_check_goes_its_own_way(containers: Containers) -> None:
-    """Docker enters the container for each check. What a check leaves behind is reaped; a check does not
-    hold up the end."""
+def test_health_check_leftovers_are_reaped(containers: Containers) -> None:
+    """Docker enters the container for each check. Processes that a check leaves behind are reaped.
+
+    A check does not delay the exit.
+    """
     check = "sh -c 'sleep 0.2 & test -e /tmp/well'"
     options = ("--health-cmd", check, "--health-interval", "200ms", "--health-retries", "2", "--user", "0")
     container = containers.run(*RECORDER, options=options, VERBOSE="1")
@@ -143,10 +145,10 @@ def test_a_health_check_goes_its_own_way(containers: Containers) -> None:
     def health() -> str:
         return str(container.inspect()["State"]["Health"]["Status"])
 
-    await_true(lambda: health() == "unhealthy", "the check fails")
+    wait_until(lambda: health() == "unhealthy", "the check fails")
     containers.engine("exec", container.name, "touch", "/tmp/well")
-    await_true(lambda: health() == "healthy", "the check succeeds")
-    container.await_event("reaped", times=3)
+    wait_until(lambda: health() == "healthy", "the check succeeds")
+    container.wait_for_events("reaped", times=3)
 
     ended, seconds = container.stop()
     assert ended.code == 0
@@ -155,22 +157,22 @@ def test_a_health_check_goes_its_own_way(containers: Containers) -> None:
     assert {line["level"] for line in container.events()} == {"info", "debug"}
 
 
-def test_a_health_check_is_not_signalled(containers: Containers) -> None:
-    """One that is under way when the stop comes: it gets none of our signals, and does not hold up the end."""
+def test_running_health_check_is_not_signalled(containers: Containers) -> None:
+    """A check that is running when the stop comes gets no signal from agent-init and does not delay the exit."""
     check = "exec python /probe/recorder.py >/tmp/check"
     options = ("--health-cmd", check, "--health-interval", "200ms", "--user", "0")
     container = containers.run(*RECORDER, "--cleanup=3", options=options)
 
-    def said() -> str:
+    def check_output() -> str:
         return containers.engine("exec", container.name, "cat", "/tmp/check", check=False).stdout
 
-    await_true(lambda: said() == "ready\n", "the check is under way")
-    asked = time.time()
+    wait_until(lambda: check_output() == "ready\n", "the check is running")
+    requested_at = time.time()
     container.signal("TERM")
-    container.await_line("got TERM")
+    container.wait_for_line("got TERM")
     time.sleep(1)
-    assert said() == "ready\n"
-    ended = container.await_end()
+    assert check_output() == "ready\n"
+    ended = container.wait_for_exit()
     assert ended.code == 0
-    assert 3 <= ended.at - asked < 3 + SLACK
+    assert 3 <= ended.at - requested_at < 3 + TOLERANCE
     assert container.signals() == ["TERM"]

@@ -1,4 +1,4 @@
-"""`docker run -it`: Ctrl-C reaches the agent once, and a shell has its job control."""
+"""`docker run -it`: Ctrl-C reaches the agent once, and a shell has job control."""
 
 from __future__ import annotations
 
@@ -8,20 +8,25 @@ from contextlib import contextmanager
 
 import pexpect
 
-from .container import RECORDER, WITHIN, Containers
+from .container import RECORDER, TIMEOUT, Containers
 from .images import PROBE
 
 PROMPT = "ready> "
-JOB = "sh -c 'echo up; exec sleep 1000'"  # when it says so, it has the foreground
+JOB = "sh -c 'echo up; exec sleep 1000'"  # when it prints `up`, it is in the foreground
 
 
 @contextmanager
 def interactive(containers: Containers, *command: str, name: str) -> Iterator[pexpect.spawn[str]]:
-    """`docker run -it` in a terminal of its own, 24 lines of 120 columns."""
+    """`docker run -it` in a new terminal of 24 lines and 120 columns."""
     arguments = ["run", "--interactive", "--tty", "--rm", "--name", name, "--network", "none", "--env", "TERM=dumb"]
     environment = {**containers.engine.environment, "TERM": "dumb"}
     terminal = pexpect.spawn(
-        "docker", [*arguments, PROBE, *command], env=environment, encoding="utf-8", timeout=WITHIN, dimensions=(24, 120)
+        "docker",
+        [*arguments, PROBE, *command],
+        env=environment,
+        encoding="utf-8",
+        timeout=TIMEOUT,
+        dimensions=(24, 120),
     )
     try:
         yield terminal
@@ -31,21 +36,21 @@ def interactive(containers: Containers, *command: str, name: str) -> Iterator[pe
 
 
 def test_ctrl_c_reaches_the_agent_once(containers: Containers) -> None:
-    """The terminal sends INT to the foreground group, which is the agent's: that is the agent's stop, and all of it."""
+    """The terminal sends INT to the foreground group, which is the agent's. agent-init adds nothing."""
     with interactive(containers, *RECORDER, "--code=4", name="agent-init-ctrl-c") as terminal:
         terminal.expect_exact("ready\r\n")
         terminal.sendintr()
         terminal.expect_exact("cleaned up\r\n")
-        said = terminal.before
+        output = terminal.before
         terminal.expect(pexpect.EOF)
         terminal.close()
-    assert said is not None
-    assert re.findall(r"got (\w+)", said) == ["INT"]
+    assert output is not None
+    assert re.findall(r"got (\w+)", output) == ["INT"]
     assert terminal.exitstatus == 4
 
 
-def test_ctrl_c_twice(containers: Containers) -> None:
-    """What is typed is the user's will: the agent gets the second one too."""
+def test_second_ctrl_c_reaches_the_agent_too(containers: Containers) -> None:
+    """Signals from the terminal are not filtered."""
     with interactive(containers, *RECORDER, "--cleanup=3", name="agent-init-ctrl-c-twice") as terminal:
         terminal.expect_exact("ready\r\n")
         terminal.sendintr()
@@ -58,15 +63,15 @@ def test_ctrl_c_twice(containers: Containers) -> None:
     assert terminal.exitstatus == 0
 
 
-def test_a_shell_works_as_ever(containers: Containers) -> None:
-    """Foreground, Ctrl-C, Ctrl-Z, background and back, and the shell's own exit code."""
+def test_interactive_shell_has_job_control(containers: Containers) -> None:
+    """Ctrl-C, Ctrl-Z, `bg`, `fg`, and the shell's exit code."""
     with interactive(containers, "bash", "--norc", "--noediting", "-i", name="agent-init-shell") as terminal:
         terminal.expect(r"\$ ")
         assert "no job control" not in (terminal.before or "")
-        terminal.sendline(f"PS1='{PROMPT[:2]}''{PROMPT[2:]}'")  # so that the echo is not taken for the prompt
+        terminal.sendline(f"PS1='{PROMPT[:2]}''{PROMPT[2:]}'")  # the echo must not match the prompt
         terminal.expect_exact(PROMPT)
 
-        terminal.sendintr()  # at the prompt it is the shell's, and ends nothing
+        terminal.sendintr()  # at the prompt it goes to the shell, which continues
         terminal.expect_exact(PROMPT)
 
         terminal.sendline(JOB)
@@ -96,8 +101,8 @@ def test_a_shell_works_as_ever(containers: Containers) -> None:
     assert terminal.exitstatus == 7
 
 
-def test_docker_stop_of_a_session(containers: Containers) -> None:
-    """The session's terminal is no reason to wait for Docker's SIGKILL."""
+def test_docker_stop_of_an_interactive_session(containers: Containers) -> None:
+    """The agent in an interactive session stops gracefully."""
     with interactive(containers, *RECORDER, name="agent-init-session") as terminal:
         terminal.expect_exact("ready\r\n")
         containers.engine("stop", "--time", "60", "agent-init-session")
@@ -108,8 +113,8 @@ def test_docker_stop_of_a_session(containers: Containers) -> None:
     assert terminal.exitstatus == 0
 
 
-def test_the_size_of_the_terminal(containers: Containers) -> None:
-    """The agent's terminal is the user's, its size and the news of a change included."""
+def test_change_of_the_terminal_size_reaches_the_agent(containers: Containers) -> None:
+    """The agent gets WINCH when the size of the user's terminal changes."""
     with interactive(containers, *RECORDER, name="agent-init-size") as terminal:
         terminal.expect_exact("ready\r\n")
         terminal.setwinsize(30, 100)

@@ -1,6 +1,6 @@
-"""`examples/kubernetes.yaml`: valid by Kubernetes' own schemas, and run by Podman, which takes Kubernetes YAML.
+"""`examples/kubernetes.yaml`: checked against Kubernetes' schemas, and run by Podman, which accepts Kubernetes YAML.
 
-What only a cluster shows (the kubelet's preStop hook, its probes and its termination grace period) is not shown here.
+The kubelet's preStop hook, probes and termination grace period need a cluster and are not tested here.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
-from .conftest import without
-from .container import await_true
-from .engine import Engine, NoEngine
+from .conftest import skip_or_fail
+from .container import wait_until
+from .engine import Engine, NotAvailable
 from .images import EXAMPLE, PROJECT
 from .podman import Podman, private_podman
 
@@ -25,7 +25,7 @@ FILE = PROJECT / "examples" / "kubernetes.yaml"
 DOCUMENTS: list[dict[str, Any]] = list(yaml.safe_load_all(FILE.read_text()))
 NAMES = [document["metadata"]["name"] for document in DOCUMENTS]
 
-VERSIONS = ["1.25", kubernetes_validate.latest_version()]  # what the example uses has been stable since before 1.25
+VERSIONS = ["1.25", kubernetes_validate.latest_version()]  # all that the example uses has been stable since 1.25
 
 PODS = {"agent-pod-0": ["agent"], "agent-pod-1": ["agent"], "agent-shared-pod-0": ["agent", "neighbour"]}
 CONTAINERS = [f"{pod}-{container}" for pod, containers in PODS.items() for container in containers]
@@ -33,7 +33,7 @@ CONTAINERS = [f"{pod}-{container}" for pod, containers in PODS.items() for conta
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
-def test_the_schemas(document: dict[str, Any], version: str) -> None:
+def test_example_matches_the_kubernetes_schema(document: dict[str, Any], version: str) -> None:
     kubernetes_validate.validate(document, version, strict=True)
 
     misspelt = copy.deepcopy(document)
@@ -44,8 +44,8 @@ def test_the_schemas(document: dict[str, Any], version: str) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
-def test_the_numbers_keep_the_rule(document: dict[str, Any]) -> None:
-    """preStop + AGENT_INIT_GRACE + 2 s at most terminationGracePeriodSeconds, for each container."""
+def test_prestop_plus_grace_plus_2s_is_within_termination_grace_period(document: dict[str, Any]) -> None:
+    """preStop + AGENT_INIT_GRACE + 2 s is at most terminationGracePeriodSeconds, for each container."""
     pod = document["spec"]["template"]["spec"]
     for container in pod["containers"]:
         (grace,) = [item["value"] for item in container["env"] if item["name"] == "AGENT_INIT_GRACE"]
@@ -55,8 +55,8 @@ def test_the_numbers_keep_the_rule(document: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
-def test_the_restricted_pod_security_standard(document: dict[str, Any]) -> None:
-    """What that standard demands of a pod, and a read-only root beyond it."""
+def test_example_meets_the_restricted_pod_security_standard(document: dict[str, Any]) -> None:
+    """The example meets the standard, and also has a read-only root."""
     pod = document["spec"]["template"]["spec"]
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -76,77 +76,77 @@ def podman(engine: Engine) -> Iterator[Podman]:
             podman.load(engine, EXAMPLE)
             podman("tag", f"localhost/{EXAMPLE}:latest", "localhost/my-agent:1.0")
             yield podman
-    except NoEngine as error:
-        without(str(error))
+    except NotAvailable as error:
+        skip_or_fail(str(error))
 
 
 @pytest.fixture
 def played(podman: Podman) -> Iterator[Podman]:
-    """The example, up and ready."""
+    """Podman with the example running and ready."""
     podman("kube", "play", "--network", "none", str(FILE))
     try:
         for container in CONTAINERS:
-            await_true(lambda: "agent: ready" in podman.said(container), f"{container} is ready")  # noqa: B023
+            wait_until(lambda: "agent: ready" in podman.output(container), f"{container} is ready")  # noqa: B023
         yield podman
     finally:
         for container in CONTAINERS:
-            print(f"--- {container}: {podman.state(container)['ExitCode']}\n{podman.said(container)}")
+            print(f"--- {container}: {podman.state(container)['ExitCode']}\n{podman.output(container)}")
         podman("pod", "rm", "--all", "--force", "--time", "0")
 
 
 @pytest.mark.parametrize("shared", [False, True], ids=["own-processes", "shared-processes"])
 def test_each_agent_is_stopped_gracefully(played: Podman, shared: bool) -> None:
-    """Calls finished, cleaned up, nobody killed; one or two agents in a pod, as process 1 or as subreaper."""
+    """The calls are finished and nothing is killed, with agent-init as process 1 or, in a shared pod, as subreaper."""
     containers = [container for container in CONTAINERS if ("shared" in container) == shared]
-    asked = time.monotonic()
+    requested_at = time.monotonic()
     if shared:
         request_stop(played, *containers)
     else:
         played("pod", "stop", "--time", "60", *(pod for pod in PODS if "shared" not in pod))
-    assert time.monotonic() - asked < 30
+    assert time.monotonic() - requested_at < 30
     for container in containers:
-        said = played.said(container)
+        output = played.output(container)
         if not shared:
             assert played.state(container)["ExitCode"] == 0
         role, grace = ("subreaper", "55s") if shared else ("process 1", "50s")
-        assert f"as {role}; grace {grace} (AGENT_INIT_GRACE)" in said
-        assert "stop requested by TERM from" in said
-        assert re.search(r"ended: the agent exited with code 0, .*; exit code 0", said)
-        life, cleaned, _ = said.partition("agent: cleaned up after")
-        assert cleaned
-        assert re.findall(r"call (\d+) begins", life) == re.findall(r"call (\d+) ends", life)
-        assert "warning" not in said
-        assert "Traceback" not in said
+        assert f"as {role}; grace {grace} (AGENT_INIT_GRACE)" in output
+        assert "stop requested by TERM from" in output
+        assert re.search(r"ended: the agent exited with code 0, .*; exit code 0", output)
+        before, cleaned_up, _ = output.partition("agent: cleaned up after")
+        assert cleaned_up
+        assert re.findall(r"call (\d+) begins", before) == re.findall(r"call (\d+) ends", before)
+        assert "warning" not in output
+        assert "Traceback" not in output
 
 
 def request_stop(podman: Podman, *containers: str) -> None:
-    """TERM to each, and wait until agent-init tells its end.
+    """Send TERM to each container and wait for agent-init's final message.
 
-    `podman stop` may end the pod's own process 1 with the first container (it takes the others for stopped), and that
-    is the end of all in a shared process namespace; the kubelet lets the pod go last. A Deployment's containers are
-    started again when they have ended, so look at what they said.
+    `podman stop` may stop the pod's process 1 with the first container, because it takes the others for stopped. In a
+    shared PID namespace that kills every container; the kubelet stops the pod's process last. The containers of a
+    Deployment are restarted when they exit, so this function looks at their logs and not at their state.
     """
     podman("kill", "--signal", "TERM", *containers)
     for container in containers:
-        await_true(lambda: "agent-init: ended:" in podman.said(container), f"{container} has ended")  # noqa: B023
+        wait_until(lambda: "agent-init: ended:" in podman.output(container), f"{container} has ended")  # noqa: B023
 
 
-def test_a_neighbour_in_a_shared_pod_is_left_alone(played: Podman) -> None:
-    """One container of the pod is stopped, and agent-init ends nobody's agent but its own."""
+def test_neighbour_in_a_shared_pod_is_left_alone(played: Podman) -> None:
+    """One container of the pod is stopped; the agent of the other one continues."""
     played("stop", "--time", "60", "agent-shared-pod-0-agent")
     assert played.state("agent-shared-pod-0-agent")["ExitCode"] == 0
-    assert "agent: cleaned up after" in played.said("agent-shared-pod-0-agent")
+    assert "agent: cleaned up after" in played.output("agent-shared-pod-0-agent")
     neighbour = "agent-shared-pod-0-neighbour"
-    calls = played.said(neighbour).count("begins")
-    await_true(lambda: played.said(neighbour).count("begins") > calls, "the neighbour goes on working")
-    assert "stop requested" not in played.said(neighbour)
+    calls = played.output(neighbour).count("begins")
+    wait_until(lambda: played.output(neighbour).count("begins") > calls, "the neighbour goes on working")
+    assert "stop requested" not in played.output(neighbour)
 
     request_stop(played, neighbour)
-    assert "agent: cleaned up after" in played.said(neighbour)
+    assert "agent: cleaned up after" in played.output(neighbour)
 
 
-def test_confined_as_written(played: Podman) -> None:
-    """What the security contexts say holds in the running containers."""
+def test_security_context_is_in_force(played: Podman) -> None:
+    """The running containers have the properties of their security contexts."""
     for container in CONTAINERS:
         status = played("exec", container, "cat", "/proc/self/status").stdout
         found = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
@@ -157,8 +157,8 @@ def test_confined_as_written(played: Podman) -> None:
         assert "Read-only file system" in played("exec", container, "touch", "/app/x", check=False).stderr
 
 
-def test_the_liveness_probe(played: Podman) -> None:
-    """Podman keeps it as the container's health check; nothing but systemd would run it there, so ask for one."""
+def test_liveness_probe_succeeds(played: Podman) -> None:
+    """Podman turns the probe into a health check. Only systemd would run it, so the test runs it itself."""
     for _ in range(3):
         played("healthcheck", "run", "agent-pod-0-agent")
-    assert "warning" not in played.said("agent-pod-0-agent")
+    assert "warning" not in played.output("agent-pod-0-agent")

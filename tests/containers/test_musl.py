@@ -1,7 +1,7 @@
-"""An image like Alpine's: musl for a C library, busybox for a shell, no coreutils.
+"""An image like Alpine's: musl as C library, busybox as shell, no coreutils.
 
-It is made from Debian's packages: musl, busybox, and OpenSSL and CPython compiled for musl from Debian's sources, which
-takes minutes once and is kept (`musl.sh`).
+It is built from Debian's packages of musl and busybox, and from Debian's sources of OpenSSL and CPython, compiled for
+musl (`musl.sh`). The compilation takes minutes and its result is cached.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import without
-from .container import RECORDER, SLACK, Containers, await_true
-from .engine import Engine, NoEngine
-from .images import CHANGES, HERE, PIP_SETTINGS, PROJECT, PYTHON, SUITE, build, collect_wheels, kept
+from .conftest import skip_or_fail
+from .container import RECORDER, TOLERANCE, Containers, wait_until
+from .engine import Engine, NotAvailable
+from .images import CHANGES, HERE, PIP_SETTINGS, PROJECT, PYTHON, SUITE, build, cached, collect_wheels
 
 BASE, PROBE = "agent-init-test/python:musl", "agent-init-test/probe:musl"
 
 SOURCES = (f"python{PYTHON}/{SUITE}", f"libffi/{SUITE}", f"openssl/{SUITE}", f"zlib/{SUITE}")
 NEEDS = ("musl-gcc", "busybox", "gcc", "make", "apt-get")
 
-# busybox's env knows no --block-signal: the plain entry point.
+# busybox's env has no --block-signal, hence the plain entry point.
 DOCKERFILE = f"""\
 FROM {BASE}
 COPY wheels /wheels
@@ -37,14 +37,12 @@ ENTRYPOINT ["agent-init", "--"]
 
 
 def root_file_system() -> Path:
-    """A tar file of it. Raises NoEngine."""
+    """A tar file of the root file system. Raises NotAvailable."""
     missing = [name for name in NEEDS if shutil.which(name) is None]
     if missing:
-        raise NoEngine(
-            f"to make an image with musl there is no {', '.join(missing)} (Debian: musl-tools, busybox-static)"
-        )
+        raise NotAvailable(f"making an image with musl takes {', '.join(missing)} (Debian: musl-tools, busybox-static)")
     script = HERE / "musl.sh"
-    with kept("musl", script.read_text(), ".tar") as (path, to_be_made):
+    with cached("musl", script.read_text(), ".tar") as (path, to_be_made):
         if to_be_made:
             with tempfile.TemporaryDirectory(prefix="agent-init-musl-") as folder:
                 sources, root = Path(folder, "sources"), Path(folder, "root")
@@ -61,7 +59,7 @@ def root_file_system() -> Path:
 
 
 def fetch_sources(folder: Path) -> None:
-    """Debian's source archives, from where this machine has its Debian packages. Raises NoEngine."""
+    """Download Debian's source archives from this machine's package sources. Raises NotAvailable."""
     lists = folder / "apt"
     (lists / "state" / "partial").mkdir(parents=True)
     (lists / "parts").mkdir()
@@ -80,16 +78,16 @@ def fetch_sources(folder: Path) -> None:
     for arguments in (["update"], ["source", "--download-only", *SOURCES]):
         done = subprocess.run([*apt, *arguments], cwd=folder, capture_output=True, text=True, timeout=300)
         if done.returncode != 0:
-            raise NoEngine(f"no sources of {', '.join(SOURCES)}: {done.stderr[-500:]}")
+            raise NotAvailable(f"no sources of {', '.join(SOURCES)}: {done.stderr[-500:]}")
 
 
 @pytest.fixture(scope="module")
 def image(engine: Engine) -> str:
-    """The image with agent-init and the tests' programs."""
+    """An image with agent-init and the tests' programs."""
     try:
         tar = root_file_system()
-    except NoEngine as error:
-        without(str(error))
+    except NotAvailable as error:
+        skip_or_fail(str(error))
     changes = [word for change in CHANGES for word in ("--change", change)]
     engine("import", *changes, str(tar), BASE, timeout=300)
     with tempfile.TemporaryDirectory(prefix="agent-init-context-") as folder:
@@ -106,8 +104,8 @@ def musl(image: str, engine: Engine) -> Iterator[Containers]:
         yield made
 
 
-def test_it_is_what_it_claims_to_be(musl: Containers) -> None:
-    """musl, busybox, and the wheels for musl of psutil and uvloop beside the pure one of ours."""
+def test_environment_is_the_intended_one(musl: Containers) -> None:
+    """musl, busybox, and the musl wheels of psutil and uvloop."""
     code = (
         "import os, sysconfig, psutil._psutil_linux, uvloop.loop; print(sysconfig.get_config_var('SOABI'))\n"
         "print(os.readlink('/bin/sh'))\n"
@@ -115,25 +113,25 @@ def test_it_is_what_it_claims_to_be(musl: Containers) -> None:
         "print(any('ld-musl-' in name for name in maps), any('uvloop/loop' in name for name in maps))\n"
     )
     container = musl.run("python", "-c", code, ready=None)
-    assert container.await_end().code == 0
+    assert container.wait_for_exit().code == 0
     soabi, shell, loaded = container.output()
     assert soabi.endswith("-linux-musl")
     assert shell == "busybox"
     assert loaded == "True True"
 
 
-def test_the_example_agent_on_uvloop(musl: Containers) -> None:
-    """A loop that runs, signals and all: uvloop's wheel for musl, with a stop that it has to notice."""
+def test_example_agent_runs_on_uvloop(musl: Containers) -> None:
+    """The example agent runs on uvloop's musl wheel and handles the stop signal."""
     container = musl.run("python", "/app/agent.py", ready=None)
-    await_true(lambda: any("ready, on uvloop" in line for line in container.output()), "the agent is ready, on uvloop")
+    wait_until(lambda: any("ready, on uvloop" in line for line in container.output()), "the agent is ready, on uvloop")
     ended, seconds = container.stop()
     assert ended.code == 0
     assert seconds < 10
     assert "cleaned up" in container.output()[-1]
-    assert container.stray() == []
+    assert container.other_stderr_lines() == []
 
 
-def test_stop_and_exit_code(musl: Containers) -> None:
+def test_stop_passes_the_agents_exit_code_on(musl: Containers) -> None:
     container = musl.run(*RECORDER, "--code=3")
     ended, seconds = container.stop()
     assert ended.code == 3
@@ -141,11 +139,11 @@ def test_stop_and_exit_code(musl: Containers) -> None:
     assert container.signals() == ["TERM"]
     assert [line["event"] for line in container.events()] == ["started", "stop-requested", "ended"]
     assert container.event("stop-requested")["sender"] == "outside the container"  # signalfd, through musl
-    assert container.stray() == []
+    assert container.other_stderr_lines() == []
 
 
-def test_behind_busyboxs_shell(musl: Containers) -> None:
-    """Its `sh -c` stays in front of the agent and handles nothing: the agent behind it gets the signal."""
+def test_agent_behind_busybox_sh_gets_the_signal(musl: Containers) -> None:
+    """busybox's `sh -c` does not exec its last command and handles no signal."""
     container = musl.run("sh", "-c", "python /probe/recorder.py --code=3; exit $?")
     ended, seconds = container.stop()
     assert ended.code == 3
@@ -157,34 +155,34 @@ def test_behind_busyboxs_shell(musl: Containers) -> None:
 def test_signals_are_forwarded_or_shielded(musl: Containers) -> None:
     container = musl.run(*RECORDER, "--handle=TERM,USR1")
     container.signal("USR1")
-    container.await_line("got USR1")
+    container.wait_for_line("got USR1")
     container.signal("USR2")
-    container.await_event("shielded")
+    container.wait_for_events("shielded")
     container.signal("HUP")
-    assert container.await_end().code == 0
+    assert container.wait_for_exit().code == 0
     assert container.signals() == ["USR1", "TERM"]
 
 
-def test_orphans_are_reaped_and_survivors_stopped(musl: Containers) -> None:
+def test_orphans_are_reaped_and_leftover_processes_stopped(musl: Containers) -> None:
     container = musl.run(*RECORDER, "--orphans=3", "--children=1", ready=None, VERBOSE="1")
-    container.await_line("ready", times=2)
-    assert len(container.await_event("reaped", times=3)) == 3
+    container.wait_for_line("ready", times=2)
+    assert len(container.wait_for_events("reaped", times=3)) == 3
     ended, _ = container.stop()
     assert ended.code == 0
     assert container.signals() == ["TERM", "TERM"]
     assert container.output().count("cleaned up") == 2
 
 
-def test_the_deadline(musl: Containers) -> None:
+def test_agent_that_ignores_the_stop_is_killed_at_the_deadline(musl: Containers) -> None:
     container = musl.run(*RECORDER, "--stop-on=", "--children=1", ready=None, GRACE="2s")
-    container.await_line("ready", times=2)
+    container.wait_for_line("ready", times=2)
     ended, seconds = container.stop("-t", "60")
     assert ended.code == 137
-    assert 2 <= seconds < 2 + SLACK
+    assert 2 <= seconds < 2 + TOLERANCE
     assert len(container.event("deadline")["processes"]) == 2
 
 
-def test_not_found(musl: Containers) -> None:
+def test_command_not_found_is_127(musl: Containers) -> None:
     container = musl.run("no-such-program", ready=None)
-    assert container.await_end().code == 127
+    assert container.wait_for_exit().code == 127
     assert "not found in PATH" in container.event("not-started")["message"]

@@ -1,7 +1,7 @@
-"""The core of the behaviour on a newer Docker: that of Debian 13, with BuildKit and Compose v2.
+"""The core behaviour on a newer Docker: the one of Debian 13, with BuildKit and Compose v2.
 
-Its packages are unpacked and run where they lie; runc is the machine's own. The images are built by BuildKit, and the
-tests are those of the other modules: what is imported here runs here, on this engine.
+Its packages are unpacked, not installed; runc is the machine's. BuildKit builds the images. The tests are imported from
+the other modules and run here on this engine.
 """
 
 from __future__ import annotations
@@ -15,42 +15,46 @@ from pathlib import Path
 import pytest
 
 from . import images
-from .conftest import without
-from .engine import Engine, NoEngine, private_engine
-from .images import EXAMPLE, kept
-from .test_compose import compose, test_the_grace_ends_before_composes_own, test_up_scale_down
-from .test_docker_company import test_an_exec_session_is_not_signalled, test_below_dockers_own_init
-from .test_docker_confined import test_a_health_check_goes_its_own_way, test_confined
-from .test_docker_stop import (
-    test_a_stop_before_the_agent_is_ready,
-    test_an_explicit_grace_is_a_deadline,
-    test_another_stop_signal_of_the_image,
-    test_docker_kill_with_a_signal_that_the_agent_handles,
-    test_docker_restart,
-    test_the_agent_gets_one_term_and_its_exit_code_is_told,
-    test_the_example_image_as_it_is,
-    test_what_the_agent_leaves_behind_is_stopped_too,
+from .conftest import skip_or_fail
+from .engine import Engine, NotAvailable, private_engine
+from .images import EXAMPLE, cached
+from .test_compose import (
+    compose,
+    test_agent_init_grace_ends_before_compose_stop_grace_period,
+    test_three_scaled_agents_stop_gracefully_on_down,
 )
-from .test_docker_terminal import test_a_shell_works_as_ever, test_ctrl_c_reaches_the_agent_once
+from .test_docker_confined import test_confined_container_stops_without_warnings, test_health_check_leftovers_are_reaped
+from .test_docker_shared import test_agent_init_works_below_docker_init, test_docker_exec_session_is_not_signalled
+from .test_docker_stop import (
+    test_agent_gets_one_term_and_its_exit_code_is_passed_on,
+    test_docker_kill_with_a_handled_signal_is_forwarded,
+    test_docker_restart_stops_and_starts_the_agent,
+    test_docker_stop_before_the_agent_is_ready_is_not_lost,
+    test_example_image_stops_gracefully,
+    test_explicit_grace_is_a_deadline,
+    test_leftover_children_are_stopped,
+    test_stopsignal_of_the_image_is_a_stop_request,
+)
+from .test_docker_terminal import test_ctrl_c_reaches_the_agent_once, test_interactive_shell_has_job_control
 
 __all__ = [
     "compose",
-    "test_a_health_check_goes_its_own_way",
-    "test_a_shell_works_as_ever",
-    "test_a_stop_before_the_agent_is_ready",
-    "test_an_exec_session_is_not_signalled",
-    "test_an_explicit_grace_is_a_deadline",
-    "test_another_stop_signal_of_the_image",
-    "test_below_dockers_own_init",
-    "test_confined",
+    "test_agent_gets_one_term_and_its_exit_code_is_passed_on",
+    "test_agent_init_grace_ends_before_compose_stop_grace_period",
+    "test_agent_init_works_below_docker_init",
+    "test_confined_container_stops_without_warnings",
     "test_ctrl_c_reaches_the_agent_once",
-    "test_docker_kill_with_a_signal_that_the_agent_handles",
-    "test_docker_restart",
-    "test_the_agent_gets_one_term_and_its_exit_code_is_told",
-    "test_the_example_image_as_it_is",
-    "test_the_grace_ends_before_composes_own",
-    "test_up_scale_down",
-    "test_what_the_agent_leaves_behind_is_stopped_too",
+    "test_docker_exec_session_is_not_signalled",
+    "test_docker_kill_with_a_handled_signal_is_forwarded",
+    "test_docker_restart_stops_and_starts_the_agent",
+    "test_docker_stop_before_the_agent_is_ready_is_not_lost",
+    "test_example_image_stops_gracefully",
+    "test_explicit_grace_is_a_deadline",
+    "test_health_check_leftovers_are_reaped",
+    "test_interactive_shell_has_job_control",
+    "test_leftover_children_are_stopped",
+    "test_stopsignal_of_the_image_is_a_stop_request",
+    "test_three_scaled_agents_stop_gracefully_on_down",
 ]
 
 SUITE = "trixie"
@@ -59,11 +63,11 @@ PROGRAMS = ("usr/sbin/dockerd", "usr/bin/docker", "usr/bin/containerd", "usr/bin
 
 
 def unpacked() -> Path:
-    """The folder with its packages. Raises NoEngine."""
+    """The folder with its packages. Raises NotAvailable."""
     if shutil.which("mmdebstrap") is None:
-        raise NoEngine("there is no mmdebstrap to fetch a newer Docker with")
+        raise NotAvailable("downloading a newer Docker takes mmdebstrap")
     recipe = ("mmdebstrap", "--quiet", "--variant=extract", f"--include={PACKAGES}", SUITE)
-    with kept("docker", " ".join(recipe)) as (folder, missing):
+    with cached("docker", " ".join(recipe)) as (folder, missing):
         if missing:
             partial = folder.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)
@@ -88,11 +92,11 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
         with private_engine(settings) as engine:
             images.build_all(engine)
             yield engine
-    except NoEngine as error:
-        without(str(error))
+    except NotAvailable as error:
+        skip_or_fail(str(error))
 
 
-def test_it_is_what_it_claims_to_be(engine: Engine) -> None:
+def test_environment_is_the_intended_one(engine: Engine) -> None:
     version = engine("version", "--format", "{{.Server.Version}}").stdout
     assert int(version.split(".")[0]) >= 26
     assert engine("compose", "version", "--short").stdout.startswith("2.")

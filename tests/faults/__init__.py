@@ -1,1 +1,1 @@
-"""agent-init broken on purpose: what a machine, an agent or a stranger can do to it, and that it goes on."""
+"""Fault injection: agent-init keeps its promises whatever the machine, the agent or another process does to it."""

@@ -1,4 +1,4 @@
-"""What takes text from outside, fed by a fuzzer that goes by the coverage it reaches (atheris, libFuzzer)."""
+"""Coverage-guided fuzzing of the code that reads text from outside (atheris, libFuzzer)."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ SECONDS = int(os.environ.get("AGENT_INIT_FUZZ_SECONDS", "20"))
 
 @pytest.mark.skipif(not importlib.util.find_spec("atheris"), reason="atheris is the fuzzer: pip install '.[fuzz]'")
 @pytest.mark.timeout(SECONDS + 120)
-@pytest.mark.parametrize("target", ["read_options", "hear_messages", "write_lines"])
-def test_whatever_the_fuzzer_finds(tmp_path: Path, target: str) -> None:
-    words = [f"-max_total_time={SECONDS}", "-max_len=400", f"-artifact_prefix={tmp_path}/"]
+@pytest.mark.parametrize("target", ["read_options", "receive_messages", "write_lines"])
+def test_fuzzer_finds_no_broken_promise(tmp_path: Path, target: str) -> None:
+    options = [f"-max_total_time={SECONDS}", "-max_len=400", f"-artifact_prefix={tmp_path}/"]
     ran = subprocess.run(
-        [sys.executable, str(PROGRAMS / "fuzz.py"), PACKAGE, target, *words, str(tmp_path)],
+        [sys.executable, str(PROGRAMS / "fuzz.py"), PACKAGE, target, *options, str(tmp_path)],
         capture_output=True,
         text=True,
         errors="replace",

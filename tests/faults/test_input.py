@@ -1,4 +1,4 @@
-"""Whatever is typed, set or sent: options, variables, and datagrams on the notify socket."""
+"""Arbitrary input: options, environment variables, and datagrams on the notify socket."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from tests.support.proc import descriptors
 if TYPE_CHECKING:
     from tests.conftest import Start
 
-LATE = 8.0  # the machine may be busy; more time than this was asked for, and was not given
+TOLERANCE = 8.0  # seconds, for a busy machine; less than the extension that the messages ask for
 FLAGS = [flag for option in options.OPTIONS for flag in (*option.flags, *option.constants)]
 VARIABLES = [option.variable for option in options.OPTIONS]
 
-# What people type, what they mistype, and what nobody would.
+# Valid values, typing errors, and values that nobody would type.
 PLAUSIBLE = ["TERM", "KILL", "15", "-1", "0", "1", "-5s", "1h", "infinity", "auto", "none", "on", "off", "TERM/5s/KILL"]
 PLAUSIBLE += [
     "TERM,INT",
@@ -46,7 +46,7 @@ PLAUSIBLE += [
 ]
 PLAUSIBLE += ["RTMIN+31", "RTMIN+99", "TERM/KILL/TERM", "/", "//", ":", "group", "json", "366d", "367d", "0.0000001s"]
 texts = st.one_of(st.sampled_from(PLAUSIBLE), st.text(st.characters(exclude_characters="\0"), max_size=30))
-words = st.one_of(
+arguments = st.one_of(
     st.sampled_from(FLAGS),
     st.builds("{}={}".format, st.sampled_from(FLAGS), texts),
     st.builds("{}{}".format, st.sampled_from([flag for flag in FLAGS if len(flag) == 2]), texts),
@@ -56,26 +56,26 @@ variables = st.dictionaries(st.sampled_from(VARIABLES), texts, max_size=4)
 
 
 @settings(max_examples=3000, deadline=None)
-@given(st.lists(words, max_size=6), variables)
-def test_whatever_is_read_is_settings_or_one_line(typed: list[str], environment: dict[str, str]) -> None:
+@given(st.lists(arguments, max_size=6), variables)
+def test_any_command_line_gives_settings_or_a_one_line_error(typed: list[str], environment: dict[str, str]) -> None:
     try:
         found = reader.read([*typed, "--", "true"], environment)
     except reader.InfoRequested:
         return
     except reader.UsageError as error:
-        told = str(error)
+        message = str(error)
     else:
         assert found.command
         assert min(found.linger, found.stop_delay, 0.0 if found.grace is None else found.grace) >= 0
         assert all(0 <= code < 256 for code in found.ok_exit)
         return
-    assert told.isprintable()
-    assert len(told) < 1500
+    assert message.isprintable()
+    assert len(message) < 1500
 
 
 @settings(max_examples=1500, deadline=None)
 @given(st.sampled_from([option for option in options.OPTIONS if option.flags]), texts, texts)
-def test_a_flag_wins_over_its_variable_whatever_that_says(option: options.Option, typed: str, preset: str) -> None:
+def test_flag_overrides_any_value_of_its_variable(option: options.Option, typed: str, preset: str) -> None:
     line = [option.flags[0], typed, "--", "true"]
     alone, both = (_read(line, environment) for environment in ({}, {option.variable: preset}))
     assert alone == both
@@ -90,20 +90,20 @@ def _read(line: list[str], environment: dict[str, str]) -> object:
 
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(words, max_size=5), variables)
+@given(st.lists(arguments, max_size=5), variables)
 @example(["-t", "0", "--linger", "0"], {})
 @example(["--stop-on", "none", "-p", "KILL"], {"AGENT_INIT_LOG_FORMAT": "json"})
-def test_a_real_run_is_the_agent_or_one_line(typed: list[str], environment: dict[str, str]) -> None:
-    """The agent's code (9), its line about itself, or 125 with one line and no agent."""
+def test_any_command_line_runs_the_agent_or_prints_one_line(typed: list[str], environment: dict[str, str]) -> None:
+    """Either the agent runs and its code is passed on, or agent-init prints one line and runs nothing."""
     with tempfile.TemporaryDirectory() as directory:
         ran_at = Path(directory) / "ran"
         command = ["sh", "-c", f": >{ran_at}; exit 9"]
         try:
             encoded = [os.fsencode(text) for text in (*typed, *environment.values())][: len(typed)]
         except UnicodeEncodeError:
-            return  # a lone surrogate that no system would hand over
+            return  # a lone surrogate, which no system passes on
         if "AGENT_INIT_TERMINATION_LOG" in environment or any(word.startswith("--termination-log") for word in typed):
-            return  # it would be written, wherever that is
+            return  # agent-init would write to that path
         ran = subprocess.run(
             [os.fsencode(AGENT_INIT), *encoded, b"--", *command],
             env=clean_environment(**environment),
@@ -123,7 +123,7 @@ def test_a_real_run_is_the_agent_or_one_line(typed: list[str], environment: dict
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_fields_or_refused(datagram: bytes) -> None:
+def test_any_datagram_is_parsed_or_refused(datagram: bytes) -> None:
     try:
         fields = notify.parse(datagram)
     except ValueError:
@@ -133,15 +133,15 @@ def test_any_bytes_are_fields_or_refused(datagram: bytes) -> None:
 
 
 @given(st.dictionaries(st.from_regex(r"[A-Z_]{1,12}", fullmatch=True), st.text(st.characters(codec="utf-8"))))
-def test_what_is_encoded_can_be_parsed(fields: dict[str, str]) -> None:
+def test_encoded_message_can_be_parsed(fields: dict[str, str]) -> None:
     plain = {key: value.replace("\n", " ") for key, value in fields.items()}
     if any("\0" in value for value in plain.values()):
         return
     assert notify.parse(notify.encode(dict(fields))) == plain
 
 
-# From inside the tree: bytes at random, messages with something wrong, descriptors in great number.
-BABBLER = """
+# Sends from inside the process tree: random bytes, invalid messages, many descriptors.
+RANDOM_SENDER = """
 import array, random, socket
 talk = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 talk.connect(os.environ['NOTIFY_SOCKET'].replace('@', chr(0)))
@@ -164,19 +164,19 @@ for count in range(2500):
 
 
 def address(pid: int) -> str:
-    """What the agent was told."""
+    """The address of the notify socket that this process was given."""
     environment = psutil.Process(pid).environ()
     return notify.address(environment["NOTIFY_SOCKET"])
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_an_agent_that_babbles_changes_nothing(started: Start, seed: int) -> None:
-    agent = BABBLER.replace("SEED", str(seed)) + "\non('TERM', lambda: leave(7)); log('done'); forever()"
-    init = started("-t", "2s", "--notify-access", "all", agent=agent)
-    init.event("ready")
-    init.event("done")
+def test_random_messages_from_the_agent_do_no_harm(start_in_role: Start, seed: int) -> None:
+    agent = RANDOM_SENDER.replace("SEED", str(seed)) + "\non('TERM', lambda: leave(7)); log('done'); forever()"
+    init = start_in_role("-t", "2s", "--notify-access", "all", agent=agent)
+    init.wait_for_event("ready")
+    init.wait_for_event("done")
     init.signal("USR2")
-    init.said("USR2 from")  # it has dealt with what came before
+    init.wait_for_line("USR2 from")  # agent-init has handled all earlier messages
     until(lambda: len(descriptors(init.pid)) < 16, f"the descriptors to be closed: {descriptors(init.pid)}")
     assert not init.lines("unexpected"), init.lines("unexpected")[0]
     assert all(line.isprintable() for line in init.stderr.splitlines())
@@ -184,10 +184,10 @@ def test_an_agent_that_babbles_changes_nothing(started: Start, seed: int) -> Non
     assert init.wait() == 7
 
 
-def test_strangers_change_nothing(started: Start) -> None:
-    """Not of the tree, and root: it may write to the socket, and is not heard."""
-    init = started("-t", "500ms", "--notify-access", "all", agent="on('TERM'); ready()")
-    init.event("ready")
+def test_messages_from_outside_the_tree_do_no_harm(start_in_role: Start) -> None:
+    """The sender is root but not in the tree: it can write to the socket, but its messages are ignored."""
+    init = start_in_role("-t", "500ms", "--notify-access", "all", agent="on('TERM'); ready()")
+    init.wait_for_event("ready")
     [agent] = psutil.Process(init.pid).children()
     before = descriptors(init.pid).keys()
     texts = [b"READY=1", b"STOPPING=1", b"WATCHDOG=trigger", b"WATCHDOG_USEC=1", b"MAINPID=1", b"STATUS=stranger"]
@@ -197,13 +197,13 @@ def test_strangers_change_nothing(started: Start) -> None:
         for _ in range(200):
             for text in texts:
                 socket.send_fds(talk, [text or b"\0"], [0, 1, 2])
-        asked = time.monotonic()
+        requested_at = time.monotonic()
         init.signal("TERM")
-        init.event("TERM")
-        while time.monotonic() - asked < 0.4:
+        init.wait_for_event("TERM")
+        while time.monotonic() - requested_at < 0.4:
             socket.send_fds(talk, [b"EXTEND_TIMEOUT_USEC=60000000"], [0])
         until(lambda: descriptors(init.pid).keys() == before or init.outer.poll() is not None, "closed descriptors")
     assert init.wait() == 137
-    assert time.monotonic() - asked < 0.5 + LATE
+    assert time.monotonic() - requested_at < 0.5 + TOLERANCE
     assert "stranger" not in init.stderr
     assert not init.lines("unexpected")

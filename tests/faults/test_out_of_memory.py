@@ -1,4 +1,4 @@
-"""Without memory: at each place of ours where it is asked for, and in a control group that the agent has used up."""
+"""Every allocation that agent-init makes after the spawn fails once."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PARTS = 12
-FORMS = [("graceful", True), ("stubborn", True), ("lingering", True), ("stubborn", False)]
+RUNS = [("graceful", True), ("stubborn", True), ("lingering", True), ("stubborn", False)]
 
 
-def forgetful(directory: Path, scenario: str, site: str, *, process1: bool) -> Run:
-    program = python("forgetful.py", site, str(directory / "report"))
+def run_with_failure(directory: Path, scenario: str, site: str, *, process1: bool) -> Run:
+    program = python("allocation_failure.py", site, str(directory / "report"))
     return Run(directory, SCENARIOS[scenario], process1=process1, program=program)
 
 
 def survey(directory: Path, scenario: str, *, process1: bool) -> list[str]:
-    """The lines of ours that are run after the spawn, in the order of their first time."""
+    """The lines of agent-init that run after the spawn, in the order in which they first run."""
     for name in ("first", "survey"):
-        run = forgetful(directory / name, scenario, "survey", process1=process1)
+        run = run_with_failure(directory / name, scenario, "survey", process1=process1)
         try:
-            run.begin()
-            run.pass_on()
-            run.arrived()
+            run.wait_until_ready()
+            run.send_signals()
+            run.wait_for_usr1()
             run.check(*run.stop())
         finally:
             run.init.close()
@@ -38,23 +38,23 @@ def survey(directory: Path, scenario: str, *, process1: bool) -> list[str]:
 @pytest.mark.skipif(not importlib.util.find_spec("_testcapi"), reason="this Python cannot make an allocation fail")
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("part", range(PARTS))
-def test_each_allocation_that_fails_once(tmp_path: Path, part: int) -> None:
-    """At the first allocation after each line of ours, in the first of the lives that comes there."""
+def test_stop_succeeds_when_one_allocation_fails(tmp_path: Path, part: int) -> None:
+    """The first allocation after each line of agent-init fails, in the first scenario that reaches the line."""
     tmp_path.chmod(0o777)
     tried: set[str] = set()
-    failures, came, wanted = Failures(), 0, 0
-    for scenario, process1 in FORMS:
+    failures, injected, wanted = Failures(), 0, 0
+    for scenario, process1 in RUNS:
         here = tmp_path / f"{scenario} {process1}"
         new = [site for site in survey(here, scenario, process1=process1) if site not in tried]
         tried.update(new)
         for number, site in enumerate(new[part::PARTS]):
-            run = forgetful(here / str(number), scenario, site, process1=process1)
+            run = run_with_failure(here / str(number), scenario, site, process1=process1)
             with failures.of(f"{scenario} {site}", run):
-                run.begin()
-                run.pass_on()
-                run.arrived()
+                run.wait_until_ready()
+                run.send_signals()
+                run.wait_for_usr1()
                 run.check(*run.stop())
             wanted += 1
-            came += (here / str(number) / "report").exists()
-    failures.none()
-    assert came >= 0.7 * wanted, "hardly anything was made to fail"
+            injected += (here / str(number) / "report").exists()
+    failures.assert_none()
+    assert injected >= 0.7 * wanted, "too few failures were injected"

@@ -1,4 +1,4 @@
-"""A long life among random children, orphans, signals and stops: at its end process 1 is as it was at its beginning."""
+"""A long run with random children, orphans, signals and stops. Process 1 holds as much at its end as at its start."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from tests.conftest import Start
 
 SECONDS = float(os.environ.get("AGENT_INIT_SOAK_SECONDS", "120"))
-GROWTH = 300  # KiB, from the first fifth of the time to its end
+GROWTH = 300  # KiB, from the first fifth of the time to the end
 
-# Until USR1 comes: children and orphans of all kinds, and signals from inside.
+# Until USR1 arrives: children and orphans of all kinds, and signals from the process tree.
 CHAOS = """
 import random
 randomly = random.Random()
@@ -75,14 +75,14 @@ forever()
 SENT = ["HUP", "WINCH", "CHLD", "RTMIN+3", "USR2", "CONT", "ALRM"]
 
 
-class Held:
-    """What process 1 holds."""
+class Resources:
+    """The memory and the descriptors of process 1."""
 
     def __init__(self, pid: int) -> None:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
         self.memory = sum(int(line.split()[1]) for line in lines if line.startswith("Private"))  # KiB
-        looks = [descriptors(pid) for _ in range(10)]  # what it reads from /proc is open for a moment
-        self.descriptors = Counter(path for _, path in set.intersection(*(set(look.items()) for look in looks)))
+        samples = [descriptors(pid) for _ in range(10)]  # files of /proc are open only for a moment
+        self.descriptors = Counter(path for _, path in set.intersection(*(set(sample.items()) for sample in samples)))
 
     def __str__(self) -> str:
         return f"{self.memory} KiB, {self.descriptors.total()} descriptors"
@@ -93,38 +93,38 @@ def zombies(pid: int) -> list[int]:
 
 
 @pytest.mark.timeout(SECONDS + 180)
-def test_a_long_life(started: Start, tmp_path: Path) -> None:
+def test_process_1_does_not_grow_over_a_long_run(start_in_role: Start, tmp_path: Path) -> None:
     randomly = random.Random()
-    init = started("-qq", "-t", "30s", agent=CHAOS.format(seconds=SECONDS))
-    init.event("ready")
+    init = start_in_role("-qq", "-t", "30s", agent=CHAOS.format(seconds=SECONDS))
+    init.wait_for_event("ready")
     began = time.monotonic()
-    early: Held | None = None
-    signals = lives = 0
+    early: Resources | None = None
+    signals = runs = 0
     while (passed := time.monotonic() - began) < SECONDS:
         for _ in range(randomly.randrange(200)):
             init.signal(randomly.choice(SENT))
             signals += 1
         time.sleep(randomly.random() / 10)
         if early is None and passed > SECONDS / 5:
-            early = Held(init.pid)
-        if randomly.random() < 0.2:  # meanwhile others live and die
-            lives += 1
+            early = Resources(init.pid)
+        if randomly.random() < 0.2:  # now and then another agent-init runs beside it
+            runs += 1
             scenario = SCENARIOS[randomly.choice(sorted(SCENARIOS))]
-            run = Run(tmp_path / str(lives), scenario, process1=randomly.random() < 0.5, program=[str(AGENT_INIT)])
+            run = Run(tmp_path / str(runs), scenario, process1=randomly.random() < 0.5, program=[str(AGENT_INIT)])
             try:
-                run.begin()
-                run.pass_on()
-                run.arrived()
+                run.wait_until_ready()
+                run.send_signals()
+                run.wait_for_usr1()
                 run.check(*run.stop())
             finally:
                 run.init.close()
     init.signal("USR1")
-    init.event("quiet")
+    init.wait_for_event("quiet")
     until(lambda: not zombies(init.pid), "the zombies to be gone")
     until(lambda: len(psutil.Process(init.pid).children()) == 1, "the orphans to be gone")
-    late = Held(init.pid)
+    late = Resources(init.pid)
     assert early is not None
-    print(f"{signals} signals and {lives} other lives in {SECONDS:g}s; process 1 held {early}, and in the end {late}")
+    print(f"{signals} signals and {runs} other runs in {SECONDS:g}s; process 1 held {early}, and in the end {late}")
     assert late.descriptors <= early.descriptors
     assert late.memory <= early.memory + GROWTH
     init.signal("TERM")

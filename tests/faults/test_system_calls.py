@@ -1,4 +1,4 @@
-"""Each system call that process 1 makes once its agent runs is made to fail, once (strace's fault injection)."""
+"""Each system call that process 1 makes after the spawn fails once (strace's fault injection)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.faults.stop_scenarios import LATE, SCENARIOS, Failures, Run, python
+from tests.faults.stop_scenarios import SCENARIOS, TOLERANCE, Failures, Run, python
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,16 +22,16 @@ pytestmark = [
 ]
 
 PARTS = 6
-AT_MOST = 8  # of one call in one scenario, where not each of them is tried
-ALIKE = 60  # calls of one kind beyond these are those of a look through /proc, one like the other
+MAX_SAMPLES = 8  # of one system call in one scenario, unless every call is tried
+MAX_CALLS = 60  # later calls of the same kind are those of a scan of /proc, all alike
 ERRORS = ("ENOMEM", "EIO", "EPERM", "EAGAIN")
-# readv is the gate of the test. These cannot fail (getpid(2), exit_group(2)), or a C library cannot bear it: it is not
-# told of the failure (brk(2) returns the old break).
-SPARED = {"readv", "exit_group", "getpid", "brk", "restart_syscall", "rt_sigreturn"}
+# readv is the gate of the test. The others cannot fail (getpid(2), exit_group(2)), or the C library cannot detect the
+# injected failure (brk(2) returns the old break).
+EXCLUDED = {"readv", "exit_group", "getpid", "brk", "restart_syscall", "rt_sigreturn"}
 
 
 class Traced:
-    """A scenario whose process 1 is traced from just after the spawn."""
+    """A scenario with strace attached to process 1 just after the spawn."""
 
     def __init__(self, directory: Path, scenario: str, *, process1: bool, inject: str = "") -> None:
         reader, writer = os.pipe()
@@ -49,40 +49,40 @@ class Traced:
         self.trace = directory / "trace"
         self.inject = inject
 
-    def go(self) -> None:
-        """From the open gate to the end of the scenario."""
-        self.run.begin()
-        self.run.pass_on()
+    def trace_to_the_end(self) -> None:
+        """Attach strace, open the gate and run the scenario to its end."""
+        self.run.wait_until_ready()
+        self.run.send_signals()
         which = ["-e", f"trace={self.inject.split(':')[0]}", "-e", f"inject={self.inject}"] if self.inject else []
         strace = ["strace", "-o", str(self.trace), *which, "-p", str(self.run.init.pid)]
         tracer = subprocess.Popen(strace, stderr=subprocess.PIPE, text=True)
         try:
             assert tracer.stderr
             assert "attached" in (line := tracer.stderr.readline()), line
-            self.open()
+            self.open_gate()
             if self.inject.startswith("kill:"):
-                self.lose_a_signal()
+                self.check_lost_signal()
             else:
-                self.run.arrived()
+                self.run.wait_for_usr1()
                 self.run.check(*self.run.stop())
         finally:
-            self.open()
+            self.open_gate()
             self.run.init.close()
             tracer.kill()
             tracer.communicate()
 
-    def lose_a_signal(self) -> None:
-        """What cannot be sent is lost, and told; the deadline holds all the same."""
+    def check_lost_signal(self) -> None:
+        """A signal that cannot be sent is lost and logged, and the deadline is kept."""
         init = self.run.init
-        init.said("dropped: nobody handles it")  # that is USR2, which comes after USR1
+        init.wait_for_line("dropped: nobody handles it")  # USR2, which is received after USR1
         code, seconds = self.run.stop()
         assert code in (self.run.scenario.code, 137)
-        assert seconds < 1.5 + LATE
+        assert seconds < 1.5 + TOLERANCE
         assert init.lines("cannot send")
         assert set(init.events()) <= set(self.run.scenario.events)
-        self.run.nothing_left()
+        self.run.assert_nothing_remains()
 
-    def open(self) -> None:
+    def open_gate(self) -> None:
         if self.writer is not None:
             os.close(self.writer)
             self.writer = None
@@ -96,19 +96,19 @@ class Traced:
 
 
 def survey(directory: Path, scenario: str, *, process1: bool) -> Counter[str]:
-    """How often each call is made; the first time, the modules may have to be compiled."""
+    """Count each system call in an undisturbed run. A first run compiles the modules if needed."""
     for name in ("first", "survey"):
         traced = Traced(directory / name, scenario, process1=process1)
-        traced.go()
+        traced.trace_to_the_end()
     return traced.calls()
 
 
 def spread(count: int, *, every: bool) -> list[int]:
-    """Which of `count` calls are to fail."""
-    count = min(count, ALIKE)
-    if every or count <= AT_MOST:
+    """The numbers of the calls that are made to fail, of `count` calls."""
+    count = min(count, MAX_CALLS)
+    if every or count <= MAX_SAMPLES:
         return list(range(1, count + 1))
-    return sorted({round(1 + (count - 1) * i / (AT_MOST - 1)) for i in range(AT_MOST)})
+    return sorted({round(1 + (count - 1) * i / (MAX_SAMPLES - 1)) for i in range(MAX_SAMPLES)})
 
 
 @pytest.mark.parametrize("part", range(PARTS))
@@ -121,21 +121,23 @@ def spread(count: int, *, every: bool) -> list[int]:
         pytest.param("stubborn", False, False, id="stubborn, subreaper"),
     ],
 )
-def test_a_call_that_fails_once(tmp_path: Path, scenario: str, process1: bool, every: bool, part: int) -> None:
+def test_stop_succeeds_when_one_system_call_fails(
+    tmp_path: Path, scenario: str, process1: bool, every: bool, part: int
+) -> None:
     tmp_path.chmod(0o777)
     counts = survey(tmp_path, scenario, process1=process1)
     sites = [
         f"{call}:error={ERRORS[when % len(ERRORS)]}:when={when}"
         for call, count in sorted(counts.items())
-        if call not in SPARED
+        if call not in EXCLUDED
         for when in spread(count, every=every)
     ]
-    failures, came = Failures(), 0
+    failures, injected = Failures(), 0
     chosen = sites[part::PARTS]
     for number, site in enumerate(chosen):
         traced = Traced(tmp_path / str(number), scenario, process1=process1, inject=site)
         with failures.of(site, traced.run):
-            traced.go()
-            came += traced.injected
-    failures.none()
-    assert came >= 0.7 * len(chosen), "hardly anything was made to fail"
+            traced.trace_to_the_end()
+            injected += traced.injected
+    failures.assert_none()
+    assert injected >= 0.7 * len(chosen), "too few failures were injected"

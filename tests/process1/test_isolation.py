@@ -1,4 +1,4 @@
-"""Nothing of the container's Python reaches process 1, and process 1 loads what it needs and no more."""
+"""Process 1 loads none of the container's Python modules, and of its own only what it needs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import click
 import pytest
 
 from tests.support.init import clean_environment, until
-from tests.support.proc import IDLE, agent_of, environment, masked, status
+from tests.support.proc import IDLE, environment, signals_in_mask, status, wait_for_agent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(__file__).parents[2] / "entrypoint"
 
-# Names of the standard library, of the dependencies and of agent-init itself, as they are found next to real agents.
+# Names of the standard library, of dependencies and of agent-init itself; real agents have files of these names.
 HOSTILE = (
     "signal select os sys enum errno stat time io abc codecs posixpath json logging typing re asyncio click psutil "
     "uvloop entrypoint options init _json _ctypes _socket _thread console process loop"
@@ -38,56 +38,56 @@ os.environ.pop("LAST", None)
 """
 
 
-def fill(directory: Path, mark: Path, names: Iterable[str] = HOSTILE, site: str = "") -> Path:
-    """Modules that tell when they are loaded, and fail; with `site`, a sitecustomize that does it."""
+def write_modules(directory: Path, mark: Path, names: Iterable[str] = HOSTILE, site: str = "") -> Path:
+    """Write modules that record their import in `mark` and then fail, and a sitecustomize that runs `site`."""
     directory.mkdir(exist_ok=True)
-    tell = f"with open({str(mark)!r}, 'a') as file: file.write(__name__ + '\\n')\n"
+    log_import = f"with open({str(mark)!r}, 'a') as file: file.write(__name__ + '\\n')\n"
     for name in names:
-        (directory / f"{name}.py").write_text(f"{tell}raise ImportError('{name} of the container was loaded')\n")
+        (directory / f"{name}.py").write_text(f"{log_import}raise ImportError('{name} of the container was loaded')\n")
     if site:
-        (directory / "sitecustomize.py").write_text(tell + site)
+        (directory / "sitecustomize.py").write_text(log_import + site)
     return directory
 
 
-def isolated(init: Init, mark: Path, loaded: set[str]) -> None:
-    """Process 1 has one thread, the agent our environment; only `loaded` was ever imported; and a stop works."""
-    agent = agent_of(init)
+def stop_and_assert_isolated(init: Init, mark: Path, loaded: set[str]) -> None:
+    """Assert that process 1 has one thread, the agent our environment, that only `loaded` was imported; then stop."""
+    agent = wait_for_agent(init)
     assert environment(agent) == environment(init.outer.pid)
     assert int(status(agent)["Threads"]) == 1
-    until(lambda: "TERM" in masked(init.pid, "SigBlk"), "blocked signals")
+    until(lambda: "TERM" in signals_in_mask(init.pid, "SigBlk"), "blocked signals")
     assert int(status(init.pid)["Threads"]) == 1
     assert (set(mark.read_text().split()) if mark.exists() else set()) == loaded
     init.signal("TERM")
     assert init.wait() == 143
     assert "Traceback" not in init.stderr
     for line in ("started sleep", "stop requested by TERM", "was killed by SIGTERM"):
-        assert init.said(line)
+        assert init.wait_for_line(line)
     assert (set(mark.read_text().split()) if mark.exists() else set()) == loaded
 
 
 @pytest.mark.parametrize("site", ["", STARTS_THREADS], ids=["", "sitecustomize"])
 @pytest.mark.parametrize("options", [[], ["--log-format", "json"]], ids=["", "json"])
-def test_modules_in_pythonpath_do_not_reach_process_1(
-    started: Start, tmp_path: Path, options: list[str], site: str
+def test_modules_in_pythonpath_are_not_loaded_into_process_1(
+    start_in_role: Start, tmp_path: Path, options: list[str], site: str
 ) -> None:
     mark = tmp_path / "loaded"
-    app = fill(tmp_path / "app", mark, site=site)
+    app = write_modules(tmp_path / "app", mark, site=site)
     env = clean_environment(PYTHONPATH=f"{app}:/elsewhere", LAST="1")
-    init = started(*options, command=["--", *IDLE], env=env, cwd=app)
+    init = start_in_role(*options, command=["--", *IDLE], env=env, cwd=app)
     if options:
         assert '"event": "started"' in until(lambda: init.stderr, "a line")
-        agent_of(init)
+        wait_for_agent(init)
         init.signal("TERM")
         assert init.wait() == 143
         assert (set(mark.read_text().split()) if mark.exists() else set()) <= {"sitecustomize"}
     else:
-        isolated(init, mark, {"sitecustomize"} if site else set())
+        stop_and_assert_isolated(init, mark, {"sitecustomize"} if site else set())
 
 
-def test_modules_in_the_working_directory_do_not_reach_process_1(started: Start, tmp_path: Path) -> None:
+def test_modules_in_the_working_directory_are_not_loaded_into_process_1(start_in_role: Start, tmp_path: Path) -> None:
     mark = tmp_path / "loaded"
-    init = started(command=IDLE, cwd=fill(tmp_path / "app", mark), env=clean_environment(PYTHONPATH=""))
-    isolated(init, mark, set())
+    init = start_in_role(command=IDLE, cwd=write_modules(tmp_path / "app", mark), env=clean_environment(PYTHONPATH=""))
+    stop_and_assert_isolated(init, mark, set())
 
 
 VARIABLES = {
@@ -116,20 +116,20 @@ VARIABLES = {
 
 
 @pytest.mark.parametrize("name", VARIABLES)
-def test_variables_of_the_interpreter_do_not_reach_process_1(start: Start, tmp_path: Path, name: str) -> None:
+def test_python_variable_does_not_affect_process_1(start: Start, tmp_path: Path, name: str) -> None:
     mark = tmp_path / "loaded"
     startup = f"open({str(mark)!r}, 'w').write('startup')\n"
     (tmp_path / "startup.py").write_text(startup)
     env = clean_environment(**{name: VARIABLES[name].format(directory=tmp_path), "LAST": "1"})
-    isolated(start(command=IDLE, env=env, cwd=tmp_path), mark, set())
+    stop_and_assert_isolated(start(command=IDLE, env=env, cwd=tmp_path), mark, set())
 
 
-def test_all_of_them_at_once(started: Start, tmp_path: Path) -> None:
+def test_all_python_variables_together_do_not_affect_process_1(start_in_role: Start, tmp_path: Path) -> None:
     mark = tmp_path / "loaded"
-    app = fill(tmp_path / "app", mark, site=STARTS_THREADS)
+    app = write_modules(tmp_path / "app", mark, site=STARTS_THREADS)
     env = {name: value.format(directory=app) for name, value in VARIABLES.items()}
-    init = started(command=IDLE, env=clean_environment(**env, PYTHONPATH=str(app), LAST="1"), cwd=app)
-    isolated(init, mark, {"sitecustomize"})
+    init = start_in_role(command=IDLE, env=clean_environment(**env, PYTHONPATH=str(app), LAST="1"), cwd=app)
+    stop_and_assert_isolated(init, mark, {"sitecustomize"})
 
 
 # --- Site-packages. -------------------------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ def test_all_of_them_at_once(started: Start, tmp_path: Path) -> None:
 
 @pytest.fixture
 def venv(tmp_path: Path) -> Path:
-    """A virtual environment of its own with agent-init in it."""
+    """A new virtual environment with agent-init in it."""
     made = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", made], check=True, timeout=60)
     shutil.copytree(PACKAGE, site_packages(made) / "entrypoint", ignore=shutil.ignore_patterns("__pycache__"))
@@ -172,51 +172,57 @@ def site_packages(venv: Path) -> Path:
         "pth with a hook",
     ],
 )
-def test_site_packages_do_not_reach_process_1(
-    started: Start, tmp_path: Path, venv: Path, file: str, content: str
+def test_code_in_site_packages_is_not_run_in_process_1(
+    start_in_role: Start, tmp_path: Path, venv: Path, file: str, content: str
 ) -> None:
     mark = tmp_path / "loaded"
-    packages = fill(site_packages(venv), mark, names=set(HOSTILE) - {"entrypoint"})
+    packages = write_modules(site_packages(venv), mark, names=set(HOSTILE) - {"entrypoint"})
     (packages / "sitehook.py").write_text(STARTS_THREADS)
     (packages / file).write_text(content)
-    init = started(command=IDLE, env=clean_environment(LAST="1"), program=[str(venv / "bin" / "agent-init")])
-    isolated(init, mark, set())
+    init = start_in_role(command=IDLE, env=clean_environment(LAST="1"), program=[str(venv / "bin" / "agent-init")])
+    stop_and_assert_isolated(init, mark, set())
 
 
-def test_an_entrypoint_of_the_agents_does_not_take_our_place(started: Start, tmp_path: Path, venv: Path) -> None:
-    """A package of the same name, with modules of the same names, before ours in the path."""
+def test_agents_own_entrypoint_package_is_not_loaded_into_process_1(
+    start_in_role: Start, tmp_path: Path, venv: Path
+) -> None:
+    """A package of the same name, with modules of the same names, comes before ours in the path."""
     mark = tmp_path / "loaded"
     app = tmp_path / "app"
     app.mkdir()
-    fill(app / "entrypoint", mark, names=["__init__", "options", "start"])
-    fill(app / "entrypoint" / "init", mark, names=["__init__", "signals"])
+    write_modules(app / "entrypoint", mark, names=["__init__", "options", "start"])
+    write_modules(app / "entrypoint" / "init", mark, names=["__init__", "signals"])
     env = clean_environment(PYTHONPATH=str(app), LAST="1")
-    isolated(started(command=IDLE, env=env, cwd=app, program=[str(venv / "bin" / "agent-init")]), mark, set())
+    stop_and_assert_isolated(
+        start_in_role(command=IDLE, env=env, cwd=app, program=[str(venv / "bin" / "agent-init")]), mark, set()
+    )
 
 
-def test_started_by_a_link(started: Start, tmp_path: Path, venv: Path) -> None:
+def test_process_1_is_isolated_when_started_through_a_symlink(start_in_role: Start, tmp_path: Path, venv: Path) -> None:
     link = tmp_path / "init"
     link.symlink_to(venv / "bin" / "agent-init")
-    isolated(started(command=IDLE, env=clean_environment(), program=[str(link)]), tmp_path / "loaded", set())
+    stop_and_assert_isolated(
+        start_in_role(command=IDLE, env=clean_environment(), program=[str(link)]), tmp_path / "loaded", set()
+    )
 
 
-def test_the_interpreter_with_the_module(started: Start, tmp_path: Path, venv: Path) -> None:
+def test_process_1_is_isolated_when_started_with_python_m(start_in_role: Start, tmp_path: Path, venv: Path) -> None:
     mark = tmp_path / "loaded"
-    app = fill(tmp_path / "app", mark, names=set(HOSTILE) - {"entrypoint"}, site=STARTS_THREADS)
+    app = write_modules(tmp_path / "app", mark, names=set(HOSTILE) - {"entrypoint"}, site=STARTS_THREADS)
     env = clean_environment(PYTHONPATH=str(app), PYTHONDEVMODE="1", LAST="1")
     program = [str(venv / "bin" / "python"), "-m", "entrypoint"]
-    init = started(command=IDLE, env=env, program=program)
-    agent = agent_of(init)
+    init = start_in_role(command=IDLE, env=env, program=program)
+    agent = wait_for_agent(init)
     assert environment(agent) == environment(init.outer.pid)
     assert int(status(init.pid)["Threads"]) == 1
     init.signal("TERM")
     assert init.wait() == 143
 
 
-# --- What is loaded. ------------------------------------------------------------------------------------------------
+# --- The modules that process 1 loads. ------------------------------------------------------------------------------
 
-# Beside what the interpreter loads before our first instruction. A new entry here costs each container memory and each
-# start time; the C modules among them are part of the interpreter's own file in the common builds, or small.
+# In addition to the modules that the interpreter loads before our first instruction. A new entry costs every container
+# memory and start time. The C modules here are built into the interpreter in the common builds, or small.
 LOADED = frozenset(
     "errno genericpath os os.path posixpath select stat _collections_abc _stat _ctypes _socket "
     "entrypoint entrypoint.notify entrypoint.options entrypoint.platforms entrypoint.init entrypoint.init.cgroup "
@@ -227,7 +233,7 @@ LOADED = frozenset(
 )
 NEVER = frozenset("asyncio ctypes click enum json logging psutil re signal threading traceback typing uvloop".split())
 
-# Plays the interpreter that runs agent-init: the same file, and at its end the list of modules.
+# Runs agent-init's script and writes the list of loaded modules when it exits.
 WRAPPER = """
 import sys
 script, output = sys.argv[1:3]
@@ -245,12 +251,12 @@ real, posix._exit = posix._exit, end
 exec(code, space)
 """
 
-LIVES = {
+SCENARIOS = {
     "ends by itself": "leave()",
     "is stopped": "on('TERM', leave); ready()",
     "is killed, with descendants": "orphan('child', 'ignore(\"TERM\"); ready()'); ignore('TERM'); ready()",
 }
-FORMS: dict[str, tuple[list[str], dict[str, str]]] = {
+SETTINGS: dict[str, tuple[list[str], dict[str, str]]] = {
     "bare": ([], {}),
     "environment": ([], {"AGENT_INIT_GRACE": "1s", "AGENT_INIT_STOP_ON": "TERM,INT,HUP", "AGENT_INIT_OK_EXIT": "143"}),
     "flags": (["-v", "-t", "1s", "--stop-on=TERM,RTMIN+3", "-r", "HUP:QUIT", "-e143", "--linger", "1s"], {}),
@@ -260,34 +266,40 @@ FORMS: dict[str, tuple[list[str], dict[str, str]]] = {
 }
 
 
-@pytest.mark.parametrize("interpreter", [["-I", "-S"], ["-S"]], ids=["started over", "as started"])
-@pytest.mark.parametrize("form", sorted(FORMS.keys() - {"json"}))
-def test_modules_loaded_in_process_1(started: Start, tmp_path: Path, form: str, interpreter: list[str]) -> None:
-    assert modules(started, tmp_path, form, "ends by itself", interpreter) == LOADED
+@pytest.mark.parametrize("interpreter", [["-I", "-S"], ["-S"]], ids=["interpreter re-executed", "interpreter kept"])
+@pytest.mark.parametrize("setting", sorted(SETTINGS.keys() - {"json"}))
+def test_process_1_loads_only_the_listed_modules(
+    start_in_role: Start, tmp_path: Path, setting: str, interpreter: list[str]
+) -> None:
+    assert modules_loaded(start_in_role, tmp_path, setting, "ends by itself", interpreter) == LOADED
 
 
-@pytest.mark.parametrize("life", LIVES)
-def test_modules_loaded_in_process_1_during_a_stop(started: Start, tmp_path: Path, life: str) -> None:
-    """One more where a report is asked for: the part of the standard library's JSON that is written in C."""
-    more = {"_json"} if "killed" in life else set()
-    assert modules(started, tmp_path, "flags", life, ["-I", "-S"]) == LOADED | more
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_process_1_loads_only_the_listed_modules_during_a_stop(
+    start_in_role: Start, tmp_path: Path, scenario: str
+) -> None:
+    """A stall report needs one more: the C part of the standard library's JSON."""
+    more = {"_json"} if "killed" in scenario else set()
+    assert modules_loaded(start_in_role, tmp_path, "flags", scenario, ["-I", "-S"]) == LOADED | more
 
 
-def test_modules_loaded_for_json(started: Start, tmp_path: Path) -> None:
-    assert modules(started, tmp_path, "json", "ends by itself", ["-I", "-S"]) == LOADED | {"_json"}
+def test_process_1_loads_one_more_module_for_json(start_in_role: Start, tmp_path: Path) -> None:
+    assert modules_loaded(start_in_role, tmp_path, "json", "ends by itself", ["-I", "-S"]) == LOADED | {"_json"}
 
 
-def modules(started: Start, tmp_path: Path, form: str, life: str, interpreter: list[str]) -> set[str]:
-    """Those that process 1 has loaded at the end of a life."""
-    words, variables = FORMS[form]
+def modules_loaded(
+    start_in_role: Start, tmp_path: Path, setting: str, scenario: str, interpreter: list[str]
+) -> set[str]:
+    """Run a scenario and return the modules that process 1 has loaded at its exit."""
+    argv, variables = SETTINGS[setting]
     wrapper, output = tmp_path / "wrapper.py", tmp_path / "modules"
     wrapper.write_text(WRAPPER)
     program = [sys.executable, *interpreter, str(wrapper), str(PACKAGE / "__main__.py"), str(output)]
-    init = started(*words, agent=LIVES[life], program=program, env=clean_environment(**variables))
-    if life != "ends by itself":
-        init.event("ready")
-        if "orphan" in LIVES[life]:
-            init.event("ready", "child")
+    init = start_in_role(*argv, agent=SCENARIOS[scenario], program=program, env=clean_environment(**variables))
+    if scenario != "ends by itself":
+        init.wait_for_event("ready")
+        if "orphan" in SCENARIOS[scenario]:
+            init.wait_for_event("ready", "child")
         init.signal("TERM")
     init.wait()
     loaded = set(output.read_text().split())
@@ -296,28 +308,28 @@ def modules(started: Start, tmp_path: Path, form: str, life: str, interpreter: l
 
 
 @pytest.mark.parametrize(("word", "code"), [("--version", 0), ("--no-such", 125)])
-def test_neither_version_nor_mistake_needs_click(tmp_path: Path, word: str, code: int) -> None:
+def test_version_and_usage_errors_do_not_load_click(tmp_path: Path, word: str, code: int) -> None:
     wrapper, output = tmp_path / "wrapper.py", tmp_path / "modules"
     wrapper.write_text(WRAPPER)
-    words = [sys.executable, "-I", "-S", str(wrapper), str(PACKAGE / "__main__.py"), str(output), word]
-    assert subprocess.run(words, capture_output=True, timeout=30).returncode == code
+    argv = [sys.executable, "-I", "-S", str(wrapper), str(PACKAGE / "__main__.py"), str(output), word]
+    assert subprocess.run(argv, capture_output=True, timeout=30).returncode == code
     loaded = set(output.read_text().split())
     assert "entrypoint.cli" in loaded
     assert not loaded & {"click", "entrypoint.init.supervisor"}
 
 
-def test_help_without_click_says_what_is_missing(venv: Path) -> None:
-    words = [str(venv / "bin" / "agent-init"), "--help"]
-    ran = subprocess.run(words, capture_output=True, text=True, timeout=30, env=clean_environment())
+def test_help_without_click_names_the_missing_package(venv: Path) -> None:
+    argv = [str(venv / "bin" / "agent-init"), "--help"]
+    ran = subprocess.run(argv, capture_output=True, text=True, timeout=30, env=clean_environment())
     assert ran.returncode == 125
     assert len(ran.stderr.splitlines()) == 1
     assert "click" in ran.stderr
 
 
-def test_help_whatever_the_container_s_settings_are(tmp_path: Path, venv: Path) -> None:
-    """Help needs click, which is found beside agent-init even where site-packages are not read."""
+def test_help_works_with_a_hostile_python_path(tmp_path: Path, venv: Path) -> None:
+    """Help needs click, which is found beside agent-init even when site-packages are not read."""
     shutil.copytree(Path(click.__file__).parent, site_packages(venv) / "click")
-    app = fill(tmp_path / "app", tmp_path / "loaded", site=STARTS_THREADS)
+    app = write_modules(tmp_path / "app", tmp_path / "loaded", site=STARTS_THREADS)
     env = clean_environment(PYTHONPATH=str(app))
     command = [str(venv / "bin" / "agent-init"), "--help"]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=30, env=env)

@@ -1,4 +1,4 @@
-"""What agent-init offers its agent, and what comes of what the agent says (sd_notify(3))."""
+"""The notify socket (sd_notify(3)): the variables that the agent gets, and the effect of its messages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tests.support.init import actor_line, clean_environment
-from tests.support.proc import AS_NOBODY, IDLE, agent_of, descriptors, environment, inner_pid
+from tests.support.proc import AS_NOBODY, IDLE, descriptors, environment, inner_pid, wait_for_agent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,7 @@ root_only = pytest.mark.skipif(os.getuid() != 0, reason="changes the user, which
 
 def variables(init: Init) -> dict[str, str]:
     """The agent's environment."""
-    entries = environment(agent_of(init), offered=True).decode().split("\0")
+    entries = environment(wait_for_agent(init), with_added=True).decode().split("\0")
     return dict(entry.partition("=")[::2] for entry in entries if entry)
 
 
@@ -36,21 +36,21 @@ def stop(init: Init) -> None:
     assert init.wait() == 143
 
 
-# --- What is offered. -----------------------------------------------------------------------------------------------
+# --- The agent's environment. ---------------------------------------------------------------------------------------
 
 
-def test_what_is_added_to_the_environment(started: Start) -> None:
+def test_variables_added_to_the_agents_environment(start_in_role: Start) -> None:
     given = clean_environment(PYTHONPATH="/app", AGENT_INIT_STOP_SECONDS="7", AGENT_INIT_RESPONDERS="@other")
-    init = started("-t", "25s", "--stop-delay", "5s", "--watchdog", "90s", "--stacks", command=IDLE, env=given)
-    agent = agent_of(init)
+    init = start_in_role("-t", "25s", "--stop-delay", "500ms", "--watchdog", "90s", "--stacks", command=IDLE, env=given)
+    agent = wait_for_agent(init)
     seen = variables(init)
-    added = {name: value for name, value in seen.items() if given.get(name) != value and name not in RUN}
+    added = {name: value for name, value in seen.items() if given.get(name) != value and name not in TEST_VARIABLES}
     name = added.pop("AGENT_INIT_RESPONDERS")
     assert name.startswith("@agent-init-")
     assert added.pop("NOTIFY_SOCKET") == f"/run/{name[1:]}/notify"
     assert added.pop("PYTHONPATH").endswith("/entrypoint/agent/site:/app")
     assert added == {
-        "AGENT_INIT_STOP_SECONDS": "18.5",
+        "AGENT_INIT_STOP_SECONDS": "23.0",
         "WATCHDOG_USEC": "90000000",
         "WATCHDOG_PID": str(inner_pid(agent)),
     }
@@ -58,42 +58,42 @@ def test_what_is_added_to_the_environment(started: Start) -> None:
     assert not Path(seen["NOTIFY_SOCKET"]).parent.exists()
 
 
-RUN = ("EVENTS", "TEST_RUN")
+TEST_VARIABLES = ("EVENTS", "TEST_RUN")
 
 
-def test_where_the_deadline_is_not_ours_to_say_it_is_not_said(started: Start) -> None:
-    init = started(command=IDLE, env=clean_environment(AGENT_INIT_STOP_SECONDS="7"))
+def test_stop_seconds_is_unset_without_a_deadline(start_in_role: Start) -> None:
+    init = start_in_role(command=IDLE, env=clean_environment(AGENT_INIT_STOP_SECONDS="7"))
     assert "AGENT_INIT_STOP_SECONDS" not in variables(init)
     stop(init)
 
 
-def test_without_notify_the_environment_is_as_given(started: Start) -> None:
+def test_environment_is_unchanged_with_notify_off(start_in_role: Start) -> None:
     given = clean_environment(NOTIFY_SOCKET="/elsewhere", AGENT_INIT_NOTIFY="off", WATCHDOG_USEC="5", LAST="1")
-    init = started("-t", "5s", command=IDLE, env=given)
-    agent = agent_of(init)
-    assert environment(agent, offered=True) == environment(init.outer.pid, offered=True)
+    init = start_in_role("-t", "5s", command=IDLE, env=given)
+    agent = wait_for_agent(init)
+    assert environment(agent, with_added=True) == environment(init.outer.pid, with_added=True)
     stop(init)
 
 
-def test_a_watchdog_that_was_meant_for_us_is_meant_for_the_agent(start: Start) -> None:
-    """A systemd unit's: the agent's signs of life go up."""
+def test_inherited_watchdog_pid_becomes_the_agents(start: Start) -> None:
+    """As in a systemd unit: the agent's keep-alive messages are passed on to systemd."""
     init = start(command=IDLE, env=clean_environment(WATCHDOG_USEC="5", WATCHDOG_PID="1"))
     assert variables(init)["WATCHDOG_PID"] == "2"
     stop(init)
 
 
-def test_the_socket_of_root_can_be_reached_by_who_knows_its_name(started: Start) -> None:
-    init = started(command=IDLE)
+def test_notify_socket_of_root_is_writable_but_its_directory_is_not_listable(start_in_role: Start) -> None:
+    init = start_in_role(command=IDLE)
     path = Path(variables(init)["NOTIFY_SOCKET"])
     assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o666, 0o711)
     stop(init)
 
 
 @root_only
-def test_the_socket_of_anybody_else_is_private(started: Start) -> None:
-    with TemporaryDirectory(dir="/tmp") as place:  # a socket's path has 107 bytes at most
+def test_notify_socket_of_another_user_is_private(start_in_role: Start) -> None:
+    with TemporaryDirectory(dir="/tmp") as place:  # a socket's path is limited to 107 bytes
         Path(place).chmod(0o777)
-        init = started(command=IDLE, before=AS_NOBODY, env=clean_environment(TMPDIR=place))
+        init = start_in_role(command=IDLE, before=AS_NOBODY, env=clean_environment(TMPDIR=place))
         path = Path(variables(init)["NOTIFY_SOCKET"])
         assert path.parent.parent == Path(place)
         assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
@@ -103,10 +103,10 @@ def test_the_socket_of_anybody_else_is_private(started: Start) -> None:
 
 @root_only
 @pytest.mark.parametrize("place", ["/nonexistent", "/" + "x" * 100], ids=["nowhere", "too long"])
-def test_where_nothing_can_be_written_it_is_abstract(started: Start, place: str) -> None:
-    agent = "tell('READY=1'); forever()"
-    init = started(agent=agent, before=AS_NOBODY, env=clean_environment(TMPDIR=place))
-    assert init.said("the agent is ready")
+def test_notify_socket_is_abstract_when_no_directory_is_writable(start_in_role: Start, place: str) -> None:
+    agent = "notify('READY=1'); forever()"
+    init = start_in_role(agent=agent, before=AS_NOBODY, env=clean_environment(TMPDIR=place))
+    assert init.wait_for_line("the agent is ready")
     assert any(f"@{name}/notify" in Path("/proc/net/unix").read_text() for name in names(init))
     init.signal("TERM")
     init.wait()
@@ -117,51 +117,53 @@ def names(init: Init) -> list[str]:
     return [child.environ()["AGENT_INIT_RESPONDERS"].removeprefix("@")]
 
 
-# --- Who is heard. --------------------------------------------------------------------------------------------------
+# --- The senders that are accepted. ---------------------------------------------------------------------------------
 
 
 @root_only
-def test_an_agent_that_dropped_its_privileges_is_heard(started: Start) -> None:
-    agent = "import array, socket; os.setgroups([]); os.setgid(65534); os.setuid(65534); tell('READY=1'); forever()"
-    init = started(agent=agent)
-    assert init.said("the agent is ready")
+def test_message_of_an_agent_that_dropped_privileges_is_accepted(start_in_role: Start) -> None:
+    agent = "import array, socket; os.setgroups([]); os.setgid(65534); os.setuid(65534); notify('READY=1'); forever()"
+    init = start_in_role(agent=agent)
+    assert init.wait_for_line("the agent is ready")
     stop(init)
 
 
 @pytest.mark.parametrize("access", ["all", "main"])
-def test_descendants_are_heard_where_all_are(started: Start, access: str) -> None:
-    says = "tell('STATUS=from a descendant'); tell('READY=1'); log('told'); ready()"
-    init = started("-v", "--notify-access", access, agent=f"child('child', {says!r}); on('TERM', leave); ready()")
-    init.event("told", "child")
+def test_message_of_a_descendant_depends_on_notify_access(start_in_role: Start, access: str) -> None:
+    descendant = "notify('STATUS=from a descendant'); notify('READY=1'); log('sent'); ready()"
+    init = start_in_role(
+        "-v", "--notify-access", access, agent=f"child('child', {descendant!r}); on('TERM', leave); ready()"
+    )
+    init.wait_for_event("sent", "child")
     if access == "all":
-        assert init.said("the agent is ready")
-        assert init.said('says: "from a descendant"')
+        assert init.wait_for_line("the agent is ready")
+        assert init.wait_for_line('says: "from a descendant"')
     else:
-        assert "does not count (--notify-access main)" in init.said("a message to the notify socket")
+        assert "does not count (--notify-access main)" in init.wait_for_line("a message to the notify socket")
     init.signal("TERM")
     assert init.wait() == 0
     assert bool(init.lines("the agent is ready")) == (access == "all")
 
 
-def test_a_daemon_of_the_agents_is_heard(started: Start) -> None:
-    init = started(agent="on('TERM', leave); orphan('daemon', 'tell(\"READY=1\"); ready()'); ready()")
-    assert init.said("the agent is ready")
+def test_message_of_a_daemon_of_the_agent_is_accepted(start_in_role: Start) -> None:
+    init = start_in_role(agent="on('TERM', leave); orphan('daemon', 'notify(\"READY=1\"); ready()'); ready()")
+    assert init.wait_for_line("the agent is ready")
     init.signal("TERM")
     assert init.wait() == 0
 
 
-def test_a_stranger_is_not_heard(started: Start) -> None:
-    init = started("-t", "1s", agent="on('TERM', lambda: log('asked')); ready()")
-    init.event("ready")
+def test_message_from_outside_the_tree_is_refused(start_in_role: Start) -> None:
+    init = start_in_role("-t", "1s", agent="on('TERM', lambda: log('TERM')); ready()")
+    init.wait_for_event("ready")
     path = psutil.Process(init.pid).children()[0].environ()["NOTIFY_SOCKET"]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
         for _ in range(5):
             out.sendto(b"READY=1\nEXTEND_TIMEOUT_USEC=99000000\nWATCHDOG=trigger\nMAINPID=1", path)
-    assert init.said("a message to the notify socket from")
-    asked = time.monotonic()
+    assert init.wait_for_line("a message to the notify socket from")
+    requested_at = time.monotonic()
     init.signal("TERM")
     assert init.wait() == 137
-    assert 1 <= time.monotonic() - asked < 11
+    assert 1 <= time.monotonic() - requested_at < 11
     assert not init.lines("ready")
     assert len(init.lines("a message to the notify socket from")) == 1
 
@@ -179,21 +181,21 @@ NOISE = [
 
 
 @pytest.mark.parametrize("text", NOISE)
-def test_what_is_no_message_changes_nothing(start: Start, text: str) -> None:
-    init = start(agent=f"on('TERM', leave); tell({text}); tell('STATUS=after'); tell('ERRNO=2'); ready()")
-    assert init.said("the agent tells error 2")
+def test_malformed_message_is_ignored(start: Start, text: str) -> None:
+    init = start(agent=f"on('TERM', leave); notify({text}); notify('STATUS=after'); notify('ERRNO=2'); ready()")
+    assert init.wait_for_line("the agent tells error 2")
     init.signal("TERM")
     assert init.wait() == 0
     assert not init.lines("is ready")
 
 
-def test_descriptors_are_closed_and_a_barrier_is_answered(started: Start) -> None:
-    """With BARRIER=1 comes the writing end of a pipe; that it was closed is the answer."""
+def test_received_descriptors_are_closed_and_a_barrier_is_answered(start_in_role: Start) -> None:
+    """BARRIER=1 comes with the writing end of a pipe; closing it is the answer."""
     agent = """
 for text in ("FDSTORE=1", "READY=1", "", "BARRIER=1"):
     for _ in range(20):
         reader, writer = os.pipe()
-        tell(text, writer, *[0] * (text == "FDSTORE=1"))
+        notify(text, writer, *[0] * (text == "FDSTORE=1"))
         os.close(writer)
         assert os.read(reader, 1) == b""
         os.close(reader)
@@ -201,20 +203,20 @@ on("TERM", leave)
 log("answered")
 ready()
 """
-    init = started(agent=agent)
-    init.event("answered")
+    init = start_in_role(agent=agent)
+    init.wait_for_event("answered")
     kinds = [leads_to for fd, leads_to in descriptors(init.pid).items() if fd > 2]
     assert len([leads_to for leads_to in kinds if leads_to.startswith("pipe:")]) <= 2  # its own, for a foreign stderr
     init.signal("TERM")
     assert init.wait() == 0
 
 
-# A connection with unsent data, whose last close(2) waits for them for an hour (SO_LINGER, socket(7)).
+# A connection with unsent data. Its last close(2) waits an hour for them (SO_LINGER, socket(7)).
 LINGERING = """
 import socket, struct
 listening = socket.create_server(('127.0.0.1', 0))
 slow = socket.create_connection(listening.getsockname())
-deaf, _ = listening.accept()
+unread, _ = listening.accept()
 slow.setblocking(False)
 try:
     while True:
@@ -225,7 +227,7 @@ slow.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 3600))
 on('TERM')
 
 def send():
-    tell('BARRIER=1', SENT)
+    notify('BARRIER=1', SENT)
     slow.close()
     log('sent')
 
@@ -235,58 +237,58 @@ ready()
 
 
 @pytest.mark.parametrize("sent", ["slow.fileno()", "0, slow.fileno()", "*[slow.fileno()] * 253"])
-def test_a_descriptor_that_takes_an_hour_to_close_does_not_hold_up_the_deadline(started: Start, sent: str) -> None:
-    init = started("-t", "500ms", agent=LINGERING.replace("SENT", sent))
-    init.event("ready")
+def test_descriptor_that_is_slow_to_close_does_not_delay_the_deadline(start_in_role: Start, sent: str) -> None:
+    init = start_in_role("-t", "500ms", agent=LINGERING.replace("SENT", sent))
+    init.wait_for_event("ready")
     [agent] = psutil.Process(init.pid).children()
-    init.signal("STOP")  # until it has closed its own, so that ours is the last
+    init.signal("STOP")  # until the agent has closed its own, so that process 1's is the last
     agent.send_signal(signal.SIGUSR1)
-    init.event("sent")
+    init.wait_for_event("sent")
     init.signal("CONT")
     init.signal("TERM")
-    asked = time.monotonic()
+    requested_at = time.monotonic()
     assert init.wait() == 137
-    assert time.monotonic() - asked < 5
+    assert time.monotonic() - requested_at < 5
     assert init.events() == ["ready", "USR1", "sent", "TERM"]
 
 
-def test_after_descriptors_of_any_kind_it_listens_on(started: Start) -> None:
-    """As with FDSTORE=1: a socket, and a file; they are closed, and what follows is heard."""
+def test_messages_after_received_descriptors_are_still_handled(start_in_role: Start) -> None:
+    """FDSTORE=1 with a socket and a file: they are closed, and later messages are handled."""
     agent = """
 import socket
 on('TERM', leave)
 here, there = socket.socketpair()
-tell('FDSTORE=1', there.fileno(), 0)
+notify('FDSTORE=1', there.fileno(), 0)
 there.close()
 here.recv(1)
 log('closed')
-tell('STATUS=later')
-tell('READY=1')
+notify('STATUS=later')
+notify('READY=1')
 ready()
 """
-    init = started("-v", agent=agent)
-    init.event("closed")
-    init.said("the agent is ready")
+    init = start_in_role("-v", agent=agent)
+    init.wait_for_event("closed")
+    init.wait_for_line("the agent is ready")
     assert init.lines('the agent says: "later"')
     init.signal("TERM")
     assert init.wait() == 0
 
 
-# --- What comes of it. ----------------------------------------------------------------------------------------------
+# --- Their effect. --------------------------------------------------------------------------------------------------
 
 
-def test_ready_and_status_are_told_once(started: Start) -> None:
+def test_ready_and_status_are_logged_once(start_in_role: Start) -> None:
     agent = """
 for text in ("READY=1\\nSTATUS=serving", "READY=1", "STATUS=serving", "RELOADING=1\\nMONOTONIC_USEC=5", "READY=1",
              "STOPPING=1", "STATUS=a\\tb"):
-    tell(text)
+    notify(text)
 leave(3)
 """
-    init = started("-v", agent=agent)
+    init = start_in_role("-v", agent=agent)
     assert init.wait() == 3
-    told = [line for line in init.lines("the agent ") if not line.startswith(("started", "ended"))]
-    assert told[0].startswith("the agent is ready, after ") or told[0] == 'the agent says: "serving"'
-    assert [line.split(", after")[0] for line in told] == [
+    logged = [line for line in init.lines("the agent ") if not line.startswith(("started", "ended"))]
+    assert logged[0].startswith("the agent is ready, after ") or logged[0] == 'the agent says: "serving"'
+    assert [line.split(", after")[0] for line in logged] == [
         'the agent says: "serving"',
         "the agent is ready",
         "the agent is reloading",
@@ -296,45 +298,45 @@ leave(3)
     assert init.lines("ended")[0].endswith('exit code 3; its last status: "a\\tb"')
 
 
-def test_each_message_buys_the_time_it_names(started: Start) -> None:
-    """Two seconds of grace, a stop of six, asked for second by second; then silence."""
+def test_each_extend_timeout_extends_the_deadline(start_in_role: Start) -> None:
+    """A grace of 1 s and a stop that takes 2.5 s; the agent extends it every 0.5 s."""
     agent = """
 def drain():
-    for _ in range(6):
-        tell("EXTEND_TIMEOUT_USEC=3000000")
-        time.sleep(1)
+    for _ in range(5):
+        notify("EXTEND_TIMEOUT_USEC=2000000")
+        time.sleep(0.5)
     log("drained")
     leave()
 on("TERM", drain)
 ready()
 """
-    init = started("-t", "2s", agent=agent)
-    init.event("ready")
+    init = start_in_role("-t", "1s", agent=agent)
+    init.wait_for_event("ready")
     init.signal("TERM")
     assert init.wait() == 0
-    assert init.event("drained")["t"] - init.event("TERM")["t"] >= 6
-    assert init.said("the agent asks for more time")
+    assert init.wait_for_event("drained")["t"] - init.wait_for_event("TERM")["t"] >= 2.5
+    assert init.wait_for_line("the agent asks for more time")
 
 
-@pytest.mark.parametrize("bought", ["2000000", "60000000", "18446744073709551615"])
-def test_no_time_is_bought_beyond_the_bound(started: Start, bought: str) -> None:
-    agent = f"on('TERM', lambda: tell('EXTEND_TIMEOUT_USEC={bought}')); ready()"
-    init = started("-t", "1s", "--max-grace", "2500ms", agent=agent)
-    init.event("ready")
-    asked = time.monotonic()
+@pytest.mark.parametrize("usec", ["2000000", "60000000", "18446744073709551615"])
+def test_extend_timeout_is_limited_by_max_grace(start_in_role: Start, usec: str) -> None:
+    agent = f"on('TERM', lambda: notify('EXTEND_TIMEOUT_USEC={usec}')); ready()"
+    init = start_in_role("-t", "1s", "--max-grace", "2500ms", agent=agent)
+    init.wait_for_event("ready")
+    requested_at = time.monotonic()
     init.signal("TERM")
     assert init.wait() == 137
-    lived = time.monotonic() - asked
-    low, high = (1.0, 2.0) if len(bought) == 20 else (2.0, 2.5)  # what is beyond 64 bits is no number
+    lived = time.monotonic() - requested_at
+    low, high = (1.0, 2.0) if len(usec) == 20 else (2.0, 2.5)  # 2^64 - 1 is refused as invalid
     assert low <= lived < high + 10
-    if len(bought) == 8:
+    if len(usec) == 8:
         assert lived >= 2.5
 
 
 @pytest.mark.parametrize("text", ["0", "-5", "x", "1.5", "", "1e9"])
-def test_what_is_no_time_buys_none(start: Start, text: str) -> None:
-    init = start("-t", "500ms", agent=f"on('TERM', lambda: tell('EXTEND_TIMEOUT_USEC={text}')); ready()")
-    init.event("ready")
+def test_invalid_extend_timeout_is_ignored(start: Start, text: str) -> None:
+    init = start("-t", "500ms", agent=f"on('TERM', lambda: notify('EXTEND_TIMEOUT_USEC={text}')); ready()")
+    init.wait_for_event("ready")
     init.signal("TERM")
     assert init.wait() == 137
     assert not init.lines("more time")
@@ -345,127 +347,128 @@ def test_what_is_no_time_buys_none(start: Start, text: str) -> None:
 PINGS = """
 def ping(times):
     for _ in range(times):
-        tell("WATCHDOG=1")
+        notify("WATCHDOG=1")
         time.sleep(0.1)
 """
 
 
-def test_silence_is_a_hang(started: Start) -> None:
-    init = started("-t", "5s", "--watchdog", "1s", agent=PINGS + "ping(20); log('silent'); ready()")
-    init.event("silent")
+def test_agent_that_stops_pinging_is_stopped_as_hung(start_in_role: Start) -> None:
+    init = start_in_role("-t", "5s", "--watchdog", "1s", agent=PINGS + "ping(13); log('silent'); ready()")
+    init.wait_for_event("silent")
     assert init.wait() == 134
-    assert "the agent gave no sign of life for 1s: a report, ABRT to the agent" in init.said("sign of life")
-    assert "was killed by SIGABRT" in init.said("ended")
+    assert "the agent gave no sign of life for 1s: a report, ABRT to the agent" in init.wait_for_line("sign of life")
+    assert "was killed by SIGABRT" in init.wait_for_line("ended")
 
 
-def test_who_never_speaks_is_not_watched_and_who_speaks_in_time_lives(started: Start) -> None:
-    silent = "on('TERM', leave); time.sleep(2); ready()"
-    init = started("--watchdog", "500ms", agent=silent)
-    init.event("ready")
+def test_watchdog_does_not_stop_an_agent_that_never_pings_or_pings_in_time(start_in_role: Start) -> None:
+    silent = "on('TERM', leave); time.sleep(1); ready()"
+    init = start_in_role("--watchdog", "500ms", agent=silent)
+    init.wait_for_event("ready")
     init.signal("TERM")
     assert init.wait() == 0
-    init = started("--watchdog", "2s", agent=PINGS + "tell('READY=1'); ping(30); leave(7)")
+    init = start_in_role("--watchdog", "1500ms", agent=PINGS + "notify('READY=1'); ping(20); leave(7)")
     assert init.wait() == 7
 
 
-def test_the_interval_can_be_changed_and_the_watchdog_triggered(started: Start) -> None:
-    init = started("--watchdog", "600s", agent="tell('WATCHDOG_USEC=200000'); tell('WATCHDOG=1'); ready()")
+def test_agent_can_change_and_trigger_its_watchdog(start_in_role: Start) -> None:
+    init = start_in_role("--watchdog", "600s", agent="notify('WATCHDOG_USEC=200000'); notify('WATCHDOG=1'); ready()")
     assert init.wait() == 134
-    init = started("--watchdog", "300ms", agent="tell('READY=1\\nWATCHDOG_USEC=0'); time.sleep(1.5); leave(5)")
+    init = start_in_role("--watchdog", "300ms", agent="notify('READY=1\\nWATCHDOG_USEC=0'); time.sleep(0.8); leave(5)")
     assert init.wait() == 5
-    init = started(agent="tell('WATCHDOG=trigger'); ready()")
+    init = start_in_role(agent="notify('WATCHDOG=trigger'); ready()")
     assert init.wait() == 134
-    assert init.said("triggered its watchdog")
+    assert init.wait_for_line("triggered its watchdog")
 
 
-def test_an_agent_that_hung_does_not_end_well(started: Start) -> None:
-    agent = "on('ABRT', leave); tell('WATCHDOG=1'); ready()"
-    init = started("--watchdog", "300ms", "--termination-log", "none", agent=agent)
+def test_hung_agent_that_exits_with_0_gives_134(start_in_role: Start) -> None:
+    agent = "on('ABRT', leave); notify('WATCHDOG=1'); ready()"
+    init = start_in_role("--watchdog", "300ms", "--termination-log", "none", agent=agent)
     assert init.wait() == 134
     assert init.events() == ["ready", "ABRT", "end"]
-    assert init.said("ended").endswith("exit code 134 (it hung)")
+    assert init.wait_for_line("ended").endswith("exit code 134 (it hung)")
 
 
-def test_after_abrt_the_schedule_goes_on(started: Start) -> None:
-    agent = "on('ABRT'); on('INT'); on('TERM'); tell('READY=1'); ready()"
-    words = ("--watchdog", "300ms", "--stop-schedule", "TERM/500ms/INT/500ms/KILL")
-    init = started(*words, agent=agent)
+def test_stop_schedule_follows_abrt(start_in_role: Start) -> None:
+    agent = "on('ABRT'); on('INT'); on('TERM'); notify('READY=1'); ready()"
+    options = ("--watchdog", "300ms", "--stop-schedule", "TERM/500ms/INT/500ms/KILL")
+    init = start_in_role(*options, agent=agent)
     assert init.wait() == 137
     assert init.events() == ["ready", "ABRT", "INT"]
 
 
-def test_a_schedule_without_an_end_has_one_for_an_agent_that_hangs(start: Start) -> None:
+def test_hung_agent_is_killed_even_if_the_schedule_has_no_kill(start: Start) -> None:
     init = start(
         "--watchdog",
         "300ms",
         "--stop-schedule",
         "TERM/500ms/INT/500ms/USR1/1s",
         agent="""
-on('ABRT'); on('INT'); on('USR1'); tell('READY=1'); ready()
+on('ABRT'); on('INT'); on('USR1'); notify('READY=1'); ready()
 """,
     )
     assert init.wait() == 137
     assert init.events() == ["ready", "ABRT", "INT", "USR1"]
 
 
-def test_abrt_goes_to_who_was_heard_of_behind_a_shell(started: Start, tmp_path: Path) -> None:
-    inner = "on('ABRT', lambda: leave(9)); tell('WATCHDOG=1'); ready()"
-    init = started("--watchdog", "300ms", command=["--", "sh", "-c", actor_line("agent", inner) + "; exit $?"])
+def test_abrt_goes_to_the_sender_behind_a_shell(start_in_role: Start, tmp_path: Path) -> None:
+    inner = "on('ABRT', lambda: leave(9)); notify('WATCHDOG=1'); ready()"
+    init = start_in_role("--watchdog", "300ms", command=["--", "sh", "-c", actor_line("agent", inner) + "; exit $?"])
     assert init.wait() == 9
     assert init.events() == ["ready", "ABRT", "end"]
 
 
-def test_of_who_is_behind_a_shell_no_sign_of_life_is_expected_until_it_gives_one(started: Start) -> None:
-    """WATCHDOG_PID is the shell's, so that the agent's client does not send any."""
-    inner = "tell('READY=1'); log('told'); on('TERM', leave); time.sleep(1.5); ready()"
-    init = started("--watchdog", "500ms", command=["--", "sh", "-c", actor_line("agent", inner) + "; exit $?"])
-    assert "waits for its first WATCHDOG=1" in init.said("is ready, but")
-    init.event("ready")
+def test_agent_behind_a_shell_is_watched_only_after_its_first_ping(start_in_role: Start) -> None:
+    """WATCHDOG_PID names the shell, so the agent's client sends no pings."""
+    inner = "notify('READY=1'); log('sent'); on('TERM', leave); time.sleep(1.5); ready()"
+    init = start_in_role("--watchdog", "500ms", command=["--", "sh", "-c", actor_line("agent", inner) + "; exit $?"])
+    assert "waits for its first WATCHDOG=1" in init.wait_for_line("is ready, but")
+    init.wait_for_event("ready")
     init.signal("TERM")
     assert init.wait() == 0
 
 
-def test_not_ready_in_time(started: Start) -> None:
-    init = started("--ready-timeout", "500ms", agent="tell('STATUS=loading'); ready()")
+def test_agent_that_is_not_ready_in_time_is_stopped(start_in_role: Start) -> None:
+    init = start_in_role("--ready-timeout", "500ms", agent="notify('STATUS=loading'); ready()")
     assert init.wait() == 134
-    assert "the agent is not ready after 500ms" in init.said("not ready")
-    assert 'its last status: "loading"' in init.said("ended")
-    init = started("--ready-timeout", "30s", agent="tell('READY=1'); leave(4)")
+    assert "the agent is not ready after 500ms" in init.wait_for_line("not ready")
+    assert 'its last status: "loading"' in init.wait_for_line("ended")
+    init = start_in_role("--ready-timeout", "30s", agent="notify('READY=1'); leave(4)")
     assert init.wait() == 4
-    init = started(
+    init = start_in_role(
         "--ready-timeout",
         "500ms",
         agent="""
-for _ in range(8):
-    tell("EXTEND_TIMEOUT_USEC=2000000"); time.sleep(0.2)
-tell("READY=1"); time.sleep(1); leave(6)
+for _ in range(5):
+    notify("EXTEND_TIMEOUT_USEC=1000000"); time.sleep(0.2)
+notify("READY=1"); time.sleep(1.2); leave(6)
 """,
     )
     assert init.wait() == 6
 
 
-def test_a_container_that_was_frozen_is_not_taken_for_hanging(started: Start) -> None:
-    """Pausing stops process 1 and the agent alike; then the agent gets its time anew."""
-    init = started("--watchdog", "1s", agent=PINGS + "on('TERM', leave); log('on'); ping(600)")
-    init.event("on")
+def test_frozen_container_is_not_treated_as_hung(start_in_role: Start) -> None:
+    """A pause stops process 1 and the agent. Afterwards the watchdog interval starts again."""
+    init = start_in_role("--watchdog", "1s", agent=PINGS + "on('TERM', leave); log('on'); ping(600)")
+    init.wait_for_event("on")
     agent = psutil.Process(init.pid).children()[0]
     init.signal("STOP")
     agent.suspend()
-    time.sleep(2.5)
+    time.sleep(1.5)
     init.signal("CONT")
     agent.resume()
-    time.sleep(1.5)
+    time.sleep(1.2)
     init.signal("TERM")
     assert init.wait() == 0
+    assert not init.lines("sign of life")
 
 
-# --- Upwards. -------------------------------------------------------------------------------------------------------
+# --- The parent socket. ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=["path", "abstract"])
-def above(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[socket.socket, str]]:
-    """A supervisor's socket, and its NOTIFY_SOCKET."""
-    name = str(tmp_path / "above") if request.param == "path" else f"@above-{os.getpid()}"
+def parent_socket(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[socket.socket, str]]:
+    """The socket of a supervisor above agent-init, and its address as in NOTIFY_SOCKET."""
+    name = str(tmp_path / "parent") if request.param == "path" else f"@parent-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind("\0" + name[1:] if name[0] == "@" else name)
         listening.settimeout(30)
@@ -474,16 +477,18 @@ def above(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[sock
         yield listening, name
 
 
-def test_what_concerns_a_supervisor_above_is_passed_on(started: Start, above: tuple[socket.socket, str]) -> None:
-    listening, name = above
+def test_messages_are_passed_on_to_the_parent_socket(
+    start_in_role: Start, parent_socket: tuple[socket.socket, str]
+) -> None:
+    listening, name = parent_socket
     agent = """
-tell("MAINPID=%d\\nREADY=1\\nSTATUS=up\\nX_OWN=1\\nFDSTORE=1" % os.getpid())
-tell("WATCHDOG=1")
-tell("BARRIER=1")
-tell("STOPPING=1")
+notify("MAINPID=%d\\nREADY=1\\nSTATUS=up\\nX_OWN=1\\nFDSTORE=1" % os.getpid())
+notify("WATCHDOG=1")
+notify("BARRIER=1")
+notify("STOPPING=1")
 leave()
 """
-    init = started(agent=agent, env=clean_environment(NOTIFY_SOCKET=name))
+    init = start_in_role(agent=agent, env=clean_environment(NOTIFY_SOCKET=name))
     assert init.wait() == 0
     ours = b"" if init.process1 else b"\nMAINPID=%d" % init.pid
     got = [listening.recv(4096) for _ in range(3)]
@@ -491,21 +496,21 @@ leave()
 
 
 @pytest.mark.parametrize("name", ["/nowhere/notify", "@nobody-listens", "vsock:2:1234", "x", "/"])
-def test_a_supervisor_that_cannot_be_reached_changes_nothing(started: Start, name: str) -> None:
-    init = started(agent="tell('READY=1'); leave(3)", env=clean_environment(NOTIFY_SOCKET=name))
+def test_unreachable_parent_socket_is_ignored(start_in_role: Start, name: str) -> None:
+    init = start_in_role(agent="notify('READY=1'); leave(3)", env=clean_environment(NOTIFY_SOCKET=name))
     assert init.wait() == 3
-    assert init.said("the agent is ready")
+    assert init.wait_for_line("the agent is ready")
 
 
-def test_a_supervisor_that_does_not_read_holds_nothing_up(started: Start, above: tuple[socket.socket, str]) -> None:
-    _, name = above
-    agent = "[tell(f'STATUS={n}') for n in range(300)]; tell('READY=1'); leave()"
-    init = started("-v", agent=agent, env=clean_environment(NOTIFY_SOCKET=name))
+def test_full_parent_socket_does_not_block(start_in_role: Start, parent_socket: tuple[socket.socket, str]) -> None:
+    _, name = parent_socket
+    agent = "[notify(f'STATUS={n}') for n in range(300)]; notify('READY=1'); leave()"
+    init = start_in_role("-v", agent=agent, env=clean_environment(NOTIFY_SOCKET=name))
     assert init.wait() == 0
-    assert init.said("could not be passed on")
+    assert init.wait_for_line("could not be passed on")
 
 
-def test_nested_each_hears_its_own(start: Start) -> None:
+def test_nested_agent_init_has_its_own_notify_socket(start: Start) -> None:
     from tests.support.init import AGENT_INIT
 
     inner = [str(AGENT_INIT), "--", "sh", "-c", "sleep 0.1; exit 3"]

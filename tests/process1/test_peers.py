@@ -1,7 +1,7 @@
-"""The README's table against the peers: each cell is what happened here.
+"""The README's table of agent-init and its peers: each cell is checked against a real run.
 
-A peer that is not installed is skipped; `.ci/run` installs all of them. `python -m tests.process1.test_peers` writes
-the table anew.
+A peer that is not installed is skipped; `.ci/run` installs all of them. `python -m tests.process1.test_peers` rewrites
+the table.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ PEERS = {
     "dumb-init": ["dumb-init", "--"],
     "catatonit": ["catatonit", "--"],
 }
-LONG_ENOUGH = 3.5  # for agent-init's grace of 2 s to be over; the peers have no deadline to wait for
+PAST_THE_GRACE = 3.5  # seconds; agent-init's grace is 2 s here, and the peers have no deadline
 
 
-class Stage:
-    """One peer in one directory."""
+class PeerRunner:
+    """Runs one peer in one directory."""
 
     def __init__(self, peer: str, directory: Path) -> None:
         self.peer, self.directory = peer, directory
         self.runs: list[Init] = []
 
-    def command(self, *words: str) -> Init:
-        self.runs.append(Init(self.directory, list(words), program=PEERS[self.peer]))
+    def run_command(self, *argv: str) -> Init:
+        self.runs.append(Init(self.directory, list(argv), program=PEERS[self.peer]))
         return self.runs[-1]
 
-    def agent(self, code: str, *, process1: bool = True) -> Init:
-        words = actor(self.directory / "events.jsonl", "agent", code)
-        self.runs.append(Init(self.directory, words, program=PEERS[self.peer], process1=process1))
+    def run_agent(self, code: str, *, process1: bool = True) -> Init:
+        argv = actor(self.directory / "events.jsonl", "agent", code)
+        self.runs.append(Init(self.directory, argv, program=PEERS[self.peer], process1=process1))
         return self.runs[-1]
 
 
@@ -55,23 +55,23 @@ def finished(init: Init, name: str = "agent") -> bool:
     return "end" in init.events(name)
 
 
-def behind_a_shell(stage: Stage) -> str:
+def behind_a_shell(runner: PeerRunner) -> str:
     line = actor_line("agent", "on('TERM', lambda: leave(0, after=0.5)); ready()")
-    init = stage.command("sh", "-c", f"{line}; exit $?")
-    init.event("ready")
+    init = runner.run_command("sh", "-c", f"{line}; exit $?")
+    init.wait_for_event("ready")
     init.signal("TERM")
     init.wait()
     return "finishes its clean-up" if finished(init) else "killed, no clean-up"
 
 
-def doubled(stage: Stage) -> str:
+def term_twice(runner: PeerRunner) -> str:
     agent = (
         "import itertools; seen = itertools.count(); on('TERM', lambda: os._exit(1) if next(seen) else None); ready()"
     )
-    init = stage.agent(agent)
-    init.event("ready")
+    init = runner.run_agent(agent)
+    init.wait_for_event("ready")
     init.signal("TERM")
-    init.event("TERM")
+    init.wait_for_event("TERM")
     init.signal("TERM")
     end = time.monotonic() + 1
     while time.monotonic() < end and init.outer.poll() is None:
@@ -79,42 +79,42 @@ def doubled(stage: Stage) -> str:
     return "gets it once, goes on" if init.events().count("TERM") == 1 else "quits at once"
 
 
-def prefork(stage: Stage) -> str:
+def worker_pool(runner: PeerRunner) -> str:
     worker = 'log("ready"); time.sleep(0.8); log("end")'
     agent = f"pool = child('worker', {worker!r}); on('TERM', lambda: (os.waitpid(pool, 0), leave(0))); ready()"
-    init = stage.agent(agent)
-    init.event("ready", "worker")
-    init.event("ready")
+    init = runner.run_agent(agent)
+    init.wait_for_event("ready", "worker")
+    init.wait_for_event("ready")
     init.signal("TERM")
     init.wait()
     return "worker finishes its task" if finished(init, "worker") else "worker killed at once"
 
 
-def deaf(stage: Stage) -> str:
-    init = stage.agent("ignore('TERM'); ready()")
-    init.event("ready")
+def term_ignored(runner: PeerRunner) -> str:
+    init = runner.run_agent("ignore('TERM'); ready()")
+    init.wait_for_event("ready")
     init.signal("TERM")
     try:
-        init.wait(LONG_ENOUGH)
+        init.wait(PAST_THE_GRACE)
     except AssertionError:
         return "waits for ever"
     return "SIGKILL at the deadline, and says so" if init.lines("SIGKILL") else "SIGKILL"
 
 
-def survivor(stage: Stage) -> str:
+def leftover_daemon(runner: PeerRunner) -> str:
     daemon = "on('TERM', lambda: leave(0, after=0.3)); ready()"
-    init = stage.agent(f"orphan('daemon', {daemon!r}); on('TERM', lambda: leave(0)); ready()")
-    init.event("ready", "daemon")
-    init.event("ready")
+    init = runner.run_agent(f"orphan('daemon', {daemon!r}); on('TERM', lambda: leave(0)); ready()")
+    init.wait_for_event("ready", "daemon")
+    init.wait_for_event("ready")
     init.signal("TERM")
     init.wait()
     return "gets TERM, finishes its clean-up" if finished(init, "daemon") else "killed, no clean-up"
 
 
-def unhandled(name: str) -> Callable[[Stage], str]:
-    def situation(stage: Stage) -> str:
-        init = stage.agent("on('TERM', lambda: leave(0, after=0.3)); ready()")
-        init.event("ready")
+def unhandled(name: str) -> Callable[[PeerRunner], str]:
+    def situation(runner: PeerRunner) -> str:
+        init = runner.run_agent("on('TERM', lambda: leave(0, after=0.3)); ready()")
+        init.wait_for_event("ready")
         init.signal(name)
         until(lambda: init.outer.poll() is not None or init.lines("dropped"), "an outcome")
         if init.outer.poll() is None:
@@ -127,10 +127,10 @@ def unhandled(name: str) -> Callable[[Stage], str]:
     return situation
 
 
-def stopped(stage: Stage) -> str:
+def suspended(runner: PeerRunner) -> str:
     agent = "on('TERM', lambda: leave(0)); log('ready'); os.kill(os.getpid(), 19); forever()"
-    init = stage.agent(agent)
-    init.event("ready")
+    init = runner.run_agent(agent)
+    init.wait_for_event("ready")
     process1 = psutil.Process(init.pid)
     until(lambda: any(c.status() == psutil.STATUS_STOPPED for c in process1.children()), "the agent to be stopped")
     init.signal("TERM")
@@ -141,41 +141,41 @@ def stopped(stage: Stage) -> str:
     return "is continued, ends gracefully"
 
 
-def not_process_1(stage: Stage) -> str:
-    init = stage.agent("orphan('daemon', 'ready()'); ready()", process1=False)
-    init.event("ready")
-    daemon = psutil.Process(init.event("ready", "daemon")["pid"])
+def not_process_1(runner: PeerRunner) -> str:
+    init = runner.run_agent("orphan('daemon', 'ready()'); ready()", process1=False)
+    init.wait_for_event("ready")
+    daemon = psutil.Process(init.wait_for_event("ready", "daemon")["pid"])
     try:
         return "adopted and reaped" if daemon.ppid() == init.pid else "go elsewhere"
     finally:
         daemon.kill()
 
 
-SITUATIONS: dict[str, Callable[[Stage], str]] = {
+SITUATIONS: dict[str, Callable[[PeerRunner], str]] = {
     "TERM, agent behind `sh -c '...; exit $?'`": behind_a_shell,
-    "TERM twice, agent quits at the second": doubled,
-    "TERM, worker pool with a task in hand": prefork,
-    "TERM, agent ignores it": deaf,
-    "agent ends, a daemon of its is left": survivor,
+    "TERM twice, agent quits at the second": term_twice,
+    "TERM, worker pool with a task in hand": worker_pool,
+    "TERM, agent ignores it": term_ignored,
+    "agent ends, a daemon of its is left": leftover_daemon,
     "HUP, agent does not handle it": unhandled("HUP"),
     "USR1, agent does not handle it": unhandled("USR1"),
-    "TERM, agent is stopped (SIGSTOP)": stopped,
+    "TERM, agent is stopped (SIGSTOP)": suspended,
     "orphans, not as process 1": not_process_1,
 }
 
 
 def outcome(situation: str, peer: str, directory: Path) -> str:
-    """What happens under `peer`."""
-    stage = Stage(peer, directory)
+    """Run a situation under `peer` and return what happened, as the table words it."""
+    runner = PeerRunner(peer, directory)
     try:
-        return SITUATIONS[situation](stage)
+        return SITUATIONS[situation](runner)
     finally:
-        for init in stage.runs:
+        for init in runner.runs:
             init.close()
 
 
 def rows() -> dict[str, dict[str, str]]:
-    """The table in the README."""
+    """The table in the README: situation to peer to outcome."""
     found = MARKS.search(README.read_text())
     assert found
     header, _, *lines = found[0].splitlines()[1:-1]
@@ -184,13 +184,13 @@ def rows() -> dict[str, dict[str, str]]:
     return {row[0]: dict(zip(names, row[1:], strict=True)) for row in cells}
 
 
-def test_the_table_is_whole() -> None:
+def test_readme_table_has_every_situation_and_peer() -> None:
     assert {situation: list(row) for situation, row in rows().items()} == {key: list(PEERS) for key in SITUATIONS}
 
 
 @pytest.mark.parametrize("peer", PEERS)
 @pytest.mark.parametrize("situation", SITUATIONS)
-def test_what_the_readme_says_happens(situation: str, peer: str, tmp_path: Path) -> None:
+def test_readme_table_cell_matches_the_outcome(situation: str, peer: str, tmp_path: Path) -> None:
     if not shutil.which(PEERS[peer][0]):
         pytest.skip(f"{peer} is not installed (a Debian package)")
     assert outcome(situation, peer, tmp_path) == rows()[situation][peer]

@@ -1,4 +1,4 @@
-"""Orphans: every one is reaped, as process 1 and as a subreaper, and told if wanted."""
+"""Every orphan is reaped, as process 1 and as a subreaper, and is logged with --warn-reaped."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ def zombies(init: Init) -> list[psutil.Process]:
 
 
 @pytest.mark.parametrize("count", [1, 300])
-def test_every_orphan_is_reaped(started: Start, count: int) -> None:
-    init = started("-t", "20s", agent=MAKE_ORPHANS.format(count=count, life=0, code=3))
-    init.event("ready")
+def test_every_orphan_is_reaped(start_in_role: Start, count: int) -> None:
+    init = start_in_role("-t", "20s", agent=MAKE_ORPHANS.format(count=count, life=0, code=3))
+    init.wait_for_event("ready")
     init.wait_for(lambda: len(psutil.Process(init.pid).children()) == 1, "the orphans to be gone")
     assert not zombies(init)
     init.signal("TERM")
     assert init.wait() == 0
 
 
-def test_orphans_that_all_end_at_once_are_reaped(started: Start) -> None:
-    """SIGCHLDs coalesce; more end than are taken in at one go."""
-    init = started("-t", "20s", agent=MAKE_ORPHANS.format(count=700, life=100, code=0))
-    init.event("ready")
+def test_orphans_that_exit_together_are_all_reaped(start_in_role: Start) -> None:
+    """SIGCHLDs coalesce, and more orphans exit than are reaped in one turn of the loop."""
+    init = start_in_role("-t", "20s", agent=MAKE_ORPHANS.format(count=700, life=100, code=0))
+    init.wait_for_event("ready")
     one = psutil.Process(init.pid)
     assert len(one.children()) == 701
-    (agent,) = (child for child in one.children() if os.getpgid(child.pid) == child.pid)  # pids wrap, groups tell
+    (agent,) = (child for child in one.children() if os.getpgid(child.pid) == child.pid)  # it leads its own group
     for orphan in one.children():
         if orphan != agent:
             orphan.kill()
@@ -55,21 +55,21 @@ def test_orphans_that_all_end_at_once_are_reaped(started: Start) -> None:
     assert init.wait() == 0
 
 
-def test_reaped_orphans_can_be_told(started: Start) -> None:
-    init = started("-w", "-t", "20s", agent=MAKE_ORPHANS.format(count=2, life=0.2, code=9))
-    init.event("ready")
+def test_reaped_orphans_are_logged_with_warn_reaped(start_in_role: Start) -> None:
+    init = start_in_role("-w", "-t", "20s", agent=MAKE_ORPHANS.format(count=2, life=0.2, code=9))
+    init.wait_for_event("ready")
     init.wait_for(lambda: len(init.lines("reaped orphan python")) == 2, "two lines")
     assert all("exited with code 9" in line for line in init.lines("reaped orphan"))
     init.signal("TERM")
     assert init.wait() == 0
 
 
-def test_without_a_subreaper_orphans_go_elsewhere(start: Start) -> None:
+def test_orphans_are_not_adopted_with_no_subreaper(start: Start) -> None:
     agent = "orphan('daemon', 'ready()'); on('TERM', lambda: leave(0)); ready()"
-    init = start("--no-subreaper", agent=agent, process1=False, may_leave=True)
-    daemon = psutil.Process(init.event("ready", "daemon")["pid"])
+    init = start("--no-subreaper", agent=agent, process1=False, allow_leftovers=True)
+    daemon = psutil.Process(init.wait_for_event("ready", "daemon")["pid"])
     try:
-        init.event("ready")
+        init.wait_for_event("ready")
         assert daemon.ppid() != init.pid
         init.signal("TERM")
         assert init.wait() == 0
@@ -78,11 +78,11 @@ def test_without_a_subreaper_orphans_go_elsewhere(start: Start) -> None:
         daemon.kill()
 
 
-def test_an_orphan_that_was_stopped_and_ignores_everything_is_reaped_at_the_end(started: Start) -> None:
+def test_stopped_orphan_is_killed_and_reaped_at_the_end(start_in_role: Start) -> None:
     daemon = "ignore('TERM'); log('ready'); os.kill(os.getpid(), 19)"
     agent = f"orphan('daemon', {daemon!r}); on('USR1', lambda: leave(6)); ready()"
-    init = started("--linger", "300ms", agent=agent)
-    init.event("ready", "daemon")
-    init.event("ready")
+    init = start_in_role("--linger", "300ms", agent=agent)
+    init.wait_for_event("ready", "daemon")
+    init.wait_for_event("ready")
     init.signal("USR1")
     assert init.wait() == 6

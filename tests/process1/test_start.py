@@ -1,4 +1,4 @@
-"""What the agent gets, what process 1 keeps, and what happens where there is no agent to be started."""
+"""The start: what the agent inherits, what process 1 keeps, and errors when the agent cannot be started."""
 
 from __future__ import annotations
 
@@ -19,7 +19,17 @@ import pytest
 
 import entrypoint
 from tests.support.init import AGENT_INIT, until
-from tests.support.proc import AS_NOBODY, IDLE, agent_of, descriptors, environment, group, inner_pid, masked, status
+from tests.support.proc import (
+    AS_NOBODY,
+    IDLE,
+    descriptors,
+    environment,
+    group,
+    inner_pid,
+    signals_in_mask,
+    status,
+    wait_for_agent,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,107 +42,109 @@ BLOCKING = ["env", "--block-signal"]
 
 
 def through_shell(setting: str) -> list[str]:
-    """The words of a shell that does `setting` and gives its place to agent-init."""
+    """The prefix that runs agent-init from a shell, after `setting`."""
     return ["sh", "-c", f'{setting} exec "$@"', "sh"]
 
 
 def stop(init: Init) -> None:
-    """The idle agent is stopped as every agent is."""
+    """Stop the idle agent."""
     init.signal("TERM")
     assert init.wait() == 143
-    assert "was killed by SIGTERM" in init.said("ended")
+    assert "was killed by SIGTERM" in init.wait_for_line("ended")
 
 
-# --- What the agent gets. -------------------------------------------------------------------------------------------
+# --- What the agent inherits. ---------------------------------------------------------------------------------------
 
 
-def test_the_agent_has_a_process_group_of_its_own(started: Start) -> None:
-    init = started(command=IDLE)
-    agent = agent_of(init)
+def test_agent_has_its_own_process_group(start_in_role: Start) -> None:
+    init = start_in_role(command=IDLE)
+    agent = wait_for_agent(init)
     assert group(agent) == agent != group(init.pid)
     stop(init)
 
 
 @pytest.mark.parametrize("before", [[], BLOCKING], ids=["", "blocked at the start"])
-@pytest.mark.parametrize("env", [{}, {"PYTHONPATH": "/app"}], ids=["", "started over"])
-def test_the_agent_has_clean_signals(started: Start, before: list[str], env: dict[str, str]) -> None:
-    init = started(command=IDLE, before=before, env={**os.environ, **env})
-    agent = agent_of(init)
-    assert masked(agent, "SigBlk") == set()
-    assert masked(agent, "SigPnd") == set()
-    assert not masked(agent, "SigIgn") & {"PIPE", "XFSZ", "INT", "TERM", "CHLD"}
-    assert masked(agent, "SigCgt") == set()
+@pytest.mark.parametrize("env", [{}, {"PYTHONPATH": "/app"}], ids=["", "re-executed"])
+def test_agent_starts_with_a_clean_signal_state(start_in_role: Start, before: list[str], env: dict[str, str]) -> None:
+    init = start_in_role(command=IDLE, before=before, env={**os.environ, **env})
+    agent = wait_for_agent(init)
+    assert signals_in_mask(agent, "SigBlk") == set()
+    assert signals_in_mask(agent, "SigPnd") == set()
+    assert not signals_in_mask(agent, "SigIgn") & {"PIPE", "XFSZ", "INT", "TERM", "CHLD"}
+    assert signals_in_mask(agent, "SigCgt") == set()
     stop(init)
 
 
 @pytest.mark.parametrize("names", ["USR2", "HUP", "INT,QUIT", "CHLD", "TTOU,USR1,ALRM"])
-def test_the_agent_inherits_what_was_ignored(started: Start, names: str) -> None:
-    init = started(command=IDLE, before=["env", f"--ignore-signal={names}"])
-    ignored = masked(agent_of(init), "SigIgn")
+def test_agent_inherits_ignored_signals(start_in_role: Start, names: str) -> None:
+    init = start_in_role(command=IDLE, before=["env", f"--ignore-signal={names}"])
+    ignored = signals_in_mask(wait_for_agent(init), "SigIgn")
     assert set(names.split(",")) <= ignored
     assert not ignored & {"PIPE", "XFSZ", "TERM"}
     stop(init)
 
 
 @pytest.mark.parametrize("names", ["CHLD", "PIPE,XFSZ", "HUP,INT,QUIT"])
-def test_the_exit_code_comes_through_whatever_is_ignored(started: Start, names: str) -> None:
-    """Where SIGCHLD is ignored the kernel reaps the agent before anybody hears of its end (waitpid(2))."""
-    init = started(command=["sh", "-c", "exit 7"], before=["env", f"--ignore-signal={names}"])
+def test_exit_code_is_the_agents_whatever_signal_is_ignored(start_in_role: Start, names: str) -> None:
+    """If SIGCHLD is ignored, the kernel reaps children itself and their exit status is lost (waitpid(2))."""
+    init = start_in_role(command=["sh", "-c", "exit 7"], before=["env", f"--ignore-signal={names}"])
     assert init.wait() == 7
 
 
-def test_the_agent_has_our_directory_and_process_1_has_none(started: Start, tmp_path: Path) -> None:
+def test_agent_keeps_the_working_directory_and_process_1_moves_to_root(start_in_role: Start, tmp_path: Path) -> None:
     here = tmp_path / "w\u00f6rk dir"
     here.mkdir()
-    init = started(command=IDLE, cwd=here)
-    assert Path(f"/proc/{agent_of(init)}/cwd").readlink() == here
+    init = start_in_role(command=IDLE, cwd=here)
+    assert Path(f"/proc/{wait_for_agent(init)}/cwd").readlink() == here
     until(lambda: Path(f"/proc/{init.pid}/cwd").readlink() == Path("/"), "process 1 in /")
     stop(init)
 
 
 ENVIRONMENTS = {
     "C locale": {},
-    "C locale, said so": {"LC_CTYPE": "C"},
+    "explicit C locale": {"LC_CTYPE": "C"},
     "POSIX locale": {"LC_CTYPE": "POSIX", "PYTHONPATH": "/app"},
     "LC_ALL": {"LC_ALL": "C", "PYTHONPATH": "/app"},
     "UTF-8": {"LC_CTYPE": "C.UTF-8", "LANG": "C.UTF-8"},
     "PYTHONPATH": {"PYTHONPATH": "/app:/app/lib", "PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1"},
     "no UTF-8": {"NAME": os.fsdecode(b"\xff\xfe\x80 caf\xe9"), os.fsdecode(b"N\xe4me"): "x", "EMPTY": ""},
-    "no UTF-8, started over": {"NAME": os.fsdecode(b"\xff\xfe\x80"), "PYTHONPATH": os.fsdecode(b"/\xff")},
+    "no UTF-8, re-executed": {"NAME": os.fsdecode(b"\xff\xfe\x80"), "PYTHONPATH": os.fsdecode(b"/\xff")},
     "lines": {"NAME": "one\ntwo=2\r\n\tthree", "BASH_FUNC_f%%": "() { :; }", "A": "=b="},
     "large": {"NAME": "x" * 100_000},
-    "ours": {"AGENT_INIT_GRACE": "20s", "AGENT_INIT_VERBOSE": "2"},
+    "agent-init's own": {"AGENT_INIT_GRACE": "20s", "AGENT_INIT_VERBOSE": "2"},
 }
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
-def test_the_agent_has_our_environment_byte_for_byte(started: Start, name: str) -> None:
+def test_agent_inherits_the_environment_byte_for_byte(start_in_role: Start, name: str) -> None:
     given = {"PATH": os.environ["PATH"], **ENVIRONMENTS[name], "LAST": "1"}
-    init = started(command=IDLE, env=given)
-    here = environment(agent_of(init))
+    init = start_in_role(command=IDLE, env=given)
+    here = environment(wait_for_agent(init))
     assert here == environment(init.outer.pid)
     assert here.startswith(b"".join(os.fsencode(f"{k}={v}") + b"\0" for k, v in given.items()))
     stop(init)
 
 
-def test_the_agent_has_no_environment_where_we_have_none(started: Start) -> None:
-    init = started(command=["/bin/sleep", "1000"], before=["env", "-i"])
-    assert environment(agent_of(init)) == b""
+def test_agent_inherits_an_empty_environment(start_in_role: Start) -> None:
+    init = start_in_role(command=["/bin/sleep", "1000"], before=["env", "-i"])
+    assert environment(wait_for_agent(init)) == b""
     stop(init)
 
 
-def test_a_variable_without_a_name_does_not_stop_the_start(started: Start) -> None:
-    init = started(command=IDLE, before=["env", "=odd", "LAST=1"])
-    assert b"\0LAST=1\0" in environment(agent_of(init))
+def test_variable_without_a_name_does_not_prevent_the_start(start_in_role: Start) -> None:
+    init = start_in_role(command=IDLE, before=["env", "=odd", "LAST=1"])
+    assert b"\0LAST=1\0" in environment(wait_for_agent(init))
     stop(init)
 
 
 @pytest.mark.parametrize("before", [["env", "LC_ALL=C"], ["env", "PYTHONPATH=/app"]], ids=lambda b: b[1])
-def test_the_agent_has_our_arguments_byte_for_byte(started: Start, before: list[str]) -> None:
-    words = [b"", b"\xff\x80", b"caf\xc3\xa9", b"two\nlines", b"--", b"-g", b"$HOME 'x'", b"x" * 50_000]
-    init = started(command=["sh", "-c", "while :; do sleep 1000; done", *map(os.fsdecode, words)], before=before)
-    agent = agent_of(init, "sh")
-    assert Path(f"/proc/{agent}/cmdline").read_bytes().split(b"\0")[3:-1] == words
+def test_agent_receives_its_arguments_byte_for_byte(start_in_role: Start, before: list[str]) -> None:
+    arguments = [b"", b"\xff\x80", b"caf\xc3\xa9", b"two\nlines", b"--", b"-g", b"$HOME 'x'", b"x" * 50_000]
+    init = start_in_role(
+        command=["sh", "-c", "while :; do sleep 1000; done", *map(os.fsdecode, arguments)], before=before
+    )
+    agent = wait_for_agent(init, "sh")
+    assert Path(f"/proc/{agent}/cmdline").read_bytes().split(b"\0")[3:-1] == arguments
     stop(init)
 
 
@@ -141,7 +153,7 @@ def test_the_agent_has_our_arguments_byte_for_byte(started: Start, before: list[
 
 @pytest.fixture
 def inherited(tmp_path: Path) -> Iterator[list[int]]:
-    """A file, both ends of a pipe and a directory, on numbers low and high."""
+    """Descriptors of a file, of both ends of a pipe and of a directory, with low and high numbers."""
     opened = [os.open(tmp_path / "inherited", os.O_RDWR | os.O_CREAT), *os.pipe(), os.open(tmp_path, os.O_RDONLY)]
     opened.append(fcntl.fcntl(opened[0], fcntl.F_DUPFD, 200))
     yield opened
@@ -149,12 +161,12 @@ def inherited(tmp_path: Path) -> Iterator[list[int]]:
         os.close(fd)
 
 
-@pytest.mark.parametrize("env", [{}, {"PYTHONPATH": "/app"}], ids=["", "started over"])
-def test_the_agent_has_our_descriptors_and_process_1_lets_go_of_them(
-    started: Start, inherited: list[int], env: dict[str, str]
+@pytest.mark.parametrize("env", [{}, {"PYTHONPATH": "/app"}], ids=["", "re-executed"])
+def test_inherited_descriptors_go_to_the_agent_and_are_closed_in_process_1(
+    start_in_role: Start, inherited: list[int], env: dict[str, str]
 ) -> None:
-    init = started(command=IDLE, pass_fds=inherited, env={**os.environ, **env})
-    agent = agent_of(init)
+    init = start_in_role(command=IDLE, pass_fds=inherited, env={**os.environ, **env})
+    agent = wait_for_agent(init)
     ours = descriptors(os.getpid())
     given = {fd: ours[fd] for fd in inherited}
     theirs = descriptors(agent)
@@ -167,21 +179,21 @@ def test_the_agent_has_our_descriptors_and_process_1_lets_go_of_them(
     stop(init)
 
 
-def test_a_pipe_to_the_agent_ends_with_the_agent(started: Start, tmp_path: Path) -> None:
-    """Nobody but the agent holds what agent-init inherited: a reader sees the end of file while process 1 lives on."""
+def test_pipe_inherited_by_the_agent_is_closed_when_it_exits(start_in_role: Start, tmp_path: Path) -> None:
+    """Only the agent keeps inherited descriptors: a reader gets end of file while process 1 still runs."""
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     lives_on = "orphan('child', \"on('TERM'); on('USR1', leave); ready()\")"
     agent = f"on('USR1', leave); {lives_on}; ready()"
-    init = started("--linger", "20s", agent=agent, before=through_shell(f"exec 9>{fifo};"))
+    init = start_in_role("--linger", "20s", agent=agent, before=through_shell(f"exec 9>{fifo};"))
     with fifo.open() as end:
-        init.event("ready", "child")
-        init.event("ready")
+        init.wait_for_event("ready", "child")
+        init.wait_for_event("ready")
         init.signal("USR1")
         assert end.read() == ""
-    child = init.event("TERM", "child")["pid"]
+    child = init.wait_for_event("TERM", "child")["pid"]
     assert init.outer.poll() is None
-    [process] = [p for p in init.left() if inner_pid(p.pid) == child]
+    [process] = [p for p in init.remaining_processes() if inner_pid(p.pid) == child]
     process.send_signal(signal.SIGUSR1)
     assert init.wait() == 0
 
@@ -190,26 +202,26 @@ CLOSED = [fds for size in (1, 2, 3) for fds in combinations((0, 1, 2), size)]
 
 
 @pytest.mark.parametrize("fds", CLOSED, ids=str)
-def test_closed_standard_descriptors_stay_closed_for_the_agent(started: Start, fds: tuple[int, ...]) -> None:
-    init = started(command=IDLE, before=through_shell("exec " + " ".join(f"{fd}>&-" for fd in fds) + ";"))
-    agent = agent_of(init)
+def test_closed_standard_descriptors_stay_closed_for_the_agent(start_in_role: Start, fds: tuple[int, ...]) -> None:
+    init = start_in_role(command=IDLE, before=through_shell("exec " + " ".join(f"{fd}>&-" for fd in fds) + ";"))
+    agent = wait_for_agent(init)
     assert descriptors(agent).keys() == {0, 1, 2} - set(fds)
-    # What process 1 opens for itself must not land where a stray write to "stderr" would go.
-    until(lambda: masked(init.pid, "SigBlk") >= {"TERM"} and status(init.pid)["State"].startswith("S"), "rest")
+    # Process 1 must not open a file of its own on these numbers: a stray write to "stderr" would go there.
+    until(lambda: signals_in_mask(init.pid, "SigBlk") >= {"TERM"} and status(init.pid)["State"].startswith("S"), "rest")
     own = descriptors(init.pid)
     assert all(own.get(fd, "/") == "/" for fd in fds), own
     init.signal("TERM")
     assert init.wait() == 143
     if 2 not in fds:
-        assert init.said("stop requested")
+        assert init.wait_for_line("stop requested")
 
 
-def test_the_agents_stderr_blocks_as_it_did(started: Start) -> None:
-    """O_NONBLOCK belongs to the open file: set by us, it would make the agent's own writes fail."""
+def test_agents_stderr_is_not_made_nonblocking(start_in_role: Start) -> None:
+    """O_NONBLOCK belongs to the open file description: if agent-init set it, the agent's writes would fail."""
     reader, writer = os.pipe()
-    init = started(command=IDLE, stderr=writer)
+    init = start_in_role(command=IDLE, stderr=writer)
     os.close(writer)
-    agent = agent_of(init)
+    agent = wait_for_agent(init)
     init.signal("USR2")
     until(lambda: select_line(reader, b"USR2"), "a line about the signal")
     flags = int(Path(f"/proc/{agent}/fdinfo/2").read_text().split("flags:")[1].split()[0], 8)
@@ -223,50 +235,54 @@ def select_line(reader: int, word: bytes) -> bool:
     return word in os.read(reader, 4096)
 
 
-@pytest.mark.parametrize("env", [{}, {"PYTHONPATH": "/app"}], ids=["", "started over"])
-def test_listen_pid_names_the_agent_where_it_named_us(started: Start, env: dict[str, str]) -> None:
+@pytest.mark.parametrize("env", [{}, {"PYTHONPATH": "/app"}], ids=["", "re-executed"])
+def test_listen_pid_of_agent_init_becomes_the_agents(start_in_role: Start, env: dict[str, str]) -> None:
     before = through_shell("LISTEN_FDS=1 LISTEN_PID=$$")
-    init = started(command=IDLE, before=before, env={**os.environ, **env})
-    agent = agent_of(init)
+    init = start_in_role(command=IDLE, before=before, env={**os.environ, **env})
+    agent = wait_for_agent(init)
     variables = environment(agent).split(b"\0")
     assert b"LISTEN_PID=%d" % inner_pid(agent) in variables
     assert b"LISTEN_FDS=1" in variables
-    assert masked(agent, "SigBlk") == masked(agent, "SigCgt") == set()
+    assert signals_in_mask(agent, "SigBlk") == signals_in_mask(agent, "SigCgt") == set()
     assert group(agent) == agent
     assert descriptors(agent).keys() == {0, 1, 2}
     stop(init)
 
 
-def test_listen_pid_stays_where_it_named_somebody_else(started: Start) -> None:
-    init = started(command=IDLE, env={**os.environ, "LISTEN_PID": "99999", "LISTEN_FDS": "1"})
-    assert b"LISTEN_PID=99999" in environment(agent_of(init)).split(b"\0")
+def test_listen_pid_of_another_process_is_unchanged(start_in_role: Start) -> None:
+    init = start_in_role(command=IDLE, env={**os.environ, "LISTEN_PID": "99999", "LISTEN_FDS": "1"})
+    assert b"LISTEN_PID=99999" in environment(wait_for_agent(init)).split(b"\0")
     stop(init)
 
 
-# --- Signals that come before the agent is there. -------------------------------------------------------------------
+# --- Signals before the agent's exec. -------------------------------------------------------------------------------
 
 
-def blocked(init: Init) -> None:
-    """Await what `env --block-signal` does; unshare(1) has TERM blocked for a moment as well, but not USR1."""
-    until(lambda: {"TERM", "USR1"} <= masked(init.pid, "SigBlk"), "blocked signals")
+def wait_for_blocked_signals(init: Init) -> None:
+    """Wait for `env --block-signal`. unshare(1) blocks TERM for a moment too, but not USR1."""
+    until(lambda: {"TERM", "USR1"} <= signals_in_mask(init.pid, "SigBlk"), "blocked signals")
 
 
-@pytest.mark.parametrize("env", [{}, {"PYTHONPATH": "/app"}], ids=["", "started over"])
+@pytest.mark.parametrize("env", [{}, {"PYTHONPATH": "/app"}], ids=["", "re-executed"])
 @pytest.mark.parametrize("delay", [0.0, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05])
-def test_a_stop_request_before_the_agents_exec_is_not_lost(started: Start, delay: float, env: dict[str, str]) -> None:
-    init = started(command=IDLE, before=BLOCKING, env={**os.environ, **env})
-    blocked(init)
+def test_stop_request_before_the_agents_exec_is_not_lost(
+    start_in_role: Start, delay: float, env: dict[str, str]
+) -> None:
+    init = start_in_role(command=IDLE, before=BLOCKING, env={**os.environ, **env})
+    wait_for_blocked_signals(init)
     time.sleep(delay)
     init.signal("TERM")
     assert init.wait() == 143
-    assert "stop requested by TERM" in init.said("stop requested")
-    assert "was killed by SIGTERM" in init.said("ended")
+    assert "stop requested by TERM" in init.wait_for_line("stop requested")
+    assert "was killed by SIGTERM" in init.wait_for_line("ended")
 
 
-def test_signals_before_the_agents_exec_come_in_order(started: Start) -> None:
-    """Those sent while they were blocked before agent-init's first instruction; TERM stops the agent all the same."""
-    init = started("-v", "--unhandled", "forward", command=["sh", "-c", "trap '' USR1; sleep 1000"], before=BLOCKING)
-    blocked(init)
+def test_signals_before_the_agents_exec_are_not_lost(start_in_role: Start) -> None:
+    """They are sent while blocked, before agent-init's first instruction."""
+    init = start_in_role(
+        "-v", "--unhandled", "forward", command=["sh", "-c", "trap '' USR1; sleep 1000"], before=BLOCKING
+    )
+    wait_for_blocked_signals(init)
     init.signal("WINCH")
     init.signal("TERM")
     assert init.wait() == 143
@@ -274,8 +290,8 @@ def test_signals_before_the_agents_exec_come_in_order(started: Start) -> None:
     assert init.lines("WINCH")
 
 
-# As `__main__.py`; what is imported after the spawn is looked for in a directory that is remembered as one to skip.
-SKIPPED = """
+# Like `__main__.py`, but after the spawn the import system has cached the package's directory as unreadable.
+UNREADABLE_DIRECTORY = """
 import _signal, os, sys
 _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
 sys.path.insert(0, {package!r})
@@ -291,15 +307,15 @@ os._exit(start.main(sys.argv[1:], {package!r}))
 """
 
 
-def test_a_directory_that_could_not_be_read_once_is_read_later(started: Start, tmp_path: Path) -> None:
+def test_failed_directory_scan_is_retried_on_import(start_in_role: Start, tmp_path: Path) -> None:
     script = tmp_path / "agent-init"
-    script.write_text(SKIPPED.format(package=str(PACKAGE)))
-    init = started(command=IDLE, program=[sys.executable, "-I", "-S", str(script)])
-    agent_of(init)
+    script.write_text(UNREADABLE_DIRECTORY.format(package=str(PACKAGE)))
+    init = start_in_role(command=IDLE, program=[sys.executable, "-I", "-S", str(script)])
+    wait_for_agent(init)
     stop(init)
 
 
-# --- Nothing to start. ----------------------------------------------------------------------------------------------
+# --- The agent cannot be started. -----------------------------------------------------------------------------------
 
 
 def executable(path: Path, content: bytes) -> Path:
@@ -308,19 +324,19 @@ def executable(path: Path, content: bytes) -> Path:
     return path
 
 
-def fails(init: Init, code: int, *words: str) -> None:
-    """It ended with the code and one line that holds the words."""
+def assert_fails(init: Init, code: int, *texts: str) -> None:
+    """agent-init exits with the code and logs one line that contains the texts."""
     assert init.wait() == code, init.stderr
     line, *more = init.stderr.splitlines()
     assert not more, init.stderr
     assert line.startswith("agent-init: ")
-    for word in words:
-        assert word in line
-    assert not init.left()
+    for text in texts:
+        assert text in line
+    assert not init.remaining_processes()
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "texts"),
     [
         ("no-such-program", ["'no-such-program'", "not found in PATH"]),
         ("/no/such/program", ["'/no/such/program'", "no such file"]),
@@ -331,13 +347,13 @@ def fails(init: Init, code: int, *words: str) -> None:
         ("", ["''"]),
     ],
 )
-def test_not_found_is_127(started: Start, name: str, words: list[str]) -> None:
-    fails(started(command=["--", name, "secret"]), 127, *words)
+def test_command_not_found_is_127(start_in_role: Start, name: str, texts: list[str]) -> None:
+    assert_fails(start_in_role(command=["--", name, "secret"]), 127, *texts)
 
 
 @pytest.mark.parametrize("path", ["", "/nowhere", "/etc/passwd:/nowhere"])
-def test_not_found_tells_where_it_looked(started: Start, path: str) -> None:
-    fails(started(command=["sleep", "1"], before=["env", f"PATH={path}"]), 127, "'sleep'", f"({path})")
+def test_command_not_found_logs_the_search_path(start_in_role: Start, path: str) -> None:
+    assert_fails(start_in_role(command=["sleep", "1"], before=["env", f"PATH={path}"]), 127, "'sleep'", f"({path})")
 
 
 BROKEN = {
@@ -352,47 +368,47 @@ BROKEN = {
 
 @pytest.mark.parametrize("by_path", [False, True], ids=["bare name", "path"])
 @pytest.mark.parametrize("kind", BROKEN)
-def test_found_but_not_to_be_run_is_126(started: Start, tmp_path: Path, kind: str, by_path: bool) -> None:
+def test_command_that_cannot_be_executed_is_126(start_in_role: Start, tmp_path: Path, kind: str, by_path: bool) -> None:
     content, why = BROKEN[kind]
     program = executable(tmp_path / "broken", content or b"exit 0\n")
     if content is None:
         program.chmod(0o644)
     name = str(program) if by_path else program.name
     env = {**os.environ, "PATH": f"{os.environ['PATH']}:{tmp_path}"}
-    fails(started(command=[name, "secret"], env=env), 126, f"'{name}'", str(program), why)
+    assert_fails(start_in_role(command=[name, "secret"], env=env), 126, f"'{name}'", str(program), why)
 
 
 @pytest.mark.parametrize("name", ["/etc", "./"])
-def test_a_directory_is_126(started: Start, name: str) -> None:
-    fails(started(command=[name]), 126, f"'{name}'", "is a directory")
+def test_directory_as_command_is_126(start_in_role: Start, name: str) -> None:
+    assert_fails(start_in_role(command=[name]), 126, f"'{name}'", "is a directory")
 
 
-def test_a_script_without_an_interpreter_line_runs_in_the_shell(started: Start, tmp_path: Path) -> None:
-    """As execvp(3) has it."""
+def test_script_without_a_shebang_is_run_by_sh(start_in_role: Start, tmp_path: Path) -> None:
+    """As execvp(3) does."""
     script = executable(tmp_path / "script", b'echo "$0 $# $1"\nexit 7\n')
-    init = started(command=[str(script), "an argument", ""])
+    init = start_in_role(command=[str(script), "an argument", ""])
     assert init.wait() == 7
     assert init.outer.stdout.read().decode() == f"{script} 2 an argument\n"  # type: ignore[union-attr]
 
 
-def test_a_later_directory_of_path_is_looked_at_too(started: Start, tmp_path: Path) -> None:
+def test_non_executable_file_does_not_hide_a_later_one_in_path(start_in_role: Start, tmp_path: Path) -> None:
     """A file that may not be executed does not hide a program of the same name (execvp(3), EACCES)."""
     for name, mode, code in (("first", 0o644, 1), ("second", 0o755, 5), ("third", 0o755, 6)):
         (tmp_path / name).mkdir()
         executable(tmp_path / name / "program", b"#!/bin/sh\nexit %d\n" % code).chmod(mode)
     path = ":".join(["/nowhere", "/etc/passwd", *(str(tmp_path / name) for name in ("first", "second", "third"))])
-    init = started(command=["program"], env={**os.environ, "PATH": f"{path}:{os.environ['PATH']}"})
+    init = start_in_role(command=["program"], env={**os.environ, "PATH": f"{path}:{os.environ['PATH']}"})
     assert init.wait() == 5
 
 
-def test_an_empty_entry_of_path_is_the_current_directory(started: Start, tmp_path: Path) -> None:
+def test_empty_entry_of_path_is_the_current_directory(start_in_role: Start, tmp_path: Path) -> None:
     executable(tmp_path / "program", b"#!/bin/sh\nexit 5\n")
-    init = started(command=["program"], cwd=tmp_path, env={**os.environ, "PATH": f":{os.environ['PATH']}"})
+    init = start_in_role(command=["program"], cwd=tmp_path, env={**os.environ, "PATH": f":{os.environ['PATH']}"})
     assert init.wait() == 5
 
 
-def test_a_failed_start_is_a_json_line_where_json_was_asked_for(started: Start) -> None:
-    init = started("--log-format", "json", command=["/no/such"])
+def test_failed_start_is_logged_as_json(start_in_role: Start) -> None:
+    init = start_in_role("--log-format", "json", command=["/no/such"])
     assert init.wait() == 127
     [line] = init.stderr.splitlines()
     record = json.loads(line)
@@ -400,20 +416,22 @@ def test_a_failed_start_is_a_json_line_where_json_was_asked_for(started: Start) 
     assert "'/no/such'" in record["message"]
 
 
-def test_a_failed_start_says_the_same_in_every_way_of_starting(started: Start) -> None:
-    """With LISTEN_PID the agent is forked and not spawned."""
-    fails(started(command=["/no/such"], before=through_shell("LISTEN_PID=$$")), 127, "'/no/such'")
-    fails(started(command=["/etc"], before=through_shell("LISTEN_PID=$$")), 126, "'/etc'", "is a directory")
+def test_failed_start_is_the_same_with_fork_as_with_spawn(start_in_role: Start) -> None:
+    """With LISTEN_PID the agent is started with fork instead of posix_spawn."""
+    assert_fails(start_in_role(command=["/no/such"], before=through_shell("LISTEN_PID=$$")), 127, "'/no/such'")
+    assert_fails(
+        start_in_role(command=["/etc"], before=through_shell("LISTEN_PID=$$")), 126, "'/etc'", "is a directory"
+    )
 
 
 PIDS = Path("/sys/fs/cgroup/pids")
 
 
 @pytest.fixture
-def full() -> Iterator[Path]:
-    """A control group that takes one process and no more."""
+def group_of_one() -> Iterator[Path]:
+    """A control group that is limited to one process."""
     if not (PIDS / "cgroup.procs").exists() or not os.access(PIDS, os.W_OK):
-        pytest.skip("no pids controller of the first kind to make a group in")
+        pytest.skip("no writable pids controller of cgroups v1")
     made = Path(tempfile.mkdtemp(dir=PIDS, prefix="agent-init-test-"))
     (made / "pids.max").write_text("1")
     yield made
@@ -422,25 +440,25 @@ def full() -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("setting", ["", "LISTEN_PID=$$"], ids=["spawned", "forked"])
-def test_a_refused_fork_is_125(started: Start, full: Path, setting: str) -> None:
-    before = through_shell(f"echo 0 > {full}/cgroup.procs && {setting}")
-    fails(started(command=["sleep", "1"], before=before), 125, "'sleep'", "pids limit")
+def test_refused_fork_is_125(start_in_role: Start, group_of_one: Path, setting: str) -> None:
+    before = through_shell(f"echo 0 > {group_of_one}/cgroup.procs && {setting}")
+    assert_fails(start_in_role(command=["sleep", "1"], before=before), 125, "'sleep'", "pids limit")
 
 
-def test_too_many_processes_of_one_user_is_125(started: Start) -> None:
+def test_process_limit_of_the_user_is_125(start_in_role: Start) -> None:
     if os.getuid() != 0:
-        pytest.skip("to become another user takes root")
+        pytest.skip("changing the user takes root")
     before = ["prlimit", "--nproc=0"]
-    fails(started(command=["sleep", "1"], before=[*AS_NOBODY, *before]), 125, "'sleep'", "RLIMIT_NPROC")
+    assert_fails(start_in_role(command=["sleep", "1"], before=[*AS_NOBODY, *before]), 125, "'sleep'", "RLIMIT_NPROC")
 
 
-def test_the_script_is_executable_and_short() -> None:
-    """It is compiled at every start."""
+def test_command_script_is_executable_and_short() -> None:
+    """A script is compiled at every start."""
     assert AGENT_INIT.stat().st_mode & stat.S_IXUSR
     assert len(AGENT_INIT.read_bytes()) < 2000
 
 
-def test_the_module_runs_as_the_command_does() -> None:
+def test_python_m_entrypoint_runs_the_command() -> None:
     python = AGENT_INIT.with_name("python")
-    words = ["-m", "entrypoint", "-q", "--", "sh", "-c", "exit 9"]
-    assert subprocess.run([python, *words], timeout=30, cwd="/").returncode == 9
+    arguments = ["-m", "entrypoint", "-q", "--", "sh", "-c", "exit 9"]
+    assert subprocess.run([python, *arguments], timeout=30, cwd="/").returncode == 9

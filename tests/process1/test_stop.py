@@ -1,4 +1,4 @@
-"""From the stop request to the end: who gets which signal when, and what is left."""
+"""From the stop request to the exit: which process gets which signal when, and what happens to leftover processes."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from tests.support.init import actor_line, clean_environment
 if TYPE_CHECKING:
     from tests.conftest import Start
 
-LATE = 0.5  # how late the end may be after the grace, as promised
+TOLERANCE = 0.5  # seconds; agent-init exits at most this long after the grace, as promised
 
 GRACEFUL = "on('TERM', lambda: leave(0, after=0.3)); ready()"
 STUBBORN = "ignore('INT'); on('TERM'); ready()"
 
 
 @pytest.mark.parametrize("request_signal", ["TERM", "INT"])
-def test_a_stop_request_reaches_the_agent_as_the_stop_signal(started: Start, request_signal: str) -> None:
-    init = started("-t", "20s", agent=GRACEFUL)
-    init.event("ready")
+def test_stop_request_reaches_the_agent_as_the_stop_signal(start_in_role: Start, request_signal: str) -> None:
+    init = start_in_role("-t", "20s", agent=GRACEFUL)
+    init.wait_for_event("ready")
     init.signal(request_signal)
     assert init.wait() == 0
     assert init.events() == ["ready", "TERM", "end"]
-    assert f"stop requested by {request_signal}" in init.said("stop requested")
-    assert "exit code 0" in init.said("ended")
+    assert f"stop requested by {request_signal}" in init.wait_for_line("stop requested")
+    assert "exit code 0" in init.wait_for_line("ended")
 
 
-def test_a_repeated_request_is_noted_and_not_passed_on(started: Start) -> None:
-    init = started("-t", "20s", agent="on('INT'); on('TERM', lambda: leave(0, after=1)); ready()")
-    init.event("ready")
+def test_repeated_stop_request_is_not_passed_on(start_in_role: Start) -> None:
+    init = start_in_role("-t", "20s", agent="on('INT'); on('TERM', lambda: leave(0, after=1)); ready()")
+    init.wait_for_event("ready")
     init.signal("TERM")
-    init.event("TERM")
+    init.wait_for_event("TERM")
     for again in ("TERM", "INT", "TERM"):
         init.signal(again)
     assert init.wait() == 0
@@ -42,105 +42,111 @@ def test_a_repeated_request_is_noted_and_not_passed_on(started: Start) -> None:
     assert init.lines("under way already")
 
 
-def test_the_grace_is_a_deadline(started: Start) -> None:
-    init = started("-t", "1s", agent=STUBBORN)
-    init.event("ready")
-    asked = time.monotonic()
+def test_agent_is_killed_at_the_end_of_the_grace(start_in_role: Start) -> None:
+    init = start_in_role("-t", "1s", agent=STUBBORN)
+    init.wait_for_event("ready")
+    requested_at = time.monotonic()
     init.signal("TERM")
     assert init.wait() == 137
-    assert 1.0 <= time.monotonic() - asked < 1.0 + LATE
+    assert 1.0 <= time.monotonic() - requested_at < 1.0 + TOLERANCE
     assert init.events() == ["ready", "TERM"]
-    assert "still there: python" in init.said("SIGKILL")
-    assert "was killed by SIGKILL when its time was up" in init.said("ended")
+    assert "still there: python" in init.wait_for_line("SIGKILL")
+    assert "was killed by SIGKILL when its time was up" in init.wait_for_line("ended")
 
 
-def test_the_agent_that_is_stopped_by_sigstop_is_continued_to_act_on_the_request(started: Start) -> None:
-    init = started("-t", "20s", agent="on('TERM', lambda: leave(0)); log('ready'); os.kill(os.getpid(), 19); forever()")
-    init.event("ready")
+def test_suspended_agent_is_continued_for_the_stop_signal(start_in_role: Start) -> None:
+    init = start_in_role(
+        "-t", "20s", agent="on('TERM', lambda: leave(0)); log('ready'); os.kill(os.getpid(), 19); forever()"
+    )
+    init.wait_for_event("ready")
     init.signal("TERM")
     assert init.wait() == 0
     assert init.events() == ["ready", "TERM", "end"]
 
 
-def test_on_a_platform_the_agent_is_told_of_and_never_killed_by_a_default(started: Start) -> None:
+def test_platform_limit_is_logged_but_does_not_kill_the_agent(start_in_role: Start) -> None:
     platform = clean_environment(RAILWAY_DEPLOYMENT_DRAINING_SECONDS="3")
-    init = started(agent="on('TERM'); on('USR1', lambda: leave(0)); ready()", env=platform)
-    init.event("ready")
-    assert "grace: Railway's own, 3s as set; AGENT_INIT_GRACE not set" in init.said("started")
-    asked = time.monotonic()
+    init = start_in_role(agent="on('TERM'); on('USR1', lambda: leave(0)); ready()", env=platform)
+    init.wait_for_event("ready")
+    assert "grace: Railway's own, 3s as set; AGENT_INIT_GRACE not set" in init.wait_for_line("started")
+    requested_at = time.monotonic()
     init.signal("TERM")
-    report = init.said("goes on waiting")
-    assert 1.0 <= time.monotonic() - asked < 1.0 + 2 * LATE
+    report = init.wait_for_line("goes on waiting")
+    assert 1.0 <= time.monotonic() - requested_at < 1.0 + 2 * TOLERANCE
     assert "still there: python" in report
-    time.sleep(2.5)  # the platform's limit passes; here nobody keeps it
+    time.sleep(max(0.0, requested_at + 3.2 - time.monotonic()))  # the limit passes; nothing enforces it here
     init.signal("USR1")
     assert init.wait() == 0
     assert init.events() == ["ready", "TERM", "USR1", "end"]
     assert len(init.lines("goes on waiting")) == 1
 
 
-def test_a_schedule_is_run_step_by_step_on_time(started: Start) -> None:
-    init = started(
+def test_schedule_steps_are_sent_on_time(start_in_role: Start) -> None:
+    init = start_in_role(
         "--stop-schedule",
         "TERM/400ms/INT/300ms/USR1/300ms/KILL",
         agent="[on(n) for n in ('TERM', 'INT', 'USR1')]; ready()",
     )
-    init.event("ready")
-    asked = time.monotonic()
+    init.wait_for_event("ready")
+    requested_at = time.monotonic()
     init.signal("TERM")
     assert init.wait() == 137
     ended = time.monotonic()
     assert init.events() == ["ready", "TERM", "INT", "USR1"]
     due = {"TERM": 0.0, "INT": 0.4, "USR1": 0.7}
     for name, after in due.items():
-        assert after <= init.event(name)["t"] - asked + 0.001 < after + LATE
-    assert 1.0 <= ended - asked < 1.0 + LATE
+        assert after <= init.wait_for_event(name)["t"] - requested_at + 0.001 < after + TOLERANCE
+    assert 1.0 <= ended - requested_at < 1.0 + TOLERANCE
     assert [line for line in init.lines("still there") if "INT" in line]
 
 
-def test_a_schedule_without_kill_never_ends_the_agent(started: Start) -> None:
-    init = started(
+def test_schedule_without_kill_never_kills_the_agent(start_in_role: Start) -> None:
+    init = start_in_role(
         "--stop-schedule", "TERM/100ms/INT", agent="on('TERM'); on('INT'); on('USR1', lambda: leave(4)); ready()"
     )
-    init.event("ready")
+    init.wait_for_event("ready")
     init.signal("TERM")
-    init.event("INT")
+    init.wait_for_event("INT")
     init.signal("TERM")
-    init.said("under way already")
+    init.wait_for_line("under way already")
     init.signal("USR1")
     assert init.wait() == 4
     assert init.events() == ["ready", "TERM", "INT", "USR1", "end"]
 
 
-def test_the_stop_signal_can_be_another(started: Start) -> None:
-    init = started("-t", "20s", "--stop-signal", "QUIT", agent="on('TERM'); on('QUIT', lambda: leave(0)); ready()")
-    init.event("ready")
+def test_stop_signal_option_selects_the_stop_signal(start_in_role: Start) -> None:
+    init = start_in_role(
+        "-t", "20s", "--stop-signal", "QUIT", agent="on('TERM'); on('QUIT', lambda: leave(0)); ready()"
+    )
+    init.wait_for_event("ready")
     init.signal("TERM")
     assert init.wait() == 0
     assert init.events() == ["ready", "QUIT", "end"]
 
 
-def test_the_stop_delay_holds_the_signal_back_and_counts_into_the_grace(started: Start) -> None:
-    init = started("-t", "1200ms", "--stop-delay", "700ms", agent=STUBBORN)
-    init.event("ready")
-    asked = time.monotonic()
+def test_stop_delay_postpones_the_signal_and_counts_towards_the_grace(start_in_role: Start) -> None:
+    init = start_in_role("-t", "1200ms", "--stop-delay", "700ms", agent=STUBBORN)
+    init.wait_for_event("ready")
+    requested_at = time.monotonic()
     init.signal("TERM")
     assert init.wait() == 137
-    assert 1.2 <= time.monotonic() - asked < 1.2 + LATE
-    assert 0.7 <= init.event("TERM")["t"] - asked + 0.001 < 0.7 + LATE
+    assert 1.2 <= time.monotonic() - requested_at < 1.2 + TOLERANCE
+    assert 0.7 <= init.wait_for_event("TERM")["t"] - requested_at + 0.001 < 0.7 + TOLERANCE
 
 
 @pytest.mark.parametrize(
     ("repeat", "expected", "code"),
     [("ignore", ["ready", "TERM", "USR1", "end"], 0), ("forward", ["ready", "TERM", "TERM", "USR1", "end"], 0)],
 )
-def test_a_repeat_can_be_passed_on(started: Start, repeat: str, expected: list[str], code: int) -> None:
-    init = started("-t", "20s", "--repeat", repeat, agent="on('TERM'); on('USR1', lambda: leave(0)); ready()")
-    init.event("ready")
+def test_repeat_forward_passes_a_repeated_request_on(
+    start_in_role: Start, repeat: str, expected: list[str], code: int
+) -> None:
+    init = start_in_role("-t", "20s", "--repeat", repeat, agent="on('TERM'); on('USR1', lambda: leave(0)); ready()")
+    init.wait_for_event("ready")
     init.signal("TERM")
-    init.event("TERM")
+    init.wait_for_event("TERM")
     init.signal("INT")
-    init.said("under way already")
+    init.wait_for_line("under way already")
     if repeat == "forward":
         init.wait_for(lambda: init.events().count("TERM") == 2, "a second TERM")
     init.signal("USR1")
@@ -148,31 +154,31 @@ def test_a_repeat_can_be_passed_on(started: Start, repeat: str, expected: list[s
     assert init.events() == expected
 
 
-def test_a_repeat_can_escalate(started: Start) -> None:
-    init = started(
+def test_repeat_escalate_runs_the_next_step(start_in_role: Start) -> None:
+    init = start_in_role(
         "--stop-schedule", "TERM/20s/INT/20s/KILL", "--repeat", "escalate", agent="on('TERM'); on('INT'); ready()"
     )
-    init.event("ready")
+    init.wait_for_event("ready")
     init.signal("TERM")
-    init.event("TERM")
+    init.wait_for_event("TERM")
     init.signal("TERM")
-    init.event("INT")
+    init.wait_for_event("INT")
     init.signal("TERM")
     assert init.wait(10) == 137
     assert init.events() == ["ready", "TERM", "INT"]
 
 
-def test_without_a_deadline_a_repeat_can_still_escalate_to_kill(started: Start) -> None:
-    init = started("--grace", "infinity", "--repeat", "escalate", agent=STUBBORN)
-    init.event("ready")
+def test_repeat_escalate_kills_even_without_a_deadline(start_in_role: Start) -> None:
+    init = start_in_role("--grace", "infinity", "--repeat", "escalate", agent=STUBBORN)
+    init.wait_for_event("ready")
     init.signal("TERM")
-    init.event("TERM")
+    init.wait_for_event("TERM")
     init.signal("TERM")
     assert init.wait(10) == 137
 
 
-def test_a_request_can_be_rewritten_to_what_the_agent_gets(started: Start) -> None:
-    init = started(
+def test_rewrite_changes_the_signal_the_agent_gets(start_in_role: Start) -> None:
+    init = start_in_role(
         "-t",
         "1s",
         "-r",
@@ -183,115 +189,115 @@ def test_a_request_can_be_rewritten_to_what_the_agent_gets(started: Start) -> No
         "HUP:0",
         agent="[on(n) for n in ('TERM', 'QUIT', 'USR1', 'USR2', 'HUP')]; ready()",
     )
-    init.event("ready")
+    init.wait_for_event("ready")
     init.signal("HUP")
     init.signal("USR1")
-    init.event("USR2")
+    init.wait_for_event("USR2")
     init.signal("TERM")
     assert init.wait() == 137
     assert init.events() == ["ready", "USR2", "QUIT"]
 
 
 @pytest.mark.parametrize("code", [0, 1, 3, 125, 143, 255])
-def test_the_exit_code_is_the_agents(start: Start, code: int) -> None:
+def test_exit_code_is_the_agents(start: Start, code: int) -> None:
     assert start(agent=f"leave({code})").wait() == code
 
 
 @pytest.mark.parametrize(("name", "code"), [("TERM", 143), ("KILL", 137), ("ABRT", 134), ("SEGV", 139)])
-def test_a_signals_death_is_told_as_a_shell_tells_it(started: Start, name: str, code: int) -> None:
+def test_exit_code_after_death_by_signal_is_128_plus_its_number(start_in_role: Start, name: str, code: int) -> None:
     no_core = "import resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0))"
-    init = started(agent=f"{no_core}; os.kill(os.getpid(), number('{name}'))")
+    init = start_in_role(agent=f"{no_core}; os.kill(os.getpid(), number('{name}'))")
     assert init.wait() == code
-    assert f"was killed by SIG{name}" in init.said("ended")
+    assert f"was killed by SIG{name}" in init.wait_for_line("ended")
 
 
-def test_ok_exit_turns_codes_into_0(started: Start) -> None:
-    init = started("-e", "143", "-e3", agent="os.kill(os.getpid(), 15)")
+def test_ok_exit_turns_codes_into_0(start_in_role: Start) -> None:
+    init = start_in_role("-e", "143", "-e3", agent="os.kill(os.getpid(), 15)")
     assert init.wait() == 0
-    assert "exit code 0 (--ok-exit 143)" in init.said("ended")
-    assert started("-e", "143", "-e3", agent="leave(3)").wait() == 0
-    assert started("-e", "143", "-e3", agent="leave(4)").wait() == 4
-    assert started(agent="leave(9)", env={**clean_environment(), "AGENT_INIT_OK_EXIT": "8,9"}).wait() == 0
+    assert "exit code 0 (--ok-exit 143)" in init.wait_for_line("ended")
+    assert start_in_role("-e", "143", "-e3", agent="leave(3)").wait() == 0
+    assert start_in_role("-e", "143", "-e3", agent="leave(4)").wait() == 4
+    assert start_in_role(agent="leave(9)", env={**clean_environment(), "AGENT_INIT_OK_EXIT": "8,9"}).wait() == 0
 
 
-# --- What the agent leaves behind. ---
+# --- Leftover processes. ---
 
 
-def test_survivors_get_the_stop_signal_and_time_to_linger(started: Start) -> None:
+def test_leftover_processes_get_the_stop_signal_and_the_linger_time(start_in_role: Start) -> None:
     behind = "on('TERM', lambda: leave(0, after=0.5)); ready()"
-    init = started(
+    init = start_in_role(
         "-t",
         "20s",
-        agent=f"child('heir', {behind!r}); orphan('daemon', {behind!r}); on('USR1', lambda: leave(5)); ready()",
+        agent=f"child('leftover', {behind!r}); orphan('daemon', {behind!r}); on('USR1', lambda: leave(5)); ready()",
     )
-    for name in ("heir", "daemon", "agent"):
-        init.event("ready", name)
+    for name in ("leftover", "daemon", "agent"):
+        init.wait_for_event("ready", name)
     init.signal("USR1")
     assert init.wait() == 5
-    for name in ("heir", "daemon"):
+    for name in ("leftover", "daemon"):
         assert init.events(name) == ["ready", "TERM", "end"]
-    assert "left processes behind" in init.said("the agent exited with code 5")
+    assert "left processes behind" in init.wait_for_line("the agent exited with code 5")
 
 
-def test_the_linger_time_ends_with_sigkill(started: Start) -> None:
-    init = started(
-        "--linger", "500ms", agent="child('heir', \"on('TERM'); ready()\"); on('USR1', lambda: leave(5)); ready()"
+def test_linger_time_ends_with_sigkill(start_in_role: Start) -> None:
+    init = start_in_role(
+        "--linger", "500ms", agent="child('leftover', \"on('TERM'); ready()\"); on('USR1', lambda: leave(5)); ready()"
     )
-    init.event("ready", "heir")
+    init.wait_for_event("ready", "leftover")
     init.signal("USR1")
-    gone = init.event("end")["t"]
+    gone = init.wait_for_event("end")["t"]
     assert init.wait() == 5
-    assert 0.5 <= time.monotonic() - gone < 0.5 + LATE + 0.1
-    assert init.events("heir") == ["ready", "TERM"]
+    assert 0.5 <= time.monotonic() - gone < 0.5 + TOLERANCE + 0.1
+    assert init.events("leftover") == ["ready", "TERM"]
 
 
-def test_the_linger_time_is_cut_off_by_the_grace(started: Start) -> None:
-    init = started(
+def test_linger_time_is_limited_by_the_grace(start_in_role: Start) -> None:
+    init = start_in_role(
         "-t",
         "1s",
         "--linger",
         "20s",
-        agent="child('heir', \"on('TERM'); ready()\"); on('TERM', lambda: leave(5, after=0.4)); ready()",
+        agent="child('leftover', \"on('TERM'); ready()\"); on('TERM', lambda: leave(5, after=0.4)); ready()",
     )
-    init.event("ready", "heir")
-    asked = time.monotonic()
+    init.wait_for_event("ready", "leftover")
+    requested_at = time.monotonic()
     init.signal("TERM")
     assert init.wait() == 5
-    assert 1.0 <= time.monotonic() - asked < 1.0 + LATE
+    assert 1.0 <= time.monotonic() - requested_at < 1.0 + TOLERANCE
 
 
-def test_no_time_is_slept_that_nobody_needs(started: Start) -> None:
-    init = started(
+def test_exit_is_immediate_once_every_process_has_exited(start_in_role: Start) -> None:
+    init = start_in_role(
         "-t",
         "60s",
         "--linger",
         "60s",
-        agent="child('heir', \"on('TERM', lambda: leave(0)); ready()\"); on('TERM', lambda: leave(0)); ready()",
+        agent="child('leftover', \"on('TERM', lambda: leave(0)); ready()\"); on('TERM', lambda: leave(0)); ready()",
     )
-    init.event("ready", "heir")
-    asked = time.monotonic()
+    init.wait_for_event("ready", "leftover")
+    requested_at = time.monotonic()
     init.signal("TERM")
     assert init.wait() == 0
-    assert time.monotonic() - asked < 5
+    assert time.monotonic() - requested_at < 5
 
 
-def test_who_had_the_stop_signal_already_does_not_get_it_again(started: Start) -> None:
-    """Behind a shell the real agent gets TERM; when the shell is killed, the agent goes on with what it does."""
+def test_leftover_process_does_not_get_the_stop_signal_twice(start_in_role: Start) -> None:
+    """The real agent behind a shell gets TERM. When the shell is killed, the agent continues its clean-up."""
     code = "on('TERM', lambda: leave(0, after=1.5)); ready()"
-    init = started("-t", "20s", command=["sh", "-c", f"{actor_line('real', code)}; exit $?"])
-    real = init.event("ready", "real")
+    init = start_in_role("-t", "20s", command=["sh", "-c", f"{actor_line('real', code)}; exit $?"])
+    real = init.wait_for_event("ready", "real")
     shell = psutil.Process(init.pid).children()[0]
     init.signal("TERM")
-    init.event("TERM", "real")
+    init.wait_for_event("TERM", "real")
     shell.kill()
     assert init.wait() == 137
     assert init.events("real") == ["ready", "TERM", "end"]
     assert real["pid"]
 
 
-# --- Whatever the tree does. ---
+# --- Difficult process trees. ---
 
-# Both end by themselves should agent-init fail to end them.
+# Both exit by themselves after 15 s if agent-init fails to kill them.
 HOPPER = """
 import os, signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -301,7 +307,7 @@ while time.monotonic() < end:
         os._exit(0)
     os.setsid()
 """
-FORKS_ON = """
+FORKS_FOREVER = """
 ignore('TERM', 'INT', 'HUP', 'QUIT', 'CHLD')
 end = time.monotonic() + 15
 log('ready')
@@ -318,23 +324,23 @@ while time.monotonic() < end:
     "agent",
     [
         pytest.param(
-            "ignore('TERM'); child('x', 'ignore(\"TERM\"); ready()', session=True); ready()", id="a session of its own"
+            "ignore('TERM'); child('x', 'ignore(\"TERM\"); ready()', session=True); ready()", id="new session"
         ),
         pytest.param(
             "ignore('TERM'); [orphan('x', 'ignore(\"TERM\"); ready()') for _ in range(5)]; ready()", id="daemons"
         ),
         pytest.param("ignore('TERM'); child('x', 'log(\"ready\"); os.kill(os.getpid(), 19)'); ready()", id="stopped"),
         pytest.param(
-            f"ignore('TERM'); subprocess.Popen([sys.executable, '-S', '-c', {HOPPER!r}]); ready()",
-            id="hops from pid to pid",
+            f"ignore('TERM'); import subprocess; subprocess.Popen([sys.executable, '-S', '-c', {HOPPER!r}]); ready()",
+            id="changes its pid all the time",
         ),
-        pytest.param(FORKS_ON, id="forks on and on"),
+        pytest.param(FORKS_FOREVER, id="forks all the time"),
     ],
 )
-def test_the_end_comes_by_the_grace_whatever_the_tree_does(started: Start, agent: str) -> None:
-    init = started("-t", "1s", agent=agent)
-    init.event("ready")
-    asked = time.monotonic()
+def test_exit_is_within_the_grace_whatever_the_process_tree_does(start_in_role: Start, agent: str) -> None:
+    init = start_in_role("-t", "1s", agent=agent)
+    init.wait_for_event("ready")
+    requested_at = time.monotonic()
     init.signal("TERM")
     assert init.wait() == 137
-    assert 1.0 <= time.monotonic() - asked < 1.0 + LATE
+    assert 1.0 <= time.monotonic() - requested_at < 1.0 + TOLERANCE

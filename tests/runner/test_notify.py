@@ -173,8 +173,8 @@ def under_agent_init(start: Start, directory: Path, kind: str, *options: str, gr
 
 def test_agent_init_hears_ready_and_how_it_is(start: Start, tmp_path: Path) -> None:
     agent = under_agent_init(start, tmp_path, "says_how_it_is", "-v", "--grace", "20s")
-    agent.init.said("the agent is ready")
-    agent.init.said('"from a thread"')
+    agent.init.wait_for_line("the agent is ready")
+    agent.init.wait_for_line('"from a thread"')
     agent.stop()
     assert agent.init.wait() == 0
 

@@ -1,1 +1,1 @@
-"""What the tests share: `actor` plays agents, `init` runs agent-init as a real process 1 or as a subreaper."""
+"""Shared by the tests: `actor` plays the agent, `init` runs agent-init as a real process 1 or as a subreaper."""

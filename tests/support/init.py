@@ -1,4 +1,4 @@
-"""agent-init run for real, and what can be seen of it from outside."""
+"""Run the real agent-init and observe it from outside."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,27 +21,27 @@ if TYPE_CHECKING:
 
 ACTOR = Path(__file__).with_name("actor.py")
 AGENT_INIT = Path(sys.executable).parent / "agent-init"
-PATIENCE = 30.0  # how long something that must happen may take before the test gives up
+PATIENCE = 30.0  # seconds to wait for a thing that must happen
 RUN_VARIABLE = "TEST_RUN"
 
-# A PID namespace of its own makes the child process 1. Without root a user namespace allows it.
+# In a new PID namespace the child is process 1. Without root this takes a user namespace.
 NAMESPACE = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
 if os.getuid() != 0:
     NAMESPACE[1:1] = ["--user", "--map-root-user"]
 
 
 def until(condition: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
-    """Wait for `condition` to become true, and return what it returned."""
+    """Wait until `condition()` is true and return its value. Raises AssertionError after `patience` seconds."""
     end = time.monotonic() + patience
     while not (value := condition()):
         if time.monotonic() > end:
-            raise AssertionError(f"waited {patience:g}s in vain for {what}")
+            raise AssertionError(f"timed out after {patience:g}s waiting for {what}")
         time.sleep(0.005)
     return value
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
-    """Ours, without what would change agent-init: its own variables, the interpreter's, and the platforms'."""
+    """The environment without the variables that change agent-init: its own, Python's and the platforms'."""
     dropped = (
         "AGENT_INIT_",
         "NOTIFY_SOCKET",
@@ -61,12 +62,12 @@ def clean_environment(**variables: str) -> dict[str, str]:
 
 
 class Init:
-    """One run of agent-init. `pid` is its pid as seen from here."""
+    """One run of agent-init. `pid` is its pid in our namespace."""
 
     def __init__(
         self,
         directory: Path,
-        words: list[str],
+        argv: list[str],
         *,
         process1: bool = True,
         env: Mapping[str, str] | None = None,
@@ -74,12 +75,12 @@ class Init:
         program: list[str] | None = None,
         **popen: Any,
     ) -> None:
-        """`words` follow the program; `before` is put in front of it, inside of the namespace."""
+        """Run `before + program + argv`, in a new PID namespace if `process1`. `program` is agent-init by default."""
         self.run_id = uuid.uuid4().hex
         self.log = directory / "events.jsonl"
         self.log.touch(mode=0o666)
         self.stderr_path = directory / f"{self.run_id}.stderr"
-        command = [*(before or []), *(program or [str(AGENT_INIT)]), *words]
+        command = [*(before or []), *(program or [str(AGENT_INIT)]), *argv]
         self.process1 = process1
         with self.stderr_path.open("wb") as stderr:
             self.outer = subprocess.Popen(
@@ -96,31 +97,34 @@ class Init:
             self.pid = until(self._inner_pid, "process 1 of the new namespace")
 
     def _inner_pid(self) -> int | None:
-        """The child of unshare; that of unshare itself once both have ended."""
-        children = psutil.Process(self.outer.pid).children() if self.outer.poll() is None else []
-        return children[0].pid if children else self.outer.pid if self.outer.poll() is not None else None
+        """The pid of unshare's child, or of unshare itself once both have exited."""
+        pid = self.outer.pid
+        if self.outer.poll() is not None:
+            return pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return int(children[0]) if children else None
 
-    # --- To it. ---
+    # --- Act on it. ---
 
     def signal(self, name: str) -> None:
         base, _, offset = name.partition("+")
         os.kill(self.pid, int(getattr(signal, f"SIG{base}")) + int(offset or 0))
 
     def wait(self, patience: float = PATIENCE) -> int:
-        """Its exit code (a signal's as a shell tells it)."""
+        """Wait for its exit and return the exit code (128 + n after death by signal n)."""
         try:
             code = self.outer.wait(patience)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"still running after {patience:g}s; it said:\n{self.stderr}") from None
+            raise AssertionError(f"still running after {patience:g}s; stderr:\n{self.stderr}") from None
         return code if code >= 0 else 128 - code
 
     def wait_for(self, condition: Callable[[], Any], what: str) -> Any:
-        """Wait for a condition; what has been said is told where it does not come."""
-        return until(condition, f"{what}; it said:\n{self.stderr}")
+        """Wait for a condition; a failure shows stderr."""
+        return until(condition, f"{what}; stderr:\n{self.stderr}")
 
     def close(self) -> None:
         if self.outer.poll() is None:
-            for process in self.left():
+            for process in self.remaining_processes():
                 try:
                     process.kill()
                 except psutil.NoSuchProcess:
@@ -130,57 +134,73 @@ class Init:
         if self.outer.stdout:
             self.outer.stdout.close()
 
-    # --- Of it. ---
+    # --- Observe it. ---
 
     @property
     def stderr(self) -> str:
         return self.stderr_path.read_text(errors="replace")
 
-    def lines(self, word: str = "") -> list[str]:
-        """What agent-init said, without its prefix: the lines with `word` in them."""
+    def lines(self, text: str = "") -> list[str]:
+        """The lines that agent-init has logged so far and that contain `text`, without the prefix."""
         lines = (
             line.removeprefix("agent-init: ") for line in self.stderr.splitlines() if line.startswith("agent-init: ")
         )
-        return [line for line in lines if word in line]
+        return [line for line in lines if text in line]
 
-    def said(self, word: str) -> str:
-        """The first line with `word` in it, awaited."""
-        return str(until(lambda: self.lines(word), f"a line with {word!r}; there is:\n{self.stderr}")[0])
+    def wait_for_line(self, text: str) -> str:
+        """Wait for a line of agent-init's that contains `text`; return the first."""
+        return str(until(lambda: self.lines(text), f"a line with {text!r}; stderr:\n{self.stderr}")[0])
 
     def records(self, name: str | None = None, event: str | None = None) -> list[dict[str, Any]]:
-        """What the actors logged."""
+        """The events that the actors have logged, of one actor or of one kind if asked."""
         lines = self.log.read_text().splitlines(keepends=True)
-        records = [json.loads(line) for line in lines if line.endswith("\n")]  # the last may be half written
+        records = [json.loads(line) for line in lines if line.endswith("\n")]  # the last may be incomplete
         return [r for r in records if name in (None, r["name"]) and event in (None, r["event"])]
 
     def events(self, name: str = "agent") -> list[str]:
         return [str(record["event"]) for record in self.records(name)]
 
-    def event(self, event: str, name: str = "agent") -> dict[str, Any]:
-        """The first such record, awaited."""
+    def wait_for_event(self, event: str, name: str = "agent") -> dict[str, Any]:
+        """Wait for an event of an actor and return its first record."""
         found: list[dict[str, Any]] = until(
-            lambda: self.records(name, event), f"{event!r} of {name!r}; there is {self.records()}\n{self.stderr}"
+            lambda: self.records(name, event), f"{event!r} of {name!r}; events: {self.records()}\n{self.stderr}"
         )
         return found[0]
 
-    def left(self) -> list[psutil.Process]:
-        """The processes of this run that are still there, agent-init and unshare included."""
+    def remaining_processes(self) -> list[psutil.Process]:
+        """The processes of this run that still exist, including agent-init and unshare, without zombies."""
         found = []
-        for pid in psutil.pids():
-            try:
-                process = psutil.Process(pid)
-                if process.environ().get(RUN_VARIABLE) == self.run_id and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-            except (psutil.Error, OSError):
-                continue
+        for pid in remaining_pids(self):
+            with suppress(psutil.NoSuchProcess):
+                found.append(psutil.Process(pid))
         return found
 
 
+def remaining_pids(*runs: Init) -> list[int]:
+    """The pids of the processes of some runs that still exist, without zombies.
+
+    Every test calls this, and psutil takes ten times as long.
+    """
+    marks = [f"{RUN_VARIABLE}={init.run_id}".encode() for init in runs]
+    found = []
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/environ", "rb", buffering=0) as file:
+                environment = file.read()
+        except OSError:
+            continue  # it has exited, or it belongs to another user
+        if any(mark in environment for mark in marks):
+            found.append(int(name))
+    return found
+
+
 def actor(log: Path, name: str, code: str, *arguments: str) -> list[str]:
-    """The words that start an actor."""
+    """The command that starts an actor."""
     return [sys.executable, "-S", str(ACTOR), str(log), name, code, *arguments]
 
 
 def actor_line(name: str, code: str) -> str:
-    """The same as a shell would have it, in a run whose log is `$EVENTS`."""
+    """The same as a line for a shell, in a run whose log is `$EVENTS`."""
     return f'{shlex.join([sys.executable, "-S", str(ACTOR)])} "$EVENTS" {shlex.join([name, code])}'

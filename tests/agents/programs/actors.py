@@ -1,7 +1,7 @@
 """A Dramatiq worker on a Redis server."""
 
 # mypy: disable-error-code="import-not-found, misc, untyped-decorator"
-# What it imports is in its own environment only.
+# Its imports are installed only in its own environment.
 
 import os
 import time

@@ -1,14 +1,14 @@
-"""The far end of a LiveKit worker: as much of a LiveKit server as one call needs.
+"""A minimal LiveKit server: as much as one call needs.
 
-It speaks the real protocols. A worker registers at `/agent` and is given a call; the call's process joins the room at
+It uses the real protocols. A worker registers at `/agent` and is assigned a call. The call's process joins the room at
 `/rtc`, with a WebRTC connection that aiortc answers, and finds one caller there, who leaves on `POST /hangup`. With the
-argument `idle` nobody ever calls.
+argument `idle` there is no call.
 
-Prints its port when it listens, and then a line for everything that happens.
+Prints its port when it listens, then one line per event.
 """
 
 # mypy: disable-error-code="import-not-found"
-# What it imports is in its own environment only.
+# Its imports are installed only in its own environment.
 
 import asyncio
 import json
@@ -25,13 +25,13 @@ JOB = agent.Job(id="AJ_1", type=agent.JobType.JT_ROOM, room=ROOM)
 CALLER = models.ParticipantInfo(sid="PA_1", identity="caller", state=models.ParticipantInfo.State.ACTIVE)
 AGENT = models.ParticipantInfo(sid="PA_2", identity="agent", state=models.ParticipantInfo.State.JOINED)
 SERVER = models.ServerInfo(version="1.9.0", protocol=15)
-SUBSCRIBER = 1  # the target of a trickle: the connection over which the server sends
+SUBSCRIBER = 1  # target of a trickle message: the connection over which the server sends
 
 hung_up = asyncio.Event()
 
 
-def say(what: str) -> None:
-    print(what, flush=True)
+def log(event: str) -> None:
+    print(event, flush=True)
 
 
 def now() -> int:
@@ -39,7 +39,7 @@ def now() -> int:
 
 
 async def worker(request: web.Request) -> web.WebSocketResponse:
-    """Where workers register, and get their jobs."""
+    """Workers register here and get their jobs."""
     socket = web.WebSocketResponse()
     await socket.prepare(request)
 
@@ -52,25 +52,25 @@ async def worker(request: web.Request) -> web.WebSocketResponse:
         message = agent.WorkerMessage.FromString(frame.data)
         match message.WhichOneof("message"):
             case "register":
-                say("worker registered")
+                log("worker registered")
                 await send(register=agent.RegisterWorkerResponse(worker_id="AW_1", server_info=SERVER))
                 if "idle" not in sys.argv[1:]:
                     await send(availability=agent.AvailabilityRequest(job=JOB))
             case "availability":
-                say(f"worker available: {message.availability.available}")
+                log(f"worker available: {message.availability.available}")
                 await send(assignment=agent.JobAssignment(job=JOB, token="token"))
             case "update_job":
-                say(f"job {agent.JobStatus.Name(message.update_job.status)}")
+                log(f"job {agent.JobStatus.Name(message.update_job.status)}")
             case "update_worker":
-                say(f"worker {agent.WorkerStatus.Name(message.update_worker.status)}")
+                log(f"worker {agent.WorkerStatus.Name(message.update_worker.status)}")
             case "ping":
                 await send(pong=agent.WorkerPong(last_timestamp=message.ping.timestamp, timestamp=now()))
-    say("worker gone")
+    log("worker gone")
     return socket
 
 
 async def room(request: web.Request) -> web.WebSocketResponse:
-    """Where the agent of a call joins its room."""
+    """The agent of a call joins its room here."""
     socket = web.WebSocketResponse()
     await socket.prepare(request)
 
@@ -100,7 +100,7 @@ async def room(request: web.Request) -> web.WebSocketResponse:
         gone.CopyFrom(CALLER)
         gone.state = models.ParticipantInfo.State.DISCONNECTED
         await send(update=rtc.ParticipantUpdate(participants=[gone]))
-        say("caller gone")
+        log("caller gone")
 
     leaving = asyncio.create_task(leave())
     async for frame in socket:
@@ -111,16 +111,16 @@ async def room(request: web.Request) -> web.WebSocketResponse:
             case "answer":
                 await peer.setRemoteDescription(RTCSessionDescription(message.answer.sdp, "answer"))
             case "trickle" if message.trickle.target == SUBSCRIBER:
-                told = json.loads(message.trickle.candidateInit)
-                candidate = candidate_from_sdp(told["candidate"].removeprefix("candidate:"))
-                candidate.sdpMid, candidate.sdpMLineIndex = told["sdpMid"], told["sdpMLineIndex"]
+                fields = json.loads(message.trickle.candidateInit)
+                candidate = candidate_from_sdp(fields["candidate"].removeprefix("candidate:"))
+                candidate.sdpMid, candidate.sdpMLineIndex = fields["sdpMid"], fields["sdpMLineIndex"]
                 await peer.addIceCandidate(candidate)
             case "ping":
                 await send(pong=now())
             case "ping_req":
                 await send(pong_resp=rtc.Pong(last_ping_timestamp=message.ping_req.timestamp, timestamp=now()))
             case "leave":
-                say("agent left the room")
+                log("agent left the room")
     leaving.cancel()
     await peer.close()
     return socket
@@ -139,7 +139,7 @@ async def main() -> None:
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    say(str(runner.addresses[0][1]))
+    log(str(runner.addresses[0][1]))
     await asyncio.Event().wait()
 
 

@@ -1,6 +1,6 @@
-"""The failure in its smallest form: a coroutine whose clean-up needs its loop, when that loop is gone.
+"""The smallest program with the failure: a coroutine's clean-up needs its event loop, but that is closed.
 
-With the argument `awaited` the same program uses `asyncio.run`, which cancels and awaits what is left.
+With the argument `awaited` the same program uses `asyncio.run`, which cancels and awaits pending tasks.
 """
 
 import asyncio
@@ -28,4 +28,4 @@ else:
     loop = asyncio.new_event_loop()
     loop.run_until_complete(main())
     loop.close()
-    started.clear()  # collected here: `finally` runs, and there is no loop any more
+    started.clear()  # the task is collected here: `finally` runs without a loop

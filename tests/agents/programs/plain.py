@@ -1,11 +1,10 @@
-"""A plain asyncio program: tasks, an async generator, a thread, and a clean-up that takes its time.
+"""A plain asyncio program: tasks, an async generator, a thread, and a slow clean-up.
 
-With the argument `handler` it stops on TERM as a good program does; with `bare` it leaves all to `asyncio.run`, which
-knows INT alone.
+With the argument `handler` it handles TERM; with `bare` it relies on `asyncio.run`, which handles INT only.
 """
 
 # mypy: disable-error-code="import-not-found"
-# What it imports is in its own environment only.
+# Its imports are installed only in its own environment.
 
 import asyncio
 import contextlib

@@ -1,7 +1,7 @@
-"""An agent that works in processes of its own, made by `multiprocessing` in the way that the argument names."""
+"""An agent with a pool of worker processes; the argument is the start method of `multiprocessing`."""
 
 # mypy: disable-error-code="import-not-found"
-# What it imports is in its own environment only.
+# Its imports are installed only in its own environment.
 
 import asyncio
 import multiprocessing

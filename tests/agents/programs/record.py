@@ -1,4 +1,4 @@
-"""Events, written so that the test outside reads whole lines however many processes write."""
+"""Log events to a file, each line with one write, so that lines of several processes do not mix."""
 
 import os
 import time

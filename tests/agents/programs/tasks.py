@@ -1,7 +1,7 @@
-"""A Celery worker whose queue is a folder, so that no service is needed. It gives itself one task when it is ready."""
+"""A Celery worker with a folder as its queue, so that it needs no service. When ready it queues one task."""
 
 # mypy: disable-error-code="import-not-found, untyped-decorator"
-# What it imports is in its own environment only.
+# Its imports are installed only in its own environment.
 
 import os
 import time

@@ -1,7 +1,7 @@
-"""An ASGI agent without any framework: one slow answer, in pieces, and a lifespan."""
+"""An ASGI agent without a framework: one slow response in several pieces, and a lifespan."""
 
 # mypy: disable-error-code="import-not-found"
-# What it imports is in its own environment only.
+# Its imports are installed only in its own environment.
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping

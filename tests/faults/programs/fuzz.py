@@ -1,6 +1,6 @@
-"""`fuzz.py PACKAGE TARGET [LIBFUZZER-OPTION]...`: one of ours fed with what atheris comes up with, guided by coverage.
+"""`fuzz.py PACKAGE TARGET [LIBFUZZER-OPTION]...`: fuzz one function of agent-init with atheris, guided by coverage.
 
-It ends with 77 and a traceback at the first input that breaks a promise, else with 0.
+Exits with 77 and a traceback at the first input that breaks a promise, else with 0.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ KEYS = "READY RELOADING STOPPING STATUS ERRNO MAINPID WATCHDOG WATCHDOG_USEC EXT
 
 
 def read_options(data: bytes) -> None:
-    """Whatever is typed and set is settings or one line."""
+    """Any options and variables give settings or a one-line error."""
     source = atheris.FuzzedDataProvider(data)
     typed = []
     for _ in range(source.ConsumeIntInRange(0, 5)):
@@ -43,19 +43,19 @@ def read_options(data: bytes) -> None:
     except reader.InfoRequested:
         return
     except reader.UsageError as error:
-        told = str(error)
+        message = str(error)
     else:
-        told = ""
-    assert told.isprintable()
-    if told:
+        message = ""
+    assert message.isprintable()
+    if message:
         return
     assert settings.command
     assert made.grace >= 0
     assert all(wait >= 0 for _, wait in made.steps)
 
 
-def hear_messages(data: bytes) -> None:
-    """Whatever is said is a message or none, and what follows from it is in order, and told on one line."""
+def receive_messages(data: bytes) -> None:
+    """Any datagrams are parsed or refused, and the life cycle still comes to an end within its limits."""
     source = atheris.FuzzedDataProvider(data)
     settings = reader.read(["-t", "25s", "--watchdog", f"{WATCHDOG}", "--max-grace", f"{MAX_GRACE}", "agent"], {})
     life = Lifecycle(settings, plan.make(settings, {}, lambda _path: False), 0.0)
@@ -85,7 +85,7 @@ def hear_messages(data: bytes) -> None:
 
 
 def write_lines(data: bytes) -> None:
-    """Whatever is told is one line, printable, that fits into a pipe; as JSON it is JSON."""
+    """Any log line is one printable line that a pipe takes in one write; with JSON it is valid JSON."""
     source = atheris.FuzzedDataProvider(data)
     size = source.ConsumeIntInRange(0, 6000)
     text = source.ConsumeUnicode(200) * (1 + size // 200)

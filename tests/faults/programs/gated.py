@@ -1,6 +1,6 @@
-"""`gated.py PACKAGE FD ...`: agent-init that waits, just after its agent was started, for the end of the pipe FD.
+"""`gated.py PACKAGE FD ...`: run agent-init, but wait just after the spawn until the pipe FD is closed.
 
-It waits in readv(2), which agent-init itself never calls: whoever traces it from there on can count its calls exactly.
+It waits in readv(2), which agent-init itself never calls, so a tracer that attaches then can count the calls exactly.
 """
 
 import _signal

@@ -1,4 +1,4 @@
-"""Two hundred at once."""
+"""200 instances of agent-init at once."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.faults.stop_scenarios import left
-from tests.support.init import Init, until
+from tests.support.init import Init, remaining_pids, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,24 +18,24 @@ AGENT = ["sh", "-c", "trap 'exit 7' TERM; echo ready >>\"$EVENTS\"; sleep 100 & 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("process1", [True, False], ids=["process 1", "subreaper"])
-def test_two_hundred_started_and_stopped_at_once(tmp_path: Path, process1: bool) -> None:
-    crowd: list[Init] = []
+def test_200_instances_started_and_stopped_together(tmp_path: Path, process1: bool) -> None:
+    instances: list[Init] = []
     try:
         for number in range(COUNT):
             directory = tmp_path / str(number)
             directory.mkdir()
-            words = ["-t", "60s", "--", *AGENT]
-            crowd.append(Init(directory, words, process1=process1, stdout=subprocess.DEVNULL))
-        for init in crowd:
+            argv = ["-t", "60s", "--", *AGENT]
+            instances.append(Init(directory, argv, process1=process1, stdout=subprocess.DEVNULL))
+        for init in instances:
             until(lambda: init.log.read_text() == "ready\n", f"an agent to be ready; {init.stderr}", 60)  # noqa: B023
-        for init in crowd:
+        for init in instances:
             init.signal("TERM")
-        codes = [init.wait(60) for init in crowd]
+        codes = [init.wait(60) for init in instances]
         assert codes == [7] * COUNT
-        until(lambda: not left(*crowd), "nothing to be left", 10)
-        for init in crowd:
+        until(lambda: not remaining_pids(*instances), "the end of all their processes", 10)
+        for init in instances:
             assert len(init.lines("stop requested")) == 1
             assert not init.lines("unexpected")
     finally:
-        for init in crowd:
+        for init in instances:
             init.close()

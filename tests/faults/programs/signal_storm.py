@@ -1,4 +1,4 @@
-"""`storm.py PID ROUNDS NUMBER...`: send these in random order, ROUNDS times (0: for as long as there is PID)."""
+"""`signal_storm.py PID ROUNDS NUMBER...`: send these signals in random order, ROUNDS times (0: until PID exits)."""
 
 import os
 import random

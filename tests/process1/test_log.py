@@ -1,4 +1,4 @@
-"""What agent-init says, to whom, and that saying it never holds it up."""
+"""The log: which lines are written, in which form, and that a blocked stderr never delays agent-init."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tests.conftest import Start
     from tests.support.init import Init
 
-LATE = 0.5  # how late the end may be after the grace, as promised
+TOLERANCE = 0.5  # seconds; agent-init exits at most this long after the grace, as promised
 SECRET = "hunter2"
 
 GRACEFUL = "on('TERM', leave); ready()"
@@ -33,24 +33,24 @@ NOISY = "import sys; on('TERM', leave); on('USR1', lambda: (sys.stderr.write('ag
 
 
 @pytest.fixture(params=["same user", "another user"])
-def before(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
-    """The words that make agent-init run as the one who opened its stderr, or as somebody else."""
+def as_user(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
+    """The prefix that runs agent-init as the user who opened its stderr, or as another one."""
     log = tmp_path / "events.jsonl"
     log.touch()
     log.chmod(0o666)
     if request.param == "same user":
         return []
     if os.getuid() != 0:
-        pytest.skip("to become another user takes root")
+        pytest.skip("changing the user takes root")
     return AS_NOBODY
 
 
-# --- Which lines. ---------------------------------------------------------------------------------------------------
+# --- The lines. -----------------------------------------------------------------------------------------------------
 
 
-def test_a_normal_life_is_a_handful_of_lines(started: Start) -> None:
-    init = started("-t", "25s", agent=GRACEFUL)
-    init.event("ready")
+def test_normal_stop_logs_three_lines(start_in_role: Start) -> None:
+    init = start_in_role("-t", "25s", agent=GRACEFUL)
+    init.wait_for_event("ready")
     init.signal("TERM")
     assert init.wait() == 0
     first, second, third = init.lines()
@@ -75,10 +75,10 @@ def test_a_normal_life_is_a_handful_of_lines(started: Start) -> None:
         ({"AGENT_INIT_STOP_SCHEDULE": "TERM/5s/INT/1s/KILL"}, "schedule TERM/5s/INT/1s/KILL"),
     ],
 )
-def test_the_start_line_tells_the_grace_and_why(started: Start, variables: dict[str, str], why: str) -> None:
-    init = started(command=["true"], env=clean_environment(**variables))
+def test_start_line_gives_the_grace_and_its_source(start_in_role: Start, variables: dict[str, str], why: str) -> None:
+    init = start_in_role(command=["true"], env=clean_environment(**variables))
     assert init.wait() == 0
-    assert why in init.said("started")
+    assert why in init.wait_for_line("started")
 
 
 @pytest.mark.parametrize(
@@ -91,10 +91,10 @@ def test_the_start_line_tells_the_grace_and_why(started: Start, variables: dict[
         ("-v", {"", "warning", "debug"}),
     ],
 )
-def test_quiet_and_verbose(started: Start, option: str, expected: set[str]) -> None:
-    """The life has something to say at each level: USR2 nobody handles, WINCH is passed on."""
-    init = started(option, agent=GRACEFUL)
-    init.event("ready")
+def test_log_levels_of_quiet_and_verbose(start_in_role: Start, option: str, expected: set[str]) -> None:
+    """The run logs at every level: USR2 is dropped with a warning, WINCH is forwarded with a debug line."""
+    init = start_in_role(option, agent=GRACEFUL)
+    init.wait_for_event("ready")
     init.signal("WINCH")
     init.signal("USR2")
     init.signal("TERM")
@@ -105,21 +105,21 @@ def test_quiet_and_verbose(started: Start, option: str, expected: set[str]) -> N
     assert labels == expected, init.stderr
 
 
-def test_a_failed_start_is_told_however_quiet(started: Start) -> None:
-    init = started("-qqq", command=["/no/such"])
+def test_failed_start_is_logged_at_any_log_level(start_in_role: Start) -> None:
+    init = start_in_role("-qqq", command=["/no/such"])
     assert init.wait() == 127
-    assert init.said("'/no/such'")
+    assert init.wait_for_line("'/no/such'")
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
 @pytest.mark.parametrize("level", [[], ["-q"], ["-v"]], ids=str)
-def test_arguments_and_environment_are_not_told(started: Start, level: list[str], form: str) -> None:
-    """They can hold secrets. Each kind of line is provoked: a drain that lingers, a warning, a deadline."""
+def test_arguments_and_environment_are_not_logged(start_in_role: Start, level: list[str], form: str) -> None:
+    """They can hold secrets. The run logs lines of all kinds: leftover processes, a warning, a deadline."""
     code = "orphan('child', 'ignore(\"TERM\"); ready()'); on('TERM'); ready()"
     env = clean_environment(TOKEN=SECRET, AGENT_INIT_TOKEN=SECRET)
-    init = started(*level, "-w", "-t", "300ms", "--log-format", form, agent=f"'{SECRET}'; {code}", env=env)
-    init.event("ready")
-    init.event("ready", "child")
+    init = start_in_role(*level, "-w", "-t", "300ms", "--log-format", form, agent=f"'{SECRET}'; {code}", env=env)
+    init.wait_for_event("ready")
+    init.wait_for_event("ready", "child")
     for name in ("USR2", "TERM", "TERM"):
         init.signal(name)
     assert init.wait() == 137
@@ -128,17 +128,19 @@ def test_arguments_and_environment_are_not_told(started: Start, level: list[str]
 
 
 @pytest.mark.parametrize("program", ["/no/such", "no-such", "/etc"])
-def test_arguments_are_not_told_by_a_failed_start(started: Start, program: str) -> None:
-    init = started(command=[program, f"--password={SECRET}"], env=clean_environment(TOKEN=SECRET))
+def test_failed_start_does_not_log_the_arguments(start_in_role: Start, program: str) -> None:
+    init = start_in_role(command=[program, f"--password={SECRET}"], env=clean_environment(TOKEN=SECRET))
     assert init.wait() in (126, 127)
     assert init.stderr
     assert SECRET not in init.stderr
 
 
-def test_arguments_are_told_when_asked_for_twice(started: Start) -> None:
-    init = started("-vv", command=["sh", "-c", ":", f"--password={SECRET}"], env=clean_environment(TOKEN="unsaid"))
+def test_arguments_are_logged_with_vv(start_in_role: Start) -> None:
+    init = start_in_role(
+        "-vv", command=["sh", "-c", ":", f"--password={SECRET}"], env=clean_environment(TOKEN="unsaid")
+    )
     assert init.wait() == 0
-    assert f"sh -c : --password={SECRET}" in init.said("started")
+    assert f"sh -c : --password={SECRET}" in init.wait_for_line("started")
     assert "unsaid" not in init.stderr
 
 
@@ -153,17 +155,17 @@ def test_arguments_are_told_when_asked_for_twice(started: Start) -> None:
         ("AGENT_INIT_", ""),
     ],
 )
-def test_an_unknown_variable_is_warned_about(started: Start, variable: str, near: str) -> None:
-    init = started(command=["true"], env=clean_environment(**{variable: "5"}))
+def test_unknown_variable_is_warned_about(start_in_role: Start, variable: str, near: str) -> None:
+    init = start_in_role(command=["true"], env=clean_environment(**{variable: "5"}))
     assert init.wait() == 0
-    line = init.said(f"{variable} is no variable")
+    line = init.wait_for_line(f"{variable} is no variable")
     assert line.startswith("warning: ")
     assert ("did you mean" in line) is bool(near)
     assert line.endswith(f"did you mean {near}?") or not near
 
 
-def test_variables_of_ours_are_not_warned_about(started: Start) -> None:
-    init = started(
+def test_known_variables_are_not_warned_about(start_in_role: Start) -> None:
+    init = start_in_role(
         command=["true"], env=clean_environment(AGENT_INIT_GRACE="5", AGENT_INIT_VERBOSE="", AGENTINIT_X="1")
     )
     assert init.wait() == 0
@@ -174,7 +176,7 @@ def test_variables_of_ours_are_not_warned_about(started: Start) -> None:
 
 
 def json_lines(text: str) -> list[dict[str, Any]]:
-    """Each line an object, with what every line has."""
+    """Parse the lines and check the fields that every line has."""
     records: list[dict[str, Any]] = [json.loads(line) for line in text.splitlines()]
     for record in records:
         assert record.keys() >= {"time", "level", "event", "message"}
@@ -184,9 +186,9 @@ def json_lines(text: str) -> list[dict[str, Any]]:
     return records
 
 
-def test_a_normal_life_in_json(started: Start) -> None:
-    init = started("--log-format", "json", "-t", "25s", agent=GRACEFUL)
-    agent = init.event("ready")["pid"]
+def test_normal_stop_in_json(start_in_role: Start) -> None:
+    init = start_in_role("--log-format", "json", "-t", "25s", agent=GRACEFUL)
+    agent = init.wait_for_event("ready")["pid"]
     init.signal("TERM")
     assert init.wait() == 0
     first, second, third = json_lines(init.stderr)
@@ -200,11 +202,11 @@ def test_a_normal_life_in_json(started: Start) -> None:
     assert 0 <= third["stop_seconds"] <= third["seconds"]
 
 
-def test_a_hard_end_in_json(started: Start) -> None:
+def test_stop_with_sigkill_in_json(start_in_role: Start) -> None:
     code = "orphan('a \"quoted\" child', 'ignore(\"TERM\"); ready()'); ignore('TERM'); ready()"
-    init = started("--log-format=json", "-v", "-w", "-t", "500ms", agent=code)
-    init.event("ready")
-    init.event("ready", 'a "quoted" child')
+    init = start_in_role("--log-format=json", "-v", "-w", "-t", "500ms", agent=code)
+    init.wait_for_event("ready")
+    init.wait_for_event("ready", 'a "quoted" child')
     init.signal("USR2")
     init.signal("TERM")
     until(lambda: '"stop-requested"' in init.stderr, "the stop request")
@@ -218,12 +220,12 @@ def test_a_hard_end_in_json(started: Start) -> None:
     assert (deadline["level"], len(deadline["processes"])) == ("warning", 2)
 
 
-def test_odd_names_in_json(started: Start, tmp_path: Path) -> None:
-    """The program's name holds what JSON, and a terminal, must not get raw."""
+def test_odd_program_name_is_escaped(start_in_role: Start, tmp_path: Path) -> None:
+    """The program's name contains characters that must be escaped for JSON and for a terminal."""
     program = tmp_path / 'a "b"\n\\\x1b[31m\u00fc\udcff'
     program.symlink_to("/bin/true")
     for form in ("json", "text"):
-        init = started("--log-format", form, command=[str(program)])
+        init = start_in_role("--log-format", form, command=[str(program)])
         assert init.wait() == 0
         assert init.stderr_path.read_bytes().count(b"\n") == 2
         assert "\x1b" not in init.stderr
@@ -231,11 +233,11 @@ def test_odd_names_in_json(started: Start, tmp_path: Path) -> None:
             assert json_lines(init.stderr)[0]["program"] == program.name
 
 
-# --- To whom. -------------------------------------------------------------------------------------------------------
+# --- Kinds of stderr. -----------------------------------------------------------------------------------------------
 
 
 def fill_pipe(writer: int) -> int:
-    """Write until nothing more goes in; returns how much went in. The pipe stays a blocking one."""
+    """Fill a pipe and return how many bytes it took. The pipe stays in blocking mode."""
     os.set_blocking(writer, False)
     written = 0
     for size in (4096, 1):
@@ -248,18 +250,18 @@ def fill_pipe(writer: int) -> int:
     return written
 
 
-def handled(init: Init, count: int) -> None:
-    """The agent has seen so many USR1."""
+def wait_for_usr1(init: Init, count: int) -> None:
+    """Wait until the agent has received this many USR1."""
     until(lambda: len(init.records("agent", "USR1")) >= count, f"{count} signals to arrive")
 
 
-def stops_in_time(init: Init, grace: float) -> None:
-    """It has an agent that ignores TERM."""
-    init.event("ready")
-    asked = time.monotonic()
+def assert_killed_on_time(init: Init, grace: float) -> None:
+    """Stop an agent that ignores TERM."""
+    init.wait_for_event("ready")
+    requested_at = time.monotonic()
     init.signal("TERM")
     assert init.wait() == 137
-    assert grace <= time.monotonic() - asked < grace + LATE
+    assert grace <= time.monotonic() - requested_at < grace + TOLERANCE
 
 
 @pytest.fixture
@@ -273,24 +275,28 @@ def pipe() -> Iterator[tuple[int, int]]:
             continue
 
 
-def test_a_full_pipe_does_not_delay_the_end(started: Start, pipe: tuple[int, int], before: list[str]) -> None:
+def test_full_pipe_does_not_delay_the_exit(start_in_role: Start, pipe: tuple[int, int], as_user: list[str]) -> None:
     reader, writer = pipe
     size = fill_pipe(writer)
-    init = started("-t", "500ms", agent=STUBBORN, stderr=writer, before=before)
-    stops_in_time(init, 0.5)
+    init = start_in_role("-t", "500ms", agent=STUBBORN, stderr=writer, before=as_user)
+    assert_killed_on_time(init, 0.5)
     assert os.read(reader, 2 * size) == b"x" * size
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_what_a_full_pipe_lost_is_counted(started: Start, pipe: tuple[int, int], before: list[str], form: str) -> None:
+def test_lines_lost_to_a_full_pipe_are_counted(
+    start_in_role: Start, pipe: tuple[int, int], as_user: list[str], form: str
+) -> None:
     reader, writer = pipe
     size = fill_pipe(writer)
-    init = started("--log-format", form, agent="on('TERM', leave); on('USR1'); ready()", stderr=writer, before=before)
-    init.event("ready")
-    for count in range(3):  # nobody handles TRAP: a warning; USR1, with a higher number, comes after it
+    init = start_in_role(
+        "--log-format", form, agent="on('TERM', leave); on('USR1'); ready()", stderr=writer, before=as_user
+    )
+    init.wait_for_event("ready")
+    for count in range(3):  # TRAP is unhandled: a warning; USR1 has a higher number and is received after it
         init.signal("TRAP")
         init.signal("USR1")
-        handled(init, count + 1)
+        wait_for_usr1(init, count + 1)
     assert os.read(reader, 2 * size) == b"x" * size
     init.signal("TERM")
     assert init.wait() == 0
@@ -307,27 +313,31 @@ def test_what_a_full_pipe_lost_is_counted(started: Start, pipe: tuple[int, int],
     assert len(more) == 2
 
 
-def test_a_pipe_that_nobody_reads_any_more(started: Start, pipe: tuple[int, int], before: list[str]) -> None:
+def test_pipe_without_a_reader_does_not_delay_the_exit(
+    start_in_role: Start, pipe: tuple[int, int], as_user: list[str]
+) -> None:
     reader, writer = pipe
     os.close(reader)
-    init = started("-t", "500ms", agent=STUBBORN, stderr=writer, before=before)
-    stops_in_time(init, 0.5)
+    init = start_in_role("-t", "500ms", agent=STUBBORN, stderr=writer, before=as_user)
+    assert_killed_on_time(init, 0.5)
 
 
-def test_a_pipe_whose_reader_goes_away_later(started: Start, pipe: tuple[int, int], before: list[str]) -> None:
+def test_pipe_whose_reader_closes_later_does_not_delay_the_exit(
+    start_in_role: Start, pipe: tuple[int, int], as_user: list[str]
+) -> None:
     reader, writer = pipe
-    init = started("-t", "500ms", agent=STUBBORN, stderr=writer, before=before)
-    init.event("ready")
+    init = start_in_role("-t", "500ms", agent=STUBBORN, stderr=writer, before=as_user)
+    init.wait_for_event("ready")
     assert b"started" in os.read(reader, 4096)
     os.close(reader)
     init.signal("USR2")
-    stops_in_time(init, 0.5)
+    assert_killed_on_time(init, 0.5)
 
 
-def test_a_pipe_that_is_read(started: Start, pipe: tuple[int, int], before: list[str]) -> None:
+def test_pipe_receives_every_line(start_in_role: Start, pipe: tuple[int, int], as_user: list[str]) -> None:
     reader, writer = pipe
-    init = started(agent=GRACEFUL, stderr=writer, before=before)
-    init.event("ready")
+    init = start_in_role(agent=GRACEFUL, stderr=writer, before=as_user)
+    init.wait_for_event("ready")
     init.signal("TERM")
     assert init.wait() == 0
     os.close(writer)
@@ -336,19 +346,19 @@ def test_a_pipe_that_is_read(started: Start, pipe: tuple[int, int], before: list
     assert [line.split()[1] for line in lines] == ["started", "stop", "ended:"]
 
 
-def test_a_full_disk(started: Start, before: list[str]) -> None:
+def test_full_disk_does_not_delay_the_exit(start_in_role: Start, as_user: list[str]) -> None:
     with open("/dev/full", "wb") as full:
-        init = started("-t", "500ms", agent=STUBBORN, stderr=full, before=before)
-        stops_in_time(init, 0.5)
+        init = start_in_role("-t", "500ms", agent=STUBBORN, stderr=full, before=as_user)
+        assert_killed_on_time(init, 0.5)
 
 
-def test_a_full_file_system(started: Start) -> None:
-    """As a regular file meets it, by the limit of a file's size: the agent gets no signal for a line of ours."""
+def test_file_size_limit_on_stderr_sends_the_agent_no_signal(start_in_role: Start) -> None:
+    """The size limit stands for a full file system: the agent gets no signal for a line of agent-init's."""
     reader, writer = os.pipe()
     command = ["sh", "-c", "trap 'exit 3' TERM; echo; while :; do sleep 0.02; done"]
-    init = started("-v", command=command, before=["prlimit", "--fsize=0"], stdout=writer)
+    init = start_in_role("-v", command=command, before=["prlimit", "--fsize=0"], stdout=writer)
     assert os.read(reader, 1) == b"\n"
-    idle(init)
+    assert_idle(init)
     init.signal("TERM")
     assert init.wait() == 3
     assert init.stderr == ""
@@ -356,58 +366,58 @@ def test_a_full_file_system(started: Start) -> None:
     os.close(writer)
 
 
-@pytest.mark.parametrize("words", [[], ["-v"]], ids=str)
+@pytest.mark.parametrize("options", [[], ["-v"]], ids=str)
 @pytest.mark.parametrize("kind", ["pipe", "socket"])
-def test_the_signal_that_comes_with_a_closed_pipe_is_not_passed_on(
-    started: Start, before: list[str], kind: str, words: list[str]
+def test_sigpipe_from_writing_a_log_line_is_not_forwarded(
+    start_in_role: Start, as_user: list[str], kind: str, options: list[str]
 ) -> None:
-    """SIGPIPE is for who wrote. Taken for somebody's, each line about it would bring the next, without end."""
+    """SIGPIPE goes to the writer. If it were forwarded, each line about it would cause the next, without end."""
     reader, writer = os.pipe() if kind == "pipe" else (end.detach() for end in socket.socketpair())
     os.close(reader)
-    init = started(*words, agent="on('PIPE'); on('TERM', leave); ready()", stderr=writer, before=before)
+    init = start_in_role(*options, agent="on('PIPE'); on('TERM', leave); ready()", stderr=writer, before=as_user)
     os.close(writer)
-    init.event("ready")
+    init.wait_for_event("ready")
     init.signal("USR2")
-    idle(init)
+    assert_idle(init)
     init.signal("TERM")
     assert init.wait() == 0
     assert init.events() == ["ready", "TERM", "end"]
 
 
-def idle(init: Init) -> None:
-    """It uses no processor time to speak of."""
+def assert_idle(init: Init) -> None:
+    """agent-init uses next to no processor time."""
     process = psutil.Process(init.pid)
     began, before = time.monotonic(), sum(process.cpu_times()[:2])
     time.sleep(0.3)
     assert sum(process.cpu_times()[:2]) - before < 0.2 * (time.monotonic() - began)
 
 
-def test_a_closed_stderr(started: Start) -> None:
-    init = started("-t", "500ms", agent=STUBBORN, before=["sh", "-c", 'exec "$@" 2>&-', "sh"])
-    stops_in_time(init, 0.5)
+def test_closed_stderr_does_not_delay_the_exit(start_in_role: Start) -> None:
+    init = start_in_role("-t", "500ms", agent=STUBBORN, before=["sh", "-c", 'exec "$@" 2>&-', "sh"])
+    assert_killed_on_time(init, 0.5)
     assert init.stderr == ""
 
 
-def test_a_file_is_gone_on_with(started: Start) -> None:
-    """With one offset for all who write to it, and what was there before kept."""
-    init = started(agent=NOISY, before=["sh", "-c", 'echo before >&2; exec "$@"', "sh"])
-    init.event("ready")
+def test_log_lines_are_appended_to_a_shared_file(start_in_role: Start) -> None:
+    """All writers share one file offset, and earlier content is kept."""
+    init = start_in_role(agent=NOISY, before=["sh", "-c", 'echo before >&2; exec "$@"', "sh"])
+    init.wait_for_event("ready")
     init.signal("USR1")
-    init.event("wrote")
+    init.wait_for_event("wrote")
     init.signal("TERM")
     assert init.wait() == 0
-    words = [line.removeprefix("agent-init: ").split()[0] for line in init.stderr.splitlines()]
-    assert words == ["before", "started", "agent", "stop", "ended:"]
+    first_words = [line.removeprefix("agent-init: ").split()[0] for line in init.stderr.splitlines()]
+    assert first_words == ["before", "started", "agent", "stop", "ended:"]
 
 
-def test_a_socket(started: Start, before: list[str]) -> None:
+def test_socket_receives_every_line(start_in_role: Start, as_user: list[str]) -> None:
     ours, theirs = socket.socketpair()
     with ours:
         with theirs:
-            init = started(agent=NOISY, stderr=theirs, before=before)
-        init.event("ready")
+            init = start_in_role(agent=NOISY, stderr=theirs, before=as_user)
+        init.wait_for_event("ready")
         init.signal("USR1")
-        init.event("wrote")
+        init.wait_for_event("wrote")
         init.signal("TERM")
         assert init.wait() == 0
         text = b"".join(iter(lambda: ours.recv(4096), b"")).decode()
@@ -419,7 +429,7 @@ def test_a_socket(started: Start, before: list[str]) -> None:
     ]
 
 
-def test_a_full_socket_does_not_delay_the_end(started: Start, before: list[str]) -> None:
+def test_full_socket_does_not_delay_the_exit(start_in_role: Start, as_user: list[str]) -> None:
     ours, theirs = socket.socketpair()
     with ours:
         with theirs:
@@ -429,13 +439,13 @@ def test_a_full_socket_does_not_delay_the_end(started: Start, before: list[str])
                     theirs.send(b"x" * 1000)
             except BlockingIOError:
                 theirs.setblocking(True)
-            init = started("-t", "500ms", agent=STUBBORN, stderr=theirs, before=before)
-        stops_in_time(init, 0.5)
+            init = start_in_role("-t", "500ms", agent=STUBBORN, stderr=theirs, before=as_user)
+        assert_killed_on_time(init, 0.5)
 
 
 @pytest.fixture
 def terminal() -> Iterator[tuple[int, int]]:
-    """Both ends of a pseudo-terminal; what is written to the second can be read from the first."""
+    """Both ends of a pseudo-terminal, without output processing: (master, slave)."""
     master, slave = pty.openpty()
     attributes = termios.tcgetattr(slave)
     attributes[1] &= ~termios.OPOST
@@ -445,10 +455,10 @@ def terminal() -> Iterator[tuple[int, int]]:
     os.close(slave)
 
 
-def test_a_terminal(started: Start, terminal: tuple[int, int], before: list[str]) -> None:
+def test_terminal_receives_every_line(start_in_role: Start, terminal: tuple[int, int], as_user: list[str]) -> None:
     master, slave = terminal
-    init = started(agent=GRACEFUL, stderr=slave, before=before)
-    init.event("ready")
+    init = start_in_role(agent=GRACEFUL, stderr=slave, before=as_user)
+    init.wait_for_event("ready")
     init.signal("TERM")
     assert init.wait() == 0
     os.set_blocking(master, False)
@@ -466,8 +476,10 @@ def test_a_terminal(started: Start, terminal: tuple[int, int], before: list[str]
     assert [line.split()[1] for line in text.splitlines()] == ["started", "stop", "ended:"]
 
 
-def test_a_terminal_that_nobody_reads(started: Start, terminal: tuple[int, int], before: list[str]) -> None:
-    """Its buffer fills up with our own lines; not one of them may wait."""
+def test_full_terminal_does_not_delay_the_exit(
+    start_in_role: Start, terminal: tuple[int, int], as_user: list[str]
+) -> None:
+    """The terminal's buffer is full before agent-init starts."""
     _, slave = terminal
     os.set_blocking(slave, False)
     try:
@@ -476,36 +488,38 @@ def test_a_terminal_that_nobody_reads(started: Start, terminal: tuple[int, int],
                 continue
     except BlockingIOError:
         os.set_blocking(slave, True)
-    init = started("-t", "500ms", agent=STUBBORN, stderr=slave, before=before)
-    stops_in_time(init, 0.5)
+    init = start_in_role("-t", "500ms", agent=STUBBORN, stderr=slave, before=as_user)
+    assert_killed_on_time(init, 0.5)
 
 
-@pytest.mark.parametrize("words", [["-v"], ["-v", "--log-format", "json"]], ids=["text", "json"])
-def test_a_terminal_filled_by_our_own_lines(
-    started: Start, terminal: tuple[int, int], before: list[str], words: list[str]
+@pytest.mark.parametrize("options", [["-v"], ["-v", "--log-format", "json"]], ids=["text", "json"])
+def test_terminal_filled_by_log_lines_does_not_delay_the_exit(
+    start_in_role: Start, terminal: tuple[int, int], as_user: list[str], options: list[str]
 ) -> None:
     _, slave = terminal
-    init = started(*words, "-t", "500ms", agent=STUBBORN, stderr=slave, before=before)
-    init.event("ready")
+    init = start_in_role(*options, "-t", "500ms", agent=STUBBORN, stderr=slave, before=as_user)
+    init.wait_for_event("ready")
     for count in range(1, 150):
         init.signal("USR1")
-        handled(init, count)
-    stops_in_time(init, 0.5)
+        wait_for_usr1(init, count)
+    assert_killed_on_time(init, 0.5)
 
 
-def test_a_stopped_terminal(started: Start, terminal: tuple[int, int], before: list[str]) -> None:
-    """Somebody has pressed Ctrl-S."""
+def test_terminal_stopped_by_ctrl_s_does_not_delay_the_exit(
+    start_in_role: Start, terminal: tuple[int, int], as_user: list[str]
+) -> None:
+    """As after Ctrl-S."""
     _, slave = terminal
     termios.tcflow(slave, termios.TCOOFF)
-    init = started("-t", "500ms", agent=STUBBORN, stderr=slave, before=before)
-    stops_in_time(init, 0.5)
+    init = start_in_role("-t", "500ms", agent=STUBBORN, stderr=slave, before=as_user)
+    assert_killed_on_time(init, 0.5)
     termios.tcflow(slave, termios.TCOON)
 
 
-def test_long_lines_are_cut(started: Start) -> None:
-    """One line is one write that a pipe takes whole (PIPE_BUF)."""
+def test_long_lines_are_truncated(start_in_role: Start) -> None:
+    """A line is written with one write(2) that is atomic for a pipe (PIPE_BUF, pipe(7))."""
     for form in ("text", "json"):
-        init = started("-vv", "--log-format", form, command=["true", "\u00fc" * 60_000])
+        init = start_in_role("-vv", "--log-format", form, command=["true", "\u00fc" * 60_000])
         assert init.wait() == 0
         assert max(len(line) for line in init.stderr_path.read_bytes().splitlines()) < 4096
         if form == "json":

@@ -1,6 +1,6 @@
-"""A whole machine with cgroups v2, emulated by qemu: Debian 13 with its own kernel and its own Docker.
+"""A virtual machine with cgroups v2, emulated by qemu: Debian 13 with its own kernel and Docker.
 
-The kernel below the tests may have its controllers on cgroups v1, and then no container can have them on v2.
+If the host's controllers are on cgroups v1, no container on it can have them on v2.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from .engine import NoEngine
-from .images import kept
+from .engine import NotAvailable
+from .images import cached
 
 QEMU = "qemu-system-x86_64"
 NEEDS = (QEMU, "mmdebstrap", "mke2fs")
@@ -23,7 +23,7 @@ PACKAGES = "linux-image-cloud-amd64,docker.io,docker-cli,containerd,runc,kmod,zs
 BEGIN, END = "begin of the job\n", "end of the job\n"
 BYTES = 4 << 30  # of its disk, a file with holes
 
-# Its first process: mounts, an engine, the job; then the machine is switched off.
+# The first process of the machine: mount file systems, start an engine, run the job, power off.
 START = r"""#!/bin/sh
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
@@ -48,7 +48,10 @@ sleep 60
 
 
 def run(files: dict[str, Path], seconds: float) -> str:
-    """Boot it, let it run `sh job` in a folder with these files, and tell what the job wrote. Raises NoEngine."""
+    """Boot the machine, run `sh job` in a folder with these files, and return its output. Raises NotAvailable.
+
+    `files`: name inside to path outside. `seconds`: the timeout of the whole run.
+    """
     kernel, disk = _made()
     with tempfile.TemporaryDirectory(prefix="agent-init-machine-") as name:
         folder = Path(name)
@@ -60,7 +63,7 @@ def run(files: dict[str, Path], seconds: float) -> str:
             *(QEMU, "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048", "-no-reboot"),
             *("-nodefaults", "-display", "none", "-serial", "stdio"),
             *("-kernel", str(kernel / "vmlinuz"), "-initrd", str(kernel / "initrd.img")),
-            # loglevel=1: the kernel's own words would come between those of the job.
+            # loglevel=1: kernel messages would mix with the output of the job.
             *("-append", "console=ttyS0 loglevel=1 root=/dev/vda rw init=/sbin/start panic=-1"),
             *("-drive", f"file={disk},if=virtio,format=raw,snapshot=on"),
             *("-drive", f"file={folder / 'files'},if=virtio,format=raw,readonly=on"),
@@ -68,20 +71,20 @@ def run(files: dict[str, Path], seconds: float) -> str:
         console = folder / "console"
         with console.open("wb") as output, suppress(subprocess.TimeoutExpired):
             subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=seconds)
-        said = console.read_text(errors="replace").replace("\r\n", "\n")
-    assert END in said, f"not within {seconds:.0f} s: {said[-5000:]}"
-    return said.split(BEGIN)[1].split(END)[0]
+        output_text = console.read_text(errors="replace").replace("\r\n", "\n")
+    assert END in output_text, f"not within {seconds:.0f} s: {output_text[-5000:]}"
+    return output_text.split(BEGIN)[1].split(END)[0]
 
 
 def _made() -> tuple[Path, Path]:
-    """The folder with its kernel, and its disk."""
+    """The folder with the kernel, and the disk."""
     if platform.machine() != "x86_64":
-        raise NoEngine("the emulated machine is an x86-64 one, to be run on its like")
+        raise NotAvailable("the virtual machine is an x86-64 one and runs only on x86-64")
     missing = [name for name in NEEDS if shutil.which(name) is None]
     if missing:
-        raise NoEngine(f"to emulate a machine there is no {', '.join(missing)} (Debian: qemu-system-x86, mmdebstrap)")
+        raise NotAvailable(f"the virtual machine takes {', '.join(missing)} (Debian: qemu-system-x86, mmdebstrap)")
     recipe = ("mmdebstrap", "--quiet", "--variant=minbase", f"--include={PACKAGES}", SUITE)
-    with kept("machine", " ".join(recipe) + START) as (folder, to_be_made):
+    with cached("machine", " ".join(recipe) + START) as (folder, to_be_made):
         if to_be_made:
             partial = folder.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)
@@ -104,6 +107,6 @@ def _made() -> tuple[Path, Path]:
 
 
 def _pad(path: Path) -> None:
-    """A disk is a whole number of sectors."""
+    """Extend a file to a whole number of sectors."""
     with path.open("ab") as file:
         file.truncate(-(-path.stat().st_size // 4096) * 4096)

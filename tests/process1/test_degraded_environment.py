@@ -1,4 +1,4 @@
-"""When the machine does not play along: the deadline is kept, and the end is told."""
+"""The deadline is kept and the exit is reported when the system lacks something: /proc, memory, signalfd."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ from tests.support.init import actor, until
 if TYPE_CHECKING:
     from tests.conftest import Start
 
-LATE = 0.5
+TOLERANCE = 0.5
 STUBBORN = "on('TERM'); ready()"
 
-# In the namespace: /proc of another PID namespace (that below the one that unshare mounted), and none at all.
+# Inside the namespace: the /proc of another PID namespace (the one below unshare's mount), or none at all.
 WRONG_PROC = ["sh", "-c", 'umount /proc; exec "$@"', "sh"]
 NO_PROC = ["sh", "-c", 'mount -t tmpfs none /proc; exec "$@"', "sh"]
 
 
 @pytest.mark.parametrize("before", [WRONG_PROC, NO_PROC], ids=["wrong /proc", "no /proc"])
-def test_without_a_proc_of_its_own_the_agent_is_stopped_on_time(start: Start, before: list[str]) -> None:
-    init = start("-t", "1s", agent=f"child('heir', {STUBBORN!r}); {STUBBORN}", before=before)
-    init.event("ready")
-    init.event("ready", "heir")
-    asked = time.monotonic()
+def test_agent_is_stopped_on_time_without_a_usable_proc(start: Start, before: list[str]) -> None:
+    init = start("-t", "1s", agent=f"child('child', {STUBBORN!r}); {STUBBORN}", before=before)
+    init.wait_for_event("ready")
+    init.wait_for_event("ready", "child")
+    requested_at = time.monotonic()
     init.signal("TERM")
     assert init.wait() == 137
-    assert 1.0 <= time.monotonic() - asked < 1.0 + LATE
+    assert 1.0 <= time.monotonic() - requested_at < 1.0 + TOLERANCE
     assert init.events() == ["ready", "TERM"]
-    assert init.events("heir") == ["ready"]
+    assert init.events("child") == ["ready"]
 
 
 @pytest.mark.parametrize("before", [WRONG_PROC, NO_PROC], ids=["wrong /proc", "no /proc"])
-def test_without_a_proc_survivors_still_get_the_stop_signal(start: Start, before: list[str]) -> None:
-    heir = "on('TERM', lambda: leave(0, after=0.3)); ready()"
-    init = start(agent=f"child('heir', {heir!r}); on('USR1', lambda: leave(5)); ready()", before=before)
-    init.event("ready")
-    init.event("ready", "heir")
+def test_leftover_processes_get_the_stop_signal_without_a_usable_proc(start: Start, before: list[str]) -> None:
+    leftover = "on('TERM', lambda: leave(0, after=0.3)); ready()"
+    init = start(agent=f"child('leftover', {leftover!r}); on('USR1', lambda: leave(5)); ready()", before=before)
+    init.wait_for_event("ready")
+    init.wait_for_event("ready", "leftover")
     init.signal("USR1")
     assert init.wait() == 5
-    assert init.events("heir") == ["ready", "TERM", "end"]
+    assert init.events("leftover") == ["ready", "TERM", "end"]
 
 
 LIMITS = {
@@ -61,53 +61,53 @@ LIMITS = {
 
 
 @pytest.mark.parametrize("limit", LIMITS)
-def test_the_deadline_is_kept_with_nothing_left_to_use(started: Start, limit: str) -> None:
-    init = started("-t", "1s", agent=f"child('heir', {STUBBORN!r}); {STUBBORN}")
-    init.event("ready")
-    init.event("ready", "heir")
-    init.said("started")
+def test_deadline_is_kept_when_a_resource_is_exhausted(start_in_role: Start, limit: str) -> None:
+    init = start_in_role("-t", "1s", agent=f"child('child', {STUBBORN!r}); {STUBBORN}")
+    init.wait_for_event("ready")
+    init.wait_for_event("ready", "child")
+    init.wait_for_line("started")
     what, most = LIMITS[limit]
     resource.prlimit(init.pid, what, (most, resource.prlimit(init.pid, what)[1]))
-    asked = time.monotonic()
+    requested_at = time.monotonic()
     init.signal("TERM")
     assert init.wait() == 137
-    assert 1.0 <= time.monotonic() - asked < 1.0 + LATE
+    assert 1.0 <= time.monotonic() - requested_at < 1.0 + TOLERANCE
     assert init.events() == ["ready", "TERM"]
 
 
-def test_a_deadline_that_passed_while_process_1_was_stopped_is_made_up_for(started: Start) -> None:
-    init = started("-t", "500ms", agent=STUBBORN)
-    init.event("ready")
+def test_deadline_that_passed_while_process_1_was_stopped_is_enforced_when_it_continues(start_in_role: Start) -> None:
+    init = start_in_role("-t", "500ms", agent=STUBBORN)
+    init.wait_for_event("ready")
     init.signal("TERM")
-    init.event("TERM")
+    init.wait_for_event("TERM")
     os.kill(init.pid, signal.SIGSTOP)
-    time.sleep(0.8)  # what passes here is the deadline
+    time.sleep(0.8)  # the deadline passes here
     os.kill(init.pid, signal.SIGCONT)
     assert init.wait(5) == 137
 
 
-def test_a_failing_import_is_tried_again(start: Start, tmp_path: Path) -> None:
-    """The supervisor cannot be imported at first; a stop request that comes meanwhile is acted on after all."""
+def test_failed_supervisor_import_is_retried(start: Start, tmp_path: Path) -> None:
+    """The supervisor cannot be imported at first. A stop request that arrives meanwhile takes effect later."""
     package = tmp_path / "entrypoint"
     shutil.copytree(Path(entrypoint.__file__).parent, package)
     supervisor = package / "init" / "supervisor.py"
-    late = "import os\nif not os.path.exists({!r}):\n    raise ImportError('not yet')\n"
-    healed = tmp_path / "healed"
+    failing = "import os\nif not os.path.exists({!r}):\n    raise ImportError('not yet')\n"
+    repaired = tmp_path / "repaired"
     source = supervisor.read_text()
-    supervisor.write_text(source.replace("import os\n", late.format(str(healed)), 1))
+    supervisor.write_text(source.replace("import os\n", failing.format(str(repaired)), 1))
     agent = actor(tmp_path / "events.jsonl", "agent", "on('TERM', lambda: leave(3)); ready()")
     init = start(*agent, program=[sys.executable, "-I", "-S", str(package / "__main__.py")])
-    init.event("ready")
+    init.wait_for_event("ready")
     init.signal("TERM")
     until(lambda: psutil.Process(init.pid).num_ctx_switches().voluntary > 20, "several tries")
     assert init.events() == ["ready"]
-    healed.touch()
+    repaired.touch()
     assert init.wait() == 3
     assert init.events() == ["ready", "TERM", "end"]
 
 
-def test_a_storm_of_signals_and_exits(started: Start) -> None:
-    """Forwarded signals, orphans and exits all at once: the order of things and the exit code survive."""
+def test_exit_code_survives_many_signals_and_exits_at_once(start_in_role: Start) -> None:
+    """Forwarded signals, orphans and exits all at once."""
     agent = """
 seen = [0]
 on('TERM', lambda: leave(9))
@@ -121,12 +121,12 @@ for _ in range(150):
 log('done', seen=seen[0])
 forever()
 """
-    init = started("-t", "20s", agent=agent)
-    init.event("ready")
+    init = start_in_role("-t", "20s", agent=agent)
+    init.wait_for_event("ready")
     for _ in range(3000):
         init.signal("USR1")
         init.signal("WINCH")
-    init.event("done")
+    init.wait_for_event("done")
     init.signal("TERM")
     assert init.wait() == 9
     assert not init.lines("unexpected")
@@ -147,19 +147,19 @@ os._exit(start.main(sys.argv[1:], {package!r}))
 """
 
 
-def test_without_signalfd_pythons_own_handlers_do(start: Start, tmp_path: Path) -> None:
-    """As in a sandbox that does not know the call, or on macOS."""
+def test_python_signal_handlers_are_used_without_signalfd(start: Start, tmp_path: Path) -> None:
+    """As in a sandbox without this system call, or on macOS."""
     script = tmp_path / "agent-init"
     script.write_text(WITHOUT_SIGNALFD.format(package=str(Path(entrypoint.__file__).parents[1])))
     agent = "on('USR1'); on('TERM', lambda: leave(4, after=0.5)); ready()"
     init = start("-t", "20s", agent=agent, program=[sys.executable, "-I", "-S", str(script)])
-    init.event("ready")
+    init.wait_for_event("ready")
     init.signal("USR1")
-    init.event("USR1")
+    init.wait_for_event("USR1")
     init.signal("USR2")
-    init.said("USR2 from somebody dropped")
+    init.wait_for_line("USR2 from somebody dropped")
     init.signal("TERM")
-    init.event("TERM")
+    init.wait_for_event("TERM")
     init.signal("TERM")
     assert init.wait() == 4
     assert init.events() == ["ready", "USR1", "TERM", "end"]

@@ -1,7 +1,7 @@
-"""Tell process 1 what there is to tell, by the client that is named; then serve until TERM, and ask for more time."""
+"""Send notify messages with the given client, serve until TERM, then extend the stop timeout."""
 
 # mypy: disable-error-code="import-not-found"
-# What it imports is in its own environment only.
+# Its imports are installed only in its own environment.
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ def cysystemd() -> Callable[[str], object]:
 
 
 def systemd_notify() -> Callable[[str], object]:
-    def tell(text: str) -> None:
+    def send(text: str) -> None:
         subprocess.run(["systemd-notify", *text.splitlines()], check=True)
 
-    return tell
+    return send
 
 
 def main(client: str) -> None:
-    tell = globals()[client.replace("-", "_")]()
-    tell("STATUS=loading")
-    tell("READY=1\nSTATUS=serving")
-    tell("WATCHDOG=1")
-    asked: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+    send = globals()[client.replace("-", "_")]()
+    send("STATUS=loading")
+    send("READY=1\nSTATUS=serving")
+    send("WATCHDOG=1")
+    stop_requests: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: stop_requests.append(number))
     note("serving")
-    while not asked:
+    while not stop_requests:
         time.sleep(0.01)
-    tell("STOPPING=1\nEXTEND_TIMEOUT_USEC=20000000\nSTATUS=draining")
+    send("STOPPING=1\nEXTEND_TIMEOUT_USEC=20000000\nSTATUS=draining")
     time.sleep(2)
     note("drained")
 

@@ -1,4 +1,4 @@
-"""What hardly ever goes wrong, in a real run: of a program that is agent-init with one part that fails."""
+"""Failures during the start that hardly ever happen: agent-init is run with one function that fails."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PACKAGE = str(Path(entrypoint.__file__).parents[1])
 
-# As `__main__.py`, and `troubles`: where it takes a change of the part that is to fail.
+# Like `__main__.py`, with the statements `troubles` that make a function fail.
 PROGRAM = """
 import _signal, os, sys
 _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
@@ -43,31 +43,33 @@ def program(directory: Path, troubles: str) -> list[str]:
     return [sys.executable, "-I", "-S", str(script)]
 
 
-def ends(init: Init, code: int) -> None:
+def assert_exits(init: Init, code: int) -> None:
     assert init.wait() == code
-    assert not init.left()
+    assert not init.remaining_processes()
 
 
 @pytest.mark.parametrize("part", ["adopt", "spawn"])
-def test_whatever_fails_before_the_start_is_one_line_and_125(started: Start, tmp_path: Path, part: str) -> None:
+def test_failure_before_the_start_is_one_line_and_exit_code_125(
+    start_in_role: Start, tmp_path: Path, part: str
+) -> None:
     troubles = f"process.{part} = failing(process.{part}, MemoryError('no memory at all'))"
-    init = started(command=["sleep", "1000"], program=program(tmp_path, troubles))
-    ends(init, 125)
+    init = start_in_role(command=["sleep", "1000"], program=program(tmp_path, troubles))
+    assert_exits(init, 125)
     assert init.stderr == "agent-init: error: cannot start: no memory at all\n"
 
 
-def test_a_supervisor_that_cannot_be_made_at_first_is_made_later(started: Start, tmp_path: Path) -> None:
-    """The agent runs by then; a stop request waits in the kernel."""
+def test_failed_supervisor_construction_is_retried(start_in_role: Start, tmp_path: Path) -> None:
+    """The agent already runs; the stop request stays pending."""
     troubles = "supervisor.Supervisor = failing(supervisor.Supervisor, MemoryError(), OSError('no'), ImportError('no'))"
-    init = started(agent="on('TERM', lambda: leave(5)); ready()", program=program(tmp_path, troubles))
-    init.event("ready")
+    init = start_in_role(agent="on('TERM', lambda: leave(5)); ready()", program=program(tmp_path, troubles))
+    init.wait_for_event("ready")
     init.signal("TERM")
-    ends(init, 5)
-    assert init.said("stop requested by TERM")
+    assert_exits(init, 5)
+    assert init.wait_for_line("stop requested by TERM")
 
 
-def test_an_agent_that_ends_while_no_supervisor_can_be_made_is_answered_for(started: Start, tmp_path: Path) -> None:
+def test_exit_code_of_an_agent_that_exits_before_the_supervisor_exists(start_in_role: Start, tmp_path: Path) -> None:
     troubles = "supervisor.Supervisor = failing(None, *[MemoryError()] * 1000); start.BEFORE_RETRY = 0.0001"
-    init = started(agent="time.sleep(0.2); leave(6)", program=program(tmp_path, troubles))
-    ends(init, 6)
+    init = start_in_role(agent="time.sleep(0.2); leave(6)", program=program(tmp_path, troubles))
+    assert_exits(init, 6)
     assert init.stderr == ""

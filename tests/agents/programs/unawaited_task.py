@@ -1,7 +1,7 @@
 """A LiveKit worker that starts a task in its call and never awaits it."""
 
 # mypy: disable-error-code="import-not-found, untyped-decorator"
-# What it imports is in its own environment only.
+# Its imports are installed only in its own environment.
 
 import asyncio
 import math
@@ -25,7 +25,7 @@ async def answer(ctx: JobContext) -> None:
 
     @ctx.room.on("participant_disconnected")
     def hung_up(caller: rtc.RemoteParticipant) -> None:
-        print("hung up while", listening.get_name(), "is at it", flush=True)
+        print("hung up while", listening.get_name(), "is running", flush=True)
         ctx.shutdown("hung up")
 
     print("call answered", flush=True)

@@ -1,7 +1,7 @@
-"""`forgetful.py PACKAGE SITE REPORT ...`: agent-init that runs out of memory once, at a place of its own.
+"""`allocation_failure.py PACKAGE SITE REPORT ...`: run agent-init with one allocation that fails.
 
-SITE is FILE:LINE: the first allocation after that line of ours is begun (for the first time since the spawn) fails. In
-REPORT it is noted that it came to that. As `survey`, nothing fails, and REPORT gets the lines that were run.
+SITE is FILE:LINE. The first allocation after that line of agent-init is first reached after the spawn fails, and the
+file REPORT is created. If SITE is `survey`, nothing fails, and the lines that ran are written to REPORT.
 """
 
 import _signal

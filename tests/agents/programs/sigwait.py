@@ -1,7 +1,7 @@
-"""An agent without a handler: it blocks TERM and waits for it. Its child has a handler, and more to do meanwhile."""
+"""An agent without a handler: it blocks TERM and waits for it. Its child handles TERM."""
 
 # mypy: disable-error-code="import-not-found"
-# What it imports is in its own environment only.
+# Its imports are installed only in its own environment.
 
 import signal
 import subprocess

@@ -1,10 +1,10 @@
 """An agent with two MCP servers on stdin and stdout, as editors and agent frameworks start them.
 
-With the argument `die` it has a third child that pays no heed to its stdin, and dies without a clean-up.
+With the argument `die` it also has a child that ignores its stdin, and dies without a clean-up.
 """
 
 # mypy: disable-error-code="import-not-found, untyped-decorator"
-# What it imports is in its own environment only.
+# Its imports are installed only in its own environment.
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Containers where agent-init is not alone: another process 1, a shared process namespace, somebody's exec session."""
+"""Containers that agent-init shares: another process 1, a shared PID namespace, a `docker exec` session."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from .container import RECORDER, SLACK, WITHIN, Containers, await_true
+from .container import RECORDER, TIMEOUT, TOLERANCE, Containers, wait_until
 
 
-def test_below_dockers_own_init(containers: Containers) -> None:
-    """`docker run --init`: tini is process 1, agent-init a subreaper; it does all the same, warning about nothing."""
+def test_agent_init_works_below_docker_init(containers: Containers) -> None:
+    """With `docker run --init` tini is process 1 and agent-init a subreaper. It works the same, without warnings."""
     container = containers.run(*RECORDER, "--orphans=3", "--children=1", options=("--init",), ready=None, VERBOSE="1")
-    container.await_line("ready", times=2)
+    container.wait_for_line("ready", times=2)
     assert container.event("started")["role"] == "subreaper"
     assert container.processes()[1][0] in ("docker-init", "tini")
-    assert len(container.await_event("reaped", times=3)) == 3
+    assert len(container.wait_for_events("reaped", times=3)) == 3
     ended, seconds = container.stop()
 
     assert ended.code == 0
@@ -32,17 +32,17 @@ def test_below_dockers_own_init(containers: Containers) -> None:
     assert container.output().count("cleaned up") == 2
     assert container.event("stop-requested")["sender"].startswith(("docker-init", "tini"))
     assert {line["level"] for line in container.events()} == {"info", "debug"}
-    assert container.stray() == []
+    assert container.other_stderr_lines() == []
 
 
-def test_in_the_process_namespace_of_another_container(containers: Containers) -> None:
-    """`--pid=container:`, as a Kubernetes pod with shareProcessNamespace: each is stopped without harm to the other."""
+def test_stop_in_a_shared_pid_namespace_leaves_the_neighbour_alone(containers: Containers) -> None:
+    """`--pid=container:`, like a Kubernetes pod with shareProcessNamespace: stopping one does not affect the other."""
     neighbour = containers.run(*RECORDER)
     options = ("--pid", f"container:{neighbour.name}")
     container = containers.run(*RECORDER, "--orphans=3", "--children=1", options=options, ready=None, VERBOSE="1")
-    container.await_line("ready", times=2)
+    container.wait_for_line("ready", times=2)
     assert container.event("started")["role"] == "subreaper"
-    assert len(container.await_event("reaped", times=3)) == 3
+    assert len(container.wait_for_events("reaped", times=3)) == 3
 
     ended, seconds = container.stop()
     assert ended.code == 0
@@ -57,44 +57,44 @@ def test_in_the_process_namespace_of_another_container(containers: Containers) -
     assert neighbour.signals() == ["TERM"]
 
 
-def test_a_deadline_in_a_shared_process_namespace_hits_only_our_own(containers: Containers) -> None:
+def test_deadline_in_a_shared_pid_namespace_kills_only_its_own_processes(containers: Containers) -> None:
     neighbour = containers.run(*RECORDER)
     options = ("--pid", f"container:{neighbour.name}")
     stubborn = (*RECORDER, "--stop-on=", "--children=1")
     container = containers.run(*stubborn, options=options, ready=None, GRACE="1s")
-    container.await_line("ready", times=2)
+    container.wait_for_line("ready", times=2)
     ended, seconds = container.stop("-t", "60")
 
     assert ended.code == 137
-    assert 1 <= seconds < 1 + SLACK
+    assert 1 <= seconds < 1 + TOLERANCE
     assert neighbour.running()
     assert neighbour.signals() == []
     names = [name for name, state in neighbour.processes().values()]
-    assert names.count("python") <= 3  # its process 1, its agent, and the look itself
+    assert names.count("python") <= 3  # its process 1, its agent, and the process that lists them
 
 
 @pytest.mark.parametrize("target", ["auto", "group"])
-def test_an_exec_session_is_not_signalled(containers: Containers, target: str) -> None:
-    """Somebody looks around in the container (`docker exec`) while it is stopped: none of our signals reaches them."""
+def test_docker_exec_session_is_not_signalled(containers: Containers, target: str) -> None:
+    """A `docker exec` session during a stop gets none of agent-init's signals."""
     container = containers.run(*RECORDER, "--cleanup=3", TARGET=target)
     with exec_session(containers, container.name, *RECORDER) as session:
         assert session.stdout is not None
         assert session.stdout.readline() == "ready\n"
         ended, seconds = container.stop()
-        said, _ = session.communicate(timeout=60)
+        output, _ = session.communicate(timeout=60)
 
-    assert said == ""  # the kernel ends it together with process 1: no signal that it could have told
+    assert output == ""  # the kernel kills it together with process 1; it has received no other signal
     assert session.returncode == 137
     assert ended.code == 0
-    assert 3 <= seconds < 3 + SLACK
+    assert 3 <= seconds < 3 + TOLERANCE
     assert container.signals() == ["TERM"]
 
 
-def test_an_exec_session_does_not_hold_up_the_end(containers: Containers) -> None:
-    """It does not descend from process 1, so the agent's end is the end; the same without any stop."""
+def test_docker_exec_session_does_not_delay_the_exit(containers: Containers) -> None:
+    """It is no descendant of process 1, so agent-init exits with the agent; here the agent exits by itself."""
     container = containers.run("sh", "-c", "echo ready; sleep 2; exit 5")
     with exec_session(containers, container.name, *RECORDER) as session:
-        ended = container.await_end()
+        ended = container.wait_for_exit()
         session.communicate(timeout=60)
     assert ended.code == 5
     assert container.events("lingering") == []
@@ -102,7 +102,7 @@ def test_an_exec_session_does_not_hold_up_the_end(containers: Containers) -> Non
 
 @contextlib.contextmanager
 def exec_session(containers: Containers, name: str, *command: str) -> Iterator[subprocess.Popen[str]]:
-    """`docker exec`, with its output to read."""
+    """`docker exec` with its stdout in a pipe."""
     session = subprocess.Popen(
         ["docker", "exec", name, *command],
         env=containers.engine.environment,
@@ -127,27 +127,27 @@ CHATTY = (
 
 
 @pytest.mark.parametrize("user", ["0", "1000"])
-def test_a_log_driver_that_stalls(containers: Containers, user: str) -> None:
-    """Nobody takes the log: the agent hangs in its write to stderr, ours must not, and the deadline is kept.
+def test_stalled_log_driver_does_not_delay_the_deadline(containers: Containers, user: str) -> None:
+    """Nobody reads the log: the agent blocks in its write to stderr, agent-init does not, and the deadline is kept.
 
-    Docker may notice the end only when its log driver lets go, so process 1 itself is watched, from the host.
+    Docker may notice the exit only when its log driver continues, so the test watches process 1 from the host.
     """
-    with silent_listener() as (address, connected):
+    with listener_that_never_reads() as (address, connected):
         options = ("--log-driver", "syslog", "--log-opt", f"syslog-address=unix://{address}", "--user", user)
         container = containers.run("python", "-c", CHATTY, options=options, ready=None, GRACE="2s", VERBOSE="1")
         process = psutil.Process(container.inspect()["State"]["Pid"])
-        assert connected.wait(WITHIN)
-        await_true(lambda: hangs(process), "the agent hangs in its write")
-        asked = time.monotonic()
+        assert connected.wait(TIMEOUT)
+        wait_until(lambda: is_blocked(process), "the agent hangs in its write")
+        requested_at = time.monotonic()
         container.signal("TERM")
-        process.wait(WITHIN)
-        seconds = time.monotonic() - asked
-    assert 2 <= seconds < 2 + SLACK
-    assert container.await_end().code == 137
+        process.wait(TIMEOUT)
+        seconds = time.monotonic() - requested_at
+    assert 2 <= seconds < 2 + TOLERANCE
+    assert container.wait_for_exit().code == 137
 
 
-def hangs(process: psutil.Process) -> bool:
-    """Whether its child, which writes as long as it can, sleeps and stays where it is for a second."""
+def is_blocked(process: psutil.Process) -> bool:
+    """Whether its child, which writes all the time, sleeps and uses no processor time for a second."""
     (agent,) = process.children() or (process,)
     before = agent.cpu_times()
     time.sleep(1)
@@ -155,8 +155,8 @@ def hangs(process: psutil.Process) -> bool:
 
 
 @contextlib.contextmanager
-def silent_listener() -> Iterator[tuple[Path, threading.Event]]:
-    """A socket that takes connections and never reads from them."""
+def listener_that_never_reads() -> Iterator[tuple[Path, threading.Event]]:
+    """A socket that accepts connections and never reads from them."""
     with (
         tempfile.TemporaryDirectory(prefix="agent-init-", dir="/tmp") as folder,
         socket.socket(socket.AF_UNIX) as server,

@@ -1,4 +1,4 @@
-"""A stop request at every millisecond of the first 200 after the start."""
+"""A stop request at each of the first 200 milliseconds after the start."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.init import Init, until
-from tests.support.proc import IDLE, masked
+from tests.support.proc import IDLE, signals_in_mask
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,29 +21,30 @@ FIRST = 200  # milliseconds
 PARTS = 4
 
 
-def started(directory: Path, before: list[str], *, process1: bool) -> Init:
+def start_idle_agent(directory: Path, before: list[str], *, process1: bool) -> Init:
+    """Start an idle agent behind `before`."""
     directory.mkdir()
     return Init(directory, ["-t", "20s", "--", *IDLE], process1=process1, before=before, stdout=subprocess.DEVNULL)
 
 
 def wait_until(moment: float) -> None:
-    """Exactly: the last bit of the way without sleep."""
+    """Wait until a moment of the monotonic clock; busy-wait for the last millisecond."""
     time.sleep(max(0.0, moment - time.monotonic() - 0.001))
     while time.monotonic() < moment:
         continue
 
 
-def blocked(pid: int) -> bool:
-    return {"TERM", "USR1"} <= masked(pid, "SigBlk")
+def has_blocked_signals(pid: int) -> bool:
+    return {"TERM", "USR1"} <= signals_in_mask(pid, "SigBlk")
 
 
 @pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("process1", [True, False], ids=["process 1", "subreaper"])
-def test_none_is_lost_behind_env_block_signal(tmp_path: Path, process1: bool, part: int) -> None:
+def test_no_stop_request_is_lost_behind_env_block_signal(tmp_path: Path, process1: bool, part: int) -> None:
     for millisecond in range(part, FIRST, PARTS):
-        init = started(tmp_path / str(millisecond), ["env", "--block-signal"], process1=process1)
+        init = start_idle_agent(tmp_path / str(millisecond), ["env", "--block-signal"], process1=process1)
         try:
-            until(lambda: blocked(init.pid), "env to block them")  # noqa: B023
+            until(lambda: has_blocked_signals(init.pid), "env to block the signals")  # noqa: B023
             wait_until(time.monotonic() + millisecond / 1000)
             init.signal("TERM")
             assert init.wait(10) == 143, millisecond
@@ -53,18 +54,20 @@ def test_none_is_lost_behind_env_block_signal(tmp_path: Path, process1: bool, pa
             init.close()
 
 
-def test_how_wide_the_hole_is_without(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
-    """Before its first statement the kernel discards what process 1 does not handle; from then on nothing is lost."""
+def test_requests_are_lost_only_before_the_first_statement_without_env_block_signal(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """Until process 1 has run its first statement, the kernel discards signals; from then on nothing is lost."""
     lost = []
     for millisecond in range(FIRST):
-        init = started(tmp_path / str(millisecond), [], process1=True)
+        init = start_idle_agent(tmp_path / str(millisecond), [], process1=True)
         try:
             wait_until(time.monotonic() + millisecond / 1000)
-            safe = blocked(init.pid)
+            safe = has_blocked_signals(init.pid)
             init.signal("TERM")
-            ended = ends(init, 10 if safe else 0.7)
-            assert ended or not safe, f"lost {millisecond}ms after the start, with the signals blocked"
-            if not ended:
+            exited = exits_within(init, 10 if safe else 0.7)
+            assert exited or not safe, f"lost {millisecond}ms after the start, with the signals blocked"
+            if not exited:
                 lost.append(millisecond)
                 init.signal("TERM")
                 assert init.wait(10) == 143
@@ -74,10 +77,10 @@ def test_how_wide_the_hole_is_without(tmp_path: Path, record_property: Callable[
     record_property("lost_at_ms", lost)
     last = max(lost, default=0)
     print(f"without env --block-signal, of {FIRST} requests {len(lost)} were lost; the last {last} ms after the start")
-    assert len(lost) < FIRST  # how wide depends on what else the machine does; that it ends does not
+    assert len(lost) < FIRST  # how many depends on the load of the machine
 
 
-def ends(init: Init, patience: float) -> bool:
+def exits_within(init: Init, patience: float) -> bool:
     try:
         init.outer.wait(patience)
     except subprocess.TimeoutExpired:
