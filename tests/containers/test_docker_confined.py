@@ -84,7 +84,7 @@ def test_oom_kill_of_the_agent_is_reported(containers: Containers) -> None:
     assert end["code"] == 137
     assert "KILL" in end["how"]
     assert (end["cause"], end["stop_seconds"]) == ("oom", None)
-    assert "the kernel's OOM killer struck" in end["how"]
+    assert "the kernel's OOM killer killed" in end["how"]
     assert "limit 64 MiB" in end["how"]
 
 
@@ -101,7 +101,7 @@ def test_oom_kill_of_a_child_does_not_change_the_exit_code(containers: Container
     assert ended.code == 7
     end = container.event("ended")
     assert end["cause"] == "exited"
-    assert "meanwhile the kernel's OOM killer struck" in end["how"]
+    assert "meanwhile the kernel's OOM killer killed" in end["how"]
     assert container.output() == ["child -9"]
     assert container.event("ended")["code"] == 7
 

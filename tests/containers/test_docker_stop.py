@@ -66,7 +66,7 @@ def test_explicit_grace_is_a_deadline(containers: Containers) -> None:
     assert container.signals() == ["TERM"]
     assert "cleaned up" not in container.output()
     assert len(container.event("deadline")["processes"]) == 2
-    assert container.event("ended")["how"] == "was killed by SIGKILL when its time was up"
+    assert container.event("ended")["how"] == "was killed by SIGKILL at the deadline"
 
 
 def test_docker_stop_timeout_shorter_than_the_grace_kills_first(containers: Containers) -> None:

@@ -74,7 +74,7 @@ class Traced:
     def check_lost_signal(self) -> None:
         """A signal that cannot be sent is lost and logged, and the deadline is kept."""
         init = self.run.init
-        init.wait_for_line("dropped: nobody handles it")  # USR2, which is received after USR1
+        init.wait_for_line("dropped: no process handles it")  # USR2, which is received after USR1
         code, seconds = self.run.stop()
         assert code in (self.run.scenario.code, 137)
         assert seconds < 1.5 + TOLERANCE

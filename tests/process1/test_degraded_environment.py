@@ -157,7 +157,7 @@ def test_python_signal_handlers_are_used_without_signalfd(start: Start, tmp_path
     init.signal("USR1")
     init.wait_for_event("USR1")
     init.signal("USR2")
-    init.wait_for_line("USR2 from somebody dropped")
+    init.wait_for_line("USR2 from an unknown sender dropped")
     init.signal("TERM")
     init.wait_for_event("TERM")
     init.signal("TERM")

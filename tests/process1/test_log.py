@@ -158,7 +158,7 @@ def test_arguments_are_logged_with_vv(start_in_role: Start) -> None:
 def test_unknown_variable_is_warned_about(start_in_role: Start, variable: str, near: str) -> None:
     init = start_in_role(command=["true"], env=clean_environment(**{variable: "5"}))
     assert init.wait() == 0
-    line = init.wait_for_line(f"{variable} is no variable")
+    line = init.wait_for_line(f"unknown variable {variable}")
     assert line.startswith("warning: ")
     assert ("did you mean" in line) is bool(near)
     assert line.endswith(f"did you mean {near}?") or not near

@@ -58,7 +58,7 @@ def test_process_that_is_no_descendant_is_refused_as_main_process(start_in_role:
         agent="[notify(f'MAINPID={pid}') for pid in (1, os.getppid(), 99999999, 0)]; on('TERM', leave); ready()"
     )
     init.wait_for_event("ready")
-    assert init.wait_for_line("MAINPID=99999999 is no descendant of the agent")
+    assert init.wait_for_line("MAINPID=99999999 is not a descendant of the agent")
     init.signal("TERM")
     assert init.wait() == 0
     assert not init.lines("main process is")
@@ -109,7 +109,7 @@ def test_signal_not_handled_by_the_main_process_is_not_sent_to_it(start_in_role:
     init.wait_for_event("ready", "new")
     init.wait_for_line("main process is")
     init.signal("USR1")
-    init.wait_for_line("dropped: nobody handles it")
+    init.wait_for_line("dropped: no process handles it")
     init.signal("HUP")
     assert init.wait() == 3
     assert init.events("new") == ["ready", "TERM", "end"]

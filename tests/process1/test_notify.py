@@ -139,7 +139,7 @@ def test_message_of_a_descendant_depends_on_notify_access(start_in_role: Start, 
         assert init.wait_for_line("the agent is ready")
         assert init.wait_for_line('says: "from a descendant"')
     else:
-        assert "does not count (--notify-access main)" in init.wait_for_line("a message to the notify socket")
+        assert "(--notify-access main)" in init.wait_for_line("a message to the notify socket")
     init.signal("TERM")
     assert init.wait() == 0
     assert bool(init.lines("the agent is ready")) == (access == "all")
@@ -183,7 +183,7 @@ NOISE = [
 @pytest.mark.parametrize("text", NOISE)
 def test_malformed_message_is_ignored(start: Start, text: str) -> None:
     init = start(agent=f"on('TERM', leave); notify({text}); notify('STATUS=after'); notify('ERRNO=2'); ready()")
-    assert init.wait_for_line("the agent tells error 2")
+    assert init.wait_for_line("agent reported errno 2")
     init.signal("TERM")
     assert init.wait() == 0
     assert not init.lines("is ready")
@@ -269,7 +269,7 @@ ready()
     init = start_in_role("-v", agent=agent)
     init.wait_for_event("closed")
     init.wait_for_line("the agent is ready")
-    assert init.lines('the agent says: "later"')
+    assert init.lines('agent status: "later"')
     init.signal("TERM")
     assert init.wait() == 0
 
@@ -287,13 +287,13 @@ leave(3)
     init = start_in_role("-v", agent=agent)
     assert init.wait() == 3
     logged = [line for line in init.lines("the agent ") if not line.startswith(("started", "ended"))]
-    assert logged[0].startswith("the agent is ready, after ") or logged[0] == 'the agent says: "serving"'
+    assert logged[0].startswith("the agent is ready, after ") or logged[0] == 'agent status: "serving"'
     assert [line.split(", after")[0] for line in logged] == [
-        'the agent says: "serving"',
+        'agent status: "serving"',
         "the agent is ready",
         "the agent is reloading",
         "the agent is stopping by itself",
-        'the agent says: "a\\tb"',
+        'agent status: "a\\tb"',
     ]
     assert init.lines("ended")[0].endswith('exit code 3; its last status: "a\\tb"')
 
@@ -315,7 +315,7 @@ ready()
     init.signal("TERM")
     assert init.wait() == 0
     assert init.wait_for_event("drained")["t"] - init.wait_for_event("TERM")["t"] >= 2.5
-    assert init.wait_for_line("the agent asks for more time")
+    assert init.wait_for_line("the agent asked for more time")
 
 
 @pytest.mark.parametrize("usec", ["2000000", "60000000", "18446744073709551615"])
@@ -356,7 +356,9 @@ def test_agent_that_stops_pinging_is_stopped_as_hung(start_in_role: Start) -> No
     init = start_in_role("-t", "5s", "--watchdog", "1s", agent=PINGS + "ping(13); log('silent'); ready()")
     init.wait_for_event("silent")
     assert init.wait() == 134
-    assert "the agent gave no sign of life for 1s: a report, ABRT to the agent" in init.wait_for_line("sign of life")
+    assert "the agent gave no sign of life for 1s: stall report, then ABRT to the agent" in init.wait_for_line(
+        "sign of life"
+    )
     assert "was killed by SIGABRT" in init.wait_for_line("ended")
 
 
@@ -507,7 +509,7 @@ def test_full_parent_socket_does_not_block(start_in_role: Start, parent_socket: 
     agent = "[notify(f'STATUS={n}') for n in range(300)]; notify('READY=1'); leave()"
     init = start_in_role("-v", agent=agent, env=clean_environment(NOTIFY_SOCKET=name))
     assert init.wait() == 0
-    assert init.wait_for_line("could not be passed on")
+    assert init.wait_for_line("cannot pass a message of the agent on")
 
 
 def test_nested_agent_init_has_its_own_notify_socket(start: Start) -> None:

@@ -84,7 +84,7 @@ def test_stop_and_tty_signals_do_not_stop_process_1(start_in_role: Start) -> Non
     assert psutil.Process(init.pid).status() != psutil.STATUS_STOPPED
     init.signal("TERM")
     assert init.wait() == 0
-    assert len(init.lines("dropped: nobody handles it")) == 3
+    assert len(init.lines("dropped: no process handles it")) == 3
 
 
 def test_stop_on_none_only_forwards(start_in_role: Start) -> None:

@@ -296,13 +296,13 @@ import _signal, os, sys
 _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
 sys.path.insert(0, {package!r})
 from entrypoint import start
-from entrypoint.init import spawn as process
+from entrypoint.init import spawn as module
 
 def spawn(*arguments, **more):
     sys.path_importer_cache[os.path.dirname(start.__file__)] = None
     return real(*arguments, **more)
 
-real, process.spawn = process.spawn, spawn
+real, module.spawn = module.spawn, spawn
 os._exit(start.main(sys.argv[1:], {package!r}))
 """
 

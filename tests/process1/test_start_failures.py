@@ -22,7 +22,7 @@ import _signal, os, sys
 _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
 sys.path.insert(0, {package!r})
 from entrypoint import start
-from entrypoint.init import spawn as process, supervisor
+from entrypoint.init import own_process, spawn, supervisor
 
 def failing(real, *errors):
     left = list(errors)
@@ -48,11 +48,11 @@ def assert_exits(init: Init, code: int) -> None:
     assert not init.remaining_processes()
 
 
-@pytest.mark.parametrize("part", ["adopt", "spawn"])
+@pytest.mark.parametrize("part", ["own_process.adopt", "spawn.spawn"])
 def test_failure_before_the_start_is_one_line_and_exit_code_125(
     start_in_role: Start, tmp_path: Path, part: str
 ) -> None:
-    troubles = f"process.{part} = failing(process.{part}, MemoryError('no memory at all'))"
+    troubles = f"{part} = failing({part}, MemoryError('no memory at all'))"
     init = start_in_role(command=["sleep", "1000"], program=program(tmp_path, troubles))
     assert_exits(init, 125)
     assert init.stderr == "agent-init: error: cannot start: no memory at all\n"

@@ -50,8 +50,8 @@ def test_agent_is_killed_at_the_end_of_the_grace(start_in_role: Start) -> None:
     assert init.wait() == 137
     assert 1.0 <= time.monotonic() - requested_at < 1.0 + TOLERANCE
     assert init.events() == ["ready", "TERM"]
-    assert "still there: python" in init.wait_for_line("SIGKILL")
-    assert "was killed by SIGKILL when its time was up" in init.wait_for_line("ended")
+    assert "still running: python" in init.wait_for_line("SIGKILL")
+    assert "was killed by SIGKILL at the deadline" in init.wait_for_line("ended")
 
 
 def test_suspended_agent_is_continued_for_the_stop_signal(start_in_role: Start) -> None:
@@ -73,7 +73,7 @@ def test_platform_limit_is_logged_but_does_not_kill_the_agent(start_in_role: Sta
     init.signal("TERM")
     report = init.wait_for_line("goes on waiting")
     assert 1.0 <= time.monotonic() - requested_at < 1.0 + 2 * TOLERANCE
-    assert "still there: python" in report
+    assert "still running: python" in report
     time.sleep(max(0.0, requested_at + 3.2 - time.monotonic()))  # the limit passes; nothing enforces it here
     init.signal("USR1")
     assert init.wait() == 0
@@ -97,7 +97,7 @@ def test_schedule_steps_are_sent_on_time(start_in_role: Start) -> None:
     for name, after in due.items():
         assert after <= init.wait_for_event(name)["t"] - requested_at + 0.001 < after + TOLERANCE
     assert 1.0 <= ended - requested_at < 1.0 + TOLERANCE
-    assert [line for line in init.lines("still there") if "INT" in line]
+    assert [line for line in init.lines("still running") if "INT" in line]
 
 
 def test_schedule_without_kill_never_kills_the_agent(start_in_role: Start) -> None:

@@ -16,7 +16,7 @@ PACKAGE, SITE, REPORT = sys.argv[1:4]
 sys.path.insert(0, PACKAGE)
 
 from entrypoint import start  # noqa: E402
-from entrypoint.init import spawn as process  # noqa: E402
+from entrypoint.init import spawn as module  # noqa: E402
 
 OURS = PACKAGE + "/entrypoint/"
 seen: dict[str, None] = {}
@@ -37,7 +37,7 @@ def tracer(frame: FrameType, event: str, _: object) -> Any:
     return tracer
 
 
-spawn = process.spawn
+spawn = module.spawn
 
 
 def spawn_and_trace(*arguments: Any, **more: Any) -> int:
@@ -47,7 +47,7 @@ def spawn_and_trace(*arguments: Any, **more: Any) -> int:
     return pid
 
 
-process.spawn = spawn_and_trace
+module.spawn = spawn_and_trace
 code = start.main(sys.argv[4:], PACKAGE)
 sys.settrace(None)
 if SITE == "survey":

@@ -13,9 +13,9 @@ PACKAGE, GATE = sys.argv[1], int(sys.argv[2])
 sys.path.insert(0, PACKAGE)
 
 from entrypoint import start  # noqa: E402
-from entrypoint.init import spawn as process  # noqa: E402
+from entrypoint.init import spawn as module  # noqa: E402
 
-spawn = process.spawn
+spawn = module.spawn
 
 
 def gated(*arguments: Any, **more: Any) -> int:
@@ -24,5 +24,5 @@ def gated(*arguments: Any, **more: Any) -> int:
     return pid
 
 
-process.spawn = gated
+module.spawn = gated
 os._exit(start.main(sys.argv[3:], PACKAGE))
