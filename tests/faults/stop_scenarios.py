@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import entrypoint
-from tests.support.init import RUN_VARIABLE, Init, actor, until
+from tests.support.init import Init, actor, remaining_pids, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -123,20 +123,6 @@ class Run:
             return bool(self.init.records(name, event))
 
         until(seen, f"{event} of {name}", patience)
-
-
-def remaining_pids(*runs: Init) -> list[int]:
-    """The processes of some runs that are still there; psutil takes ten times as long, and these are many runs."""
-    marks = [f"{RUN_VARIABLE}={init.run_id}".encode() for init in runs]
-    found = []
-    for directory in Path("/proc").iterdir():
-        try:
-            environment = (directory / "environ").read_bytes() if directory.name.isdigit() else b""
-            if any(mark in environment for mark in marks):
-                found.append(int(directory.name))
-        except OSError:
-            continue  # gone, a zombie, or none of ours
-    return found
 
 
 class Failures:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.faults.stop_scenarios import remaining_pids
-from tests.support.init import Init, until
+from tests.support.init import Init, remaining_pids, until
 
 if TYPE_CHECKING:
     from pathlib import Path

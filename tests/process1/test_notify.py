@@ -41,7 +41,7 @@ def stop(init: Init) -> None:
 
 def test_variables_added_to_the_agents_environment(start_in_role: Start) -> None:
     given = clean_environment(PYTHONPATH="/app", AGENT_INIT_STOP_SECONDS="7", AGENT_INIT_RESPONDERS="@other")
-    init = start_in_role("-t", "25s", "--stop-delay", "5s", "--watchdog", "90s", "--stacks", command=IDLE, env=given)
+    init = start_in_role("-t", "25s", "--stop-delay", "500ms", "--watchdog", "90s", "--stacks", command=IDLE, env=given)
     agent = wait_for_agent(init)
     seen = variables(init)
     added = {name: value for name, value in seen.items() if given.get(name) != value and name not in TEST_VARIABLES}
@@ -50,7 +50,7 @@ def test_variables_added_to_the_agents_environment(start_in_role: Start) -> None
     assert added.pop("NOTIFY_SOCKET") == f"/run/{name[1:]}/notify"
     assert added.pop("PYTHONPATH").endswith("/entrypoint/agent/site:/app")
     assert added == {
-        "AGENT_INIT_STOP_SECONDS": "18.5",
+        "AGENT_INIT_STOP_SECONDS": "23.0",
         "WATCHDOG_USEC": "90000000",
         "WATCHDOG_PID": str(inner_pid(agent)),
     }
@@ -299,22 +299,22 @@ leave(3)
 
 
 def test_each_extend_timeout_extends_the_deadline(start_in_role: Start) -> None:
-    """A grace of 2 s and a stop that takes 6 s; the agent extends it every second."""
+    """A grace of 1 s and a stop that takes 2.5 s; the agent extends it every 0.5 s."""
     agent = """
 def drain():
-    for _ in range(6):
-        notify("EXTEND_TIMEOUT_USEC=3000000")
-        time.sleep(1)
+    for _ in range(5):
+        notify("EXTEND_TIMEOUT_USEC=2000000")
+        time.sleep(0.5)
     log("drained")
     leave()
 on("TERM", drain)
 ready()
 """
-    init = start_in_role("-t", "2s", agent=agent)
+    init = start_in_role("-t", "1s", agent=agent)
     init.wait_for_event("ready")
     init.signal("TERM")
     assert init.wait() == 0
-    assert init.wait_for_event("drained")["t"] - init.wait_for_event("TERM")["t"] >= 6
+    assert init.wait_for_event("drained")["t"] - init.wait_for_event("TERM")["t"] >= 2.5
     assert init.wait_for_line("the agent asks for more time")
 
 
@@ -353,7 +353,7 @@ def ping(times):
 
 
 def test_agent_that_stops_pinging_is_stopped_as_hung(start_in_role: Start) -> None:
-    init = start_in_role("-t", "5s", "--watchdog", "1s", agent=PINGS + "ping(20); log('silent'); ready()")
+    init = start_in_role("-t", "5s", "--watchdog", "1s", agent=PINGS + "ping(13); log('silent'); ready()")
     init.wait_for_event("silent")
     assert init.wait() == 134
     assert "the agent gave no sign of life for 1s: a report, ABRT to the agent" in init.wait_for_line("sign of life")
@@ -361,19 +361,19 @@ def test_agent_that_stops_pinging_is_stopped_as_hung(start_in_role: Start) -> No
 
 
 def test_watchdog_does_not_stop_an_agent_that_never_pings_or_pings_in_time(start_in_role: Start) -> None:
-    silent = "on('TERM', leave); time.sleep(2); ready()"
+    silent = "on('TERM', leave); time.sleep(1); ready()"
     init = start_in_role("--watchdog", "500ms", agent=silent)
     init.wait_for_event("ready")
     init.signal("TERM")
     assert init.wait() == 0
-    init = start_in_role("--watchdog", "2s", agent=PINGS + "notify('READY=1'); ping(30); leave(7)")
+    init = start_in_role("--watchdog", "1500ms", agent=PINGS + "notify('READY=1'); ping(20); leave(7)")
     assert init.wait() == 7
 
 
 def test_agent_can_change_and_trigger_its_watchdog(start_in_role: Start) -> None:
     init = start_in_role("--watchdog", "600s", agent="notify('WATCHDOG_USEC=200000'); notify('WATCHDOG=1'); ready()")
     assert init.wait() == 134
-    init = start_in_role("--watchdog", "300ms", agent="notify('READY=1\\nWATCHDOG_USEC=0'); time.sleep(1.5); leave(5)")
+    init = start_in_role("--watchdog", "300ms", agent="notify('READY=1\\nWATCHDOG_USEC=0'); time.sleep(0.8); leave(5)")
     assert init.wait() == 5
     init = start_in_role(agent="notify('WATCHDOG=trigger'); ready()")
     assert init.wait() == 134
@@ -438,9 +438,9 @@ def test_agent_that_is_not_ready_in_time_is_stopped(start_in_role: Start) -> Non
         "--ready-timeout",
         "500ms",
         agent="""
-for _ in range(8):
-    notify("EXTEND_TIMEOUT_USEC=2000000"); time.sleep(0.2)
-notify("READY=1"); time.sleep(1); leave(6)
+for _ in range(5):
+    notify("EXTEND_TIMEOUT_USEC=1000000"); time.sleep(0.2)
+notify("READY=1"); time.sleep(1.2); leave(6)
 """,
     )
     assert init.wait() == 6
@@ -453,12 +453,13 @@ def test_frozen_container_is_not_treated_as_hung(start_in_role: Start) -> None:
     agent = psutil.Process(init.pid).children()[0]
     init.signal("STOP")
     agent.suspend()
-    time.sleep(2.5)
+    time.sleep(1.5)
     init.signal("CONT")
     agent.resume()
-    time.sleep(1.5)
+    time.sleep(1.2)
     init.signal("TERM")
     assert init.wait() == 0
+    assert not init.lines("sign of life")
 
 
 # --- The parent socket. ---------------------------------------------------------------------------------------------

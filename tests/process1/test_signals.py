@@ -236,6 +236,8 @@ def test_children_of_the_agent_are_not_signalled_before_it_exits(start_in_role: 
     init = start_in_role(
         "-t",
         "20s",
+        "--linger",
+        "300ms",
         agent="child('pool', \"on('TERM'); on('INT'); ready()\"); on('TERM', lambda: leave(0, after=0.5)); ready()",
     )
     init.wait_for_event("ready", "pool")

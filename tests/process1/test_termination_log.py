@@ -232,7 +232,7 @@ def test_xfsz_from_writing_bytecode_is_not_forwarded(start: Start, tmp_path: Pat
 
 def test_stopped_reporter_is_killed_and_not_counted_as_an_orphan(start_in_role: Start) -> None:
     """It is killed when its time is up, and is not one of the agent's leftover processes."""
-    init = start_in_role("-t", "2s", "-w", "--watchdog", "1s", agent="on('ABRT'); notify('WATCHDOG=1'); ready()")
+    init = start_in_role("-t", "700ms", "-w", "--watchdog", "500ms", agent="on('ABRT'); notify('WATCHDOG=1'); ready()")
     reporter = init.wait_for(lambda: reporters(init.pid), "a reporter")[0]
     reporter.suspend()
     init.wait_for_event("ABRT")

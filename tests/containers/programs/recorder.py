@@ -15,7 +15,7 @@ from types import FrameType
 HANDLED = ("TERM", "INT", "HUP", "QUIT", "USR1", "USR2", "WINCH")
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     """Print a line with one write, so that a signal handler may call this."""
     os.write(1, f"{line}\n".encode())
 
@@ -34,7 +34,7 @@ def main() -> int:
 
     def handle(number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name.removeprefix("SIG")
-        say(f"got {name}")
+        print_line(f"got {name}")
         if name in options.stop_on.split(","):
             stop_requests.append(name)
 
@@ -49,11 +49,11 @@ def main() -> int:
                 os.execvp("sleep", ["sleep", "0.2"])
             os._exit(0)
         os.waitpid(child, 0)
-    say("ready")
+    print_line("ready")
     while not stop_requests:
         time.sleep(0.02)
     time.sleep(options.cleanup)
-    say("cleaned up")
+    print_line("cleaned up")
     return int(options.code)
 
 
