@@ -39,4 +39,4 @@ def address(text: str) -> str:
         return "\0" + text[1:]
     if text.startswith("/"):
         return text
-    raise ValueError(f"{text!r} is not a socket address; accepted: /path, @name")
+    raise ValueError(f"{text!r} is no address of a socket; accepted: /path, @name")
