@@ -1,8 +1,8 @@
-"""The click command, built from the table in `options`: help and shell completion; and what a mistake looks like.
+"""Help, the version, shell completion and usage errors.
 
-It never starts an agent. Process 1 reads its options with `settings.read`; only where that finds something else to do
-is this module imported, and the process ends with the answer. A mistake is told in the reader's own line, which names
-what was typed and what is accepted, and needs no click.
+The click command is built from the table in `options`. It never starts an agent: process 1 reads its options with
+`settings.read`, and imports this module only if there is no agent to start. The process then prints the answer and
+exits. A usage error needs no click: it is printed as the one line that the reader raised.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ NAME = "agent-init"
 
 
 def answer(arguments: Sequence[str], wanted: settings.UsageError | settings.InfoRequested) -> int:
-    """Print what was asked for, or what is wrong; returns the exit code."""
+    """Print what was asked for, or the usage error. Returns the exit code."""
     what = wanted.args[0]
     if isinstance(wanted, settings.UsageError):
-        return _complain(what)
+        return _print_error(what)
     if what == "version":
-        print(f"{NAME} {__version__}", flush=True)  # what follows is os._exit
+        print(f"{NAME} {__version__}", flush=True)  # the caller ends with os._exit, which flushes nothing
         return 0
     try:
         try:
             built = command()
-        except ImportError:  # isolated, and click does not lie beside us (an editable install)
+        except ImportError:  # python -I -S, and click is in another directory (an editable install)
             import site
 
             site.main()
             built = command()
     except ImportError as error:
-        return _complain(f"help and completion need click: {error}; install agent-init with its dependencies")
+        return _print_error(f"help and completion need click: {error}; install agent-init with its dependencies")
     given = list(arguments) if what == "complete" else ["--help"]
     try:
         built.main(given, prog_name=NAME, complete_var=settings.COMPLETE_VARIABLE)
@@ -48,63 +48,65 @@ def answer(arguments: Sequence[str], wanted: settings.UsageError | settings.Info
     return 0
 
 
-def _complain(text: str) -> int:
-    """One line, whatever was typed; where nobody reads it, the exit code tells."""
+def _print_error(text: str) -> int:
+    """Print one line, if stderr takes it. Returns the exit code."""
     Console(2).log(INFO, "usage", text)
     return OWN_FAULT
 
 
 def command() -> click.Command:
-    """The command, with the parameters that the table makes. Raises ImportError when click is not there."""
+    """Return the click command for the table of options. Raises ImportError if click is not installed."""
     import click
 
     return click.Command(
         NAME,
         params=[
             *(parameter for option in options.OPTIONS for parameter in _parameters(option)),
-            click.Option(["-V", "--version"], is_flag=True, help="Print the version and end."),
+            click.Option(["-V", "--version"], is_flag=True, help="Show the version and exit."),
             click.Argument(["command"], nargs=-1, required=True, type=click.UNPROCESSED, metavar="COMMAND [ARG]..."),
         ],
         context_settings={"allow_interspersed_args": False, "help_option_names": ["-h", "--help"]},
         options_metavar="[OPTIONS] [--]",
-        help="Run COMMAND as the child of process 1: forward and translate signals, stop it gracefully within a "
-        "deadline, reap every orphan, and end with its exit code.\n\n"
-        "Every option has an environment variable; a flag wins over it.",
-        epilog="Exit codes: the agent's own, or 128 + the signal that ended it; 125 agent-init itself failed, "
-        "126 COMMAND cannot be run, 127 COMMAND was not found.",
+        help="Run COMMAND as the child of process 1. Forward and translate signals, stop it gracefully within a "
+        "deadline, reap every orphan, and exit with its exit code.\n\n"
+        "Option parsing stops at the first non-option or at --. Each option has an environment variable; a flag wins "
+        "over it. A DURATION is 25s, 1m30s, 500ms, 2h, a number of seconds or infinity; a SIG is TERM, SIGTERM, 15 or "
+        "RTMIN+3.",
+        epilog="Exit codes: the agent's own, or 128 + the signal that killed it; 134 if the agent hung but exited 0; "
+        "125 if agent-init itself failed; 126 if COMMAND cannot be run; 127 if COMMAND was not found.",
     )
 
 
 def _parameters(option: options.Option) -> Iterator[click.Parameter]:
-    """The option that takes a value, if it has flags that do, then one for each constant."""
+    """Yield a parameter for the flags that take a value, if there are any, then one for each constant."""
     import click
 
-    told = f"{option.help}  [env: {option.variable}" + (f"; default: {option.default}]" if option.default else "]")
+    help_text = f"{option.help}  [env: {option.variable}" + (f"; default: {option.default}]" if option.default else "]")
     if option.flags:
         yield click.Option(
             option.flags,
             metavar=option.metavar,
             multiple=option.many,
-            help=told,
+            help=help_text,
             shell_complete=lambda _context, _parameter, begun: _complete(option, begun),
         )
-        told = ""
+        help_text = ""
     for value in dict.fromkeys(option.constants.values()):
         flags = [flag for flag, constant in option.constants.items() if constant == value]
         yield click.Option(
             [*flags, f"{option.name}_{value}"],
             is_flag=not option.counted,
             count=option.counted,
-            help=told or (f"The same as {option.flags[-1]} {value}." if option.flags else "Do not."),
+            help=help_text or (f"The same as {option.flags[-1]} {value}." if option.flags else "Turn this off."),
         )
-        told = ""
+        help_text = ""
 
 
 def _complete(option: options.Option, begun: str) -> list[CompletionItem]:
-    """What a shell may offer as the option's value."""
+    """Return the values of the option that begin with `begun`, for a shell to offer."""
     from click.shell_completion import CompletionItem
 
-    words = option.metavar.split("|") if "|" in option.metavar else ()
+    values = option.metavar.split("|") if "|" in option.metavar else ()
     if option.metavar.startswith("SIG"):
-        words = sorted(signals.NUMBERS)
-    return [CompletionItem(word) for word in words if word.startswith(begun)]
+        values = sorted(signals.NUMBERS)
+    return [CompletionItem(value) for value in values if value.startswith(begun)]

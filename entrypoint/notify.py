@@ -1,22 +1,23 @@
-"""The wire format of sd_notify(3): what an agent tells its supervisor, one datagram of `KEY=VALUE` lines a message.
+"""The wire format of sd_notify(3): an agent sends its supervisor datagrams of `KEY=VALUE` lines.
 
-Both ends use it: process 1, which offers the socket, and the runner in the agent. Standard library only, imports
-nothing.
+Both ends use this module: process 1, which receives, and the runner in the agent, which sends. Imports nothing.
 """
 
-LONGEST = 4096  # bytes in a datagram; systemd takes no more either (NOTIFY_BUFFER_MAX)
+MAX_DATAGRAM_BYTES = 4096  # systemd's limit too (NOTIFY_BUFFER_MAX)
+LONGEST = MAX_DATAGRAM_BYTES  # the former name
 
 
 def encode(fields: "dict[str, object]") -> bytes:
-    """The datagram that carries `fields`, in their order. A line break in a value becomes a space."""
+    """Return the datagram for `fields`, in their order. A line break in a value becomes a space."""
     lines = (f"{key}={value!s}".replace("\n", " ") for key, value in fields.items())
     return "\n".join(lines).encode("utf-8", "backslashreplace")
 
 
 def parse(datagram: bytes) -> "dict[str, str]":
-    """The fields in a datagram; of two with one key the last counts. Raises ValueError for what is no message.
+    """Return the fields in a datagram. If a key occurs twice, the last one wins. Raises ValueError for a NUL inside.
 
-    As systemd has it: one NUL at the end is passed over, one elsewhere spoils the whole; a line without `=` is none.
+    The rules are systemd's: a NUL at the end is ignored, a NUL elsewhere makes the whole datagram invalid, and a line
+    without a key or without `=` is ignored.
     """
     text = datagram.removesuffix(b"\0")
     if b"\0" in text:
@@ -30,9 +31,9 @@ def parse(datagram: bytes) -> "dict[str, str]":
 
 
 def address(text: str) -> str:
-    """The socket address that NOTIFY_SOCKET names: a path, or `@name` for the abstract namespace (unix(7)).
+    """Return the socket address for the value of NOTIFY_SOCKET: a path, or `@name` in the abstract namespace (unix(7)).
 
-    Raises ValueError for any other kind.
+    Raises ValueError for anything else.
     """
     if text.startswith("@"):
         return "\0" + text[1:]

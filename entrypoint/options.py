@@ -1,7 +1,7 @@
 """The table of options, and the parser of each value.
 
-The table is the one source for `settings.read` (what process 1 runs, in well under a millisecond), the click command in
-`cli.py` (help and shell completion) and the table in docs/options.md, which a test compares with it.
+The table is the only source for `settings.read` (which process 1 runs, in well under a millisecond), for the click
+command in `cli.py` (help and shell completion) and for the table in docs/options.md. A test compares that one with it.
 """
 
 from . import signals
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 PREFIX = "AGENT_INIT_"
 
 
-# --- Values: each parser takes the text and returns the value, or raises ValueError saying what is accepted. ---------
+# --- Values: each parser takes the text and returns the value. It raises ValueError, which names what is accepted. ---
 
 
 def grace(text: str) -> float | None:
-    """A duration, or None for `auto`."""
+    """Return a duration in seconds, or None for `auto`."""
     if text == "auto":
         return None
     try:
@@ -30,39 +30,39 @@ def grace(text: str) -> float | None:
 
 
 def limit(text: str) -> float | None:
-    """A duration after which something happens; None for 0 and `infinity`: it never does."""
+    """Return a time limit in seconds; None, for no limit, if the text is 0 or `infinity`."""
     seconds = parse_duration(text)
     return seconds if 0 < seconds < INFINITY else None
 
 
 def file_path(text: str) -> str | None:
-    """An absolute path, or None for `none`."""
+    """Return an absolute path, or None for `none`."""
     if text == "none":
         return None
     if not text.startswith("/"):
-        raise ValueError(f"{quote(text)} is no absolute path; accepted: one, or none")
+        raise ValueError(f"{quote(text)} is not an absolute path; accepted: an absolute path, or none")
     return text
 
 
 def schedule(text: str) -> tuple[tuple[int, float], ...]:
-    """`TERM/20s/INT/5s/KILL` -> ((15, 20.0), (2, 5.0), (9, inf)): signals, each with the wait that follows it.
+    """`TERM/20s/INT/5s/KILL` -> ((15, 20.0), (2, 5.0), (9, inf)): signals, each with the wait after it in seconds.
 
-    The notation is that of start-stop-daemon(8) `--retry`, without its `forever`. A wait may be left out between two
-    signals (they follow each other at once) and at the end (that wait is endless).
+    The notation is that of start-stop-daemon(8) `--retry`, without its `forever`. A wait may be omitted between two
+    signals (there is none) and at the end (it is infinite).
     """
     steps: list[tuple[int, float | None]] = []
     for entry in text.split("/"):
         if entry[:1].isdigit() or entry == "infinity":
             if not steps or steps[-1][1] is not None:
-                raise ValueError(f"{quote(text)} has a wait with no signal before it; accepted: TERM/20s/INT/5s/KILL")
+                raise ValueError(f"{quote(text)} has a wait without a signal before it; accepted: TERM/20s/INT/5s/KILL")
             steps[-1] = (steps[-1][0], parse_duration(entry))
             continue
         if steps and steps[-1][0] == signals.KILL:
-            raise ValueError(f"{quote(text)} goes on after KILL; accepted: KILL as the last signal")
+            raise ValueError(f"{quote(text)} continues after KILL; accepted: KILL only as the last signal")
         try:
             steps.append((signals.parse(entry.removeprefix("-")), None))
         except ValueError as error:
-            raise ValueError(f"{error}; a schedule is signals and waits, such as TERM/20s/INT/5s/KILL") from None
+            raise ValueError(f"{error}; a schedule has signals and waits, such as TERM/20s/INT/5s/KILL") from None
     waits = [0.0 if wait is None else wait for _, wait in steps[:-1]]
     return tuple(zip((number for number, _ in steps), [*waits, INFINITY], strict=True))
 
@@ -72,9 +72,9 @@ def signal_set(text: str) -> frozenset[int]:
     if text == "none":
         return frozenset()
     try:
-        return frozenset(signals.parse_catchable(word) for word in text.split(","))
+        return frozenset(signals.parse_catchable(name) for name in text.split(","))
     except ValueError as error:
-        raise ValueError(f"{error}; or none") from None
+        raise ValueError(f"{error}, or none") from None
 
 
 def rewrite(text: str) -> tuple[int, int]:
@@ -87,24 +87,24 @@ def rewrite(text: str) -> tuple[int, int]:
 
 
 def exit_code(text: str) -> int:
-    """0 to 255."""
+    """Return an exit code, 0 to 255."""
     if not (text.isascii() and text.isdigit() and len(text) < 4 and int(text) < 256):
         raise ValueError(f"{quote(text)} is not an exit code; accepted: 0 to 255")
     return int(text)
 
 
 def boolean(text: str) -> bool:
-    """A switch's environment variable."""
-    word = text.lower()
-    if word in ("1", "true", "yes", "on"):
+    """Return the value of a switch's environment variable."""
+    lower = text.lower()
+    if lower in ("1", "true", "yes", "on"):
         return True
-    if word in ("0", "false", "no", "off"):
+    if lower in ("0", "false", "no", "off"):
         return False
     raise ValueError(f"{quote(text)} is neither on nor off; accepted: 1, true, yes, on, 0, false, no, off")
 
 
 def count(text: str) -> int:
-    """How often a flag such as -v counts, as its environment variable says it."""
+    """Return how many times a flag such as -v counts, from its environment variable: 0 to 9, or a switch's value."""
     if text.isascii() and text.isdigit() and len(text) == 1:
         return int(text)
     try:
@@ -113,12 +113,12 @@ def count(text: str) -> int:
         raise ValueError(f"{quote(text)} is not a count; accepted: 0 to 9") from None
 
 
-def choice(*words: str) -> "Callable[[str], str]":
-    """A parser for one of `words`."""
+def choice(*values: str) -> "Callable[[str], str]":
+    """Return a parser that accepts one of `values`."""
 
     def parse(text: str) -> str:
-        if text not in words:
-            raise ValueError(f"{quote(text)} is not known; accepted: {', '.join(words)}")
+        if text not in values:
+            raise ValueError(f"{quote(text)} is not valid; accepted: {', '.join(values)}")
         return text
 
     return parse
@@ -128,9 +128,9 @@ def choice(*words: str) -> "Callable[[str], str]":
 
 
 class Option:
-    """One row. `flags` take a value; `constants` are flags that stand for one (`-g` for `--target group`).
+    """One row. `flags` take a value; each of `constants` stands for a value (`-g` for `--target group`).
 
-    `many`: may be given more than once, all of them count. `counted`: may be repeated to count higher (`-vv`).
+    `many`: every occurrence adds a value. `counted`: every occurrence adds one (`-vv`).
     """
 
     __slots__ = ("constants", "counted", "default", "flags", "help", "many", "metavar", "name", "parse")
@@ -153,7 +153,7 @@ class Option:
 
     @property
     def variable(self) -> str:
-        """Its environment variable."""
+        """Return the name of its environment variable."""
         return PREFIX + self.name.upper()
 
 
@@ -162,8 +162,8 @@ OPTIONS = (
         "grace",
         grace,
         "auto",
-        "Whole time from the stop request to the last SIGKILL: 25s, 1m30s, 500ms, infinity, or auto (10s; on a "
-        "platform that ends the container itself, no limit but the platform's own).",
+        "Time from the stop request to the last SIGKILL: 25s, 1m30s, 500ms, infinity or auto. "
+        "auto is 10s, or no deadline on a platform that kills the container itself.",
         metavar="DURATION",
         flags=("-t", "--grace"),
     ),
@@ -171,8 +171,8 @@ OPTIONS = (
         "max_grace",
         parse_duration,
         "infinity",
-        "How far the agent may put off the last SIGKILL by asking for more time (EXTEND_TIMEOUT_USEC), counted from "
-        "the stop request.",
+        "Latest time for the last SIGKILL, counted from the stop request, if the agent asks for more time "
+        "(EXTEND_TIMEOUT_USEC). It cannot be shorter than the grace.",
         metavar="DURATION",
         flags=("--max-grace",),
     ),
@@ -180,7 +180,7 @@ OPTIONS = (
         "linger",
         parse_duration,
         "5s",
-        "What descendants that outlive the agent get after their stop signal, never beyond the grace.",
+        "How long leftover processes have to exit after their stop signal; never past the grace.",
         metavar="DURATION",
         flags=("--linger",),
     ),
@@ -188,7 +188,7 @@ OPTIONS = (
         "stop_signal",
         signals.parse,
         "TERM",
-        "What the agent gets when it is to stop.",
+        "The signal that asks the agent to stop: a name or number, such as INT, SIGINT or 2.",
         metavar="SIG",
         flags=("--stop-signal",),
     ),
@@ -197,7 +197,7 @@ OPTIONS = (
         schedule,
         None,
         "Signals and waits, such as TERM/20s/INT/5s/ABRT/2s/KILL, in place of --grace and --stop-signal. "
-        "Where the last signal is not KILL, the last wait is endless.",
+        "Without KILL at the end there is no deadline.",
         metavar="SCHEDULE",
         flags=("--stop-schedule",),
     ),
@@ -205,7 +205,7 @@ OPTIONS = (
         "stop_on",
         signal_set,
         "TERM,INT",
-        "Which signals are a stop request; none makes a pure forwarder.",
+        "The signals that request a stop, separated by commas; none turns agent-init into a plain forwarder.",
         metavar="SIG,...",
         flags=("--stop-on",),
     ),
@@ -213,7 +213,8 @@ OPTIONS = (
         "stop_delay",
         parse_duration,
         "0",
-        "Wait between the stop request and the first signal, while a load balancer lets go; counts into the grace.",
+        "Time between the stop request and the stop signal, for a load balancer to stop sending work. "
+        "It counts toward the grace.",
         metavar="DURATION",
         flags=("--stop-delay",),
     ),
@@ -221,7 +222,8 @@ OPTIONS = (
         "repeat",
         choice("ignore", "forward", "escalate"),
         "ignore",
-        "A second stop request: note it, pass it on, or go to the next step of the schedule at once.",
+        "What to do with a repeated stop request: only log it (ignore), pass it on (forward), or go to the next step "
+        "of the schedule at once (escalate).",
         metavar="ignore|forward|escalate",
         flags=("--repeat",),
     ),
@@ -229,8 +231,8 @@ OPTIONS = (
         "rewrite",
         rewrite,
         None,
-        "Replace a signal, by names or numbers; TO = 0 drops it. For a stop request, TO is what the agent gets "
-        "instead of the stop signal. Repeatable.",
+        "Replace signal FROM with TO, or drop it if TO is 0 (repeatable). If FROM requests a stop, TO replaces the "
+        "stop signal.",
         metavar="FROM:TO",
         flags=("-r", "--rewrite"),
         many=True,
@@ -239,8 +241,8 @@ OPTIONS = (
         "target",
         choice("auto", "child", "group"),
         "auto",
-        "Who is signalled: the agent or, where it is a wrapper that does not handle the signal, the topmost "
-        "descendants that do (auto); the agent only (child, -c); its process group (group, -g).",
+        "Who gets a signal: the agent, or what it runs if it is only a wrapper (auto); the agent alone (child, -c); "
+        "its process group (group, -g).",
         metavar="auto|child|group",
         flags=("--target",),
         constants={"-g": "group", "-c": "child", "--single-child": "child"},
@@ -249,8 +251,8 @@ OPTIONS = (
         "unhandled",
         choice("shield", "forward"),
         "shield",
-        "A signal that is no stop request and that nobody handles: HUP and QUIT become a stop request and the rest "
-        "is dropped (shield), or it is sent all the same (forward, the default with --stop-on none).",
+        "A signal that nobody handles and that requests no stop: shield turns HUP and QUIT into a stop request and "
+        "drops the others; forward sends it anyway (the default with --stop-on none).",
         metavar="shield|forward",
         flags=("--unhandled",),
     ),
@@ -258,15 +260,15 @@ OPTIONS = (
         "subreaper",
         boolean,
         None,
-        "Adopt orphaned descendants (PR_SET_CHILD_SUBREAPER); on unless agent-init is process 1, which adopts them "
-        "anyway.",
+        "Adopt orphaned descendants (PR_SET_CHILD_SUBREAPER). The default is on, except as process 1, which adopts "
+        "them anyway.",
         constants={"-s": "on", "--subreaper": "on", "--no-subreaper": "off"},
     ),
     Option(
         "parent_death_signal",
         signals.parse,
         None,
-        "The signal that agent-init gets when its own parent dies (PR_SET_PDEATHSIG).",
+        "The signal that agent-init gets when its own parent exits (PR_SET_PDEATHSIG): a name or number.",
         metavar="SIG",
         flags=("-p", "--parent-death-signal"),
     ),
@@ -274,7 +276,7 @@ OPTIONS = (
         "ok_exit",
         exit_code,
         None,
-        "An exit code to turn into 0, such as 143. Repeatable.",
+        "An exit code, 0 to 255, to turn into 0, such as 143. Repeatable.",
         metavar="CODE",
         flags=("-e", "--ok-exit"),
         many=True,
@@ -283,14 +285,14 @@ OPTIONS = (
         "notify",
         boolean,
         "on",
-        "Offer the agent no NOTIFY_SOCKET (sd_notify), and leave an inherited one as it is.",
+        "Give the agent a NOTIFY_SOCKET (sd_notify); --no-notify turns this off and leaves an inherited one as it is.",
         constants={"--no-notify": "off"},
     ),
     Option(
         "notify_access",
         choice("main", "all"),
         "all",
-        "Whose messages count: the agent's only (main), or its descendants' too (all).",
+        "Accept notify messages from the agent only (main), or from its descendants too (all).",
         metavar="main|all",
         flags=("--notify-access",),
     ),
@@ -298,8 +300,8 @@ OPTIONS = (
         "watchdog",
         limit,
         "0",
-        "From its READY=1 or its first WATCHDOG=1 on, an agent that is silent for this long hangs: a report, ABRT, the "
-        "rest of the schedule. 0: no watchdog.",
+        "After READY=1 or the first ping (WATCHDOG=1), silence this long means hung: report, SIGABRT, then the stop "
+        "schedule. 0 turns the watchdog off.",
         metavar="DURATION",
         flags=("--watchdog",),
     ),
@@ -307,7 +309,8 @@ OPTIONS = (
         "ready_timeout",
         limit,
         "0",
-        "The same for an agent that has not said READY=1 by then. 0: no limit.",
+        "An agent that has not sent READY=1 after this time is hung: report, SIGABRT, then the stop schedule. "
+        "0 means no limit.",
         metavar="DURATION",
         flags=("--ready-timeout",),
     ),
@@ -315,15 +318,15 @@ OPTIONS = (
         "stacks",
         boolean,
         "off",
-        "Have every Python process of the agent tell its stacks and tasks when a stop stalls, by a sitecustomize in "
-        "front of PYTHONPATH.",
+        "Let every Python process of the agent report its stacks and tasks when a stop stalls. This puts a "
+        "sitecustomize at the front of PYTHONPATH.",
         constants={"--stacks": "on"},
     ),
     Option(
         "termination_log",
         file_path,
         "/dev/termination-log",
-        "The file that gets the last words where the agent did not end well, if it is there; none: no such file.",
+        "Receives the final message on failure: an absolute path, or none. The default path is used only if it exists.",
         metavar="PATH|none",
         flags=("--termination-log",),
     ),
@@ -331,14 +334,14 @@ OPTIONS = (
         "warn_reaped",
         boolean,
         "off",
-        "A line for each orphan that was reaped.",
+        "Log each orphan that is reaped.",
         constants={"-w": "on", "--warn-reaped": "on"},
     ),
     Option(
         "verbose",
         count,
         "0",
-        "Say more: each signal (-v), the agent's arguments too (-vv).",
+        "Log more: each signal (-v), the agent's arguments too (-vv).",
         constants={"-v": "1", "--verbose": "1"},
         counted=True,
     ),
@@ -346,7 +349,7 @@ OPTIONS = (
         "quiet",
         count,
         "0",
-        "Say less: warnings and errors only (-q), errors only (-qq).",
+        "Log less: warnings and errors only (-q), errors only (-qq).",
         constants={"-q": "1", "--quiet": "1"},
         counted=True,
     ),
@@ -354,7 +357,7 @@ OPTIONS = (
         "log_format",
         choice("text", "json"),
         "text",
-        "Lines for people, or one JSON object a line.",
+        "Log as lines for people (text), or as one JSON object per line (json).",
         metavar="text|json",
         flags=("--log-format",),
     ),

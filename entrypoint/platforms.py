@@ -1,16 +1,16 @@
-"""Which platform ends the container by itself, and after how long: its documented defaults, and how it is recognised.
+"""The platforms that kill a container themselves: how each is recognised, and how long it waits by default.
 
-Process 1 and the runner in the agent both ask; the same environment gives both the same answer. Imports nothing.
+Process 1 and the runner in the agent both use this; the same environment gives both the same result. Imports nothing.
 """
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-DEFAULT_GRACE = 10.0  # seconds, where no platform is recognised
+DEFAULT_GRACE = 10.0  # seconds, if no platform is recognised
 
-# (variable in the environment, platform, seconds it waits unless raised); the first that is set counts, so that the
-# orchestrator goes before the engine below it.
+# (variable in the environment, platform, seconds it waits by default, from the platform's documentation). The first
+# variable that is set wins, and all of them win over a file: an orchestrator over the engine below it.
 BY_VARIABLE = (
     ("KUBERNETES_SERVICE_HOST", "Kubernetes", 30.0),
     ("ECS_CONTAINER_METADATA_URI_V4", "ECS", 30.0),
@@ -27,7 +27,11 @@ BY_FILE = (("/.dockerenv", "Docker", 10.0), ("/run/.containerenv", "Podman", 10.
 
 
 def recognise(environment: "Mapping[str, str]", exists: "Callable[[str], bool]") -> tuple[str, float, str] | None:
-    """The platform's name, how many seconds it waits, and whose figure that is; None where there is none."""
+    """Return the platform's name, the seconds it waits, and `as set` or `unless raised`; None if none is recognised.
+
+    `exists` returns whether a path exists. `as set`: the environment gives the figure. `unless raised`: the figure is
+    the platform's default, and nothing in the container shows whether the operator has raised it.
+    """
     for variable, platform, seconds in BY_VARIABLE:
         value = environment.get(variable)
         if not value:

@@ -1,4 +1,4 @@
-"""What the user asked for: the settings, read from the command line and the environment by the table in `options`.
+"""The settings, read from the command line and the environment with the table in `options`.
 
 Precedence: a flag, then its environment variable, then the default. An empty variable counts as not set.
 """
@@ -15,24 +15,26 @@ if TYPE_CHECKING:
 INFO_FLAGS = {"-h": "help", "--help": "help", "-V": "version", "--version": "version"}
 COMPLETE_VARIABLE = "_AGENT_INIT_COMPLETE"
 
-# Set for the agent and read in its process, not options of ours.
+# Variables that agent-init sets for the agent, whose process reads them. They are not options.
 STOP_SECONDS = PREFIX + "STOP_SECONDS"
 RESPONDERS = PREFIX + "RESPONDERS"
 
 
 class UsageError(Exception):
-    """What was typed cannot be understood; the text is one line that names it and what is accepted."""
+    """Bad usage. The message is one line that names the bad input and what is accepted."""
 
 
 class InfoRequested(Exception):
-    """Help, the version or a shell completion was asked for: `args[0]` is `help`, `version` or `complete`."""
+    """The user asked for information, not for a run. `args[0]` is `help`, `version` or `complete`."""
 
 
 class Settings:
-    """What the user asked for, parsed; not to be changed. `sources` maps an option's name to where it came from.
+    """The parsed settings. Immutable.
 
-    Durations are seconds, signals are numbers; `grace` is None for `auto`, `stop_schedule` None where it follows from
-    the grace and the stop signal; `log_level` is 0 for warnings and errors, higher for more, -1 for errors only.
+    Durations are seconds, signals are numbers. `grace` is None for `auto`; `stop_schedule` is None if the grace and the
+    stop signal define it. `log_level` is -1 for errors only, 0 for warnings too, and higher for more. `sources` maps an
+    option's name to the flag or variable that set it. `unknown` names the variables with our prefix that are not
+    options.
     """
 
     __slots__ = (
@@ -76,16 +78,16 @@ class Settings:
             object.__setattr__(self, name, value)
 
     def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"settings do not change: {name}")
+        raise AttributeError(f"settings are immutable: {name}")
 
 
 # --- The reader. ----------------------------------------------------------------------------------------------------
 
 
 def read(arguments: "Sequence[str]", environment: "Mapping[str, str]") -> Settings:
-    """The settings in a command line (without the program's name) and an environment.
+    """Return the settings from a command line (without the program's name) and an environment.
 
-    Raises UsageError, or InfoRequested for help, version and completion.
+    Raises UsageError for bad usage, and InfoRequested for help, version and completion.
     """
     if environment.get(COMPLETE_VARIABLE):
         raise InfoRequested("complete")
@@ -107,7 +109,7 @@ def read(arguments: "Sequence[str]", environment: "Mapping[str, str]") -> Settin
         last = parsed[-1] if parsed else None
         values[option.name] = parsed if option.many else sum(parsed) if option.counted else last
     if not command:
-        raise UsageError("no command was given; usage: agent-init [OPTIONS] [--] COMMAND [ARG]...")
+        raise UsageError("no command given; usage: agent-init [OPTIONS] [--] COMMAND [ARG]...")
 
     if not values["stop_on"] and "unhandled" not in sources:
         values["unhandled"] = "forward"
@@ -120,63 +122,63 @@ def read(arguments: "Sequence[str]", environment: "Mapping[str, str]") -> Settin
 
 
 def _refuse_contradictions(settings: Settings) -> None:
-    """Raises UsageError where one option takes away what another asks for."""
+    """Raise UsageError if one option turns off what another one needs."""
     source = settings.sources
     for name in ("watchdog", "ready_timeout", "notify_access"):
         if name in source and not settings.notify and getattr(settings, name) is not None:
-            raise UsageError(f"{source[name]} needs the notify socket, which {source['notify']} takes away")
+            raise UsageError(f"{source[name]} needs the notify socket, which {source['notify']} turns off")
     steps = settings.stop_schedule
     whole = sum(wait for _, wait in steps[:-1]) if steps else settings.grace
     if whole is not None and settings.max_grace < whole < INFINITY:
         raise UsageError(
             f"{source['max_grace']}: {format_duration(settings.max_grace)} is less than the {format_duration(whole)} "
-            f"of {source['stop_schedule' if steps else 'grace']}; accepted: as much, or more"
+            f"of {source['stop_schedule' if steps else 'grace']}; accepted: the same or more"
         )
 
 
 def _read_flags(arguments: "Sequence[str]", texts: dict[str, list[str]], sources: dict[str, str]) -> tuple[str, ...]:
-    """Take the options from the front of `arguments`; what is left is the command."""
+    """Parse the options at the front of `arguments` and return the rest, which is the command."""
     taking = {flag: option for option in OPTIONS for flag in option.flags}
     constant = {flag: option for option in OPTIONS for flag in option.constants}
-    words = list(arguments)
-    while words and words[0].startswith("-") and words[0] != "-":
-        word = words.pop(0)
-        if word == "--":
+    remaining = list(arguments)
+    while remaining and remaining[0].startswith("-") and remaining[0] != "-":
+        argument = remaining.pop(0)
+        if argument == "--":
             break
-        if word.startswith("--"):
-            flag, equals, value = word.partition("=")
+        if argument.startswith("--"):
+            flag, equals, value = argument.partition("=")
             rest: str | None = value if equals else None
         else:
-            flag, rest = word[:2], word[2:] or None
+            flag, rest = argument[:2], argument[2:] or None
         if flag in taking:
             if rest is None:
-                if not words:
+                if not remaining:
                     raise UsageError(f"{flag} needs a value: {taking[flag].metavar}")
-                rest = words.pop(0)
+                rest = remaining.pop(0)
             texts.setdefault(taking[flag].name, []).append(rest)
             sources[taking[flag].name] = flag
             continue
-        if rest is not None and word.startswith("--") and (flag in constant or flag in INFO_FLAGS):
-            raise UsageError(f"{flag} takes no value, {quote(rest)} was given")
+        if rest is not None and argument.startswith("--") and (flag in constant or flag in INFO_FLAGS):
+            raise UsageError(f"{flag} takes no value, but got {quote(rest)}")
         if flag in INFO_FLAGS:
             raise InfoRequested(INFO_FLAGS[flag])
         if flag not in constant:
             known = [*taking, *constant, *INFO_FLAGS]
             near = nearest(flag, [name for name in known if name.startswith("--") == flag.startswith("--")])
             hint = f"did you mean {near}? " if near else ""
-            raise UsageError(f"there is no option {quote(flag)}; {hint}all options: agent-init --help")
+            raise UsageError(f"unknown option {quote(flag)}; {hint}all options: agent-init --help")
         option = constant[flag]
         texts.setdefault(option.name, []).append(option.constants[flag])
         sources[option.name] = flag
-        if rest is not None:  # bundled: what is left of -vvg
-            words.insert(0, "-" + rest)
-    return tuple(words)
+        if rest is not None:  # a bundle: the rest of -vvg
+            remaining.insert(0, "-" + rest)
+    return tuple(remaining)
 
 
 def _read_variables(
     environment: "Mapping[str, str]", texts: dict[str, list[str]], sources: dict[str, str]
 ) -> tuple[str, ...]:
-    """Fill in from the environment what no flag has said; returns those with our prefix that are none of ours."""
+    """Add values from the environment for options without a flag. Returns the unknown variables with our prefix."""
     ours = {option.variable: option for option in OPTIONS}
     unknown = []
     for variable in environment:
@@ -192,27 +194,27 @@ def _read_variables(
 
 
 def _exclude_schedule(texts: dict[str, list[str]], sources: dict[str, str]) -> None:
-    """A schedule says what --grace and --stop-signal say: from the same source they contradict, else the flag wins."""
+    """Refuse a schedule beside --grace or --stop-signal: it replaces both. If only one is a flag, that one wins."""
     chosen = sources["stop_schedule"]
     for name in ("grace", "stop_signal"):
         other = sources.get(name)
         if other is None:
             continue
         if other.startswith("-") == chosen.startswith("-"):
-            raise UsageError(f"{chosen} and {other} exclude each other: the schedule holds signals and waits already")
+            raise UsageError(f"{chosen} and {other} exclude each other: the schedule already has the signals and waits")
         loser = name if chosen.startswith("-") else "stop_schedule"
         texts.pop(loser, None)
         sources.pop(loser, None)
 
 
-def nearest(word: str, known: "Iterable[str]") -> str | None:
-    """The one of `known` that `word` was most likely meant to be, or None where nothing is near."""
-    ranked = sorted((_edits(word, other), other) for other in known)
-    return ranked[0][1] if ranked and ranked[0][0] <= max(1, len(word.removeprefix(PREFIX)) // 3) else None
+def nearest(name: str, known: "Iterable[str]") -> str | None:
+    """Return the one of `known` that is most like the misspelt `name`, or None if none is close."""
+    ranked = sorted((_edit_distance(name, other), other) for other in known)
+    return ranked[0][1] if ranked and ranked[0][0] <= max(1, len(name.removeprefix(PREFIX)) // 3) else None
 
 
-def _edits(a: str, b: str) -> int:
-    """Levenshtein's distance; `difflib` would import `re`."""
+def _edit_distance(a: str, b: str) -> int:
+    """Return the Levenshtein distance. `difflib` does the like, but imports `re`, which costs start time."""
     row = list(range(len(b) + 1))
     for i, x in enumerate(a, 1):
         previous, row[0] = row[0], i

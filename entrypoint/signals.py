@@ -1,6 +1,6 @@
-"""Signals: their names, and the ones that can be caught.
+"""Signals: their names, and which ones a process can catch.
 
-`_signal` is the built-in half of `signal`; the other half imports `enum`, which costs more than all of this package.
+`_signal` is the built-in part of `signal`. The other part imports `enum`, which takes longer than this whole package.
 """
 
 import _signal
@@ -10,11 +10,11 @@ TERM, INT, HUP, QUIT = int(_signal.SIGTERM), int(_signal.SIGINT), int(_signal.SI
 ABRT, TSTP = int(_signal.SIGABRT), int(_signal.SIGTSTP)
 JOB_CONTROL = frozenset(map(int, (_signal.SIGTSTP, _signal.SIGTTIN, _signal.SIGTTOU)))
 
-# The kernel sends them to whoever wrote in vain, so the interpreter ignores them. Whether they came to us ignored can
-# no longer be known; all other dispositions (but INT's, which exec undoes by itself) are as we got them.
+# The kernel sends these for a failed write, and the interpreter ignores them before any of our code runs: whether they
+# were ignored before is lost. Every other disposition is as we inherited it, except INT's, which exec resets by itself.
 OF_WRITES = frozenset(map(int, (_signal.SIGPIPE, _signal.SIGXFSZ)))
 
-# Sent to a process that does not handle them, these change nothing (signal(7), "Ign" and "Cont").
+# These do no harm to a process that does not handle them (signal(7): default action "Ign" or "Cont").
 HARMLESS = frozenset(map(int, (_signal.SIGCONT, _signal.SIGWINCH, _signal.SIGURG)))
 
 NAMES: dict[int, str] = {}
@@ -30,12 +30,12 @@ ACCEPTED = "a signal's name or number, such as TERM, SIGTERM, 15 or RTMIN+3"
 
 
 def quote(text: str) -> str:
-    """What the user typed, for a message: quoted, on one line, cut where it is long."""
+    """Return the user's input for a message: quoted, on one line, at most 60 characters of it."""
     return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
 def name_of(number: int) -> str:
-    """`15` -> `TERM`, `37` -> `RTMIN+3`; a number without a name stays a number."""
+    """Return `TERM` for 15, `RTMIN+3` for 37, and the number itself as text if it has no name."""
     if number in NAMES:
         return NAMES[number]
     first, last = NUMBERS.get("RTMIN", 0), NUMBERS.get("RTMAX", 0)
@@ -43,28 +43,28 @@ def name_of(number: int) -> str:
 
 
 def parse(text: str) -> int:
-    """The signal that `text` names: `TERM`, `sigterm`, `15`, `RTMIN+3`, `RTMAX-1`.
+    """Return the number of the signal named `TERM`, `sigterm`, `15`, `RTMIN+3` or `RTMAX-1`.
 
-    Raises ValueError, saying what is accepted.
+    Raises ValueError; the message names what is accepted.
     """
-    word = text.upper().removeprefix("SIG")
-    base, sign, offset = word.partition("+" if "+" in word else "-")
-    if word.isascii() and word.isdigit() and len(word) < 4:
-        number = int(word)
+    name = text.upper().removeprefix("SIG")
+    base, sign, offset = name.partition("+" if "+" in name else "-")
+    if name.isascii() and name.isdigit() and len(name) < 4:
+        number = int(name)
     elif base in ("RTMIN", "RTMAX") and sign and offset.isascii() and offset.isdigit() and len(offset) < 4:
         number = NUMBERS.get(base, 0) + (int(offset) if sign == "+" else -int(offset))
         if not NUMBERS.get("RTMIN", 1) <= number <= NUMBERS.get("RTMAX", 0):
             number = 0
     else:
-        number = NUMBERS.get(word, 0)
+        number = NUMBERS.get(name, 0)
     if number not in VALID:
         raise ValueError(f"{quote(text)} is not a signal; accepted: {ACCEPTED}")
     return number
 
 
 def parse_catchable(text: str) -> int:
-    """As `parse`, without KILL and STOP, which nobody can catch, and CHLD, which process 1 needs for itself."""
+    """Like `parse`, but refuse KILL and STOP, which no process can catch, and CHLD, which process 1 needs itself."""
     number = parse(text)
     if number in (KILL, STOP, CHLD):
-        raise ValueError(f"{quote(text)} cannot be caught as a request; accepted: any signal but KILL, STOP and CHLD")
+        raise ValueError(f"{quote(text)} cannot be caught here; accepted: any signal except KILL, STOP and CHLD")
     return number

@@ -1,4 +1,4 @@
-"""Durations and sizes: seconds and bytes as numbers inside, as text such as `1m30s` and `64 MiB` outside."""
+"""Durations and sizes: numbers of seconds and bytes inside, text such as `1m30s` and `64 MiB` outside."""
 
 from .signals import quote
 
@@ -10,7 +10,7 @@ MAX_DURATION_SECONDS = 366 * SECONDS_IN["d"]
 def parse_duration(text: str) -> float:
     """Return the seconds in `25s`, `1m30s`, `500ms`, `1.5h`, a bare number of seconds, or `infinity`.
 
-    Raises ValueError; the message says what is accepted.
+    Raises ValueError; the message names what is accepted.
     """
     if text == "infinity":
         return INFINITY

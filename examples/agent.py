@@ -1,7 +1,7 @@
-"""An asyncio agent with work in hand: on a stop request it takes no new call, finishes those it has, and cleans up.
+"""An asyncio agent: on a stop request it takes no new calls, finishes the current ones, and cleans up.
 
-Run it as process 1's child: `agent-init -- python agent.py`. It needs nothing but the standard library; uvloop is used
-where it is installed (agent-init brings it). WORK_SECONDS is how long one call takes.
+Run it with `agent-init -- python agent.py`. It needs only the standard library, and uses uvloop if that is installed
+(agent-init brings it). WORK_SECONDS is how long a call takes.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ def say(text: str) -> None:
 
 
 async def call(number: int) -> None:
-    """One call: a second voice would be here."""
+    """One call; a real agent would talk to the caller here."""
     say(f"call {number} begins")
     await asyncio.sleep(WORK_SECONDS)
     say(f"call {number} ends")

@@ -35,7 +35,7 @@ class Notifier:
         if self._socket is None:
             return True
         try:
-            self._socket.sendto(notify.encode(fields)[: notify.LONGEST], self._address)
+            self._socket.sendto(notify.encode(fields)[: notify.MAX_DATAGRAM_BYTES], self._address)
         except BlockingIOError:
             return False
         except (OSError, ValueError):

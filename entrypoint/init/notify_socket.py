@@ -91,7 +91,7 @@ class NotifySocket:
             if self._aside or self._loop.time() > until:
                 return
             try:
-                data, ancillary, flags, _ = self._socket.recvmsg(notify.LONGEST, ANCILLARY_BYTES, PEEK)
+                data, ancillary, flags, _ = self._socket.recvmsg(notify.MAX_DATAGRAM_BYTES, ANCILLARY_BYTES, PEEK)
             except BlockingIOError:
                 return
             pid, descriptors = _unpack(ancillary)

@@ -1,9 +1,9 @@
-"""A LiveKit worker whose calls end well: what a call has begun is finished, and what it has learned is saved.
+"""A LiveKit worker that finishes each call and saves its result.
 
     LIVEKIT_URL=wss://... LIVEKIT_API_KEY=... LIVEKIT_API_SECRET=... agent-init -- python agent.py start
 
-When the container is stopped, agent-init gives the worker one TERM. The worker takes no more calls, and waits for those
-in hand until the callers have hung up; each call then ends with its shutdown callback.
+When the container is stopped, agent-init sends the worker one TERM. The worker takes no new calls and waits until the
+current callers have hung up. Each call then ends with its shutdown callback.
 """
 
 # mypy: disable-error-code="import-not-found, untyped-decorator"
@@ -23,7 +23,7 @@ log.setLevel(logging.INFO)
 
 
 async def words() -> AsyncGenerator[str, None]:
-    """What the caller says. Its clean-up needs the loop, so somebody has to see to it while there is one."""
+    """The words of the caller. The clean-up needs the loop, so the generator must be closed while the loop runs."""
     try:
         while True:
             await asyncio.sleep(0.1)
@@ -40,7 +40,7 @@ async def listen() -> None:
 
 
 def look_up() -> None:
-    """Something that blocks, in a thread."""
+    """A blocking call, for a thread."""
     time.sleep(5)
     log.info("look-up finished")
 
@@ -55,10 +55,10 @@ async def answer(ctx: JobContext) -> None:
         ctx.shutdown(f"{caller.identity} hung up")
 
     async def save() -> None:
-        # Cancel your tasks and await them: once the loop is gone, their `finally` cannot run any more.
+        # Cancel and await your tasks: after the loop is closed, their `finally` cannot run.
         listening.cancel()
         await asyncio.gather(listening, looking, return_exceptions=True)
-        await asyncio.sleep(3)  # in place of storing a summary
+        await asyncio.sleep(3)  # a real agent would store a summary here
         log.info("call saved")
 
     ctx.add_shutdown_callback(save)

@@ -1,4 +1,4 @@
-"""The reader of options, its parsers, and that the click command knows the same."""
+"""The reader of options, the parser of each value, and the click command, which must have the same options."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from entrypoint import cli, options, signals, units
 from entrypoint import settings as reader
-from entrypoint.init import stop_plan as plan
+from entrypoint.init import stop_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 COMMAND = ("agent", "-c", "--", "--grace", "x")
 BY_NAME = {option.name: option for option in options.OPTIONS}
 
-# A value for each option that takes one, and what is read from it.
+# For each option that takes a value: texts, and the values that the reader returns for them.
 VALUES: dict[str, list[tuple[str, Any]]] = {
     "grace": [("25s", 25.0), ("auto", None), ("infinity", math.inf), ("0", 0.0)],
     "max_grace": [("10m", 600.0), ("infinity", math.inf)],
@@ -45,55 +45,56 @@ VALUES: dict[str, list[tuple[str, Any]]] = {
 TAKING = [(o.name, flag, text, value) for o in options.OPTIONS for flag in o.flags for text, value in VALUES[o.name]]
 
 
-def read(*words: str, **environment: str) -> reader.Settings:
-    return reader.read([*words, *COMMAND], environment)
+def read(*arguments: str, **environment: str) -> reader.Settings:
+    return reader.read([*arguments, *COMMAND], environment)
 
 
-def refused(*words: str, **environment: str) -> str:
+def refused(*arguments: str, **environment: str) -> str:
+    """The text of the usage error."""
     with pytest.raises(reader.UsageError) as error:
-        read(*words, **environment)
+        read(*arguments, **environment)
     text = str(error.value)
     assert "\n" not in text
     assert len(text) < 1000
     return text
 
 
-# --- Each option, in each way to give it. ---------------------------------------------------------------------------
+# --- Each option, in each form. -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("name", "flag", "text", "value"), TAKING)
-def test_a_value_can_be_given_in_every_way(name: str, flag: str, text: str, value: object) -> None:
+def test_every_form_of_an_option_sets_its_value(name: str, flag: str, text: str, value: object) -> None:
     variable = BY_NAME[name].variable
-    ways = [[flag, text], [f"{flag}={text}"] if flag.startswith("--") else [f"{flag}{text}"]]
-    for words in ways:
-        settings = read(*words)
+    forms = [[flag, text], [f"{flag}={text}"] if flag.startswith("--") else [f"{flag}{text}"]]
+    for arguments in forms:
+        settings = read(*arguments)
         assert getattr(settings, name) == value
         assert settings.sources[name] == flag
         assert settings.command == COMMAND
     settings = read(**{variable: text})
     assert getattr(settings, name) == value
     assert settings.sources[name] == variable
-    # An empty variable is not set; a flag wins over it.
+    # An empty variable counts as not set; a flag wins over a variable.
     assert getattr(read(**{variable: ""}), name) == getattr(read(), name)
     other = VALUES[name][-1][0]
     assert getattr(read(flag, text, **{variable: other}), name) == value
 
 
-CONSTANTS = [(o.name, flag, word) for o in options.OPTIONS for flag, word in o.constants.items() if not o.counted]
+CONSTANTS = [(o.name, flag, text) for o in options.OPTIONS for flag, text in o.constants.items() if not o.counted]
 
 
-@pytest.mark.parametrize(("name", "flag", "word"), CONSTANTS)
-def test_a_flag_without_a_value_stands_for_one(name: str, flag: str, word: str) -> None:
-    value = BY_NAME[name].parse(word)
+@pytest.mark.parametrize(("name", "flag", "constant"), CONSTANTS)
+def test_a_switch_sets_its_constant(name: str, flag: str, constant: str) -> None:
+    value = BY_NAME[name].parse(constant)
     assert getattr(read(flag), name) == value
     assert read(flag).command == COMMAND
-    for text in {"on": ("1", "true", "YES", "on"), "off": ("0", "False", "no", "off")}.get(word, (word,)):
+    for text in {"on": ("1", "true", "YES", "on"), "off": ("0", "False", "no", "off")}.get(constant, (constant,)):
         assert getattr(read(**{BY_NAME[name].variable: text}), name) == value
 
 
 @pytest.mark.parametrize("flag", [flag for _, flag, _ in CONSTANTS if flag.startswith("--")])
-def test_a_flag_without_a_value_takes_none(flag: str) -> None:
-    assert f"{flag} takes no value, 'x' was given" in refused(f"{flag}=x")
+def test_a_switch_takes_no_value(flag: str) -> None:
+    assert f"{flag} takes no value, but got 'x'" in refused(f"{flag}=x")
 
 
 def test_defaults() -> None:
@@ -109,13 +110,13 @@ def test_defaults() -> None:
     assert (settings.log_level, settings.log_format, settings.sources, settings.unknown) == (1, "text", {}, ())
 
 
-def test_settings_do_not_change() -> None:
+def test_settings_are_immutable() -> None:
     with pytest.raises(AttributeError):
         read().grace = 5.0
 
 
 @pytest.mark.parametrize(
-    ("words", "environment", "level"),
+    ("arguments", "environment", "level"),
     [
         ([], {}, 1),
         (["-v"], {}, 2),
@@ -123,7 +124,7 @@ def test_settings_do_not_change() -> None:
         (["-v", "--verbose"], {}, 3),
         (["-q"], {}, 0),
         (["-qq"], {}, -1),
-        (["-qqq"], {}, -1),  # errors are always told
+        (["-qqq"], {}, -1),  # errors are always logged
         (["-vq"], {}, 1),
         ([], {"AGENT_INIT_VERBOSE": "2"}, 3),
         ([], {"AGENT_INIT_QUIET": "yes"}, 0),
@@ -131,11 +132,11 @@ def test_settings_do_not_change() -> None:
         (["-q"], {"AGENT_INIT_VERBOSE": "1"}, 1),
     ],
 )
-def test_how_much_is_said(words: list[str], environment: dict[str, str], level: int) -> None:
-    assert read(*words, **environment).log_level == level
+def test_verbose_and_quiet_set_the_log_level(arguments: list[str], environment: dict[str, str], level: int) -> None:
+    assert read(*arguments, **environment).log_level == level
 
 
-def test_repeatable_options_add_up_and_a_flag_replaces_the_variable() -> None:
+def test_repeatable_options_add_up_and_flags_replace_the_variable() -> None:
     assert read("-e", "143", "--ok-exit=1", "-e0").ok_exit == {143, 1, 0}
     assert read(AGENT_INIT_OK_EXIT="143,1 0").ok_exit == {143, 1, 0}
     assert read("-e1", AGENT_INIT_OK_EXIT="143").ok_exit == {1}
@@ -143,18 +144,18 @@ def test_repeatable_options_add_up_and_a_flag_replaces_the_variable() -> None:
     assert read(AGENT_INIT_REWRITE="HUP:QUIT, USR1:0").rewrite == {1: 3, 10: 0}
 
 
-def test_the_last_of_two_flags_counts() -> None:
+def test_the_last_of_two_flags_wins() -> None:
     assert read("-t", "1s", "--grace", "2s").grace == 2
     assert read("-g", "-c").target == "child"
     assert read("-c", "--target", "group").target == "group"
     assert read("-s", "--no-subreaper").subreaper is False
 
 
-# --- Where options end. ---------------------------------------------------------------------------------------------
+# --- Where parsing stops. --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("words", "command"),
+    ("line", "command"),
     [
         ("python -c -g", "python -c -g"),
         ("-g python -c x", "python -c x"),
@@ -168,59 +169,59 @@ def test_the_last_of_two_flags_counts() -> None:
         ("--grace -- agent", ""),
     ],
 )
-def test_options_end_at_the_first_word_that_is_none(words: str, command: str) -> None:
+def test_parsing_stops_at_the_first_non_option(line: str, command: str) -> None:
     if command:
-        assert reader.read(words.split(), {}).command == tuple(command.split())
+        assert reader.read(line.split(), {}).command == tuple(command.split())
     else:
         with pytest.raises(reader.UsageError, match=r"^--grace: '--' is not a duration"):
-            reader.read(words.split(), {})
+            reader.read(line.split(), {})
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
+    ("line", "expected"),
     [
         ("-vvg", {"log_level": 3, "target": "group"}),
         ("-gve143", {"log_level": 2, "target": "group", "ok_exit": {143}}),
         ("-swt5", {"subreaper": True, "warn_reaped": True, "grace": 5.0}),
         ("-crHUP:0", {"target": "child", "rewrite": {1: 0}}),
-        # As tini and dumb-init have them.
+        # The short options of tini and dumb-init.
         ("-s -g -vvv -w -p SIGKILL -e 143 -e 1", {"ok_exit": {1, 143}, "parent_death_signal": 9, "log_level": 4}),
         ("-pSIGTERM", {"parent_death_signal": 15}),
         ("--single-child --rewrite 15:3 --verbose", {"target": "child", "rewrite": {15: 3}, "log_level": 2}),
         ("-cv -r 2:15", {"rewrite": {2: 15}, "log_level": 2}),
     ],
 )
-def test_short_options_bundle(words: str, expected: dict[str, object]) -> None:
-    settings = read(*words.split())
+def test_short_options_can_be_bundled(line: str, expected: dict[str, object]) -> None:
+    settings = read(*line.split())
     assert {name: getattr(settings, name) for name in expected} == expected
     assert settings.command == COMMAND
 
 
 @pytest.mark.parametrize(("flag", "what"), reader.INFO_FLAGS.items())
-def test_help_and_version_are_asked_for(flag: str, what: str) -> None:
-    for words in ([flag], ["-v", flag], [flag, "--no-such"], ["-g", flag, "agent"]):
-        with pytest.raises(reader.InfoRequested) as asked:
-            reader.read(words, {})
-        assert asked.value.args == (what,)
+def test_help_and_version_are_requested_by_their_flags(flag: str, what: str) -> None:
+    for arguments in ([flag], ["-v", flag], [flag, "--no-such"], ["-g", flag, "agent"]):
+        with pytest.raises(reader.InfoRequested) as requested:
+            reader.read(arguments, {})
+        assert requested.value.args == (what,)
     assert reader.read(["agent", flag], {}).command == ("agent", flag)
 
 
-def test_help_in_a_bundle() -> None:
+def test_help_can_be_bundled() -> None:
     with pytest.raises(reader.InfoRequested):
         reader.read(["-vh"], {})
 
 
-@pytest.mark.parametrize("words", [[], ["--"], ["-v"], ["-t", "5"], ["-g", "--"]])
-def test_a_command_is_needed(words: list[str]) -> None:
-    with pytest.raises(reader.UsageError, match="no command was given; usage: "):
-        reader.read(words, {})
+@pytest.mark.parametrize("arguments", [[], ["--"], ["-v"], ["-t", "5"], ["-g", "--"]])
+def test_a_command_is_required(arguments: list[str]) -> None:
+    with pytest.raises(reader.UsageError, match="no command given; usage: "):
+        reader.read(arguments, {})
 
 
-# --- Mistakes. ------------------------------------------------------------------------------------------------------
+# --- Usage errors. --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("word", "near"),
+    ("argument", "near"),
     [
         ("--grce", "--grace"),
         ("--stop-sginal", "--stop-signal"),
@@ -228,24 +229,24 @@ def test_a_command_is_needed(words: list[str]) -> None:
         ("--xyzzy", None),
     ],
 )
-def test_an_unknown_option_is_named_with_the_nearest(word: str, near: str | None) -> None:
-    text = refused(word)
-    assert f"there is no option '{word}'; " in text
+def test_an_unknown_option_is_reported_with_the_nearest_one(argument: str, near: str | None) -> None:
+    text = refused(argument)
+    assert f"unknown option '{argument}'; " in text
     assert (f"did you mean {near}?" in text) if near else ("did you mean" not in text)
 
 
-@pytest.mark.parametrize("word", ["-z", "-vz", "-\u00fc", "-\n", "-1", "--\n", "--gr\nace=1", "-=5", "--=5", "---"])
-def test_an_unknown_option_is_told_on_one_line(word: str) -> None:
-    assert "there is no option" in refused(word)
+@pytest.mark.parametrize("argument", ["-z", "-vz", "-\u00fc", "-\n", "-1", "--\n", "--gr\nace=1", "-=5", "--=5", "---"])
+def test_an_unknown_option_is_reported_on_one_line(argument: str) -> None:
+    assert "unknown option" in refused(argument)
 
 
 @pytest.mark.parametrize("flag", [flag for option in options.OPTIONS for flag in option.flags])
-def test_a_missing_value_is_told(flag: str) -> None:
+def test_a_missing_value_is_reported(flag: str) -> None:
     with pytest.raises(reader.UsageError, match=f"^{flag} needs a value: "):
         reader.read([flag], {})
 
 
-def wrong_values() -> list[tuple[str, str]]:
+def invalid_values() -> list[tuple[str, str]]:
     everywhere = ["", " ", "\n", "5\nx", "\u00fc\u0661", "\udcff", "-", "x" * 10_000, "9" * 10_000, "\x1b[31m", "'\""]
     more = {
         "grace": [
@@ -288,24 +289,24 @@ def wrong_values() -> list[tuple[str, str]]:
     return [(name, text) for name in BY_NAME for text in (*everywhere, *more[name])]
 
 
-@pytest.mark.parametrize(("name", "text"), wrong_values())
-def test_a_wrong_value_is_named_with_what_is_accepted(name: str, text: str) -> None:
+@pytest.mark.parametrize(("name", "text"), invalid_values())
+def test_an_invalid_value_is_reported_with_what_is_accepted(name: str, text: str) -> None:
     option = BY_NAME[name]
-    many_and_blank = option.many and not text.strip()
-    if text and not many_and_blank:  # several can be given there, so blanks and commas stand between them
-        said = refused(**{option.variable: text})
-        assert said.startswith(f"{option.variable}: ")
-        assert "accepted: " in said
+    blank_list = option.many and not text.strip()
+    if text and not blank_list:  # a repeatable option's variable is a list, separated by spaces and commas
+        message = refused(**{option.variable: text})
+        assert message.startswith(f"{option.variable}: ")
+        assert "accepted: " in message
     for flag in option.flags:
-        said = refused(flag, text)
-        assert said.startswith(f"{flag}: ")
-        assert "accepted: " in said
-        if len(text) < 50 and name not in ("stop_on", "stop_schedule", "rewrite"):  # there it is the wrong part
-            assert repr(text) in said
+        message = refused(flag, text)
+        assert message.startswith(f"{flag}: ")
+        assert "accepted: " in message
+        if len(text) < 50 and name not in ("stop_on", "stop_schedule", "rewrite"):  # these quote only the invalid part
+            assert repr(text) in message
 
 
 @pytest.mark.parametrize(
-    ("words", "environment"),
+    ("arguments", "environment"),
     [
         (["--stop-schedule", "TERM", "--grace", "5"], {}),
         (["--stop-signal", "INT", "--stop-schedule", "TERM"], {}),
@@ -313,14 +314,14 @@ def test_a_wrong_value_is_named_with_what_is_accepted(name: str, text: str) -> N
         ([], {"AGENT_INIT_STOP_SCHEDULE": "TERM", "AGENT_INIT_STOP_SIGNAL": "INT"}),
     ],
 )
-def test_a_schedule_excludes_grace_and_stop_signal(words: list[str], environment: dict[str, str]) -> None:
-    text = refused(*words, **environment)
+def test_a_schedule_excludes_grace_and_stop_signal(arguments: list[str], environment: dict[str, str]) -> None:
+    text = refused(*arguments, **environment)
     assert "exclude each other" in text
-    for word in (*words[::2], *environment):
-        assert word in text
+    for source in (*arguments[::2], *environment):
+        assert source in text
 
 
-def test_of_a_schedule_and_a_grace_from_two_sources_the_flag_counts() -> None:
+def test_a_flag_wins_where_a_schedule_and_a_grace_exclude_each_other() -> None:
     settings = read("--stop-schedule", "TERM", AGENT_INIT_GRACE="5", AGENT_INIT_STOP_SIGNAL="INT")
     assert (settings.stop_schedule, settings.grace, settings.stop_signal) == (((15, math.inf),), None, 15)
     settings = read("--grace", "5", AGENT_INIT_STOP_SCHEDULE="TERM")
@@ -329,37 +330,39 @@ def test_of_a_schedule_and_a_grace_from_two_sources_the_flag_counts() -> None:
     assert (settings.stop_schedule, settings.grace, settings.stop_signal) == (None, None, 2)
 
 
-def test_variables_that_are_none_of_ours_are_kept_for_the_warning() -> None:
+def test_unknown_variables_with_the_prefix_are_returned() -> None:
     settings = read(AGENT_INIT_GRACEE="5", AGENT_INIT_="", AGENTINIT_X="1", OTHER="1")
     assert settings.unknown == ("AGENT_INIT_GRACEE", "AGENT_INIT_")
 
 
-def test_a_pure_forwarder_forwards() -> None:
+def test_unhandled_is_forward_if_nothing_requests_a_stop() -> None:
     assert read("--stop-on", "none").unhandled == "forward"
     assert read("--stop-on", "none", "--unhandled", "shield").unhandled == "shield"
     assert read("--stop-on", "none", AGENT_INIT_UNHANDLED="shield").unhandled == "shield"
 
 
-WORDS = st.text(st.sampled_from("-=,:/ \n\u00fc\udcff0159smTERM"), max_size=8) | st.sampled_from(
+ARGUMENTS = st.text(st.sampled_from("-=,:/ \n\u00fc\udcff0159smTERM"), max_size=8) | st.sampled_from(
     [*(flag for option in options.OPTIONS for flag in (*option.flags, *option.constants)), "--", "-", "TERM/5s/KILL"]
 )
 
 
-@given(st.lists(WORDS, max_size=6), st.dictionaries(st.sampled_from([o.variable for o in options.OPTIONS]), WORDS))
-def test_whatever_is_typed_is_read_or_refused_on_one_line(words: list[str], environment: dict[str, str]) -> None:
+@given(
+    st.lists(ARGUMENTS, max_size=6), st.dictionaries(st.sampled_from([o.variable for o in options.OPTIONS]), ARGUMENTS)
+)
+def test_any_input_is_read_or_refused_on_one_line(arguments: list[str], environment: dict[str, str]) -> None:
     try:
-        settings = reader.read(words, environment)
-        plan.make(settings, environment, lambda _: False)
+        settings = reader.read(arguments, environment)
+        stop_plan.make(settings, environment, lambda _: False)
     except reader.UsageError as error:
-        told = str(error)
+        message = str(error)
     except reader.InfoRequested:
-        assert {"-h", "-V", "--help", "--version"} & {word[:2] if word[1:2] != "-" else word for word in words}
+        assert {"-h", "-V", "--help", "--version"} & {text[:2] if text[1:2] != "-" else text for text in arguments}
         return
     else:
-        assert settings.command == tuple(words[len(words) - len(settings.command) :])
+        assert settings.command == tuple(arguments[len(arguments) - len(settings.command) :])
         return
-    assert "\n" not in told
-    assert len(told) < 1000
+    assert "\n" not in message
+    assert len(message) < 1000
 
 
 # --- Durations and schedules. ---------------------------------------------------------------------------------------
@@ -383,7 +386,7 @@ def test_whatever_is_typed_is_read_or_refused_on_one_line(words: list[str], envi
         ("007s", 7.0),
     ],
 )
-def test_durations(text: str, seconds: float) -> None:
+def test_parse_duration(text: str, seconds: float) -> None:
     assert units.parse_duration(text) == pytest.approx(seconds)
 
 
@@ -399,7 +402,7 @@ def test_a_duration_is_the_sum_of_its_parts(parts: list[tuple[int, str]]) -> Non
 
 
 @given(st.just(0.0) | st.floats(1e-6, units.MAX_DURATION_SECONDS))
-def test_what_is_printed_can_be_typed(seconds: float) -> None:
+def test_a_formatted_duration_parses_to_itself(seconds: float) -> None:
     text = units.format_duration(seconds)
     assert len(text) <= 12
     assert units.parse_duration(text) == pytest.approx(seconds, rel=0.01, abs=0.5 if seconds >= 59 else 0.001)
@@ -422,7 +425,7 @@ def test_what_is_printed_can_be_typed(seconds: float) -> None:
         (math.inf, "infinity"),
     ],
 )
-def test_durations_for_people(seconds: float, text: str) -> None:
+def test_format_duration(seconds: float, text: str) -> None:
     assert units.format_duration(seconds) == text
 
 
@@ -431,10 +434,10 @@ WAITS = st.integers(0, 3600)
 
 
 @given(st.lists(st.tuples(SIGNALS, WAITS), min_size=1, max_size=5), st.booleans(), st.booleans())
-def test_schedules(steps: list[tuple[int, int]], kill: bool, dashes: bool) -> None:
-    dash = "-" if dashes else ""  # as start-stop-daemon(8) also takes them
-    words = [f"{dash}{signals.name_of(number)}/{wait}s" for number, wait in steps]
-    text = "/".join([*words, f"{dash}KILL"] if kill else words)
+def test_a_schedule_is_parsed_into_signals_and_waits(steps: list[tuple[int, int]], kill: bool, dashes: bool) -> None:
+    dash = "-" if dashes else ""  # start-stop-daemon(8) accepts both
+    entries = [f"{dash}{signals.name_of(number)}/{wait}s" for number, wait in steps]
+    text = "/".join([*entries, f"{dash}KILL"] if kill else entries)
     expected = [(number, float(wait)) for number, wait in steps]
     if kill:
         expected.append((signals.KILL, math.inf))
@@ -451,15 +454,15 @@ def test_signals_without_waits_follow_each_other_at_once(numbers: list[int]) -> 
 
 @pytest.mark.parametrize("parser", [option.parse for option in options.OPTIONS], ids=[o.name for o in options.OPTIONS])
 @given(text=st.text(max_size=20) | st.text(st.sampled_from(string.digits + ".smhdTERM/:,+-"), max_size=20))
-def test_a_parser_returns_or_says_what_is_accepted(parser: Callable[[str], object], text: str) -> None:
+def test_a_parser_returns_a_value_or_names_what_is_accepted(parser: Callable[[str], object], text: str) -> None:
     try:
         parser(text)
     except ValueError as error:
-        told = str(error)
+        message = str(error)
     else:
         return
-    assert "accepted: " in told
-    assert "\n" not in told
+    assert "accepted: " in message
+    assert "\n" not in message
 
 
 # --- The click command. ---------------------------------------------------------------------------------------------
@@ -469,14 +472,14 @@ def click_options() -> list[click.Option]:
     return [parameter for parameter in cli.command().params if isinstance(parameter, click.Option)]
 
 
-def test_the_command_and_the_reader_know_the_same_flags() -> None:
-    """Help is click's own; what is left is the table's."""
+def test_the_command_and_the_reader_have_the_same_flags() -> None:
+    """`--help` is click's own and not among its parameters."""
     known = {flag for option in click_options() for flag in (*option.opts, *option.secondary_opts)}
     ours = {flag for option in options.OPTIONS for flag in (*option.flags, *option.constants)}
     assert known == ours | {"-V", "--version"}
 
 
-def test_the_command_takes_a_value_where_the_reader_does() -> None:
+def test_flags_take_a_value_in_the_command_if_they_do_in_the_reader() -> None:
     taking = {flag for option in options.OPTIONS for flag in option.flags}
     for option in click_options():
         assert set(option.opts) <= taking or not set(option.opts) & taking
@@ -495,23 +498,25 @@ def test_help_names_every_flag_variable_and_default() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "environment", "said"),
+    ("arguments", "environment", "message"),
     [
-        (["--watchdog", "5s", "--no-notify"], {}, "--watchdog needs the notify socket, which --no-notify takes away"),
+        (["--watchdog", "5s", "--no-notify"], {}, "--watchdog needs the notify socket, which --no-notify turns off"),
         (["--no-notify"], {"AGENT_INIT_READY_TIMEOUT": "5"}, "AGENT_INIT_READY_TIMEOUT needs the notify socket"),
-        (["--notify-access=main"], {"AGENT_INIT_NOTIFY": "off"}, "which AGENT_INIT_NOTIFY takes away"),
-        (["-t", "25s", "--max-grace", "10s"], {}, "--max-grace: 10s is less than the 25s of -t; accepted: as much"),
+        (["--notify-access=main"], {"AGENT_INIT_NOTIFY": "off"}, "which AGENT_INIT_NOTIFY turns off"),
+        (
+            ["-t", "25s", "--max-grace", "10s"],
+            {},
+            "--max-grace: 10s is less than the 25s of -t; accepted: the same or more",
+        ),
         (["--stop-schedule", "TERM/9s/INT/2s/KILL", "--max-grace", "10s"], {}, "less than the 11s of --stop-schedule"),
     ],
 )
-def test_what_one_option_gives_and_another_takes_is_refused(
-    words: list[str], environment: dict[str, str], said: str
-) -> None:
-    assert said in refused(*words, **environment)
+def test_contradictions_are_refused(arguments: list[str], environment: dict[str, str], message: str) -> None:
+    assert message in refused(*arguments, **environment)
 
 
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [
         ["--watchdog", "0", "--no-notify"],
         ["-t", "25s", "--max-grace", "25s"],
@@ -519,11 +524,11 @@ def test_what_one_option_gives_and_another_takes_is_refused(
         ["--max-grace", "1s"],
     ],
 )
-def test_what_does_not_contradict_itself_is_taken(words: list[str]) -> None:
-    read(*words)
+def test_options_that_go_together_are_accepted(arguments: list[str]) -> None:
+    read(*arguments)
 
 
-ARGUMENTS = st.sampled_from(
+VALID_OPTIONS = st.sampled_from(
     [
         *([flag, text] for name, flag, text, _ in TAKING),
         *([f"{flag}={text}"] for name, flag, text, _ in TAKING if flag.startswith("--")),
@@ -536,17 +541,17 @@ ARGUMENTS = st.sampled_from(
 )
 
 
-@given(st.lists(ARGUMENTS, max_size=6), st.booleans())
-def test_both_read_a_line_alike(given_words: list[list[str]], dashes: bool) -> None:
-    words = [word for group in given_words for word in group] + ["--"] * dashes
-    assume("stop_schedule" not in str(given_words))
+@given(st.lists(VALID_OPTIONS, max_size=6), st.booleans())
+def test_the_command_and_the_reader_parse_a_line_alike(groups: list[list[str]], dashes: bool) -> None:
+    arguments = [argument for group in groups for argument in group] + ["--"] * dashes
+    assume("stop_schedule" not in str(groups))
     try:
-        settings = reader.read([*words, *COMMAND], {})
+        settings = reader.read([*arguments, *COMMAND], {})
     except reader.UsageError as error:
-        # What contradicts itself is for the reader alone to see.
-        assume("exclude each other" not in str(error) and "takes away" not in str(error))
+        # Only the reader refuses contradictions.
+        assume("exclude each other" not in str(error) and "turns off" not in str(error))
         raise
-    with cli.command().make_context("agent-init", [*words, *COMMAND]) as context:
+    with cli.command().make_context("agent-init", [*arguments, *COMMAND]) as context:
         assert context.params["command"] == COMMAND == settings.command
         for option in options.OPTIONS:
             if option.flags and context.params.get(option.name):
@@ -557,12 +562,12 @@ def test_both_read_a_line_alike(given_words: list[list[str]], dashes: bool) -> N
     ("option", "begun", "expected"),
     [("repeat", "f", ["forward"]), ("log_format", "", ["text", "json"]), ("stop_signal", "US", ["USR1", "USR2"])],
 )
-def test_a_shell_is_offered_values(option: str, begun: str, expected: list[str]) -> None:
+def test_shell_completion_offers_values(option: str, begun: str, expected: list[str]) -> None:
     [parameter] = [p for p in click_options() if set(p.opts) == set(BY_NAME[option].flags)]
     items = parameter.shell_complete(click.Context(cli.command()), begun)
     assert [item.value for item in items] == expected
 
 
-def test_a_shell_completion_is_asked_for_by_its_variable() -> None:
+def test_shell_completion_is_requested_by_its_variable() -> None:
     with pytest.raises(reader.InfoRequested, match="complete"):
         reader.read(["--gr"], {reader.COMPLETE_VARIABLE: "bash_source"})

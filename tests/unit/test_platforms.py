@@ -1,4 +1,4 @@
-"""How long a stop may take: explicitly, by the platform, or by our own default; and what the start line says of it."""
+"""The deadline of a stop: an explicit one, the platform's or the default; and how the start line explains it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def plan(*flags: str, files: tuple[str, ...] = (), **environment: str) -> plans.
     return plans.make(settings, environment, lambda path: path in files)
 
 
-# As the platforms document them: how each is recognised, and how long it waits before its own SIGKILL.
+# From each platform's documentation: how it is recognised, and the seconds before its own SIGKILL.
 TABLE: list[tuple[str, dict[str, str], tuple[str, ...], float]] = [
     ("Kubernetes", {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, (), 30),
     ("ECS", {"ECS_CONTAINER_METADATA_URI_V4": "http://169.254.170.2/v4/x"}, (), 30),
@@ -38,10 +38,10 @@ TABLE: list[tuple[str, dict[str, str], tuple[str, ...], float]] = [
 
 
 @pytest.mark.parametrize(("name", "environment", "files", "seconds"), TABLE)
-def test_a_platform_has_its_own_deadline(
+def test_on_a_platform_there_is_one_report_and_no_deadline(
     name: str, environment: dict[str, str], files: tuple[str, ...], seconds: float
 ) -> None:
-    """No SIGKILL of ours, one report a second before the limit, and the line says so."""
+    """No SIGKILL from agent-init, one report 2 s before the platform's limit, and the start line names the limit."""
     made = plan(files=files, **environment)
     assert made.grace == math.inf
     assert made.steps[0] == (TERM, math.inf)
@@ -65,7 +65,7 @@ def test_an_explicit_grace_is_a_deadline_everywhere(
         assert made.why == f"grace 25s ({source})"
 
 
-def test_where_no_platform_is_known_the_default_is_ten_seconds() -> None:
+def test_the_default_is_ten_seconds_without_a_platform() -> None:
     made = plan()
     assert made.steps == ((TERM, 10.0), (KILL, math.inf))
     assert (made.grace, made.report_after) == (10.0, None)
@@ -73,7 +73,7 @@ def test_where_no_platform_is_known_the_default_is_ten_seconds() -> None:
     assert "AGENT_INIT_GRACE not set" in made.why
 
 
-def test_auto_can_be_said() -> None:
+def test_auto_can_be_given_explicitly() -> None:
     assert plan("--grace", "auto").grace == 10
     assert plan("--grace", "auto").why.endswith("--grace auto)")
     assert plan("--grace", "auto", DYNO="web.1").grace == math.inf
@@ -92,25 +92,25 @@ def test_auto_can_be_said() -> None:
         ("\u0663", 3, "unless raised"),
     ],
 )
-def test_railway_says_its_figure_itself(value: str, seconds: int, whose: str) -> None:
+def test_railway_sets_its_limit_by_a_variable(value: str, seconds: int, whose: str) -> None:
     made = plan(RAILWAY_DEPLOYMENT_DRAINING_SECONDS=value)
     assert made.report_after == max(0, seconds - 2)
     assert f"grace: Railway's own, {units.format_duration(seconds)} {whose}" in made.why
 
 
-def test_the_orchestrator_counts_before_the_engine_below_it() -> None:
+def test_an_orchestrator_wins_over_the_engine_below_it() -> None:
     assert plan(files=("/.dockerenv", "/run/.containerenv"), KUBERNETES_SERVICE_HOST="x").platform.startswith("Kube")
     assert plan(files=("/.dockerenv",), NOMAD_ALLOC_ID="x").platform.startswith("Nomad")
 
 
 @pytest.mark.parametrize("variable", [name for name, _, _ in platforms.BY_VARIABLE])
-def test_an_empty_variable_is_no_platform(variable: str) -> None:
+def test_a_platform_is_not_recognised_by_an_empty_variable(variable: str) -> None:
     environment = {variable: ""}
     settings = reader.read(["agent"], environment)
     assert plans.make(settings, environment, lambda _: False).grace == 10
 
 
-def test_what_is_no_platform() -> None:
+def test_similar_variables_are_not_a_platform() -> None:
     assert plan(container="lxc", KUBERNETES_PORT="1", FLY="1").grace == 10
 
 
@@ -120,7 +120,7 @@ def test_the_stop_signal_is_the_first_step() -> None:
     assert plan("--stop-signal", "INT", "-t", "5s").steps == ((INT, 5.0), (KILL, math.inf))
 
 
-def test_a_schedule_takes_the_place_of_grace_and_platform() -> None:
+def test_a_schedule_replaces_the_grace_and_the_platform() -> None:
     made = plan("--stop-schedule", "TERM/20s/INT/5s/KILL", KUBERNETES_SERVICE_HOST="x")
     assert made.steps == ((TERM, 20.0), (INT, 5.0), (KILL, math.inf))
     assert (made.grace, made.report_after, made.platform) == (25.0, None, "")
@@ -128,7 +128,7 @@ def test_a_schedule_takes_the_place_of_grace_and_platform() -> None:
 
 
 @pytest.mark.parametrize("schedule", ["TERM", "TERM/5s", "TERM/5s/INT/infinity", "TERM/infinity/KILL"])
-def test_a_schedule_that_does_not_end_with_kill_is_endless(schedule: str) -> None:
+def test_a_schedule_without_kill_at_the_end_has_no_deadline(schedule: str) -> None:
     assert plan("--stop-schedule", schedule).grace == math.inf
 
 
@@ -145,7 +145,7 @@ def test_a_schedule_that_does_not_end_with_kill_is_endless(schedule: str) -> Non
     ],
     ids=" ".join,
 )
-def test_a_delay_that_leaves_no_time_is_refused(flags: list[str]) -> None:
+def test_a_stop_delay_that_leaves_no_time_is_refused(flags: list[str]) -> None:
     with pytest.raises(reader.UsageError, match=r"^--stop-delay: .* leaves no time .*accepted: ") as refused:
         plan(*flags)
     assert "\n" not in str(refused.value)
@@ -162,12 +162,12 @@ def test_a_delay_that_leaves_no_time_is_refused(flags: list[str]) -> None:
     ],
     ids=" ".join,
 )
-def test_a_delay_within_the_grace_is_accepted(flags: list[str]) -> None:
+def test_a_stop_delay_within_the_grace_is_accepted(flags: list[str]) -> None:
     assert plan(*flags)
 
 
 @given(st.floats(0, 366 * 86400), st.sampled_from(["", "KUBERNETES_SERVICE_HOST", "RENDER"]))
-def test_the_grace_is_what_was_asked_for(seconds: float, platform: str) -> None:
+def test_an_explicit_grace_is_the_time_until_kill(seconds: float, platform: str) -> None:
     environment = {"AGENT_INIT_GRACE": f"{seconds:.6f}", **({platform: "x"} if platform else {})}
     made = plans.make(reader.read(["agent"], environment), environment, lambda _: False)
     assert made.grace == float(f"{seconds:.6f}") == sum(wait for _, wait in made.steps[:-1])

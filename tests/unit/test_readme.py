@@ -1,6 +1,6 @@
-"""The README says what the code does: its option table is made from the code's.
+"""The pages that users read: generated tables match the code, options exist, relative links lead to a file.
 
-`python -m tests.unit.test_readme` writes it.
+`python -m tests.unit.test_readme` writes the tables.
 """
 
 from __future__ import annotations
@@ -8,15 +8,26 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from entrypoint import options
+import pytest
+
+from entrypoint import options, platforms
 from entrypoint import settings as reader
 
-README = Path(__file__).parents[2] / "README.md"
-MARKS = re.compile(r"(<!-- options: [^\n]*-->\n).*?(<!-- end of options -->)", re.DOTALL)
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+IDS = [str(page.relative_to(ROOT)) for page in PAGES]
+
+LINK = re.compile(r"\]\(([^()\s]+)\)")
+CODE_BLOCK = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+CODE_SPAN = re.compile(r"`[^`\n]+`")
+TEST_VARIABLES = ("AGENT_INIT_TEST_", "AGENT_INIT_SOAK_", "AGENT_INIT_FUZZ_")  # of the test suites, not options
+
+# Pages that the README links to and that are still to be written.
+PLANNED = frozenset(ROOT / path for path in ("CONTRIBUTING.md", "docs/api.md", "docs/architecture.md"))
 
 
-def table() -> str:
-    """The option table as Markdown."""
+def option_table() -> str:
+    """The table of options as Markdown."""
     rows = ["| option | variable | default | meaning |", "|---|---|---|---|"]
     for option in options.OPTIONS:
         flags = ", ".join(f"`{flag}`" for flag in option.flags)
@@ -29,20 +40,66 @@ def table() -> str:
     return "\n".join(rows) + "\n"
 
 
-def test_the_option_table_is_that_of_the_code() -> None:
-    found = MARKS.search(README.read_text())
-    assert found
-    assert found[0] == f"{found[1]}{table()}{found[2]}"
+def platform_table() -> str:
+    """The table of recognised platforms as Markdown."""
+    rows = ["| recognised by | platform | waits, by default |", "|---|---|---|"]
+    known = [*platforms.BY_VARIABLE, *platforms.BY_FILE, ("container=podman", "Podman", 10.0)]
+    rows += [f"| `{evidence}` | {platform} | {seconds:g} s |" for evidence, platform, seconds in known]
+    return "\n".join(rows) + "\n"
 
 
-def test_every_variable_and_flag_in_the_readme_exists() -> None:
-    text = README.read_text()
+TABLES = {"options": ("docs/options.md", option_table), "platforms": ("docs/grace.md", platform_table)}
+
+
+def with_table(name: str) -> tuple[Path, str]:
+    """The page that has the table, and its text with the table made anew."""
+    path, table = TABLES[name]
+    text = (ROOT / path).read_text()
+    marks = re.compile(rf"(<!-- {name}: [^\n]*-->\n).*?(<!-- end of {name} -->)", re.DOTALL)
+    assert len(marks.findall(text)) == 1
+    return ROOT / path, marks.sub(lambda found: f"{found[1]}{table()}{found[2]}", text)
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub makes of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", CODE_BLOCK.sub("", page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_readme_can_be_read_in_a_minute() -> None:
+    assert len((ROOT / "README.md").read_text().split()) <= 700
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_generated_tables_match_the_code(name: str) -> None:
+    page, text = with_table(name)
+    assert page.read_text() == text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_every_option_and_variable_in_a_page_exists(page: Path) -> None:
+    text = page.read_text()
     flags = {flag for option in options.OPTIONS for flag in (*option.flags, *option.constants)} | set(reader.INFO_FLAGS)
-    variables = {option.variable for option in options.OPTIONS}
-    assert set(re.findall(r"\bAGENT_INIT_[A-Z_]+", text)) - {"AGENT_INIT_COMPLETE"} <= variables
-    used = set(re.findall(r"agent-init (--?[a-z][a-z-]*)", text))
-    assert used <= flags | {"--"}
+    variables = {option.variable for option in options.OPTIONS} | {reader.STOP_SECONDS, reader.RESPONDERS}
+    used = {name.rstrip("_") for name in re.findall(r"(?<!_)\bAGENT_INIT_[A-Z_]*", text)} - {"AGENT_INIT"}
+    assert {name for name in used if not name.startswith(TEST_VARIABLES)} <= variables
+    assert set(re.findall(r"agent-init (--?[a-z][a-z-]*)", text)) <= flags | {"--"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+    text = CODE_SPAN.sub("code", CODE_BLOCK.sub("", page.read_text()))
+    for link in LINK.findall(text):
+        if link.startswith(("https://", "http://")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.is_relative_to(ROOT), link
+        assert target.exists() or target in PLANNED, link
+        assert not anchor or anchor in anchors(target), link
 
 
 if __name__ == "__main__":
-    README.write_text(MARKS.sub(lambda found: f"{found[1]}{table()}{found[2]}", README.read_text()))
+    for name in TABLES:
+        page, text = with_table(name)
+        page.write_text(text)

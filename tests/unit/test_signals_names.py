@@ -1,4 +1,4 @@
-"""Signals by name and number, the way they are typed and printed."""
+"""Signal names and numbers: parsing and formatting."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from entrypoint import signals
 NUMBERS = st.sampled_from(sorted(signals.VALID))
 
 
-def spelled(number: int) -> set[str]:
-    """All the ways to type it."""
+def spellings(number: int) -> set[str]:
+    """Every text that names the signal."""
     names = {name for name, known in signals.NUMBERS.items() if known == number} | {signals.name_of(number)}
     return {*names, *(f"SIG{name}" for name in names), *map(str.lower, names), str(number)}
 
@@ -41,16 +41,16 @@ def spelled(number: int) -> set[str]:
         ("RTMIN+0", signal.SIGRTMIN),
     ],
 )
-def test_a_signal_can_be_typed_in_many_ways(text: str, number: int) -> None:
+def test_every_spelling_of_a_signal_is_accepted(text: str, number: int) -> None:
     assert signals.parse(text) == number
 
 
 @given(NUMBERS)
-def test_every_signal_has_a_name_that_can_be_typed(number: int) -> None:
-    assert {signals.parse(text) for text in spelled(number)} == {number}
+def test_the_name_of_every_signal_parses_to_its_number(number: int) -> None:
+    assert {signals.parse(text) for text in spellings(number)} == {number}
 
 
-def test_no_two_signals_have_one_name() -> None:
+def test_names_are_unique() -> None:
     assert len({signals.name_of(number) for number in signals.VALID}) == len(signals.VALID)
 
 
@@ -62,7 +62,7 @@ REFUSED += ["", " ", " TERM", "TERM ", "TERM\n", "9" * 5000, "RTMIN+" + "9" * 50
 
 
 @pytest.mark.parametrize("text", REFUSED)
-def test_anything_else_is_refused_by_name(text: str) -> None:
+def test_an_unknown_signal_is_refused_and_quoted(text: str) -> None:
     with pytest.raises(ValueError, match="is not a signal; accepted: ") as refused:
         signals.parse(text)
     assert signals.quote(text) in str(refused.value)
@@ -70,8 +70,8 @@ def test_anything_else_is_refused_by_name(text: str) -> None:
     assert len(str(refused.value)) < 300
 
 
-def test_where_there_are_no_realtime_signals_none_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on macOS."""
+def test_realtime_signals_are_refused_where_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """macOS has none."""
     for name in ("RTMIN", "RTMAX"):
         monkeypatch.delitem(signals.NUMBERS, name)
     for text in ("RTMIN", "RTMIN+0", "RTMIN+1", "RTMIN+15", "RTMAX", "RTMAX-1", "RTMAX+1"):
@@ -81,30 +81,30 @@ def test_where_there_are_no_realtime_signals_none_can_be_named(monkeypatch: pyte
 
 
 @given(st.text(max_size=12))
-def test_any_text_is_a_signal_or_refused_on_one_line(text: str) -> None:
+def test_any_text_is_parsed_or_refused_on_one_line(text: str) -> None:
     try:
         assert signals.parse(text) in signals.VALID
     except ValueError as error:
-        told = str(error)
+        message = str(error)
     else:
         return
-    assert "\n" not in told
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize("text", ["KILL", "9", "STOP", "sigstop", "CHLD", "CLD", str(int(signal.SIGCHLD))])
-def test_what_nobody_can_catch_is_no_request(text: str) -> None:
+def test_kill_stop_and_chld_are_refused_where_a_signal_must_be_caught(text: str) -> None:
     with pytest.raises(ValueError, match="cannot be caught"):
         signals.parse_catchable(text)
 
 
 @given(NUMBERS)
-def test_the_others_are(number: int) -> None:
+def test_every_other_signal_is_accepted_where_it_must_be_caught(number: int) -> None:
     if number not in (signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD):
         assert signals.parse_catchable(str(number)) == number
 
 
 @given(st.text())
-def test_what_was_typed_is_quoted_on_one_short_line(text: str) -> None:
+def test_input_is_quoted_on_one_short_line(text: str) -> None:
     quoted = signals.quote(text)
     assert quoted.isprintable() or not text.isprintable()
     assert "\n" not in quoted
