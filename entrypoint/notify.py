@@ -4,7 +4,6 @@ Both ends use this module: process 1, which receives, and the runner in the agen
 """
 
 MAX_DATAGRAM_BYTES = 4096  # systemd's limit too (NOTIFY_BUFFER_MAX)
-LONGEST = MAX_DATAGRAM_BYTES  # the former name
 
 
 def encode(fields: "dict[str, object]") -> bytes:

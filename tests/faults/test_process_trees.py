@@ -321,7 +321,7 @@ def test_process_that_reuses_the_agents_pid_is_not_signalled(start: Start, mode:
     for number in (signal.SIGUSR1, signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         one.send_signal(number)
     assert init.wait() == 6
-    assert init.lines("under way already")
+    assert init.lines("already in progress")
     assert init.events("new owner") == ["ready"]
     assert init.events("pid_taker") == ["ready", "TERM"]
 

@@ -169,7 +169,7 @@ def test_simultaneous_stop_requests_reach_the_agent_once(start_in_role: Start, n
     assert init.wait() == 7
     assert init.events() == ["ready", "TERM", "end"]
     assert len(init.lines("stop requested")) == 1
-    assert len(init.lines("under way already")) == len(names) - 1
+    assert len(init.lines("already in progress")) == len(names) - 1
 
 
 def test_signal_storm_does_not_grow_memory(start_in_role: Start) -> None:

@@ -30,16 +30,16 @@ def spawn(code: str, arguments: str = "") -> str:
 
 def stop(init: Init, child: str = "child") -> tuple[int, float]:
     """The exit code and the seconds from the stop request to the end."""
-    init.event("ready", child)
-    init.event("ready")
+    init.wait_for_event("ready", child)
+    init.wait_for_event("ready")
     asked = time.monotonic()
     init.signal("TERM")
     return init.wait(), time.monotonic() - asked
 
 
 @pytest.mark.parametrize("how", [PIPES, "stdin=subprocess.PIPE", "stdout=subprocess.PIPE", SOCKETS, "stdin=far"])
-def test_an_agent_with_a_helper_on_a_pipe_is_signalled_itself(started: Start, how: str) -> None:
-    init = started("-t", "20s", agent=spawn(CHILD, how) + "log('ready'); time.sleep(90)")
+def test_an_agent_with_a_helper_on_a_pipe_is_signalled_itself(start_in_role: Start, how: str) -> None:
+    init = start_in_role("-t", "20s", agent=spawn(CHILD, how) + "log('ready'); time.sleep(90)")
     code, seconds = stop(init)
     assert code == 143
     assert seconds < 5
@@ -47,29 +47,29 @@ def test_an_agent_with_a_helper_on_a_pipe_is_signalled_itself(started: Start, ho
     assert not init.lines("does not handle TERM")
 
 
-def test_an_agent_that_talks_to_a_helper_and_waits_for_its_answer_is_signalled_itself(started: Start) -> None:
-    init = started("-t", "20s", agent=spawn(CHILD, PIPES) + "log('ready'); process.stdout.read()")
+def test_an_agent_that_talks_to_a_helper_and_waits_for_its_answer_is_signalled_itself(start_in_role: Start) -> None:
+    init = start_in_role("-t", "20s", agent=spawn(CHILD, PIPES) + "log('ready'); process.stdout.read()")
     code, seconds = stop(init)
     assert code == 143
     assert seconds < 5
 
 
-def test_an_agent_with_a_helper_behind_a_shell_is_signalled_itself(started: Start) -> None:
+def test_an_agent_with_a_helper_behind_a_shell_is_signalled_itself(start_in_role: Start) -> None:
     agent = spawn(CHILD, PIPES) + "log('ready'); time.sleep(90)"
-    init = started("-t", "20s", "--", "sh", "-c", f"{actor_line('agent', agent)}; exit 3")
+    init = start_in_role("-t", "20s", "--", "sh", "-c", f"{actor_line('agent', agent)}; exit 3")
     code, seconds = stop(init)
     assert code == 3
     assert seconds < 5
     assert init.events("child") == ["ready", "TERM", "end"]
 
 
-def test_a_signal_that_only_a_helper_handles_is_not_sent_to_it(started: Start) -> None:
+def test_a_signal_that_only_a_helper_handles_is_not_sent_to_it(start_in_role: Start) -> None:
     helper = "on('USR1'); " + CHILD
-    init = started("-t", "20s", agent=spawn(helper, PIPES) + "log('ready'); time.sleep(90)")
-    init.event("ready", "child")
-    init.event("ready")
+    init = start_in_role("-t", "20s", agent=spawn(helper, PIPES) + "log('ready'); time.sleep(90)")
+    init.wait_for_event("ready", "child")
+    init.wait_for_event("ready")
     init.signal("USR1")
-    init.said("USR1")
+    init.wait_for_line("USR1")
     assert stop(init)[0] == 143
     assert "USR1" not in init.events("child")
 
@@ -83,24 +83,24 @@ def test_a_signal_that_only_a_helper_handles_is_not_sent_to_it(started: Start) -
         ("stdout=subprocess.PIPE, stderr=subprocess.STDOUT", "list(process.stdout)"),
     ],
 )
-def test_a_launcher_that_waits_is_looked_through(started: Start, how: str, wait: str) -> None:
+def test_a_launcher_that_waits_is_looked_through(start_in_role: Start, how: str, wait: str) -> None:
     launcher = spawn(WORKER, how) + f"log('ready'); {wait}; os._exit(process.wait())"
-    init = started("-t", "20s", agent=launcher)
+    init = start_in_role("-t", "20s", agent=launcher)
     assert stop(init)[0] == 7
     assert init.events("child") == ["ready", "TERM", "end"]
     assert init.lines("does not handle TERM")
 
 
 @pytest.mark.parametrize("pause", [0.05, 1.0])
-def test_a_launcher_that_polls_is_looked_through(started: Start, pause: float) -> None:
+def test_a_launcher_that_polls_is_looked_through(start_in_role: Start, pause: float) -> None:
     poll = f"log('ready')\nwhile process.poll() is None: time.sleep({pause})\nos._exit(process.returncode)"
-    init = started("-t", "20s", agent=spawn(WORKER) + poll)
+    init = start_in_role("-t", "20s", agent=spawn(WORKER) + poll)
     assert stop(init)[0] == 7
     assert init.events("child") == ["ready", "TERM", "end"]
 
 
-def test_an_agent_beside_a_helper_that_has_ended_is_signalled_too(started: Start) -> None:
-    init = started("-t", "20s", agent=spawn(CHILD) + "log('ready'); time.sleep(90)")
+def test_an_agent_beside_a_helper_that_has_ended_is_signalled_too(start_in_role: Start) -> None:
+    init = start_in_role("-t", "20s", agent=spawn(CHILD) + "log('ready'); time.sleep(90)")
     code, seconds = stop(init)
     assert code == 143
     assert seconds < 5
@@ -109,17 +109,17 @@ def test_an_agent_beside_a_helper_that_has_ended_is_signalled_too(started: Start
 
 @pytest.mark.parametrize(("grace", "least"), [("6s", 3.0), ("infinity", 5.0)])
 def test_an_agent_beside_a_helper_that_stays_is_signalled_at_half_of_the_grace(
-    started: Start, grace: str, least: float
+    start_in_role: Start, grace: str, least: float
 ) -> None:
-    init = started("-t", grace, "--linger", "100ms", agent=spawn(STAYS) + "log('ready'); time.sleep(90)")
+    init = start_in_role("-t", grace, "--linger", "100ms", agent=spawn(STAYS) + "log('ready'); time.sleep(90)")
     code, seconds = stop(init)
     assert code == 143
     assert least - 0.1 < seconds < least + 2
 
 
-def test_a_helpers_end_is_seen_without_pidfds(started: Start) -> None:
+def test_a_helpers_end_is_seen_without_pidfds(start_in_role: Start) -> None:
     """As in some sandboxes and before Linux 5.3."""
-    init = started(
+    init = start_in_role(
         "-t",
         "20s",
         agent=spawn(CHILD) + "log('ready'); time.sleep(90)",

@@ -137,7 +137,7 @@ def test_message_of_a_descendant_depends_on_notify_access(start_in_role: Start, 
     init.wait_for_event("sent", "child")
     if access == "all":
         assert init.wait_for_line("the agent is ready")
-        assert init.wait_for_line('says: "from a descendant"')
+        assert init.wait_for_line('status: "from a descendant"')
     else:
         assert "(--notify-access main)" in init.wait_for_line("a message to the notify socket")
     init.signal("TERM")
@@ -286,7 +286,7 @@ leave(3)
 """
     init = start_in_role("-v", agent=agent)
     assert init.wait() == 3
-    logged = [line for line in init.lines("the agent ") if not line.startswith(("started", "ended"))]
+    logged = [line for line in init.lines("agent ") if not line.startswith(("started", "ended"))]
     assert logged[0].startswith("the agent is ready, after ") or logged[0] == 'agent status: "serving"'
     assert [line.split(", after")[0] for line in logged] == [
         'agent status: "serving"',

@@ -39,7 +39,7 @@ def test_repeated_stop_request_is_not_passed_on(start_in_role: Start) -> None:
         init.signal(again)
     assert init.wait() == 0
     assert init.events() == ["ready", "TERM", "end"]
-    assert init.lines("under way already")
+    assert init.lines("already in progress")
 
 
 def test_agent_is_killed_at_the_end_of_the_grace(start_in_role: Start) -> None:
@@ -108,7 +108,7 @@ def test_schedule_without_kill_never_kills_the_agent(start_in_role: Start) -> No
     init.signal("TERM")
     init.wait_for_event("INT")
     init.signal("TERM")
-    init.wait_for_line("under way already")
+    init.wait_for_line("already in progress")
     init.signal("USR1")
     assert init.wait() == 4
     assert init.events() == ["ready", "TERM", "INT", "USR1", "end"]
@@ -146,7 +146,7 @@ def test_repeat_forward_passes_a_repeated_request_on(
     init.signal("TERM")
     init.wait_for_event("TERM")
     init.signal("INT")
-    init.wait_for_line("under way already")
+    init.wait_for_line("already in progress")
     if repeat == "forward":
         init.wait_for(lambda: init.events().count("TERM") == 2, "a second TERM")
     init.signal("USR1")
