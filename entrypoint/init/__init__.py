@@ -1,1 +1,1 @@
-"""What runs in process 1: the standard library only, and as little of it as can be (tests count the modules)."""
+"""The code of process 1: the standard library only, and as little of it as possible (a test lists the modules)."""

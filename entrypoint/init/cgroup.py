@@ -1,4 +1,4 @@
-"""The memory limit of our control group: how much there is, and whether the kernel's OOM killer has killed.
+"""The memory limit of our control group: how much memory there is, and whether the kernel's OOM killer has killed.
 
 From cgroup v2 (memory.events, memory.max, memory.current, memory.peak) or v1 (memory.oom_control,
 memory.limit_in_bytes, ...), as the kernel's admin-guide/cgroup-v2 and cgroup-v1/memory have them. In a container the

@@ -1,8 +1,8 @@
-"""What agent-init says, on stderr: never blocks, never fails.
+"""The log on stderr: it never blocks and never fails.
 
 A pipe that nobody reads must not stop process 1. O_NONBLOCK belongs to the open file, which we share with the agent,
 so it cannot simply be set; each kind of stderr has its own way round (`_writer`). A line that does not fit is dropped
-and counted, and the count is told with the next line that does.
+and counted, and the count is logged with the next line that does.
 """
 
 import os
@@ -27,7 +27,7 @@ class Console:
         self._write = _writer(fd) if fd is not None else None
 
     def log(self, level: int, event: str, text: str, **fields: object) -> None:
-        """One line. `event` and `fields` (str, int, float, bool, None, or lists of them) are what JSON carries."""
+        """Write one line. `event` and `fields` (str, int, float, bool, None, or lists of them) appear in JSON only."""
         if level > self.level or self._write is None:
             return
         try:
@@ -43,7 +43,7 @@ class Console:
                 self.dropped = 0
             else:
                 self.dropped += 1
-        except Exception:  # EPIPE, ENOSPC, EIO, MemoryError: all that is lost is a line
+        except Exception:  # EPIPE, ENOSPC, EIO, MemoryError: only a line is lost
             self.dropped += 1
 
 
@@ -54,7 +54,7 @@ def _text_line(level: int, text: str) -> bytes:
 
 
 def _cut(line: bytes, ending: bytes) -> bytes:
-    """Leave room for the notice of dropped lines, so that both go in one write."""
+    """Return the line with its ending; cut, so that the notice of dropped lines fits into the same write."""
     longest = MAX_LINE_BYTES - 256
     return line + b"\n" if len(line) <= longest else line[:longest].decode("utf-8", "ignore").encode() + ending
 
@@ -71,7 +71,7 @@ def _json_line(level: int, event: str, text: str, fields: dict[str, object]) -> 
 
 
 def json_text(value: object) -> str:
-    """`json.dumps`, whose module would import `re`; its C half does the strings."""
+    """Return a value as JSON; the module `json` would import `re`, but its C half can be used for strings."""
     if isinstance(value, str):
         from _json import encode_basestring_ascii
 
@@ -88,7 +88,7 @@ def json_text(value: object) -> str:
 
 
 def _writer(fd: int) -> "Callable[[bytes], bool]":
-    """A function that writes a line to `fd` without ever blocking: True if it went out, False or OSError if not."""
+    """Return a function that writes a line to `fd` without blocking, and returns whether it did; may raise OSError."""
     try:
         kind = os.fstat(fd).st_mode
     except OSError:
@@ -99,7 +99,7 @@ def _writer(fd: int) -> "Callable[[bytes], bool]":
         return _to_socket(fd)
     try:
         own = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
-    except OSError:  # somebody else's pipe, or no /proc
+    except OSError:  # another user's pipe, or no /proc
         return _to_foreign(fd, pipe=stat.S_ISFIFO(kind))
     return lambda line: os.write(own, line) == len(line)
 
@@ -115,7 +115,7 @@ def _to_socket(fd: int) -> "Callable[[bytes], bool]":
 
 
 def _to_foreign(fd: int, *, pipe: bool) -> "Callable[[bytes], bool]":
-    """A pipe takes what splice(2) moves to it without waiting. Else: ask first, and write little."""
+    """Return a writer for a file that cannot be opened again: splice(2) for a pipe, else poll(2) before each write."""
     try:
         ends = os.pipe() if pipe and hasattr(os, "splice") else None
     except OSError:  # no descriptor left

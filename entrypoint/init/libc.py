@@ -1,13 +1,13 @@
-"""Calls of the C library that the standard library does not have: signalfd(2) and prctl(2).
+"""Calls the C library where the standard library cannot: signalfd(2) and prctl(2).
 
-Through what `ctypes` is built on; `ctypes` itself takes 3 ms to import.
+This uses the C module that `ctypes` is built on; `ctypes` itself takes 3 ms to import.
 """
 
 
 def call(name: str, *arguments: int | bytes) -> int:
     """Call a function that takes and returns C ints (bytes are passed as a pointer).
 
-    Raises OSError when it cannot be had; what it returns is for the caller to judge.
+    Raises OSError if there is no such function. The caller judges the return value.
     """
     try:
         from _ctypes import call_cdeclfunction, dlopen, dlsym

@@ -1,7 +1,7 @@
-"""A poll loop with asyncio's names for what it has: add_reader, remove_reader, call_at, run_forever, stop, time.
+"""A poll loop with asyncio's method names: add_reader, remove_reader, call_at, run_forever, stop, time.
 
-It begins with `recover`. It cannot die: whatever a callback raises is handed to `report`, and `recover` is called,
-again and again, until it succeeds; then the loop goes on. Idle, it sleeps in poll(2) with no time limit.
+It begins with a call of `recover`. It cannot die: an exception from a callback goes to `report`, and `recover` is
+called until it succeeds; then the loop goes on. While idle it sleeps in poll(2) without a timeout.
 """
 
 import select
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     Callback = Callable[[], object]
 
-LONGEST_POLL = 3600.0  # poll(2) counts milliseconds in an int; a longer wait is waited for in parts
-AFTER_ERROR = 0.01  # an error that comes back at once must not take the whole processor
+MAX_POLL = 3600.0  # seconds; poll(2) counts milliseconds in an int, so a longer wait is split
+AFTER_ERROR = 0.01  # seconds; an error that repeats at once must not use up the processor
 
 
 class Timer:
@@ -39,12 +39,12 @@ class Loop:
     time = staticmethod(time.monotonic)
 
     def add_reader(self, fd: int, callback: "Callback") -> None:
-        """Call `callback` whenever `fd` can be read, at its end, and where it has failed; until it is removed."""
+        """Call `callback` whenever `fd` is readable, at end of file, or in error; until it is removed."""
         self._readers[fd] = callback
         self._poll.register(fd, select.POLLIN)
 
     def remove_reader(self, fd: int) -> None:
-        """Watch it no longer; to be called while it is open."""
+        """Stop watching `fd`; to be called while it is open."""
         if self._readers.pop(fd, None) is not None:
             self._poll.unregister(fd)
 
@@ -55,13 +55,13 @@ class Loop:
         return timer
 
     def cancel(self, timer: Timer) -> None:
-        """Do not call it; harmless when it has been called."""
+        """Cancel a timer; no effect if it has gone off."""
         if timer in self._timers:
             self._timers.remove(timer)
 
     def run_forever(self) -> None:
         """Run until `stop`, which may have been called before."""
-        recovered = False  # at first there may be something to catch up with
+        recovered = False  # something may have happened before the first poll
         while self._running:
             try:
                 if recovered:
@@ -69,7 +69,7 @@ class Loop:
                 else:
                     self._recover()
                     recovered = True
-            except BaseException as error:  # process 1 outlives MemoryError and whatever else there is
+            except BaseException as error:  # process 1 outlives MemoryError and everything else
                 recovered = False
                 try:
                     self._report(error)
@@ -90,7 +90,7 @@ class Loop:
                 self._timers.remove(first)
                 first.callback()
                 return
-            timeout = min(left, LONGEST_POLL) * 1000  # rounded up by poll: never early
+            timeout = min(left, MAX_POLL) * 1000  # rounded up by poll: never early
         for fd, _ in self._poll.poll(timeout):
             if self._running and fd in self._readers:
                 self._readers[fd]()

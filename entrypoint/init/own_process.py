@@ -11,7 +11,7 @@ PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # prctl(2)
 
 
 def fill_standard_descriptors() -> tuple[bool, ...]:
-    """Put a descriptor of `/` on each of 0 to 2 that is closed, so that nothing we open lands there.
+    """Open `/` on each of the descriptors 0 to 2 that is closed, so that no file of ours gets that number.
 
     It is close-on-exec: the agent finds them closed, as we did. Returns which of them were open.
     """
@@ -27,9 +27,9 @@ def fill_standard_descriptors() -> tuple[bool, ...]:
 
 
 def adopt(subreaper: bool | None, parent_death_signal: int | None, parent: int) -> list[str]:
-    """Become a subreaper where asked for (None: unless we are process 1), and ask for a signal at our parent's death.
+    """Become a subreaper (if None: unless we are process 1), and request a signal for our parent's death.
 
-    `parent` is our parent's pid at the start. Returns what could not be done, for the log.
+    `parent`: our parent's pid at the start. Returns problems, for the log.
     """
     problems = []
     if subreaper or (subreaper is None and os.getpid() != 1 and sys.platform == "linux"):
@@ -38,7 +38,7 @@ def adopt(subreaper: bool | None, parent_death_signal: int | None, parent: int) 
     if parent_death_signal is not None:
         if not _prctl(PR_SET_PDEATHSIG, parent_death_signal):
             problems.append("cannot ask for a signal at the parent's death")
-        elif os.getppid() != parent:  # it died before we asked
+        elif os.getppid() != parent:  # it died before the request
             os.kill(os.getpid(), parent_death_signal)
     return problems
 
@@ -53,7 +53,7 @@ def _prctl(what: int, value: int) -> bool:
 
 
 def close_inherited(ours: "Collection[int]") -> None:
-    """Close every descriptor above 2, but for `ours`."""
+    """Close every descriptor above 2 except `ours`."""
     try:
         found = {int(name) for name in os.listdir("/proc/self/fd")}
     except (OSError, ValueError):

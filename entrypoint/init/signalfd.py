@@ -1,4 +1,4 @@
-"""Where process 1 reads its signals from: one descriptor for all of them (signalfd(2)), or the next best thing."""
+"""The source of process 1's signals: one descriptor for all of them (signalfd(2)), or Python's wake-up descriptor."""
 
 import _signal
 import os
@@ -9,10 +9,10 @@ from . import libc
 
 
 class Received:
-    """A signal as it came: its `number` and, read only when asked for, what the kernel says of its sender.
+    """A received signal: its `number` and, decoded only when asked for, its sender.
 
-    `info` is the beginning of a struct signalfd_siginfo (ssi_signo, ssi_errno, ssi_code, ssi_pid; 4 bytes each), empty
-    where the platform does not tell.
+    `info`: the first 16 bytes of a struct signalfd_siginfo (ssi_signo, ssi_errno, ssi_code, ssi_pid; 4 bytes each);
+    empty if the platform does not report them.
     """
 
     __slots__ = ("_info", "number")
@@ -22,19 +22,19 @@ class Received:
 
     @property
     def pid(self) -> int | None:
-        """The sender's pid: 0 if it is outside of our PID namespace, None if that is not known."""
+        """The sender's pid: 0 if it is outside our PID namespace, None if not known."""
         return int.from_bytes(self._info[12:16], sys.byteorder) if self._info else None
 
     @property
     def by_kernel(self) -> bool:
-        """True for what a terminal sends (si_code is SI_KERNEL, sigaction(2))."""
+        """Whether the kernel sent it, as for a terminal (si_code is SI_KERNEL, sigaction(2))."""
         return int.from_bytes(self._info[8:12], sys.byteorder) == 0x80
 
 
 class SignalFd:
     """All catchable signals through one descriptor, in the kernel's order, with their senders (signalfd(2)).
 
-    They have to be blocked already. Raises OSError where the system has no such call.
+    They must be blocked already. Raises OSError where the system has no such call.
     """
 
     SIZE = 128  # struct signalfd_siginfo
@@ -47,21 +47,21 @@ class SignalFd:
         self._block = b""
 
     def read(self, inbox: list[Received]) -> None:
-        """Add what is there now to `inbox`. Where that raises MemoryError, the next call adds it."""
+        """Append the signals that have come to `inbox`. If that raises MemoryError, the next call appends them."""
         try:
             self._block = self._block or os.read(self.fd, self.SIZE * 32)
         except BlockingIOError:
             return
         block = self._block
-        low = 0 if sys.byteorder == "little" else 3  # the byte of ssi_signo that holds it: there are 64 of them
+        low = 0 if sys.byteorder == "little" else 3  # the only byte of ssi_signo that is used: there are 64 signals
         inbox += [Received(block[at + low], block[at : at + 16]) for at in range(0, len(block), self.SIZE)]
         self._block = b""
 
 
 class WakeupFd:
-    """The same by Python's own handlers, for macOS and wherever signalfd cannot be had: no senders.
+    """The same by Python's own handlers, for macOS and wherever there is no signalfd(2); senders are not known.
 
-    The mask is opened here; what was pending until now is delivered to the handlers.
+    Signals are unblocked here; those that were pending go to the handlers.
     """
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ class WakeupFd:
         os.set_blocking(self.fd, False)
         os.set_blocking(writer, False)
         _signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        for number in VALID - {KILL, STOP} - OF_WRITES:  # these may be of our own writes, and are ignored
+        for number in VALID - {KILL, STOP} - OF_WRITES:  # our own failed writes cause these; they stay ignored
             try:
                 _signal.signal(number, _nothing)
             except (OSError, ValueError):
@@ -77,7 +77,7 @@ class WakeupFd:
         _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
     def read(self, inbox: list[Received]) -> None:
-        """Add what is there now to `inbox`."""
+        """Append the signals that have come to `inbox`."""
         try:
             inbox += [Received(number) for number in os.read(self.fd, 4096)]
         except BlockingIOError:
@@ -85,11 +85,11 @@ class WakeupFd:
 
 
 def _nothing(*_: object) -> None:
-    """A handler has to be there for the wake-up descriptor to be written."""
+    """A handler must exist for the wake-up descriptor to be written."""
 
 
 def open_source() -> SignalFd | WakeupFd:
-    """The best source of signals that this system has. Raises OSError when there is none (no descriptor left)."""
+    """Return the best source of signals that this system has. Raises OSError if there is none (no descriptor left)."""
     try:
         return SignalFd()
     except OSError:
