@@ -73,6 +73,7 @@ def agents(session: nox.Session) -> None:
 def field(session: nox.Session) -> None:
     """The wrappers that people put in front of an agent, at a stop."""
     install(session)
+    session.run("python", "-m", "tests.field.install")
     run(session, "pytest", "-n", "4", "tests/field")
 
 
