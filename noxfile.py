@@ -101,7 +101,7 @@ def coverage(session: nox.Session) -> None:
 @nox.session
 def mutants(session: nox.Session) -> None:
     """Mistakes in one module that no test notices: `nox -s mutants -- entrypoint/init/loop.py`. Needs root."""
-    install(session, "coverage", "mutants")
+    install(session, "mutants")
     run(session, "python", "-m", "tests.mutants")
 
 
