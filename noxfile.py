@@ -5,6 +5,7 @@ Arguments after `--` go to the tool: `nox -s process1 -- -k watchdog`. `-P 3.13`
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tempfile
 from pathlib import Path
@@ -12,7 +13,8 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2025.2.9"
-nox.options.default_venv_backend = "venv"  # as in the README: some tests look at what an environment loads
+nox.options.default_venv_backend = "uv|venv"
+os.environ["UV_VENV_SEED"] = "1"  # the same packages as in the README's environment: some tests look at what it loads
 nox.options.reuse_venv = "yes"
 nox.options.sessions = ["lint", "unit", "process1"]
 

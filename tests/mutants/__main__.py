@@ -50,7 +50,7 @@ def choose(by_line: dict[int, list[str]], line: int) -> list[str]:
     """The tests for a mutant: all in tests/unit that run the line, then a sample of those in tests/process1."""
     tests = by_line.get(line, [])
     if not tests or AT_IMPORT in tests:
-        tests = [test for test in by_line[0] if test != AT_IMPORT]
+        tests = [test for test in by_line.get(0, []) if test != AT_IMPORT]
     unit = [test for test in tests if test.startswith(UNIT)]
     process1 = [test for test in tests if not test.startswith(UNIT)]
     return unit + random.Random(line).sample(process1, min(len(process1), MAX_PROCESS1_TESTS))
@@ -61,7 +61,8 @@ def run(copy: Path, tests: list[str], *options: str, seconds: float | None = Non
     namespace = ["--pid", "--fork", "--kill-child", "--mount-proc"]
     pytest = ["-p", "no:xdist", "--hypothesis-seed=0", f"--timeout={TEST_SECONDS}", *options, *tests]
     try:
-        done = subprocess.run(command(copy, pytest, *namespace), timeout=seconds, capture_output=True)
+        argv = ["setpriv", "--pdeathsig", "KILL", *command(copy, pytest, *namespace)]  # it ends with this process
+        done = subprocess.run(argv, timeout=seconds, capture_output=True)
     except subprocess.TimeoutExpired:
         return False
     return done.returncode == 0
@@ -70,20 +71,23 @@ def run(copy: Path, tests: list[str], *options: str, seconds: float | None = Non
 def failing(copy: Path, tests: list[str]) -> set[str]:
     """Which of these tests fail on the module as it is: they show nothing about a mutant."""
     cache = copy.parent / "cache"
-    run(copy, tests, "-p", "cacheprovider", "-o", f"cache_dir={cache}")
+    run(copy, tests, "-o", f"cache_dir={cache}")
     found = cache / "v" / "cache" / "lastfailed"
     return set(json.loads(found.read_text())) if found.exists() else set()
 
 
 def survives(copies: SimpleQueue[Path], module: str, text: str, tests: list[str]) -> bool:
-    """Whether the tests pass with this text in the module's place."""
+    """Whether the tests, if any, pass with this text in the module's place."""
+    if not tests:
+        return True
     copy = copies.get()
     try:
         (copy / module).write_text(text)
         # Two texts of the same second and size look the same to the cache of compiled modules.
         for compiled in (copy / module).parent.glob(f"__pycache__/{Path(module).stem}.*"):
             compiled.unlink()
-        return run(copy, tests, "-x", seconds=MUTANT_SECONDS)
+        # A thread ends pytest at a timeout: a mutant may catch what a signal handler raises, and loop on.
+        return run(copy, tests, "-x", "-p", "no:cacheprovider", "--timeout-method=thread", seconds=MUTANT_SECONDS)
     finally:
         copies.put(copy)
 
