@@ -1,1 +1,1 @@
-"""Which branches of `entrypoint/init/` the tests run: `python -m tests.coverage` (see `__main__.py`)."""
+"""Which branches of process 1 the tests run: `python -m tests.coverage` (see `__main__.py`)."""

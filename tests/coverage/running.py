@@ -1,4 +1,4 @@
-"""Tests run with another copy of the package in its place."""
+"""Run tests with another copy of the package in its place."""
 
 from __future__ import annotations
 
@@ -16,48 +16,62 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-IN_PYTEST, IN_PROCESS_1 = "tests/unit", "tests/process1"
+PACKAGE = ROOT / "entrypoint"
+UNIT, PROCESS1 = "tests/unit", "tests/process1"
+
+# What process 1 imports and every branch of which is tested, as patterns below `entrypoint/`.
+MEASURED = ("init/[a-z]*.py",)
+
+
+def measured() -> list[str]:
+    """The measured modules, as paths below `entrypoint/`."""
+    return sorted(str(path.relative_to(PACKAGE)) for pattern in MEASURED for path in PACKAGE.glob(pattern))
 
 
 def places() -> list[Path]:
     """Where the package lies: in this checkout, and where the installed command finds it."""
-    words = [sys.executable, "-I", "-c", "import entrypoint; print(entrypoint.__file__)"]
-    installed = Path(subprocess.run(words, check=True, capture_output=True, text=True).stdout).parent
-    return sorted({ROOT / "entrypoint", installed})
+    argv = [sys.executable, "-I", "-c", "import entrypoint; print(entrypoint.__file__)"]
+    installed = Path(subprocess.run(argv, check=True, capture_output=True, text=True).stdout).parent
+    return sorted({PACKAGE, installed})
 
 
 def prepare(scratch: Path) -> Path:
-    """The copy of the package that notes what runs."""
+    """A copy of the package that notes which lines run."""
     copy, notes = scratch / "entrypoint", scratch / "notes"
     notes.mkdir()
     for directory in (scratch, notes):
-        directory.chmod(0o777)  # some of the tests' process 1 are another user's
-    shutil.copytree(ROOT / "entrypoint", copy, ignore=shutil.ignore_patterns("__pycache__"))
-    text = (HERE / "tracer.py").read_text()
+        directory.chmod(0o777)  # some tests run process 1 as another user
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    tracer = (HERE / "tracer.py").read_text()
     for name, value in {
         "NOTES": str(notes),
-        "MEASURED": ":".join(f"{place}/init/" for place in places()),
+        "PLACES": ":".join(f"{place}/" for place in places()),
+        "MODULES": ":".join(measured()),
         "RESUME": str(dis.opmap["RESUME"]),
     }.items():
-        text = text.replace(f'"{{{name}}}"', repr(value))
-    with (copy / "init" / "__init__.py").open("a") as module:
-        module.write(text)
+        tracer = tracer.replace(f'"{{{name}}}"', repr(value))
+    with (copy / "__init__.py").open("a") as module:
+        module.write(tracer)
     return copy
 
 
-def run_both(copy: Path, at_once: int, in_process_1: Sequence[str] = (IN_PROCESS_1,)) -> list[tuple[int, int, int]]:
-    """What runs in pytest itself, then what runs in process 1."""
-    return [_run(copy, ["-p", "no:xdist", IN_PYTEST]), _run(copy, ["-n", str(at_once), *in_process_1])]
+def command(copy: Path, options: Sequence[str], *namespaces: str) -> list[str]:
+    """The argv of pytest with the copy in the package's place, in a mount namespace and those that are named."""
+    mounts = " && ".join(f'mount --bind "{copy}" "{place}"' for place in places())
+    pytest = str(Path(sys.executable).with_name("pytest"))  # as a user calls it: some tests check the interpreter
+    return ["unshare", "--mount", *namespaces, "sh", "-c", f'{mounts} && exec "$@"', "sh", pytest, "-q", *options]
 
 
-def _run(copy: Path, arguments: list[str]) -> tuple[int, int, int]:
-    """pytest with the copy in the package's place: its exit code, how many tests ran, and how many failed."""
+def run_tests(copy: Path, processes: int, process1_tests: Sequence[str] = (PROCESS1,)) -> list[tuple[int, int, int]]:
+    """Run tests/unit in one process, then the others in several: exit code, number of tests, number of failures."""
+    return [_run(copy, ["-p", "no:xdist", UNIT]), _run(copy, ["-n", str(processes), *process1_tests])]
+
+
+def _run(copy: Path, options: Sequence[str]) -> tuple[int, int, int]:
     result = copy.with_name("result.xml")
     result.unlink(missing_ok=True)
-    script = " ".join(f'mount --bind "{copy}" "{place}" &&' for place in places()) + ' exec "$@"'
-    command = str(Path(sys.executable).with_name("pytest"))  # as anybody calls it: some tests know of its interpreter
-    pytest = [command, "-q", "-p", "no:cacheprovider", f"--junitxml={result}", *arguments]
-    code = subprocess.run(["unshare", "--mount", "sh", "-c", script, "sh", *pytest], cwd=ROOT).returncode
+    argv = command(copy, ["-p", "no:cacheprovider", f"--junitxml={result}", *options])
+    code = subprocess.run(argv, cwd=ROOT).returncode
     if not result.exists():
         return code or -1, 0, 0
     suites = list(ElementTree.parse(result).getroot().iter("testsuite"))
@@ -65,12 +79,12 @@ def _run(copy: Path, arguments: list[str]) -> tuple[int, int, int]:
     return code, sum(int(suite.get("tests", "0")) for suite in suites), failed
 
 
-def notes(copy: Path) -> Iterator[tuple[str, str, list[tuple[int, int]]]]:
-    """What the copy has noted: a test's name as PYTEST_CURRENT_TEST has it, a module of `init/`, and arcs."""
+def read_notes(copy: Path) -> Iterator[tuple[str, str, list[tuple[int, int]]]]:
+    """What the copy noted: a test as PYTEST_CURRENT_TEST names it, a module below `entrypoint/`, and its arcs."""
     for note in (copy.parent / "notes").iterdir():
         try:
             noted = marshal.loads(note.read_bytes())
         except (EOFError, ValueError, TypeError):
-            continue  # half written: no room, no descriptor
+            continue  # half written: there was no space, or no descriptor
         for (test, module), arcs in noted.items():
             yield test, module, arcs

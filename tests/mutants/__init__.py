@@ -1,1 +1,1 @@
-"""Whether the tests would notice a mistake in `entrypoint/init/`: `python -m tests.mutants` (see `__main__.py`)."""
+"""Mutation testing, by hand, of one module of process 1: `python -m tests.mutants` (see `__main__.py`)."""
