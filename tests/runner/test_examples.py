@@ -1,4 +1,4 @@
-"""What `docs/runner.md` and `examples/runner.py` show is what happens."""
+"""The code in `docs/runner.md`, `docs/api.md` and `examples/runner.py` works."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_the_code_in_the_page(start: Start, tmp_path: Path) -> None:
 
 
 def test_the_example(start: Start, tmp_path: Path) -> None:
-    """Its calls take longer than agent-init's grace."""
+    """Its calls take longer than agent-init's grace period."""
     output = tmp_path / "output"
     with output.open("wb") as stdout:
         init = start(
@@ -49,7 +49,7 @@ def test_the_example(start: Start, tmp_path: Path) -> None:
     until(lambda: "call 2 begins" in output.read_text(), "the second call")
     init.signal("TERM")
     assert init.wait() == 0
-    said = output.read_text()
-    assert "agent: stop requested: 58s to finish the calls in hand\n" in said
-    assert said.endswith("agent: call 2 ends\nagent: cleaned up\n")
+    printed = output.read_text()
+    assert "agent: stop requested: 58s to finish the calls in hand\n" in printed
+    assert printed.endswith("agent: call 2 ends\nagent: cleaned up\n")
     assert init.lines('"draining')
