@@ -72,7 +72,7 @@ class Ending:
 
     async def end_everything(self, first: set[asyncio.Task[Any]], until: Deadlines) -> None:
         """Cancel and await the tasks `first`, then end all others, leftovers, and the threads of the executor."""
-        self.tasks.begin_to_end()
+        self.tasks.start_ending()
         if first:
             await self.tasks.end(first, until.main)
         await self.tasks.end_all(until.tasks)
@@ -102,7 +102,12 @@ class Ending:
 
 
 class Tasks:
-    """The tasks of a loop. It refers to each until it is done: asyncio itself forgets a task that nobody refers to."""
+    """The tasks of a loop.
+
+    It refers to each task until it is done, because asyncio itself does not: the collector may take one that waits and
+    that nobody else refers to. docs/runner.md promises that such a task is ended too. A task factory is the public way
+    to see each task; if the agent sets another one, the promise does not hold for what that makes.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.own: list[Coroutine[Any, Any, Any]] = []  # coroutines of the runner itself, which are not to be ended
@@ -129,7 +134,7 @@ class Tasks:
         tasks = (self._kept | asyncio.all_tasks()) - self.refused
         return {task for task in tasks if not task.done() and task.get_coro() not in self.own}
 
-    def begin_to_end(self) -> None:
+    def start_ending(self) -> None:
         self._cancels_before = {task: task.cancelling() for task in self.unfinished()}
 
     async def end(self, tasks: set[asyncio.Task[Any]], until: float) -> bool:
@@ -169,14 +174,17 @@ class Tasks:
 
 
 class Leftovers:
-    """What is suspended and has no task to resume it: each is ended in a task of its own."""
+    """What is suspended and has no task to resume it. Each is ended in a task of its own."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, tasks: Tasks) -> None:
         self._loop, self._tasks = loop, tasks
         self._generators: weakref.WeakSet[AsyncGenerator[Any, Any]] = weakref.WeakSet()
 
     def watch_generators(self) -> None:
-        """Take over the loop's hooks for asynchronous generators: its shutdown_asyncgens() has no time limit."""
+        """Take over the loop's hooks for asynchronous generators, whose own end, shutdown_asyncgens(), has no limit.
+
+        docs/runner.md promises that none outlives the run. Each time that a loop begins to run, it sets its hooks anew.
+        """
         sys.set_asyncgen_hooks(firstiter=self._generators.add, finalizer=self._finalize)
 
     async def end_all(self, until: float) -> None:
@@ -208,13 +216,17 @@ class Leftovers:
 
 
 class Threads:
-    """The threads of the loop's default executors: ours, and those that the agent sets in its place."""
+    """The threads of the loop's default executors: ours, and those that the agent sets in its place.
+
+    docs/runner.md promises that calls in them are awaited, and that a stuck one does not hold the process; the latter
+    only in a DaemonThreadPool.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._executors: list[Executor] = []
         self._closers: list[threading.Thread] = []  # one for each executor of the agent's
         self._set_default_executor = loop.set_default_executor
-        replaceable: Any = loop  # the loop does not say which executor is set, so note it when it is
+        replaceable: Any = loop  # no public name returns the default executor, so note each one that is set
         replaceable.set_default_executor = self._set
         loop.set_default_executor(DaemonThreadPool(thread_name_prefix="asyncio"))
 

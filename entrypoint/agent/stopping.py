@@ -7,8 +7,8 @@ Rules of this file:
 - A signal only sets a flag and wakes the loop. Nothing is raised in a signal handler, so no busy loop can swallow it.
 - The first request counts. Further ones are logged and change nothing.
 - A handler that the agent sets for TERM or INT goes before ours, for as long as it is set.
-- Whatever stands between two handlers (none installed, ours removed) has TERM and INT blocked: they would be lost, or
-  would kill the process.
+- TERM and INT are blocked while no handler is in place: before the loop runs they would be lost, and between two
+  handlers they would kill the process.
 """
 
 from __future__ import annotations
