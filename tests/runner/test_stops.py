@@ -227,7 +227,10 @@ def test_task_that_refuses_to_end(begin: Begin, kind: str, place: str) -> None:
     assert "no running event loop" not in agent.stderr
 
 
-@pytest.mark.parametrize(("kind", "thread"), [("stuck_thread", "asyncio_0"), ("stuck_in_own_daemon_pool", "mine_0")])
+@pytest.mark.parametrize(
+    ("kind", "thread"),
+    [("stuck_thread", "asyncio_0"), ("stuck_loop_in_a_thread", "asyncio_0"), ("stuck_in_own_daemon_pool", "mine_0")],
+)
 def test_a_stuck_thread_does_not_hold_the_process(begin: Begin, kind: str, thread: str) -> None:
     began = time.monotonic()
     agent = begin(kind, 2)
@@ -236,6 +239,7 @@ def test_a_stuck_thread_does_not_hold_the_process(begin: Begin, kind: str, threa
     assert agent.lines[-1] == "returned result"
     assert f"thread {thread} is stuck and is left behind; it is in:" in agent.stderr
     assert "in get_stuck" in agent.stderr
+    assert "no running event loop" not in agent.stderr
 
 
 def test_a_stuck_executor_of_the_agents_is_logged(alone: Begin) -> None:
@@ -254,7 +258,7 @@ def test_calls_in_an_executor_of_the_agents_are_finished(alone: Begin) -> None:
 
 
 def test_stacks_of_running_threads_are_not_read(python: str) -> None:
-    """CPython 3.11 and 3.12 may crash then, in some of many places in a coroutine."""
+    """CPython 3.11 and 3.12 may crash on that, depending on the place in the coroutine."""
     command = [python, str(PROGRAM), "others_execute"]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=PATIENCE)
     assert (done.returncode, done.stdout, done.stderr) == (0, "returned result\n", "")

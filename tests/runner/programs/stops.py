@@ -179,6 +179,21 @@ async def stuck_thread() -> str:
     return "result"
 
 
+async def stuck_loop_in_a_thread() -> str:
+    async def wait() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            asyncio.get_running_loop()
+
+    def get_stuck() -> None:
+        asyncio.run(wait())
+
+    asyncio.get_running_loop().run_in_executor(None, get_stuck)
+    await asyncio.sleep(0.1)
+    return "result"
+
+
 async def stuck_in_own_daemon_pool() -> str:
     asyncio.get_running_loop().set_default_executor(DaemonThreadPool(2, thread_name_prefix="mine"))
     return await stuck_thread()
@@ -226,7 +241,7 @@ async def consume():
 
 
 async def others_execute() -> str:
-    """In other threads' loops code in C blocks, in each the n-th call of code of its own."""
+    """Coroutines in other threads block in C code, each at another place in its code."""
     lock = threading.Lock()
     lock.acquire()
     for calls in range(60, 140):
@@ -336,7 +351,7 @@ async def stops_the_loop_and_returns() -> str:
 
 
 async def stops_the_loop() -> None:
-    """And again when it cleans up."""
+    """Stops the loop twice: in main, and again in its clean-up."""
     loop = asyncio.get_running_loop()
     loop.call_soon(loop.stop)
     try:
