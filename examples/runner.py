@@ -1,7 +1,8 @@
-"""The agent of `agent.py`, with agent-init's runner: a drain that says how far it is, and buys the time that it takes.
+"""The agent of `agent.py`, with agent-init's runner: its drain reports progress and gets the time that it needs.
 
-Run it as process 1's child, `agent-init -- python runner.py`, or by itself. WORK_SECONDS is how long one call takes.
-The stop may take 60 seconds, whatever shorter grace agent-init has: the runner asks for more as long as its loop runs.
+Run it under agent-init, `agent-init -- python runner.py`, or by itself. WORK_SECONDS is how long one call takes.
+The stop may take 60 seconds, even if agent-init's grace period is shorter: the runner asks for more time as long as its
+loop runs.
 """
 
 import asyncio
@@ -15,20 +16,20 @@ WORK_SECONDS = float(os.environ.get("WORK_SECONDS", "2"))
 calls: set[asyncio.Task[None]] = set()
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     print(f"agent: {text}", flush=True)
 
 
 async def call(number: int) -> None:
-    """One call: a second voice would be here."""
-    say(f"call {number} begins")
+    """Stands for a real call."""
+    print_line(f"call {number} begins")
     await asyncio.sleep(WORK_SECONDS)
-    say(f"call {number} ends")
+    print_line(f"call {number} ends")
 
 
 async def main() -> None:
-    """Take calls until there is a stop request; nothing here handles a signal."""
-    say(f"ready, on {type(asyncio.get_running_loop()).__module__}")
+    """Take calls until a stop is requested. The runner handles the signals."""
+    print_line(f"ready, on {type(asyncio.get_running_loop()).__module__}")
     for number in itertools.count(1):
         if stop_requested():
             break
@@ -40,12 +41,12 @@ async def main() -> None:
 
 
 async def drain(seconds: float) -> None:
-    """Finish the calls in hand, which has `seconds`."""
-    say(f"stop requested: {seconds:.0f}s to finish the calls in hand")
+    """Finish the calls in hand within `seconds`."""
+    print_line(f"stop requested: {seconds:.0f}s to finish the calls in hand")
     while unfinished := {task for task in calls if not task.done()}:
         status(f"draining {len(unfinished)} calls")
         await asyncio.wait(unfinished, return_when=asyncio.FIRST_COMPLETED)
-    say("cleaned up")
+    print_line("cleaned up")
 
 
 if __name__ == "__main__":

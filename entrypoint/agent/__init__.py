@@ -1,8 +1,10 @@
-"""What an agent can use in its own process: a runner for asyncio that ends as it was asked to, and what goes with it.
+"""For the agent's own process: an asyncio runner that stops gracefully and leaves nothing suspended.
 
 from entrypoint.agent import run, ready, stop_requested
 """
 
-from .runner import StopRequest, ready, run, status, stop_requested
+from .executor import DaemonThreadPool
+from .runner import ready, run, status, stop_requested
+from .stopping import StopRequest
 
-__all__ = ["StopRequest", "ready", "run", "status", "stop_requested"]
+__all__ = ["DaemonThreadPool", "StopRequest", "ready", "run", "status", "stop_requested"]

@@ -1,76 +1,56 @@
-"""What can be left when a loop ends (coroutines in mid-air, threads that hang), and how to bring it to its own end.
+"""Coroutines and generators that no task resumes any more: how to find them, and how to end them.
 
-A suspended coroutine that outlives its loop is ended by the interpreter's collector, wherever that happens to run: its
-`finally` finds no running loop, and the clean-up is lost. So everything here is called while the loop still runs.
+A suspended coroutine that outlives its loop is closed by the garbage collector, wherever that happens to run. Its
+`finally` then finds no running loop, and the clean-up is lost. docs/runner.md promises that none is left on the loop of
+a run; so everything here happens while that loop still runs.
 
-Nothing registers coroutines, therefore they are looked for among all objects that the collector knows, those included
-that are garbage already and not collected yet. Whose they are is told by the future that they wait for, at the end of
-the chain of awaits: it knows its loop.
+How they are found: nothing registers coroutines, so all objects that the collector tracks are searched, garbage that it
+has not collected yet included. A coroutine belongs to the loop of the future at the end of its chain of awaits. One
+that is suspended on anything else (`asyncio.sleep(0)`, another framework's trap) belongs to nobody we know, and is left
+alone.
+
+Rules of this file:
+- Other threads go on while we look. Only objects of the loop in this thread are touched, which stands still meanwhile.
+- Stacks of other threads are not read: CPython 3.11 and 3.12 may crash on that (`responder.awaited_by`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import gc
-import threading
 import traceback
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .responder import awaited_by
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Generator
+    from collections.abc import Callable, Collection, Generator
 
-_CHAIN = (CoroutineType, AsyncGeneratorType, GeneratorType, asyncio.Future)
-_ATTEMPTS = 3  # how often something is closed that answers GeneratorExit with another await
+CLOSE_ATTEMPTS = 3  # for a coroutine that answers GeneratorExit with another await
 
-Suspended: TypeAlias = Any  # a coroutine, an asynchronous generator, or a begun step of one (`asend`, `aclose`)
-
-
-class Orphans(NamedTuple):
-    """What is suspended and will be resumed by nobody any more."""
-
-    suspended: list[Suspended]  # a generator only where its step is gone, so that it can take no other
-    tasks: list[asyncio.Task[Any]]  # of other loops that are over, still pending
+Awaitable: TypeAlias = Any  # a coroutine, an asynchronous generator, or a step of one (what asend() returned)
 
 
-def find_orphans(is_over: Callable[[asyncio.AbstractEventLoop], bool]) -> Orphans:
-    """Whatever waits for a loop that is over, without a task of another loop that could resume it.
-
-    The tasks of the loop that runs are left out: they can be cancelled.
-    """
-    running = asyncio.get_running_loop()
-    steps = _types_of_steps()
-    wanted = {CoroutineType, AsyncGeneratorType, *steps}
-    objects = [thing for thing in gc.get_objects() if type(thing) in wanted or issubclass(type(thing), asyncio.Task)]
-    task_of = {id(task.get_coro()): task for task in objects if isinstance(task, asyncio.Task) and not task.done()}
-    chains = [chain for thing in objects if _suspended(thing) and len(chain := chain_of(thing)) > 1]
-    awaited = {id(link) for chain in chains for link in chain[1:]}
-
-    found = Orphans([], [])
-    for root, *_, leaf in chains:
-        task = task_of.get(id(root))
-        if id(root) in awaited:
-            continue
-        if task is None and _waits_for(leaf, is_over):
-            found.suspended.append(root)
-        elif task and task.get_loop() is not running and is_over(task.get_loop()):
-            found.tasks.append(task)
-    return found._replace(suspended=_without_task(found.suspended))
-
-
-def _without_task(suspended: list[Suspended]) -> list[Suspended]:
-    """Other threads went on while we looked: what had no task may have one by now, or have ended in it."""
-    tasks = gc.get_referrers(*suspended) if suspended else []
-    taken = {id(task.get_coro()) for task in tasks if issubclass(type(task), asyncio.Task)}
-    return [left for left in suspended if id(left) not in taken and _suspended(left)]
+def find_abandoned(tasks: Collection[asyncio.Task[Any]]) -> list[Awaitable]:
+    """Coroutines and steps of generators that wait for the running loop, and that none of its `tasks` resumes."""
+    loop = asyncio.get_running_loop()
+    kinds = {CoroutineType, AsyncGeneratorType, *_STEP_TYPES}
+    chains = [chain_of(thing) for thing in gc.get_objects() if type(thing) in kinds and _is_suspended(thing)]
+    resumed = {id(link) for chain in chains for link in chain[1:]} | {id(task.get_coro()) for task in tasks}
+    return [
+        root
+        for root, *_, last in (chain for chain in chains if len(chain) > 1)
+        if id(root) not in resumed
+        and type(root) is not AsyncGeneratorType  # its step is gone, and it accepts no other
+        and isinstance(last, asyncio.Future)
+        and last.get_loop() is loop
+    ]
 
 
 def chain_of(thing: object) -> list[object]:
-    """The thing, what it awaits, what that awaits in turn, and so on; the last is often a future."""
+    """The thing, what it awaits, what that awaits in turn, and so on; the last one is often a future."""
     chain, seen = [thing], {id(thing)}
     while (following := _awaited_by(chain[-1])) is not None and id(following) not in seen:
         chain.append(following)
@@ -78,69 +58,57 @@ def chain_of(thing: object) -> list[object]:
     return chain
 
 
-def is_idle(generator: AsyncGenerator[Any, Any]) -> bool:
-    """It has begun and has not ended, and takes a next step."""
+def is_idle(generator: object) -> bool:
+    """Whether it is an asynchronous generator between two steps."""
     return isinstance(generator, AsyncGeneratorType) and generator.ag_frame is not None and not generator.ag_running
 
 
-async def end(left: Suspended) -> None:
-    """Resume it with CancelledError, or close a generator, and await what its clean-up awaits.
+async def end(left: Awaitable) -> None:
+    """Close a generator, or throw CancelledError into anything else, and await its clean-up.
 
     Raises what the clean-up raises.
     """
     with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration):
-        if not isinstance(left, AsyncGeneratorType):
-            await _Cancelled(left)
-        elif not left.ag_running:
+        if is_idle(left):
             await left.aclose()
-        else:  # half-way in a step that is gone
-            if _suspended(awaited := awaited_by(left)):
-                with contextlib.suppress(asyncio.CancelledError):
-                    await _Cancelled(awaited)
-            close(left)
+        elif not isinstance(left, AsyncGeneratorType):
+            await _Cancelled(left)
 
 
-def close(left: Suspended) -> bool:
-    """Resume it with GeneratorExit, so that it must end at once. Returns whether it did."""
-    for _ in range(_ATTEMPTS):
-        if not _suspended(left):
+def close(coroutine: Any) -> bool:
+    """Throw GeneratorExit into it, so that it must end at once. Returns whether it has."""
+    for _ in range(CLOSE_ATTEMPTS):
+        if not _is_suspended(coroutine):
             return True
         with contextlib.suppress(BaseException):
-            if isinstance(left, AsyncGeneratorType):
-                left.__del__()  # type: ignore[attr-defined]  # nothing else may end it
-            else:
-                left.close()
-    return not _suspended(left)
+            coroutine.close()
+    return not _is_suspended(coroutine)
 
 
 async def close_task(task: asyncio.Task[Any]) -> None:
     """End a task that does not end when it is cancelled."""
-    left = task.get_coro()
-    ended = close(left)
+    close(task.get_coro())
     task.cancel()  # its next step finds that the coroutine has ended
-    for _ in range(_ATTEMPTS):
+    for _ in range(CLOSE_ATTEMPTS):
         await asyncio.sleep(0)
-    if task.done():
-        if not task.cancelled():
-            task.exception()  # told already
-        return
-    forget_task(task)
-    if not ended:
+    if not task.done():
         keep_for_ever(task)
-
-
-def forget_task(task: asyncio.Task[Any]) -> None:
-    """What this task had to do is over, though it does not know."""
-    asyncio.tasks._unregister_task(task)
-    task._log_destroy_pending = False  # type: ignore[attr-defined]
+    elif not task.cancelled():
+        task.exception()  # marks it as retrieved; it is logged already
 
 
 def keep_for_ever(thing: object) -> None:
-    """Never finalize it: what does not end by any means is at least not ended where there is no loop."""
+    """Never let it be finalized.
+
+    docs/runner.md promises that the process ends. A coroutine that catches everything would be closed once more when
+    the interpreter ends, outside of any loop, and could go round for ever there.
+    """
+    import ctypes
+
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
-def name_of(left: Suspended) -> str:
+def name_of(left: Awaitable) -> str:
     return str(getattr(left, "__qualname__", type(left).__name__))
 
 
@@ -154,29 +122,10 @@ def stack_of(awaitable: object) -> str:
     return "".join(lines).rstrip()
 
 
-def leave_thread(thread: threading.Thread) -> bool:
-    """Let the interpreter end without this thread, as if it were a daemon. False where this Python offers no way.
-
-    Worker threads are joined twice at the end: by `concurrent.futures`, which made them, and by `threading`.
-    """
-    from concurrent.futures import thread as pool
-
-    hidden: Any = thread
-    try:
-        pool._threads_queues.pop(thread, None)  # type: ignore[attr-defined]
-        if hasattr(hidden, "_handle"):  # from 3.13 on
-            hidden._handle._set_done()
-        else:
-            threading._shutdown_locks.discard(hidden._tstate_lock)  # type: ignore[attr-defined]
-    except AttributeError:
-        return False
-    return True
-
-
 class _Cancelled:
-    """Awaits the rest of something suspended, into which a CancelledError is thrown."""
+    """Awaits the rest of something suspended, after throwing a CancelledError into it."""
 
-    def __init__(self, left: Any) -> None:
+    def __init__(self, left: Awaitable) -> None:
         self._left = left
 
     def __await__(self) -> Generator[Any, Any, None]:
@@ -195,23 +144,14 @@ class _Cancelled:
             return
 
 
-def _waits_for(leaf: object, is_over: Callable[[asyncio.AbstractEventLoop], bool]) -> bool:
-    if isinstance(leaf, asyncio.Future):
-        return is_over(leaf.get_loop())
-    return isinstance(leaf, GeneratorType) and leaf.gi_code is _SLEEP_0
-
-
-_SLEEP_0 = getattr(getattr(asyncio.tasks, "__sleep0", None), "__code__", None)  # asyncio.sleep(0) has no future
-
-
-def _suspended(thing: object) -> bool:
-    """Begun, and in the middle of an await. For a step, whether its generator is."""
+def _is_suspended(thing: object) -> bool:
+    """Whether it has begun and is in the middle of an await; of a step, whether its generator is."""
     if isinstance(thing, CoroutineType):
         return thing.cr_suspended
     if isinstance(thing, AsyncGeneratorType):
         return thing.ag_running and awaited_by(thing) is not None
     generator = _awaited_by(thing)
-    return isinstance(generator, AsyncGeneratorType) and _suspended(generator)
+    return isinstance(generator, AsyncGeneratorType) and _is_suspended(generator)
 
 
 def _awaited_by(thing: object) -> object:
@@ -219,8 +159,10 @@ def _awaited_by(thing: object) -> object:
         return awaited_by(thing)
     if isinstance(thing, asyncio.Future):
         return None
-    # What the interpreter puts in between: the iterator of a future or a coroutine, the step of a generator.
-    return next((link for link in gc.get_referents(thing) if issubclass(type(link), _CHAIN)), None)
+    # The interpreter's objects in between have no attribute for it: the iterator of a future or of a coroutine, the
+    # step of a generator. The collector knows what they refer to.
+    links = (CoroutineType, AsyncGeneratorType, GeneratorType, asyncio.Future)
+    return next((link for link in gc.get_referents(thing) if issubclass(type(link), links)), None)
 
 
 def _frame_of(link: object) -> Any:
@@ -230,7 +172,7 @@ def _frame_of(link: object) -> Any:
     return None
 
 
-def _types_of_steps() -> set[type]:
+def _step_types() -> set[type]:
     async def sample() -> Any:
         yield
 
@@ -239,3 +181,6 @@ def _types_of_steps() -> set[type]:
     for step in steps:
         step.close()
     return {type(step) for step in steps}
+
+
+_STEP_TYPES = _step_types()

@@ -1,4 +1,4 @@
-"""An agent of `programs/stops.py`, alone, as process 1 or under agent-init, and somebody who hears what it says."""
+"""An agent of `programs/stops.py`, alone, as process 1 or under agent-init, and the receiver of its reports."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
     from tests.support.init import Init
 
 PROGRAM = Path(__file__).parent / "programs" / "stops.py"
-WAYS = ("alone", "process 1", "agent-init", "agent-init as process 1")
+SETUPS = ("alone", "process 1", "agent-init", "agent-init as process 1")
 
 
 class Agent:
     """One run. What it prints is in `lines`, what goes to stderr in `stderr`."""
 
     def __init__(
-        self, start: Start, directory: Path, kind: str, grace: float | None, way: str, **variables: str
+        self, start: Start, directory: Path, kind: str, grace: float | None, setup: str, **variables: str
     ) -> None:
-        words = [str(PROGRAM), kind, *([] if grace is None else [str(grace)])]
+        argv = [str(PROGRAM), kind, *([] if grace is None else [str(grace)])]
         options = []
-        if "agent-init" in way:
+        if "agent-init" in setup:
             options = ["--grace", "25s", "--", sys.executable]
         self.output = directory / "output"
         with self.output.open("wb") as output:
             self.init: Init = start(
                 *options,
-                command=words,
+                command=argv,
                 program=[str(AGENT_INIT) if options else sys.executable],
-                process1="process 1" in way,
+                process1="process 1" in setup,
                 env=environment(**variables),
                 stdout=output,
             )
@@ -47,16 +47,16 @@ class Agent:
 
     @property
     def stderr(self) -> str:
-        """Without what agent-init itself says."""
+        """Without the lines of agent-init itself."""
         lines = self.init.stderr.splitlines(keepends=True)
         return "".join(line for line in lines if not line.startswith("agent-init: "))
 
-    def until_said(self, line: str) -> None:
+    def until_printed(self, line: str) -> None:
         self.init.wait_for(lambda: line in self.lines, f"{line!r} in {self.lines}")
 
     def stop(self, signal: str = "TERM") -> float:
         """Returns when, on the monotonic clock."""
-        self.until_said("ready")
+        self.until_printed("ready")
         self.init.signal(signal)
         return time.monotonic()
 
@@ -86,14 +86,14 @@ class Listener:
             fields = dict(line.split("=", 1) for line in text.splitlines())
             self._messages.append(Message(time.monotonic(), fields))
 
-    def heard(self, key: str, times: int = 1) -> Message:
+    def receive(self, key: str, times: int = 1) -> Message:
         """The n-th message that names `key`, awaited."""
         messages: list[Message] = until(
             lambda: found if len(found := self.messages(key)) >= times else None, f"{key} in {self._messages}"
         )
         return messages[times - 1]
 
-    def said(self) -> list[dict[str, str]]:
+    def reports(self) -> list[dict[str, str]]:
         """All but the pings."""
         return [message.fields for message in self.messages() if "WATCHDOG" not in message.fields]
 

@@ -1,4 +1,4 @@
-"""Run as `pytest tests/runner`; needs PyPI the first time, where the machine has more than one Python."""
+"""Run as `pytest tests/runner`. The first run needs PyPI if the machine has more than one Python."""
 
 from __future__ import annotations
 

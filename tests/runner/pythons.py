@@ -1,4 +1,4 @@
-"""The interpreters that the runner is tried on: ours and each other minor version that the machine has; with uvloop."""
+"""The interpreters that the runner is tested on: ours and each other minor version on the machine, with uvloop."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def found() -> dict[str, str]:
 
 
 def with_uvloop(python: str) -> str:
-    """An interpreter of that kind which has uvloop; ours has it. Made when first asked for, and kept."""
+    """An environment of that interpreter with uvloop, made when first needed and kept; ours has it already."""
     if python == sys.executable:
         return python
     made = cache() / _name(f"runner-{Path(python).parent.parent.name}", python + UVLOOP)
@@ -38,5 +38,5 @@ def with_uvloop(python: str) -> str:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """What a program needs to import this checkout."""
+    """For a program that imports this checkout."""
     return clean_environment(PYTHONPATH=str(PROJECT), PYTHONUNBUFFERED="1", **variables)

@@ -1,14 +1,19 @@
-"""What `docs/runner.md` and `examples/runner.py` show is what happens."""
+"""The code in `docs/runner.md`, `docs/api.md` and `examples/runner.py` works."""
 
 from __future__ import annotations
 
+import inspect
 import re
 import signal
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
+import entrypoint.agent
 from tests.agents.environments import PROJECT
-from tests.support.init import until
+from tests.support.init import PATIENCE, until
 
 from .pythons import environment
 
@@ -18,7 +23,7 @@ if TYPE_CHECKING:
     from tests.conftest import Start
 
 
-def test_the_code_in_the_page(start: Start, tmp_path: Path) -> None:
+def test_the_example_in_the_runner_page(start: Start, tmp_path: Path) -> None:
     block = re.search(r"```python\n(.*?)```", (PROJECT / "docs" / "runner.md").read_text(), re.DOTALL)
     assert block
     program = tmp_path / "page.py"
@@ -37,8 +42,37 @@ def test_the_code_in_the_page(start: Start, tmp_path: Path) -> None:
     assert not init.stderr
 
 
-def test_the_example(start: Start, tmp_path: Path) -> None:
-    """Its calls take longer than agent-init's grace."""
+SECTIONS = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", (PROJECT / "docs" / "api.md").read_text(), re.M | re.S))
+PRINTED = {
+    "run": "done\n",
+    "stop_requested": "nobody wants us to stop\n",
+    "StopRequest": "False inf\n",
+    "ready": "",
+    "status": "",
+    "DaemonThreadPool": "3\n",
+}
+
+
+def test_the_api_page_has_every_name_with_its_signature() -> None:
+    assert sorted(SECTIONS) == sorted(entrypoint.agent.__all__)
+    for name in set(SECTIONS) - {"StopRequest"}:
+        signature = inspect.signature(getattr(entrypoint.agent, name))
+        plain = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in signature.parameters.values()]
+        expected = f"{name}{inspect.Signature(plain)}"
+        assert re.findall(r"^```\n(.*?)\n```", SECTIONS[name], re.M | re.S) == [expected]
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_the_examples_in_the_api_page(name: str) -> None:
+    (code,) = re.findall(r"^```python\n(.*?)^```", SECTIONS[name], re.M | re.S)
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-c", code], env=environment(), capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, PRINTED[name], "")
+
+
+def test_the_example_file(start: Start, tmp_path: Path) -> None:
+    """Its calls take longer than agent-init's grace period."""
     output = tmp_path / "output"
     with output.open("wb") as stdout:
         init = start(
@@ -49,7 +83,7 @@ def test_the_example(start: Start, tmp_path: Path) -> None:
     until(lambda: "call 2 begins" in output.read_text(), "the second call")
     init.signal("TERM")
     assert init.wait() == 0
-    said = output.read_text()
-    assert "agent: stop requested: 58s to finish the calls in hand\n" in said
-    assert said.endswith("agent: call 2 ends\nagent: cleaned up\n")
+    printed = output.read_text()
+    assert "agent: stop requested: 58s to finish the calls in hand\n" in printed
+    assert printed.endswith("agent: call 2 ends\nagent: cleaned up\n")
     assert init.lines('"draining')

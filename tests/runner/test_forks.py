@@ -1,4 +1,4 @@
-"""A forked child is no part of its parent's run: signals to it are its own, and so is a stop."""
+"""A forked child is not part of its parent's run: it has its own signals and its own stop."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def output(python: str, kind: str, loop: str) -> list[str]:
 
 
 @LOOPS
-def test_children_that_are_terminated_end_and_their_parent_goes_on(python: str, loop: str) -> None:
+def test_terminate_ends_a_child_and_not_its_parent(python: str, loop: str) -> None:
     assert output(python, "terminates", loop) == ["ended by {-15}"]
 
 
 @LOOPS
-def test_a_child_may_run_too(python: str, loop: str) -> None:
+def test_a_child_can_call_run(python: str, loop: str) -> None:
     assert output(python, "child_runs", loop) == ["the child's", "exit code 0"]
 
 
 @LOOPS
-def test_handlers_in_a_child_are_those_before(python: str, loop: str) -> None:
-    child = ["True True", "False None", "mine", "exit code 0"]
+def test_a_child_has_the_handlers_from_before_run(python: str, loop: str) -> None:
+    child = ["True True", "False", "mine", "exit code 0"]
     assert output(python, "handlers", loop) == [*child, *child, "asked"]

@@ -1,4 +1,4 @@
-"""What an agent tells the supervisor: to a socket of ours, and to agent-init itself."""
+"""What an agent reports: to a socket of ours, and to agent-init itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from entrypoint.agent.runner import _granted
+from entrypoint.agent.stopping import granted_seconds
 
 from .agents import PROGRAM, Agent, Listener
 from .pythons import environment
@@ -34,47 +34,51 @@ def alone(start: Start, directory: Path, listener: Listener, kind: str, grace: f
     return Agent(start, directory, kind, grace, "alone", NOTIFY_SOCKET=listener.variable, **more)
 
 
-def test_ready_when_main_waits_and_stopping_when_asked(start: Start, tmp_path: Path, listener: Listener) -> None:
+def test_ready_is_sent_when_main_waits_and_stopping_when_a_stop_is_requested(
+    start: Start, tmp_path: Path, listener: Listener
+) -> None:
     agent = alone(start, tmp_path, listener, "watches", None)
-    listener.heard("READY")
+    listener.receive("READY")
     agent.stop()
     assert agent.init.wait() == 0
-    assert listener.said() == [{"READY": "1"}, {"STOPPING": "1"}]
+    assert listener.reports() == [{"READY": "1"}, {"STOPPING": "1"}]
 
 
-def test_stopping_when_main_ends_by_itself(start: Start, tmp_path: Path, listener: Listener) -> None:
+def test_stopping_is_sent_when_main_returns(start: Start, tmp_path: Path, listener: Listener) -> None:
     assert alone(start, tmp_path, listener, "work_in_a_thread").init.wait() == 0
-    assert listener.said() == [{"STOPPING": "1"}]  # it never waited
+    assert listener.reports() == [{"STOPPING": "1"}]  # it never waited
 
 
-def test_ready_when_it_says_so(start: Start, tmp_path: Path, listener: Listener) -> None:
-    agent = alone(start, tmp_path, listener, "says_how_it_is", None)
+def test_without_auto_ready_the_agent_reports_ready_itself(start: Start, tmp_path: Path, listener: Listener) -> None:
+    agent = alone(start, tmp_path, listener, "reports_its_status", None)
     agent.stop()
     assert agent.init.wait() == 0
-    said = listener.said()
-    assert said[0] == {"READY": "1", "STATUS": "two calls"}
-    assert said[1:-1] == [{"STATUS": "three calls"}, {"STATUS": "from a thread"}]
-    assert said[-1] == {"STOPPING": "1"}
+    reports = listener.reports()
+    assert reports[0] == {"READY": "1", "STATUS": "two calls"}
+    assert reports[1:-1] == [{"STATUS": "three calls"}, {"STATUS": "from a thread"}]
+    assert reports[-1] == {"STOPPING": "1"}
 
 
-def test_more_time_up_to_the_agents_own_limit(start: Start, tmp_path: Path, listener: Listener) -> None:
+def test_extensions_reach_up_to_the_agents_own_limit(start: Start, tmp_path: Path, listener: Listener) -> None:
     limits = {"AGENT_INIT_STOP_SECONDS": "1.0", "AGENT_INIT_RESPONDERS": "@none"}
     agent = alone(start, tmp_path, listener, "drains_without_end", 5, **limits)
-    agent.until_said("ready")
-    asked = agent.stop()
+    agent.until_printed("ready")
+    requested = agent.stop()
     assert agent.init.wait() == 0
     messages = listener.messages("EXTEND_TIMEOUT_USEC")
     assert messages[0].fields == {"EXTEND_TIMEOUT_USEC": messages[0].fields["EXTEND_TIMEOUT_USEC"]}
-    bought = [int(message.fields["EXTEND_TIMEOUT_USEC"]) / 1e6 for message in messages]
-    assert len(bought) == 2  # at once, and 3 s later
-    assert bought[0] == pytest.approx(5, abs=0.01)
-    assert bought[1] == pytest.approx(2, abs=0.9)
-    assert all(left < 5 for left in bought)
-    assert time.monotonic() - asked > 4
+    extensions = [int(message.fields["EXTEND_TIMEOUT_USEC"]) / 1e6 for message in messages]
+    assert len(extensions) == 2  # at once, and 3 s later
+    assert extensions[0] == pytest.approx(5, abs=0.01)
+    assert extensions[1] == pytest.approx(2, abs=0.9)
+    assert all(left < 5 for left in extensions)
+    assert time.monotonic() - requested > 4
 
 
 @pytest.mark.parametrize("grace", [None, 20])
-def test_no_more_time_than_is_given(start: Start, tmp_path: Path, listener: Listener, grace: float | None) -> None:
+def test_no_extension_within_the_granted_time(
+    start: Start, tmp_path: Path, listener: Listener, grace: float | None
+) -> None:
     limits = {"AGENT_INIT_STOP_SECONDS": "20", "AGENT_INIT_RESPONDERS": "@none"}
     agent = alone(start, tmp_path, listener, "drains", grace, **limits)
     agent.stop()
@@ -83,8 +87,8 @@ def test_no_more_time_than_is_given(start: Start, tmp_path: Path, listener: List
     assert not listener.messages("EXTEND_TIMEOUT_USEC")
 
 
-def test_systemd_is_asked_for_the_agents_time(start: Start, tmp_path: Path, listener: Listener) -> None:
-    """It does not tell how much it gives."""
+def test_systemd_is_always_asked_for_the_agents_time(start: Start, tmp_path: Path, listener: Listener) -> None:
+    """It does not pass its own limit on."""
     agent = alone(start, tmp_path, listener, "drains", 20)
     agent.stop()
     assert agent.init.wait() == 0
@@ -95,30 +99,30 @@ def test_pings_come_from_the_loop(start: Start, tmp_path: Path, listener: Listen
     block = tmp_path / "block"
     block.touch()
     agent = alone(start, tmp_path, listener, "blocks", WATCHDOG_USEC="400000", WHILE=str(block))
-    agent.until_said("blocking")
+    agent.until_printed("blocking")
     count = len(listener.messages("WATCHDOG"))
     assert count >= 1
     time.sleep(1)
     assert len(listener.messages("WATCHDOG")) == count
     block.unlink()
-    listener.heard("WATCHDOG", count + 5)
+    listener.receive("WATCHDOG", count + 5)
     ats = [message.at for message in listener.messages("WATCHDOG")[count:]]
     assert min(later - at for at, later in itertools.pairwise(ats)) < 0.4
     agent.stop()
     assert agent.init.wait() == 0
 
 
-def test_no_pings_for_another(start: Start, tmp_path: Path, listener: Listener) -> None:
+def test_no_pings_when_the_watchdog_is_for_another_pid(start: Start, tmp_path: Path, listener: Listener) -> None:
     agent = alone(start, tmp_path, listener, "plain", WATCHDOG_USEC="40000", WATCHDOG_PID="1")
-    listener.heard("READY")
-    agent.until_said("ready")
+    listener.receive("READY")
+    agent.until_printed("ready")
     time.sleep(0.3)
     agent.stop()
     assert agent.init.wait() == 0
     assert not listener.messages("WATCHDOG")
 
 
-def test_a_full_receiver_gets_it_later(start: Start, tmp_path: Path, listener: Listener) -> None:
+def test_a_report_is_sent_again_when_the_receiver_was_full(start: Start, tmp_path: Path, listener: Listener) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as filler:
         filler.setblocking(False)
         address = listener.variable.replace("@", "\0", 1)
@@ -126,33 +130,34 @@ def test_a_full_receiver_gets_it_later(start: Start, tmp_path: Path, listener: L
             while True:
                 filler.sendto(b"X_FILLER=1", address)
     agent = alone(start, tmp_path, listener, "plain")
-    agent.until_said("ready")
+    agent.until_printed("ready")
     time.sleep(0.3)
     assert listener.messages("X_FILLER")  # makes room
-    listener.heard("READY")
+    listener.receive("READY")
     agent.stop()
     assert agent.init.wait() == 0
 
 
-def test_of_what_a_full_receiver_missed_it_gets_the_last(start: Start, tmp_path: Path, listener: Listener) -> None:
-    """And nothing that is older than what it has. What is long crowds out nothing else."""
-    agent = alone(start, tmp_path, listener, "says_much")
+def test_a_full_receiver_gets_only_the_latest_of_what_it_missed(
+    start: Start, tmp_path: Path, listener: Listener
+) -> None:
+    """Nothing older than what it has. A long status does not crowd STOPPING out."""
+    agent = alone(start, tmp_path, listener, "reports_much")
     agent.stop()  # while a status waits
-    agent.until_said("stopping")
+    agent.until_printed("stopping")
     listener.messages()  # makes room
-    listener.heard("STOPPING")
+    listener.receive("STOPPING")
     assert agent.init.wait() == 0
-    said = [message.fields["STATUS"].split()[0] for message in listener.messages("STATUS")]
-    numbers = [int(number) for number in said]
+    numbers = [int(message.fields["STATUS"].split()[0]) for message in listener.messages("STATUS")]
     assert numbers == sorted(numbers)
     assert numbers[-1] == 39
     assert len(numbers) < 30
 
 
 @pytest.mark.parametrize("address", ["/nowhere/at/all", "@nobody", "vsock:2:1", "relative", "/" + "x" * 300, ""])
-def test_nobody_listens(start: Start, tmp_path: Path, address: str) -> None:
+def test_an_unusable_notify_socket_is_ignored(start: Start, tmp_path: Path, address: str) -> None:
     variables = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "nonsense", "AGENT_INIT_STOP_SECONDS": "nonsense"}
-    agent = Agent(start, tmp_path, "says_how_it_is", 20, "alone", **variables)
+    agent = Agent(start, tmp_path, "reports_its_status", 20, "alone", **variables)
     agent.stop()
     assert agent.init.wait() == 0
     assert not agent.stderr
@@ -162,11 +167,11 @@ def test_nobody_listens(start: Start, tmp_path: Path, address: str) -> None:
 
 
 def under_agent_init(start: Start, directory: Path, kind: str, *options: str, grace: str = "", **more: str) -> Agent:
-    words = [str(PROGRAM), kind, *([grace] if grace else [])]
+    argv = [str(PROGRAM), kind, *([grace] if grace else [])]
     agent = Agent.__new__(Agent)
     agent.output = directory / "output"
     with agent.output.open("wb") as output:
-        command = ["--", sys.executable, *words]
+        command = ["--", sys.executable, *argv]
         agent.init = start(*options, command=command, env=environment(**more), stdout=output)
     return agent
 
@@ -179,37 +184,37 @@ def test_agent_init_hears_ready_and_how_it_is(start: Start, tmp_path: Path) -> N
     assert agent.init.wait() == 0
 
 
-def test_agent_init_gives_more_time(start: Start, tmp_path: Path) -> None:
-    """The drain takes longer than the grace, and the agent's own limit allows that."""
+def test_agent_init_extends_the_grace_period(start: Start, tmp_path: Path) -> None:
+    """The drain takes longer than agent-init's grace period, which the agent's own limit allows."""
     agent = under_agent_init(start, tmp_path, "drains_long", "--grace", "1s", grace="20")
     agent.stop()
     assert agent.init.wait() == 0
     assert agent.lines == ["ready", "drained", "cleaned", "returned None"]
 
 
-def test_agent_init_tells_its_grace(start: Start, tmp_path: Path) -> None:
+def test_the_drain_gets_agent_inits_grace_period(start: Start, tmp_path: Path) -> None:
     agent = under_agent_init(start, tmp_path, "drains", "--grace", "10s")
     agent.stop()
     assert agent.init.wait() == 0
-    assert "drain: 8s" in agent.lines  # 10 s, less what a stall report takes and the reserve for the end
+    assert "drain: 8s" in agent.lines  # 10 s, less the time of a stall report and the time reserved for the end
 
 
-def test_the_agent_is_done_before_agent_init_loses_patience(start: Start, tmp_path: Path) -> None:
+def test_the_agent_ends_before_agent_init_escalates(start: Start, tmp_path: Path) -> None:
     agent = under_agent_init(start, tmp_path, "drains_without_end", "--grace", "10s")
     agent.stop()
     assert agent.init.wait() == 0
     assert agent.lines == ["ready", "drain", "drain cancelled", "cleaned", "returned None"]
 
 
-def test_watchdog_is_content_with_a_loop_that_runs(start: Start, tmp_path: Path) -> None:
+def test_the_watchdog_accepts_a_loop_that_runs(start: Start, tmp_path: Path) -> None:
     agent = under_agent_init(start, tmp_path, "plain", "--watchdog", "1s", "--grace", "20s")
-    agent.until_said("ready")
+    agent.until_printed("ready")
     time.sleep(3)
     agent.stop()
     assert agent.init.wait() == 0
 
 
-def test_watchdog_notices_a_loop_that_is_blocked(start: Start, tmp_path: Path) -> None:
+def test_the_watchdog_notices_a_blocked_loop(start: Start, tmp_path: Path) -> None:
     block = tmp_path / "block"
     block.touch()
     agent = under_agent_init(start, tmp_path, "blocks", "--watchdog", "1s", "--grace", "20s", WHILE=str(block))
@@ -235,5 +240,7 @@ def test_watchdog_notices_a_loop_that_is_blocked(start: Start, tmp_path: Path) -
         ({"NOTIFY_SOCKET": "/run/n", "AGENT_INIT_RESPONDERS": "@a"}, "/.dockerenv", (math.inf, True)),
     ],
 )
-def test_limit_without_one_of_its_own(variables: dict[str, str], there: str, granted: tuple[float, bool]) -> None:
-    assert _granted(variables, lambda path: path == there) == granted
+def test_the_limit_of_an_agent_without_a_grace(
+    variables: dict[str, str], there: str, granted: tuple[float, bool]
+) -> None:
+    assert granted_seconds(variables, lambda path: path == there) == granted

@@ -1,6 +1,6 @@
-"""Put in front of PYTHONPATH by `agent-init --stacks`: installs the responder, then makes way for the user's own.
+"""Installs the responder, then runs the user's own sitecustomize. `agent-init --stacks` puts it in front of PYTHONPATH.
 
-Whatever Python is started in the agent's tree runs it, an old one too: nothing but the syntax that all of them share.
+Every Python in the agent's tree runs it, old ones included, so it uses only syntax that all of them share.
 """
 
 import os
@@ -18,8 +18,8 @@ if sys.version_info >= (3, 9) and sys.implementation.name == "cpython" and "AGEN
     except Exception:  # it never keeps the agent from starting
         pass
 
-# From here on as if this directory were not there. That the user has no sitecustomize is for `site` to know, that it
-# fails is for `site` to tell: the exception goes there.
+# From here on it is as if this directory did not exist. `site` handles the exception if the user has no sitecustomize,
+# or one that fails.
 sys.path[:] = [_entry for _entry in sys.path if _entry != _place]
 sys.path_importer_cache.pop(_place, None)
 sys.modules.pop("sitecustomize", None)

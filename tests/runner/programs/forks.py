@@ -15,8 +15,8 @@ if sys.argv[2] == "asyncio":
 fork = multiprocessing.get_context("fork")
 
 
-def say(*words: object) -> None:
-    print(*words, flush=True)
+def print_now(*values: object) -> None:
+    print(*values, flush=True)
 
 
 def work() -> None:
@@ -30,7 +30,7 @@ async def ended(child: multiprocessing.process.BaseProcess) -> int | None:
 
 
 async def terminates() -> None:
-    """Some of them before they have got anywhere."""
+    """Some children are terminated before they have done anything."""
     codes = set()
     for seconds in (0.0, 0.0, 0.0, 0.0, 0.001, 0.001, 0.002, 0.2):
         child = fork.Process(target=work)
@@ -38,7 +38,7 @@ async def terminates() -> None:
         await asyncio.sleep(seconds)
         child.terminate()
         codes.add(await asyncio.wait_for(ended(child), 10))
-    say("ended by", codes)
+    print_now("ended by", codes)
 
 
 def run_too() -> None:
@@ -57,38 +57,38 @@ def run_too() -> None:
         while not stop_requested():
             time.sleep(0.005)
 
-    say(run(main()))
+    print_now(run(main()))
 
 
 async def child_runs() -> None:
     child = fork.Process(target=run_too)
     child.start()
-    say("exit code", await asyncio.wait_for(ended(child), 10))
+    print_now("exit code", await asyncio.wait_for(ended(child), 10))
     assert not stop_requested()
 
 
 def look() -> None:
-    """Outside of `run` each request is another one, which nobody asks."""
-    say(signal.getsignal(signal.SIGTERM) is mine, signal.getsignal(signal.SIGINT) is signal.SIG_IGN)
-    say(stop_requested() is stop_requested(), asyncio.new_event_loop().close())
+    """Outside of `run` each stop request is a new one, which nobody makes."""
+    print_now(signal.getsignal(signal.SIGTERM) is mine, signal.getsignal(signal.SIGINT) is signal.SIG_IGN)
+    print_now(stop_requested() is stop_requested())
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def mine(*_: object) -> None:
-    say("mine")
+    print_now("mine")
 
 
 async def handlers() -> None:
-    """Those that there were before `run`, in a child of another thread too."""
+    """The child has the handlers from before `run`, also if another thread forks."""
     for start in (lambda child: child.start(), lambda child: threading.Thread(target=child.start).start()):
         child = fork.Process(target=look)
         start(child)
         while child.pid is None:
             await asyncio.sleep(0.005)
-        say("exit code", await asyncio.wait_for(ended(child), 10))
+        print_now("exit code", await asyncio.wait_for(ended(child), 10))
     os.kill(os.getpid(), signal.SIGTERM)
     await stop_requested()
-    say("asked")
+    print_now("asked")
 
 
 if __name__ == "__main__":

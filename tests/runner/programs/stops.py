@@ -1,4 +1,4 @@
-"""Agents that are asked to stop, or end in other ways: `stops.py KIND [GRACE]`. Each says `ready` when it has begun."""
+"""Agents that are stopped or end in other ways: `stops.py KIND [GRACE]`. Each prints `ready` when it has begun."""
 
 import asyncio
 import logging
@@ -10,37 +10,37 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from entrypoint.agent import ready, run, status, stop_requested
+from entrypoint.agent import DaemonThreadPool, ready, run, status, stop_requested
 
 GRACE = float(sys.argv[2]) if sys.argv[2:] else None
 
 
-def say(*words: object) -> None:
-    print(*words, flush=True)
+def print_now(*values: object) -> None:
+    print(*values, flush=True)
 
 
 async def plain() -> None:
-    """Knows nothing of stopping."""
-    say("ready")
+    """Has no code for a stop."""
+    print_now("ready")
     try:
         await asyncio.Event().wait()
     finally:
         await asyncio.sleep(0.05)
-        say("cleaned")
+        print_now("cleaned")
 
 
 async def watches() -> str:
-    """Awaits the request, and then takes longer than nothing."""
-    say("ready")
+    """Awaits the request, and takes a moment to clean up."""
+    print_now("ready")
     await stop_requested()
-    say("asked")
+    print_now("asked")
     await asyncio.sleep(0.3)
-    say("cleaned")
+    print_now("cleaned")
     return "result"
 
 
 async def returns_at_once() -> str:
-    say("ready")
+    print_now("ready")
     await stop_requested()
     return "result"
 
@@ -50,13 +50,13 @@ async def polls() -> str:
 
     def work() -> None:
         assert not stop_requested()
-        say("ready")
+        print_now("ready")
         while not stop_requested():
             time.sleep(0.01)
-        say("asked")
+        print_now("asked")
 
     await asyncio.to_thread(work)
-    say("cleaned")
+    print_now("cleaned")
     return "result"
 
 
@@ -65,23 +65,23 @@ async def waits_elsewhere() -> str:
 
     async def wait() -> None:
         request = stop_requested()
-        say("ready")
+        print_now("ready")
         await request
-        say("asked")
+        print_now("asked")
 
     thread = threading.Thread(target=lambda: asyncio.run(wait()))
     thread.start()
     while thread.is_alive():
         await asyncio.sleep(0.01)
-    say("cleaned")
+    print_now("cleaned")
     return "result"
 
 
 async def runs_elsewhere() -> str:
-    """A run in a thread of this one; another that is begun when the stop was asked for."""
+    """A run in another thread, and one that begins after the stop request."""
 
     async def other() -> str:
-        say("ready")
+        print_now("ready")
         await stop_requested()
         return "other's"
 
@@ -89,40 +89,40 @@ async def runs_elsewhere() -> str:
         await asyncio.sleep(10)
 
     request = stop_requested()
-    say(await asyncio.to_thread(run, other()))
+    print_now(await asyncio.to_thread(run, other()))
     await request
-    say(await asyncio.to_thread(run, late()))
+    print_now(await asyncio.to_thread(run, late()))
     return "result"
 
 
 async def waits_for_ever() -> None:
-    """Looks after the stop, and yet does not end."""
+    """Awaits the request, and yet does not end."""
     try:
         await watches()
         await asyncio.Event().wait()
     finally:
-        say(f"cancelled, {stop_requested().seconds_left:.1f}s left")
+        print_now(f"cancelled, {stop_requested().seconds_left:.1f}s left")
 
 
 async def drain(seconds: float) -> None:
-    say(f"drain: {seconds:.0f}s")
+    print_now(f"drain: {seconds:.0f}s")
     assert stop_requested()
     await asyncio.sleep(0.3)
-    say("drained")
+    print_now("drained")
 
 
 async def long_drain(seconds: float) -> None:
     await asyncio.sleep(3.5)
-    say("drained")
+    print_now("drained")
 
 
 async def drain_without_end(seconds: float) -> None:
-    say("drain")
+    print_now("drain")
     try:
         await asyncio.Event().wait()
     finally:
         await asyncio.sleep(0)
-        say("drain cancelled")
+        print_now("drain cancelled")
 
 
 async def drain_that_fails(seconds: float) -> None:
@@ -130,36 +130,36 @@ async def drain_that_fails(seconds: float) -> None:
 
 
 async def refuses() -> None:
-    """Takes no CancelledError for an answer."""
-    say("ready")
+    """Catches every CancelledError."""
+    print_now("ready")
     while True:
         try:
             await asyncio.sleep(3600)
         except asyncio.CancelledError:
-            say("refused")
+            print_now("refused")
 
 
 async def gathers_who_hang() -> None:
-    """The cancelling comes to them by way of `gather`; what they clean up with does not answer."""
+    """`gather` cancels them, and their clean-up waits for something that never comes."""
 
     async def saves() -> None:
         try:
             await asyncio.sleep(3600)
         finally:
-            say("saving")
+            print_now("saving")
             await asyncio.Event().wait()
 
-    say("ready")
+    print_now("ready")
     await asyncio.gather(asyncio.create_task(saves(), name="saves"))
 
 
 async def refuses_everything() -> None:
-    say("ready")
+    print_now("ready")
     while True:
         try:
             await asyncio.sleep(3600)
         except BaseException:
-            say("refused")
+            print_now("refused")
 
 
 async def stubborn_task(refuse: Any) -> None:
@@ -170,40 +170,78 @@ async def stubborn_task(refuse: Any) -> None:
 
 async def stuck_thread() -> str:
     """Main ends, a thread of the default executor does not."""
-    asyncio.get_running_loop().run_in_executor(None, time.sleep, 3600)
+
+    def get_stuck() -> None:
+        time.sleep(3600)
+
+    asyncio.get_running_loop().run_in_executor(None, get_stuck)
     await asyncio.sleep(0.1)
     return "result"
 
 
-async def stuck_in_own_executor() -> str:
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2, thread_name_prefix="mine"))
+async def stuck_loop_in_a_thread() -> str:
+    async def wait() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            asyncio.get_running_loop()
+
+    def get_stuck() -> None:
+        asyncio.run(wait())
+
+    asyncio.get_running_loop().run_in_executor(None, get_stuck)
+    await asyncio.sleep(0.1)
+    return "result"
+
+
+async def stuck_in_own_daemon_pool() -> str:
+    asyncio.get_running_loop().set_default_executor(DaemonThreadPool(2, thread_name_prefix="mine"))
     return await stuck_thread()
 
 
+async def stuck_in_own_executor() -> str:
+    """Until `run` has returned, plus a moment."""
+    loop = asyncio.get_running_loop()
+
+    def get_stuck() -> None:
+        while not loop.is_closed():
+            time.sleep(0.01)
+        time.sleep(0.5)
+
+    loop.set_default_executor(ThreadPoolExecutor(2))
+    loop.run_in_executor(None, get_stuck)
+    return "result"
+
+
+async def work_in_own_executor() -> str:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
+    return await work_in_a_thread()
+
+
 async def work_in_a_thread() -> str:
-    """Which nobody awaits, and which is not lost all the same."""
+    """A call that nobody awaits."""
 
     def work() -> None:
         time.sleep(0.3)
-        say("cleaned")
+        print_now("cleaned")
 
     asyncio.get_running_loop().run_in_executor(None, work)
     return "result"
 
 
 EXECUTING = """
-async def words():
+async def values():
     for number in range(calls): lock.acquire(True, 0.00001 if number < calls - 1 else 3600)
     yield
 async def hold():
     for number in range(calls): lock.acquire(True, 0.00001 if number < calls - 1 else 3600)
 async def consume():
-    async for _ in words(): pass
+    async for _ in values(): pass
 """
 
 
 async def others_execute() -> str:
-    """In other threads' loops code in C blocks, in each the n-th call of code of its own."""
+    """Coroutines in other threads block in C code, each at another place in its code."""
     lock = threading.Lock()
     lock.acquire()
     for calls in range(60, 140):
@@ -240,7 +278,7 @@ async def task_exits() -> None:
         await asyncio.Event().wait()
     finally:
         await asyncio.sleep(0.05)
-        say("cleaned")
+        print_now("cleaned")
         assert task.exception()
 
 
@@ -253,27 +291,27 @@ async def cancels_itself() -> None:
 
 async def swallows_the_first_exception() -> None:
     """A busy loop that survives whatever is raised in it: a handler that raised would be lost here."""
-    say("ready")
+    print_now("ready")
     while not stop_requested():
         try:
             end = time.monotonic() + 0.02
             while time.monotonic() < end:
                 pass
         except BaseException:
-            say("swallowed")
+            print_now("swallowed")
         await asyncio.sleep(0)
-    say("cleaned")
+    print_now("cleaned")
 
 
 async def handles_term_itself() -> str:
-    """By a handler set while `run` has its own, and put back afterwards, as uvicorn does."""
+    """Sets a handler while `run` has its own, and puts that back afterwards, as uvicorn does."""
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
     before = signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(asked.set))
-    say("ready")
+    print_now("ready")
     await asked.wait()
     await asyncio.sleep(0.3)
-    say("drained", bool(stop_requested()))
+    print_now("drained", bool(stop_requested()))
     signal.signal(signal.SIGTERM, before)
     signal.raise_signal(signal.SIGTERM)
     await stop_requested()
@@ -281,7 +319,7 @@ async def handles_term_itself() -> str:
 
 
 async def asked_before_the_loop_runs() -> str:
-    say("loop", type(asyncio.get_running_loop()).__module__.partition(".")[0])
+    print_now("loop", type(asyncio.get_running_loop()).__module__.partition(".")[0])
     await asyncio.sleep(3)
     return "result"
 
@@ -301,7 +339,7 @@ async def cleans_up_late() -> None:
         await asyncio.Event().wait()
     finally:
         await asyncio.sleep(0.05)
-        say("cleaned")
+        print_now("cleaned")
 
 
 async def stops_the_loop_and_returns() -> str:
@@ -313,7 +351,7 @@ async def stops_the_loop_and_returns() -> str:
 
 
 async def stops_the_loop() -> None:
-    """And again when it cleans up."""
+    """Stops the loop twice: in main, and again in its clean-up."""
     loop = asyncio.get_running_loop()
     loop.call_soon(loop.stop)
     try:
@@ -321,37 +359,37 @@ async def stops_the_loop() -> None:
     finally:
         loop.stop()
         await asyncio.sleep(0.05)
-        say("cleaned up")
+        print_now("cleaned up")
 
 
-async def says_much() -> None:
+async def reports_much() -> None:
     await asyncio.sleep(0.1)
     for number in range(40):
         status(f"{number} " + "x" * 5000)
-    say("ready")
+    print_now("ready")
     try:
         await asyncio.Event().wait()
     finally:
-        say("stopping")
+        print_now("stopping")
         await asyncio.sleep(1)
 
 
-async def says_how_it_is() -> None:
+async def reports_its_status() -> None:
     await asyncio.sleep(0.1)
     ready("two calls")
     status("three calls")
     await asyncio.to_thread(status, "from a thread")
-    say("ready")
+    print_now("ready")
     await asyncio.Event().wait()
 
 
 async def blocks() -> None:
-    """For as long as a file is there."""
+    """Blocks the loop for as long as a file exists."""
     await asyncio.sleep(0.3)
-    say("blocking")
+    print_now("blocking")
     while os.path.exists(os.environ["WHILE"]):
         time.sleep(0.01)
-    say("ready")
+    print_now("ready")
     await asyncio.Event().wait()
 
 
@@ -364,7 +402,7 @@ KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
     "drains_and_watches": (watches, {"drain": drain}),
     "stubborn_task": (lambda: stubborn_task(refuses), {}),
     "very_stubborn_task": (lambda: stubborn_task(refuses_everything), {}),
-    "says_how_it_is": (says_how_it_is, {"auto_ready": False}),
+    "reports_its_status": (reports_its_status, {"auto_ready": False}),
 }
 
 if __name__ == "__main__":
@@ -376,4 +414,4 @@ if __name__ == "__main__":
         ask_before_the_loop_runs()
     main, more = KINDS.get(sys.argv[1]) or (globals()[sys.argv[1]], {})
     result = run(main(), grace=GRACE, **more)
-    say("returned", result)
+    print_now("returned", result)

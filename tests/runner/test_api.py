@@ -1,4 +1,4 @@
-"""`run` as a function: what it takes, and what it leaves as it was."""
+"""The functions of `entrypoint.agent`: arguments, results, and what `run` leaves as it was."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ async def nothing() -> str:
     return "result"
 
 
-def test_what_main_returns() -> None:
+def test_run_returns_the_result_of_main() -> None:
     assert run(nothing()) == "result"
     assert run(nothing(), debug=True) == "result"
 
 
-def test_handlers_are_as_before() -> None:
+def test_signal_handlers_are_restored() -> None:
     def mine(*_: object) -> None: ...
 
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -40,7 +40,7 @@ def test_handlers_are_as_before() -> None:
             signal.signal(number, handler)
 
 
-def test_a_handler_that_main_sets_stays() -> None:
+def test_a_handler_that_main_sets_is_kept() -> None:
     def mine(*_: object) -> None: ...
 
     async def main() -> None:
@@ -54,8 +54,8 @@ def test_a_handler_that_main_sets_stays() -> None:
         signal.signal(signal.SIGTERM, before)
 
 
-def test_the_signal_mask_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever it was, and where the loop does not run at all."""
+def test_the_signal_mask_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if the loop never runs."""
 
     def fail(_: object, part: Any, **more: object) -> None:
         part.close()
@@ -79,7 +79,7 @@ def test_the_signal_mask_stays(monkeypatch: pytest.MonkeyPatch) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-def test_in_a_thread() -> None:
+def test_run_in_a_thread_leaves_signals_alone() -> None:
     results: list[Any] = []
     before = signal.getsignal(signal.SIGTERM)
 
@@ -93,9 +93,7 @@ def test_in_a_thread() -> None:
     assert results == [before, False, None]
 
 
-def test_several_at_a_time() -> None:
-    """And the way new loops are made is as before, however they overlap."""
-    make = asyncio.get_event_loop_policy().new_event_loop
+def test_several_runs_at_a_time() -> None:
     results: list[Any] = []
 
     async def main() -> None:
@@ -108,15 +106,14 @@ def test_several_at_a_time() -> None:
     for thread in threads:
         thread.join()
     assert results == ["result"] * 4
-    assert asyncio.get_event_loop_policy().new_event_loop == make
 
 
-def test_what_is_no_coroutine() -> None:
+def test_run_accepts_only_a_coroutine() -> None:
     with pytest.raises(ValueError, match="a coroutine was expected"):
         run(nothing)  # type: ignore[arg-type]
 
 
-def test_inside_a_loop() -> None:
+def test_run_inside_a_running_loop_is_an_error() -> None:
     async def main() -> None:
         with pytest.raises(RuntimeError, match="running event loop"):
             run(nothing())
@@ -126,8 +123,8 @@ def test_inside_a_loop() -> None:
         asyncio.run(main())
 
 
-def test_outside_of_run() -> None:
-    ready("nobody hears it")
+def test_outside_of_run_reports_are_dropped_and_no_stop_is_requested() -> None:
+    ready("nobody receives it")
     status("nor this")
 
     async def main() -> None:
@@ -138,7 +135,7 @@ def test_outside_of_run() -> None:
     asyncio.run(main())
 
 
-def test_context_of_the_caller() -> None:
+def test_main_runs_in_a_copy_of_the_callers_context() -> None:
     variable = contextvars.ContextVar("variable", default="unset")
 
     async def main() -> str:
@@ -151,7 +148,7 @@ def test_context_of_the_caller() -> None:
     assert variable.get() == "outside"
 
 
-def test_a_task_factory_of_the_agent_is_its_own() -> None:
+def test_a_task_factory_that_the_agent_sets_is_used() -> None:
     made: list[str] = []
 
     def factory(loop: asyncio.AbstractEventLoop, coro: Any, **more: Any) -> asyncio.Task[Any]:

@@ -1,8 +1,8 @@
-"""What an agent leaves in mid-air when it ends: `shapes.py SHAPE asyncio|uvloop returns|stopped|plain`.
+"""What an agent leaves suspended when it ends: `leftovers.py SHAPE asyncio|uvloop returns|stopped|plain`.
 
-Each shape has clean-up that needs a running loop, prints `cleaned` for each that ran to its end, and `end` last; in
-between, what is still suspended after the run. `stopped`: its main ends by a stop request and not by itself. `plain`:
-with `asyncio.run`, to compare.
+Each shape has clean-up that needs a running loop. It prints `cleaned` for each clean-up that ran to its end, then what
+is still suspended after the run, then `end`. `stopped`: a stop request ends main; otherwise it returns. `plain`: uses
+`asyncio.run`, for comparison.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from types import CoroutineType
 from typing import Any
 
@@ -30,7 +30,7 @@ def cleaned() -> None:
 
 
 async def work() -> None:
-    """What the known failure is made of."""
+    """Clean-up that fails without a running loop."""
     try:
         await asyncio.Event().wait()
     finally:
@@ -75,20 +75,8 @@ async def task_not_begun() -> None:
 
 
 async def held_coroutine() -> None:
-    """Resumed by hand, half-way, and no task has it."""
+    """Resumed by hand, and no task has it."""
     held.append(work())
-    held[0].send(None)
-
-
-async def held_coroutine_that_yields() -> None:
-    async def rests() -> None:
-        try:
-            await asyncio.sleep(0)
-        finally:
-            await asyncio.sleep(0.01)
-            cleaned()
-
-    held.append(rests())
     held[0].send(None)
 
 
@@ -174,12 +162,6 @@ async def generator_in_its_finally() -> None:
     held[1].send(None)
 
 
-async def generator_in_its_finally_step_gone() -> None:
-    """The step is gone, so that the generator takes no other."""
-    await idle_generator()
-    held[0].aclose().send(None)
-
-
 async def generator_half_way() -> None:
     await idle_generator()
     held.append(anext(held[0]))
@@ -203,80 +185,23 @@ async def generator_whose_consumer_was_closed() -> None:
 
     consumer = consume()
     consumer.send(None)
-    with contextlib.suppress(RuntimeError):  # from 3.13 on it says that the generator goes on
+    with contextlib.suppress(RuntimeError):  # from 3.13 on it raises: the generator goes on
         consumer.close()
     gc.collect()
 
 
-def in_a_thread(inside: Callable[[], None]) -> Coroutine[Any, Any, None]:
-    return asyncio.to_thread(inside)
-
-
-async def until_begun(inner: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Begin it on a loop of its own, in a thread that a task waits for."""
+async def loop_in_a_thread() -> None:
+    """It has its own end, which the end of the run waits for."""
     begun = threading.Event()
 
-    async def begin() -> None:
-        begun.set()
-        await inner()
-
-    held.append(asyncio.create_task(in_a_thread(lambda: asyncio.run(begin()))))
-    while not begun.is_set():
-        await asyncio.sleep(0.001)
-
-
-async def nested_loop() -> None:
-    """A whole one, which is done when the end comes."""
-
     async def inner() -> None:
+        begun.set()
         await asyncio.sleep(0.05)
         cleaned()
 
-    await until_begun(inner)
-
-
-def leave_tasks(*, close: bool) -> None:
-    async def begin() -> None:
-        held.append(asyncio.create_task(work()))
-        asyncio.get_running_loop().create_task(work())
-        await asyncio.sleep(0)
-
-    loop = asyncio.new_event_loop()
-    loop.run_until_complete(begin())
-    if close:
-        loop.close()
-    else:
-        held.append(loop)
-
-
-async def nested_loop_closed_too_early() -> None:
-    await in_a_thread(lambda: leave_tasks(close=True))
-
-
-async def nested_loop_closed_too_early_and_collected() -> None:
-    await in_a_thread(lambda: leave_tasks(close=True))
-    held.clear()
-    gc.collect()
-
-
-async def nested_loop_never_closed() -> None:
-    await in_a_thread(lambda: leave_tasks(close=False))
-
-
-async def nested_loop_in_a_thread_of_its_own() -> None:
-    def inside() -> None:
-        leave_tasks(close=True)
-        gc.collect()
-
-    thread = threading.Thread(target=inside)
-    thread.start()
-    while thread.is_alive():
-        await asyncio.sleep(0.01)
-
-
-async def nested_loop_without_end() -> None:
-    """It goes on when the end comes."""
-    await until_begun(work)
+    held.append(asyncio.create_task(asyncio.to_thread(lambda: asyncio.run(inner()))))
+    while not begun.is_set():
+        await asyncio.sleep(0.001)
 
 
 def suspended() -> list[str]:
@@ -295,7 +220,7 @@ if __name__ == "__main__":
     if how == "plain":
         asyncio.run(main(shape, how))
     else:
-        run(main(shape, how), grace=5.0 if shape == "nested_loop_without_end" else 60.0)
+        run(main(shape, how), grace=60.0)
     if left := suspended():
         print("left:", *left, flush=True)
     held.clear()
