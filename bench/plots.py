@@ -35,8 +35,8 @@ COLOURS = {
 NO_INIT = "no init"  # the floor, where the agent itself is process 1
 
 
-def draw(table: Table, directory: Path, caption: str) -> list[Path]:
-    """Draw a file for each plot that has figures; return the paths. Raises ImportError without matplotlib."""
+def draw(table: Table, directory: Path, caption: str) -> None:
+    """Draw a file for each plot that has figures. Raises ImportError without matplotlib."""
     import matplotlib  # type: ignore[import-not-found, unused-ignore]
 
     matplotlib.use("svg")
@@ -50,7 +50,6 @@ def draw(table: Table, directory: Path, caption: str) -> list[Path]:
         "orphans": (("orphans", ORPHANS), ("zombie", ORPHANS)),
         "memory": (("private", ()),),
     }
-    written = []
     for name, panels in plots.items():
         shown = [(family, sizes) for family, sizes in panels if any(table[f"{family}/{at}"] for at in _keys(family))]
         if not shown:
@@ -68,11 +67,8 @@ def draw(table: Table, directory: Path, caption: str) -> list[Path]:
         }
         figure.legend(labels.values(), labels.keys(), loc="outside right center", frameon=False)
         figure.supxlabel(caption, fontsize=7, color="#777777")
-        path = directory / f"{name}.svg"
-        figure.savefig(path, metadata={"Date": None})
+        figure.savefig(directory / f"{name}.svg", metadata={"Date": None})
         pyplot.close(figure)
-        written.append(path)
-    return written
 
 
 def _keys(family: str) -> list[str]:
