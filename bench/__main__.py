@@ -124,7 +124,7 @@ def main(
         done = _measure(bench, parts or PARTS, limits)
     about["missing"] = ", ".join(init.name for init in everyone if not init.is_installed) or "none"
     how = "with `--quick`, " if quick else ""
-    about["measured"] = f"{how}{done} of {rounds} rounds in {(time.monotonic() - began) / 60:.1f} minutes"
+    about["measured"] = f"{how}{done} of {rounds} rounds complete in {(time.monotonic() - began) / 60:.1f} minutes"
     if not _write(bench, about, write, full) and check:
         sys.exit(1)
 
