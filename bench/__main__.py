@@ -1,46 +1,173 @@
-"""Measure agent-init beside its peers, each as process 1 of a fresh PID namespace. See README.md here.
+"""Measure agent-init beside its peers, each as process 1 of a new PID namespace. See README.md in this directory.
 
-Whatever is compared is measured in turns within the same minutes: a round runs every init once, in a new order each
-time, and what counts is the median over the rounds. The stamps are taken in C (`probe.c`), so that the program which
-measures is in no figure.
+Everything that is compared is measured in turns within the same minutes. A round runs every init once, in random order,
+and the result is the median over the rounds. The stamps are taken in C (`probe.c`), so that the time this program takes
+is in no figure.
 """
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import json
 import os
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict
+from collections import defaultdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from . import plots, report
-from .contenders import OURS, PARTS, inits
+from .contenders import AGAINST, OURS, PARTS, inits, trees
 from .parts import Bench
 from .run import Failed, Place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from .contenders import Init
+
 PROBE = Path(__file__).with_name("probe.c")
-ROUNDS, FULL_EVERY = 24, 8
-ROUNDS_QUICK = 4
+CHECKOUT = Path(__file__).parents[1]
+PAGE = CHECKOUT / "docs" / "bench.md"
+ROUNDS, ROUNDS_QUICK, ROUNDS_AGAINST = 24, 4, 100
+FULL_EVERY = 8  # rounds; memory and signals of a comparison every fourth
 MINUTES, MINUTES_QUICK = 11.0, 2.5
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long to measure. `until`: start nothing new after this (monotonic clock)."""
+
+    rounds: int
+    until: float
 
 
 def _interpreter(_: click.Context, __: click.Parameter, given: Path) -> Path:
     python = given / "bin" / "python" if given.is_dir() else given
     if not os.access(python, os.X_OK):
-        raise click.BadParameter(f"{python} is no interpreter")
-    return Path(os.path.abspath(python))  # symbolic links stay: one of them is the virtual environment
+        raise click.BadParameter(f"{python} is not an interpreter")
+    return Path(os.path.abspath(python))  # with its symbolic links: one of them is the virtual environment
+
+
+def _other_checkout(_: click.Context, __: click.Parameter, given: Path | None) -> Path | None:
+    if given and not (given / "entrypoint" / "__main__.py").is_file():
+        raise click.BadParameter(f"{given} is not a checkout of agent-init")
+    return given.resolve() if given else None
+
+
+@click.command()
+@click.option("--rounds", type=int, help=f"Number of rounds. Default: {ROUNDS}.")
+@click.option("--minutes", type=float, help=f"Start nothing new after this. Default: {MINUTES:g}.")
+@click.option("--quick", is_flag=True, help="Two minutes: 4 rounds, small trees, 3 idle seconds.")
+@click.option(
+    "--python",
+    "--venv",
+    "python",
+    type=click.Path(exists=True, path_type=Path),
+    default=sys.executable,
+    callback=_interpreter,
+    help="The installation to measure: its interpreter or virtual environment. Default: the one that runs this.",
+)
+@click.option("--only", "parts", multiple=True, type=click.Choice(PARTS), help="Only this part. Repeatable.")
+@click.option("--init", "names", multiple=True, help="Only this init. Repeatable; add tini and floor for the ratios.")
+@click.option("--write", type=click.Path(path_type=Path), help="Write the page to this file. Default: docs/bench.md.")
+@click.option(
+    "--full", type=click.Path(path_type=Path), help="Write all tables, figures and plots into this directory."
+)
+@click.option("--check", is_flag=True, help="Exit 1 if agent-init failed or is far above a target.")
+@click.option(
+    "--against",
+    type=click.Path(exists=True, path_type=Path),
+    callback=_other_checkout,
+    help="Compare this checkout with another one instead, in one run.",
+)
+def main(
+    *,
+    rounds: int | None,
+    minutes: float | None,
+    quick: bool,
+    python: Path,
+    parts: tuple[str, ...],
+    names: tuple[str, ...],
+    write: Path | None,
+    full: Path | None,
+    check: bool,
+    against: Path | None,
+) -> None:
+    """Measure agent-init beside its peers, each as process 1 of a new PID namespace.
+
+    A complete run writes docs/bench.md. A run with --quick, --only or --init writes a page only with --write.
+    """
+    _become_able()
+    rounds = rounds or (ROUNDS_AGAINST if against else ROUNDS_QUICK if quick else ROUNDS)
+    limits = Limits(rounds, time.monotonic() + 60 * (minutes or (MINUTES_QUICK if quick else MINUTES)))
+    if against:
+        click.echo(_compare(python, against, limits))
+        return
+    if not (write or quick or parts or names):
+        write = PAGE
+    _prepare(write, full)
+    about = report.machine(python)
+    with _bench(python, quick) as bench:
+        everyone = _chosen(inits(python, bench.place.directory), names)
+        bench.candidates = [init for init in everyone if init.is_installed]
+        began = time.monotonic()
+        done = _measure(bench, parts or PARTS, limits)
+    about["missing"] = ", ".join(init.name for init in everyone if not init.is_installed) or "none"
+    how = "with `--quick`, " if quick else ""
+    about["measured"] = f"{how}{done} of {rounds} rounds complete in {(time.monotonic() - began) / 60:.1f} minutes"
+    if not _write(bench, about, write, full) and check:
+        sys.exit(1)
+
+
+def _become_able() -> None:
+    """Become able to create namespaces, and end in order on INT and TERM."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it, and agents inherit that
+    if os.geteuid() != 0:
+        argv = ["unshare", "--user", "--map-root-user", "--", sys.executable, "-m", "bench", *sys.argv[1:]]
+        os.execvp("unshare", argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
+def _prepare(write: Path | None, full: Path | None) -> None:
+    """Fail now rather than after ten minutes."""
+    for path in filter(None, (write and write.parent, full)):
+        path.mkdir(parents=True, exist_ok=True)
+    if full:
+        try:
+            import matplotlib  # type: ignore[import-not-found, unused-ignore]  # noqa: F401
+        except ImportError as error:
+            raise click.UsageError("--full needs matplotlib: pip install '.[bench]'") from error
+
+
+@contextlib.contextmanager
+def _bench(python: Path, quick: bool) -> Iterator[Bench]:
+    """Enter the block with a bench without candidates, in a temporary directory."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as name, _companion(python):
+        directory = Path(name)
+        # Programs in a container see little more than this.
+        environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": "/root", "LANG": "C.UTF-8"}
+        yield Bench(Place(directory, _build(directory), environment), [], quick)
+
+
+@contextlib.contextmanager
+def _companion(python: Path) -> Iterator[None]:
+    """Run another program with the same interpreter, as most containers do.
+
+    The pages of the interpreter's file are then shared and are nobody's private memory. It ends with this process.
+    """
+    argv = [str(python), "-c", "import signal, subprocess, sys; sys.stdin.read()"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE):
+        yield
 
 
 def _build(directory: Path) -> Path:
@@ -52,104 +179,74 @@ def _build(directory: Path) -> Path:
     return probe
 
 
-@contextlib.contextmanager
-def _companion(python: Path) -> Iterator[None]:
-    """Another program run by the same interpreter, as the agent of a container mostly is.
-
-    The pages of the interpreter's file are then shared, and count as nobody's private memory. Ends with us.
-    """
-    rest = [str(python), "-c", "import signal, subprocess, sys; sys.stdin.read()"]
-    with subprocess.Popen(rest, stdin=subprocess.PIPE):
-        yield
+def _chosen(everyone: list[Init], names: tuple[str, ...]) -> list[Init]:
+    if unknown := set(names) - {init.name for init in everyone}:
+        known = ", ".join(init.name for init in everyone)
+        raise click.BadParameter(f"--init {min(unknown)} is unknown; known: {known}")
+    return [init for init in everyone if not names or init.name in names]
 
 
-@click.command()
-@click.option("--rounds", type=int, help=f"How often each is measured. Default: {ROUNDS}.")
-@click.option("--minutes", type=float, help=f"Begin nothing new after that. Default: {MINUTES:g}.")
-@click.option("--quick", is_flag=True, help="A look of two minutes: 4 rounds, small trees, little idleness.")
-@click.option(
-    "--python",
-    "--venv",
-    "python",
-    type=click.Path(exists=True, path_type=Path),
-    default=sys.executable,
-    callback=_interpreter,
-    help="The installation to measure: its interpreter, or its virtual environment. Default: the one running this.",
-)
-@click.option("--only", "chosen", multiple=True, type=click.Choice(PARTS), help="Just this part. Repeatable.")
-@click.option("--init", "named", multiple=True, help="Just this init, and those it is compared with. Repeatable.")
-@click.option("--json", "figures", type=click.Path(path_type=Path), help="Write the figures to this file too.")
-@click.option("--write", type=click.Path(path_type=Path), help="Write the tables to this file too, as a page.")
-@click.option("--plots", "pictures", type=click.Path(path_type=Path), help="Draw into this directory (matplotlib).")
-@click.option("--check", is_flag=True, help="Exit 1 when something of agent-init failed, or is far beyond its target.")
-def main(
-    *,
-    rounds: int | None,
-    minutes: float | None,
-    quick: bool,
-    python: Path,
-    chosen: tuple[str, ...],
-    named: tuple[str, ...],
-    figures: Path | None,
-    write: Path | None,
-    pictures: Path | None,
-    check: bool,
-) -> None:
-    """Measure agent-init beside its peers, each as process 1 of a fresh PID namespace."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it, for the agents too
-    if os.geteuid() != 0:  # in a user namespace of our own we may make the other namespaces
-        own = ["unshare", "--user", "--map-root-user", "--", sys.executable, "-m", "bench", *sys.argv[1:]]
-        os.execvp("unshare", own)
-    for path in filter(None, (figures and figures.parent, write and write.parent, pictures)):
-        path.mkdir(parents=True, exist_ok=True)  # now rather than after ten minutes
-    if pictures:
-        import matplotlib  # type: ignore[import-not-found, unused-ignore]  # noqa: F401  # is it there?
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # leaves nothing behind then either
-    rounds = rounds or (ROUNDS_QUICK if quick else ROUNDS)
-    began = time.monotonic()
-    until = began + 60 * (minutes or (MINUTES_QUICK if quick else MINUTES))
-    with tempfile.TemporaryDirectory(prefix="bench-") as name, _companion(python):
-        directory = Path(name)
-        everyone = inits(python, directory)
-        if strangers := set(named) - {init.name for init in everyone}:
-            raise click.BadParameter(f"--init {min(strangers)}: known are {', '.join(init.name for init in everyone)}")
-        known = [init for init in everyone if not named or init.name in named]
-        present = [init for init in known if init.present]
-        # Nothing of ours: what runs in a container sees little more than this.
-        environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": "/root", "LANG": "C.UTF-8"}
-        bench = Bench(Place(directory, _build(directory), environment), present, quick)
-        about = report.machine(python)
-        bench.round(["start"], turn=0, full_every=1, until=until)  # files come into the cache
-        bench.samples.clear()
-        done = 0
-        with click.progressbar(range(rounds), label="rounds", file=sys.stderr) as progress:
-            for turn in progress:
-                if not bench.round(chosen or PARTS, turn=turn, full_every=FULL_EVERY, until=until):
-                    break
-                done = turn + 1
+def _measure(bench: Bench, parts: tuple[str, ...], limits: Limits) -> int:
+    """Return the number of complete rounds."""
+    bench.round(["start"], turn=0, full_every=1, until=limits.until)  # brings files into the cache
+    bench.samples.clear()
+    with click.progressbar(range(limits.rounds), label="rounds", file=sys.stderr) as progress:
+        for turn in progress:
+            if not bench.round(parts, turn=turn, full_every=FULL_EVERY, until=limits.until):
+                return turn
+    return limits.rounds
 
+
+def _write(bench: Bench, about: dict[str, str], write: Path | None, full: Path | None) -> bool:
+    """Print the page and write what was asked for. Return False if agent-init is broken."""
     table = report.judge(bench.samples)
-    about["missing"] = ", ".join(init.name for init in known if not init.present) or "none"
-    about["measured"] = f"{done} of {rounds} rounds in {(time.monotonic() - began) / 60:.1f} minutes"
-    failed = [f"{init}, {part}: {why}" for (part, init), whys in bench.failures.items() for why in whys]
+    failed = _failures(bench)
     missed = report.verdicts(table, (report.MISSED, report.BROKEN))
-    page = report.page(table, [init.name for init in present], about, missed, failed)
+    page = report.page(table, about, missed, failed)
     click.echo(page)
     click.echo(", ".join(f"{part} {seconds:.0f}s" for part, seconds in bench.seconds.items()), err=True)
-    if figures:
-        lines = {key: {name: asdict(line) for name, line in group.items()} for key, group in table.items()}
-        told = {"machine": about, "figures": lines, "missed": missed, "failed": failed}
-        figures.write_text(json.dumps(told, indent=2) + "\n")
-    drawn = (
-        plots.draw(table, pictures, f"{about['date']}, {about['processors']}, {about['Python']}") if pictures else []
-    )
     if write:
-        links = [os.path.relpath(path, write.parent) for path in drawn]
-        write.write_text(page + "".join(f"\n![{Path(link).stem}]({link})\n" for link in links))
+        write.write_text(page)
+    if full:
+        order = [init.name for init in bench.candidates]
+        lines = {key: {name: asdict(line) for name, line in group.items()} for key, group in table.items()}
+        figures = {"machine": about, "figures": lines, "missed": missed, "failed": failed}
+        (full / "tables.md").write_text(report.full(table, order, about, missed, failed))
+        (full / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
+        plots.draw(table, full, f"{about['date']}, {about['processors']}, {about['Python']}")
     broken = report.verdicts(table, (report.BROKEN,)) + [line for line in failed if line.startswith(OURS)]
-    if check and broken:
-        click.echo("\n".join(f"broken: {line}" for line in broken), err=True)
-        sys.exit(1)
+    for line in broken:
+        click.echo(f"broken: {line}", err=True)
+    return not broken
+
+
+def _failures(bench: Bench) -> list[str]:
+    return [f"{init}, {part}: {why}" for (part, init), reasons in bench.failures.items() for why in reasons]
+
+
+def _compare(python: Path, other: Path, limits: Limits) -> str:
+    """Measure both trees in turns and return the table. A sample is the median of one run."""
+    paths = {"this": CHECKOUT, "other": other}
+    for path in paths.values():
+        compileall.compile_dir(path / "entrypoint", quiet=1)
+    about = report.machine(python)
+    medians: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    with _bench(python, quick=False) as bench:
+        bench.candidates = trees(python, paths)
+        bench.is_full, bench.until = False, limits.until
+        bench.each("start")  # brings files into the cache
+        with click.progressbar(range(limits.rounds), label="rounds", file=sys.stderr) as progress:
+            for turn in progress:
+                bench.samples.clear()
+                for part in AGAINST if turn % 4 == 0 else ("start",):
+                    bench.each(part)
+                for figure, by_init in bench.samples.items():
+                    for init, values in by_init.items():
+                        medians[figure][init].append(statistics.median(values))
+    for line in _failures(bench):
+        click.echo(f"failed: {line}", err=True)
+    facts = f"{about['Python']}, {about['processors']}, load before: {about['load before']}"
+    return f"this: {CHECKOUT}\nother: {other}\n{facts}\n\n" + report.comparison(medians, *paths)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What is compared: each init as a command line in front of the agent's, with the parts of the bench it can do."""
+"""The inits that are compared: their command lines, and the parts of the bench that each can take."""
 
 from __future__ import annotations
 
@@ -23,41 +23,38 @@ VARIABLES = {
     "AGENT_INIT_OK_EXIT": "143",
 }
 FLAGS = "--grace 25s --linger=2s --stop-signal INT -r HUP:QUIT -e143".split()
-DEADLINE = 1.0  # seconds; whoever has a deadline is given this one where it counts
+DEADLINE = 1.0  # seconds; set for every init that has a deadline
 
 PARTS = ("start", "safe", "exit", "rest", "idle", "signals", "wrapped", "burst", "orphans", "stop", "kill", "deadline")
+AGAINST = ("start", "rest", "signals")  # parts of a comparison of two source trees
 ALL = frozenset(PARTS) - {"wrapped", "deadline"}
-FORM = ALL - {"burst", "orphans", "stop", "kill"}  # where it makes a difference how agent-init is configured
+FORM = ALL - {"burst", "orphans", "stop", "kill"}  # parts in which the way of configuring agent-init can matter
 
 
 @dataclass(frozen=True)
 class Init:
-    """Something to be process 1: the words to start it with, and the parts of the bench that make sense for it."""
+    """A program to be process 1. `argv` returns its argument vector for an agent's; `parts`: what can be measured."""
 
     name: str
     program: str
-    words: Callable[[list[str]], list[str]]
+    argv: Callable[[list[str]], list[str]]
     parts: frozenset[str]
     variables: Mapping[str, str] = field(default_factory=dict)
-    seldom: bool = False  # so slow that a few runs must do
-    most: int = sys.maxsize  # processes; with more of them a run would take minutes, or not end at all
+    is_slow: bool = False  # measured in full rounds only
+    max_processes: int = sys.maxsize  # with more, a run takes minutes or never ends
 
     @property
-    def present(self) -> bool:
-        """Whether it is on this machine."""
+    def is_installed(self) -> bool:
+        """Whether its program is on this machine."""
         return shutil.which(self.program) is not None
 
 
 def inits(python: Path, directory: Path) -> list[Init]:
-    """All of them, installed or not; `python` has agent-init, `directory` is for the files that some need."""
+    """Return all inits, installed or not. `python` has agent-init installed; some inits keep files in `directory`."""
     command = python.parent / "agent-init"
     ours = [str(command)] if command.exists() else [str(python), "-m", "entrypoint"]
     on_uvloop = [str(python), str(Path(__file__).with_name("uvloop_init.py"))]
     circus = Path(sys.executable).parent / "circusd"
-
-    def before(program: str, *words: str) -> Callable[[list[str]], list[str]]:
-        path = shutil.which(program) or program
-        return lambda agent: [path, *words, *agent]
 
     def exec_at_once(agent: list[str]) -> list[str]:
         return [str(python), "-c", f"import os; os.execv({agent[0]!r}, {agent!r})"]
@@ -66,38 +63,55 @@ def inits(python: Path, directory: Path) -> list[Init]:
     start = frozenset(("start",))
     return [
         Init(FLOOR, str(python), exec_at_once, frozenset("start exit signals burst stop kill".split())),
-        Init(bare, ours[0], before(*ours, "--"), frozenset(PARTS)),
-        Init(by_environment, ours[0], before(*ours, "--"), FORM, VARIABLES),
-        Init(by_flags, ours[0], before(*ours, *FLAGS, "--"), FORM),
-        Init(f"{bare}, PYTHONPATH set", ours[0], before(*ours, "--"), start | {"safe"}, {"PYTHONPATH": "/app"}),
-        Init(f"env --block-signal {bare}", "env", before("env", "--block-signal", *ours, "--"), start | {"safe"}),
-        Init(UVLOOP, on_uvloop[0], before(*on_uvloop, "--"), ALL | {"deadline"}),
-        Init(REFERENCE, "tini", before("tini", "--"), ALL),
-        Init("tini -g", "tini", before("tini", "-g", "--"), frozenset(("stop",))),
-        Init("dumb-init -c", "dumb-init", before("dumb-init", "-c", "--"), ALL - {"stop"}),
-        Init("dumb-init", "dumb-init", before("dumb-init", "--"), frozenset(("stop",))),
-        Init("catatonit", "catatonit", before("catatonit", "--"), ALL),
+        Init(bare, ours[0], prefix(*ours, "--"), frozenset(PARTS)),
+        Init(by_environment, ours[0], prefix(*ours, "--"), FORM, VARIABLES),
+        Init(by_flags, ours[0], prefix(*ours, *FLAGS, "--"), FORM),
+        Init(f"{bare}, PYTHONPATH set", ours[0], prefix(*ours, "--"), start | {"safe"}, {"PYTHONPATH": "/app"}),
+        Init(f"env --block-signal {bare}", "env", prefix("env", "--block-signal", *ours, "--"), start | {"safe"}),
+        Init(UVLOOP, on_uvloop[0], prefix(*on_uvloop, "--"), ALL | {"deadline"}),
+        Init(REFERENCE, "tini", prefix("tini", "--"), ALL),
+        Init("tini -g", "tini", prefix("tini", "-g", "--"), frozenset(("stop",))),
+        Init("dumb-init -c", "dumb-init", prefix("dumb-init", "-c", "--"), ALL - {"stop"}),
+        Init("dumb-init", "dumb-init", prefix("dumb-init", "--"), frozenset(("stop",))),
+        Init("catatonit", "catatonit", prefix("catatonit", "--"), ALL),
         # It forwards TERM and INT only.
-        Init("pid1", "pid1", before("pid1", "-t", f"{DEADLINE:.0f}", "--"), ALL - {"signals", "burst"} | {"deadline"}),
+        Init("pid1", "pid1", prefix("pid1", "-t", f"{DEADLINE:.0f}", "--"), ALL - {"signals", "burst"} | {"deadline"}),
         Init("s6-svscan", "s6-svscan", lambda agent: _s6(directory, agent), ALL | {"deadline"}),
-        # These two forward no signals, and run on when their agent has ended.
+        # These two forward no signals, and keep running when the agent has ended.
         Init(
             "supervisord",
             "supervisord",
             lambda agent: _supervisord(directory, agent),
             ALL - {"exit", "signals", "burst"} | {"deadline"},
-            seldom=True,
-            most=200,
+            is_slow=True,
+            max_processes=200,
         ),
         Init(
             "circus",
             str(circus),
             lambda agent: _circus(circus, directory, agent),
             ALL - {"exit", "signals", "burst"} | {"deadline"},
-            seldom=True,
-            most=200,
+            is_slow=True,
+            max_processes=200,
         ),
     ]
+
+
+def trees(python: Path, paths: Mapping[str, Path]) -> list[Init]:
+    """Return agent-init in each of its forms from the source trees `paths`, by label, for `--against`."""
+    found = []
+    for label, path in paths.items():
+        command = [str(python), str(path / "entrypoint" / "__main__.py")]
+        for form, flags, variables in zip(OURS, ([], [], FLAGS), ({}, VARIABLES, {}), strict=True):
+            argv = prefix(*command, *flags, "--")
+            found.append(Init(f"{form} ({label})", command[0], argv, frozenset(AGAINST), variables))
+    return found
+
+
+def prefix(program: str, *arguments: str) -> Callable[[list[str]], list[str]]:
+    """Return a function that puts the program and its arguments in front of an agent's argument vector."""
+    path = shutil.which(program) or program
+    return lambda agent: [path, *arguments, *agent]
 
 
 def _fresh(directory: Path) -> Path:
@@ -106,12 +120,12 @@ def _fresh(directory: Path) -> Path:
     return directory
 
 
-def _quoted(words: list[str]) -> str:
-    return " ".join(f'"{word}"' for word in words)
+def _quoted(argv: list[str]) -> str:
+    return " ".join(f'"{argument}"' for argument in argv)
 
 
 def _s6(directory: Path, agent: list[str]) -> list[str]:
-    """A scan directory of one service, whose end ends the tree; USR1 is handed to it by a script."""
+    """Write a scan directory with one service, whose end ends s6. A script forwards USR1. Return the argv."""
     scan = _fresh(directory / "s6")
     scripts = {
         scan / "agent" / "run": f"exec {_quoted(agent)}",

@@ -1,4 +1,4 @@
-"""How it is measured: the parts of the bench, each for one init at a time."""
+"""How it is measured: each part of the bench measures one init at a time."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
     from .contenders import Init
 
-EVERY = {"start": 1, "exit": 1, "signals": 1, "safe": 2}  # rounds; the others only in full ones
-IDLE, IDLE_QUICK = 30.0, 3.0
-QUICK_MOST = 2000  # with `--quick`, no more processes than that
-GIVEN_UP = 2  # an init that failed so often in a part is left out of it
-LOST_AFTER = 2.0  # a TERM that has not ended an init by then is taken for lost
-SHELL = ("/bin/sh", "-c", '"$@"; exit $?', "sh")  # it runs a command and handles no signal
+EVERY = {"start": 1, "exit": 1, "signals": 1, "safe": 2}  # rounds; other parts run in full rounds only
+IDLE_SECONDS, IDLE_SECONDS_QUICK = 30.0, 3.0
+MAX_PROCESSES_QUICK = 2000
+MAX_FAILURES = 2  # of an init in a part; then it is left out of that part
+LOST_SECONDS = 2.0  # a TERM that has not ended an init by then is lost
+SHELL = ("/bin/sh", "-c", '"$@"; exit $?', "sh")  # runs a command and handles no signal
 REAL_TIME = signal.SIGRTMIN + 3
 
 
 @dataclass
 class Bench:
-    """What was measured so far: `samples[figure][init]`, and what failed, by part and init."""
+    """The measurements: `samples[figure][init]`, and `failures[part, init]`."""
 
     place: Place
     candidates: list[Init]
@@ -42,41 +42,43 @@ class Bench:
     samples: dict[str, dict[str, list[float]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
     failures: dict[tuple[str, str], list[str]] = field(default_factory=lambda: defaultdict(list))
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    full: bool = True  # whether this round has what is slow
-    until: float = math.inf  # nothing new begins after that (monotonic clock)
+    is_full: bool = True  # whether this round includes slow parts and inits
+    until: float = math.inf  # start nothing new after this (monotonic clock)
 
     def round(self, parts: Iterable[str], *, turn: int, full_every: int, until: float) -> bool:
-        """One round of these parts; False when it was cut because the time (monotonic clock) was up."""
-        self.full, self.until = turn % full_every == 0, until
+        """Measure these parts once. Return False if the round was cut short at `until` (monotonic clock)."""
+        self.is_full, self.until = turn % full_every == 0, until
         for part in parts:
             began = time.monotonic()
-            if self.full or turn % EVERY.get(part, full_every) == 0:
+            if self.is_full or turn % EVERY.get(part, full_every) == 0:
                 if part != "idle":
-                    self._each(part)
+                    self.each(part)
                 elif turn == 0 and time.monotonic() < until:
                     self.idle()
             self.seconds[part] += time.monotonic() - began
         return time.monotonic() < until
 
-    def _each(self, part: str) -> None:
-        """All inits that can do this, in a new order each time, so that none always follows the same other."""
+    def each(self, part: str) -> None:
+        """Measure all inits that can do this part, in random order, so that none always follows the same other."""
         measure: Callable[[Init], None] = getattr(self, part)
-        for init in self._those_with(part):
+        for init in self._shuffled(part):
             if time.monotonic() < self.until:
-                with self._noting_failure(part, init):
+                with self._record_failure(part, init):
                     measure(init)
 
-    def _those_with(self, part: str) -> list[Init]:
+    def _shuffled(self, part: str) -> list[Init]:
         assert part in PARTS
         chosen = [
             init
             for init in self.candidates
-            if part in init.parts and (self.full or not init.seldom) and len(self.failures[part, init.name]) < GIVEN_UP
+            if part in init.parts
+            and (self.is_full or not init.is_slow)
+            and len(self.failures[part, init.name]) < MAX_FAILURES
         ]
         return random.sample(chosen, len(chosen))
 
     @contextlib.contextmanager
-    def _noting_failure(self, part: str, init: Init) -> Iterator[None]:
+    def _record_failure(self, part: str, init: Init) -> Iterator[None]:
         try:
             yield
         except (Failed, OSError, psutil.Error, subprocess.TimeoutExpired) as error:
@@ -86,10 +88,10 @@ class Bench:
         self.samples[figure][init.name].append(value)
 
     def _sizes(self, sizes: tuple[int, ...], init: Init) -> list[int]:
-        most = min(init.most, QUICK_MOST) if self.quick else init.most
-        return [size for size in sizes if size <= most]
+        largest = min(init.max_processes, MAX_PROCESSES_QUICK) if self.quick else init.max_processes
+        return [size for size in sizes if size <= largest]
 
-    def _remember_memory(self, when: str, init: Init, run: Run) -> None:
+    def _add_memory(self, when: str, init: Init, run: Run) -> None:
         run.settle()
         for figure, value in run.memory().items():
             self._add(f"{figure}/{when}", init, value)
@@ -97,71 +99,77 @@ class Bench:
     # --- The parts. -------------------------------------------------------------------------------------------------
 
     def start(self, init: Init) -> None:
+        """Measure the time from the exec of process 1 to the agent, and the complete run."""
         with Run(self.place, init, "first") as run:
-            start, first = run.told("start"), run.told("first")
+            start, first = run.stamp("start"), run.stamp("first")
             self._add("start", init, (first - start) / 1e6)
             if "exit" in init.parts:
-                self._add("whole", init, (run.told("end") - start) / 1e6)
+                self._add("whole", init, (run.stamp("end") - start) / 1e6)
 
     def safe(self, init: Init) -> None:
-        """From that moment TERM is blocked or handled. One is sent at once, and ought to end the run."""
-        with Run(self.place, init, "still", launch="hasten") as run:
-            start = run.told("start")
-            self._add("safe", init, (run.told("safe") - start) / 1e6)
+        """Measure when TERM is blocked or handled in process 1. A TERM sent at that moment should end the run."""
+        with Run(self.place, init, "idle", launch="launch-term") as run:
+            start = run.stamp("start")
+            self._add("safe", init, (run.stamp("safe") - start) / 1e6)
             try:
-                run.told("end", LOST_AFTER)
+                run.stamp("end", LOST_SECONDS)
                 self._add("lost", init, 0)
             except Failed:
                 self._add("lost", init, 100)
 
     def exit(self, init: Init) -> None:
+        """Measure the time from the agent's exit to the init's."""
         with Run(self.place, init, "last", 100) as run:
-            last = run.told("last")
-            self._add("exit", init, (run.told("end") - last) / 1e6)
+            last = run.stamp("last")
+            self._add("exit", init, (run.stamp("end") - last) / 1e6)
 
     def rest(self, init: Init) -> None:
-        with Run(self.place, init, "still") as run:
-            run.told("ready")
-            self._remember_memory("rest", init, run)
+        """Measure the memory at rest."""
+        with Run(self.place, init, "idle") as run:
+            run.stamp("ready")
+            self._add_memory("rest", init, run)
 
     def idle(self) -> None:
-        """All of them at the same time."""
+        """Measure all inits at the same time."""
         with contextlib.ExitStack() as stack:
             runs: list[tuple[Init, Run, int, float]] = []
-            for init in self._those_with("idle"):
-                with self._noting_failure("idle", init):
-                    run = stack.enter_context(Run(self.place, init, "still"))
-                    run.told("ready")
+            for init in self._shuffled("idle"):
+                with self._record_failure("idle", init):
+                    run = stack.enter_context(Run(self.place, init, "idle"))
+                    run.stamp("ready")
                     run.settle()
                     runs.append((init, run, 0, 0.0))
             runs = [(init, run, run.switches(), run.cpu()) for init, run, _, _ in runs]
-            time.sleep(IDLE_QUICK if self.quick else IDLE)
+            time.sleep(IDLE_SECONDS_QUICK if self.quick else IDLE_SECONDS)
             for init, run, switches, cpu in runs:
-                with self._noting_failure("idle", init):
+                with self._record_failure("idle", init):
                     self._add("wakeups", init, run.switches() - switches)
                     self._add("cpu", init, run.cpu() - cpu)
 
     def signals(self, init: Init) -> None:
-        """First a row of them, the next as soon as one has arrived: the caches are warm and the processor awake, the
-        difference is that of the code. Then with rests: that is what a single signal costs on this machine, where most
-        of it is waking up.
+        """Send signals back to back, then with a rest before each.
+
+        Back to back, the caches are warm and the processor is awake, so that the code makes the difference. After a
+        rest, most of the time is the processor waking up.
         """
-        for size in self._sizes(TREES, init) if self.full else (1,):
-            with self._standing(init, "handle", size) as run:
+        for size in self._sizes(TREES, init) if self.is_full else (1,):
+            with self._running(init, "handle", size) as run:
                 for _ in range(50):
-                    self._add(f"signal/{size}", init, run.forwarded())
+                    self._add(f"signal/{size}", init, run.forward())
                 for _ in range(10 * (size == 1)):
                     time.sleep(0.002)
-                    self._add("signal-rested", init, run.forwarded())
+                    self._add("signal-rested", init, run.forward())
 
     def wrapped(self, init: Init) -> None:
+        """Send signals to an agent behind a shell."""
         for size in self._sizes(TREES, init):
-            with self._standing(init, "handle", size, wrapper=SHELL) as run:
+            with self._running(init, "handle", size, wrapper=SHELL) as run:
                 for _ in range(10):
-                    self._add(f"wrapped/{size}", init, run.forwarded())
+                    self._add(f"wrapped/{size}", init, run.forward())
 
     def burst(self, init: Init) -> None:
-        with self._standing(init, "count") as run:
+        """Send BURST signals at once, of both kinds, and measure the memory afterwards."""
+        with self._running(init, "count") as run:
             before = 0
             for kind, number in (("coalescing", signal.SIGUSR1), ("queued", REAL_TIME)):
                 total, seconds = run.burst(number, BURST)
@@ -170,42 +178,47 @@ class Bench:
                 if arrived:
                     self._add(f"burst/{kind}", init, seconds * 1000)
             if init.name != FLOOR:
-                self._remember_memory("signals", init, run)
+                self._add_memory("signals", init, run)
 
     def orphans(self, init: Init) -> None:
+        """Let many orphans exit at once."""
         for size in self._sizes(ORPHANS, init):
-            with self._standing(init, "orphans", size) as run:
+            with self._running(init, "orphans", size) as run:
                 run.go()
-                self._add(f"orphans/{size}", init, size / (run.told("reaped") / 1e9))
-                self._add(f"zombie/{size}", init, run.told("zombie") / 1e6)
+                self._add(f"orphans/{size}", init, size / (run.stamp("reaped") / 1e9))
+                self._add(f"zombie/{size}", init, run.stamp("zombie") / 1e6)
                 if size == ORPHANS[-1]:
-                    self._remember_memory("orphans", init, run)
+                    self._add_memory("orphans", init, run)
 
     def stop(self, init: Init) -> None:
+        """Stop trees in which every process exits on TERM."""
         for size in self._sizes(STOPPED, init):
-            with self._standing(init, "obedient", size) as run:
+            with self._running(init, "exit-on-term", size) as run:
                 sent = run.signal(signal.SIGTERM)
-                self._add(f"stop/{size}", init, (run.told("end") - sent) / 1e6)
-                self._add(f"asked/{size}", init, run.ended_by_request)
+                self._add(f"stop/{size}", init, (run.stamp("end") - sent) / 1e6)
+                self._add(f"asked/{size}", init, run.exited_on_term)
 
     def kill(self, init: Init) -> None:
-        """By its own deadline; where it has none, by a SIGKILL from outside, as the platform sends it."""
+        """Measure the end by its own deadline; if it has none, by a SIGKILL from outside, as a platform sends it."""
         for size in self._sizes(STOPPED, init):
             self._add(f"kill/{size}", init, self._killed(init, size))
 
     def deadline(self, init: Init) -> None:
+        """Measure how late the deadline of a single process is."""
         for _ in range(1 if self.quick else 2):
             self._add("deadline", init, self._killed(init, 1))
 
     def _killed(self, init: Init, size: int) -> float:
-        own = "deadline" in init.parts
-        with self._standing(init, "stubborn", size, variables={"AGENT_INIT_GRACE": f"{DEADLINE:g}s"}) as run:
-            sent = run.signal(signal.SIGTERM if own else signal.SIGKILL)
-            return (run.told("end") - sent) / 1e6 - DEADLINE * 1000 * own
+        """Return the milliseconds from the deadline, or from the SIGKILL, to the end."""
+        has_deadline = "deadline" in init.parts
+        with self._running(init, "ignore-term", size, variables={"AGENT_INIT_GRACE": f"{DEADLINE:g}s"}) as run:
+            sent = run.signal(signal.SIGTERM if has_deadline else signal.SIGKILL)
+            return (run.stamp("end") - sent) / 1e6 - DEADLINE * 1000 * has_deadline
 
     @contextlib.contextmanager
-    def _standing(self, init: Init, *agent: object, **options: object) -> Iterator[Run]:
+    def _running(self, init: Init, *agent: object, **options: object) -> Iterator[Run]:
+        """Run an init with an agent; enter the block when both are at rest."""
         with Run(self.place, init, *agent, **options) as run:  # type: ignore[arg-type]
-            run.told("ready")
+            run.stamp("ready")
             run.settle()
             yield run

@@ -1,4 +1,4 @@
-"""Cost against size, as pictures."""
+"""Plots of cost against size, as SVG files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     Table = Mapping[str, Mapping[str, Line]]
 
 AGENT_INIT = OURS[0]
-LEFT_OUT = OURS[1:]  # they would lie upon the first
 COLOURS = {
     AGENT_INIT: "#c0392b",
     UVLOOP: "#e59866",
@@ -33,11 +32,11 @@ COLOURS = {
     "circus": "#d98880",
     FLOOR: "#000000",
 }
-NOTHING = "no init"  # what the floor is where the agent itself has become process 1
+NO_INIT = "no init"  # the floor, where the agent itself is process 1
 
 
-def draw(table: Table, directory: Path, caption: str) -> list[Path]:
-    """A file for each plot whose figures are there. Raises ImportError without matplotlib."""
+def draw(table: Table, directory: Path, caption: str) -> None:
+    """Draw a file for each plot that has figures. Raises ImportError without matplotlib."""
     import matplotlib  # type: ignore[import-not-found, unused-ignore]
 
     matplotlib.use("svg")
@@ -51,7 +50,6 @@ def draw(table: Table, directory: Path, caption: str) -> list[Path]:
         "orphans": (("orphans", ORPHANS), ("zombie", ORPHANS)),
         "memory": (("private", ()),),
     }
-    written = []
     for name, panels in plots.items():
         shown = [(family, sizes) for family, sizes in panels if any(table[f"{family}/{at}"] for at in _keys(family))]
         if not shown:
@@ -69,11 +67,8 @@ def draw(table: Table, directory: Path, caption: str) -> list[Path]:
         }
         figure.legend(labels.values(), labels.keys(), loc="outside right center", frameon=False)
         figure.supxlabel(caption, fontsize=7, color="#777777")
-        path = directory / f"{name}.svg"
-        figure.savefig(path, metadata={"Date": None})
+        figure.savefig(directory / f"{name}.svg", metadata={"Date": None})
         pyplot.close(figure)
-        written.append(path)
-    return written
 
 
 def _keys(family: str) -> list[str]:
@@ -81,7 +76,7 @@ def _keys(family: str) -> list[str]:
 
 
 def _lines(axis: Axes, table: Table, family: str, sizes: tuple[int, ...]) -> None:
-    """Medians, with a bar from the least to the most; both axes logarithmic."""
+    """Draw medians with a bar from the minimum to the maximum; both axes are logarithmic."""
     from matplotlib.ticker import NullLocator  # type: ignore[import-not-found, unused-ignore]
 
     for init, colour in COLOURS.items():
@@ -90,7 +85,9 @@ def _lines(axis: Axes, table: Table, family: str, sizes: tuple[int, ...]) -> Non
             continue
         medians = [line.median for _, line in points]
         spread = [[line.median - line.low for _, line in points], [line.high - line.median for _, line in points]]
-        if FIGURES[f"{family}/{sizes[0]}"].tail:  # one late signal of a thousand says little of the rest
+        if FIGURES[
+            f"{family}/{sizes[0]}"
+        ].has_tail:  # up to the 99th percentile: the maximum is one signal of a thousand
             spread[1] = [line.p99 - line.median for _, line in points]
         axis.errorbar(
             [size for size, _ in points],
@@ -102,15 +99,15 @@ def _lines(axis: Axes, table: Table, family: str, sizes: tuple[int, ...]) -> Non
             linewidth=2 if init == AGENT_INIT else 1,
             elinewidth=0.7,
             color=colour,
-            label=NOTHING if init == FLOOR else init,
+            label=NO_INIT if init == FLOOR else init,
         )
     figure = FIGURES[f"{family}/{sizes[0]}"]
     axis.set_xscale("log")
     axis.set_yscale("log")
     axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
     axis.xaxis.set_minor_locator(NullLocator())
-    axis.set_xlabel("orphans that end at once" if family in ("orphans", "zombie") else "processes in the tree")
-    axis.set_ylabel(f"{figure.unit}, median; bars: min to {'p99' if figure.tail else 'max'}".lstrip(", "))
+    axis.set_xlabel("orphans that exit at once" if family in ("orphans", "zombie") else "processes in the tree")
+    axis.set_ylabel(f"{figure.unit}, median; bars: min to {'p99' if figure.has_tail else 'max'}".lstrip(", "))
     axis.set_title(_folded(figure.title), fontsize=9)
     axis.grid(alpha=0.3)
 
@@ -136,7 +133,7 @@ def _bars(axis: Axes, table: Table, family: str) -> None:
 
 
 def _folded(title: str) -> str:
-    """On two lines where it is long."""
+    """Return a long title on two lines."""
     if len(title) < 50:
         return title
     middle = title.rfind(" ", 0, len(title) // 2 + 8)

@@ -1,12 +1,12 @@
-/* The parts of a measurement that must cost nothing: what starts an init, agents that tell the time, a sender.
+/* The parts of a measurement that must cost next to nothing: start an init, be its agent, send signals.
  *
- *     probe launch FIFO PROGRAM [ARG]...     run PROGRAM as process 1 of a new PID namespace (needs CAP_SYS_ADMIN)
- *     probe hasten FIFO PROGRAM [ARG]...     the same, with a TERM to it as soon as one would not be lost
- *     probe send FIFO PID SIGNAL COUNT       send so many signals, one after the other
- *     probe AGENT FIFO [ARG]                 be an agent, see `main`
+ *     probe launch FIFO PROGRAM [ARG]...        run PROGRAM as process 1 of a new PID namespace (needs CAP_SYS_ADMIN)
+ *     probe launch-term FIFO PROGRAM [ARG]...   the same, and send it a TERM as soon as it would not be lost
+ *     probe send FIFO PID SIGNAL COUNT          send COUNT signals, one after the other
+ *     probe AGENT FIFO [ARG]                    be an agent, see `main`
  *
- * Each writes lines to the FIFO, a word and a number: times are nanoseconds of CLOCK_MONOTONIC, which all share. What
- * many processes count together is in the file FIFO.shared. Whatever is left waiting dies with who started it.
+ * Each writes stamps to the FIFO: lines with a name and a number. Times are nanoseconds of CLOCK_MONOTONIC. Processes
+ * share counters in the file FIFO.shared. Every process dies with the bench.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -23,12 +23,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#define BRANCH 100 /* so many processes of a tree have one parent */
+#define BRANCH 100 /* processes of a tree under one parent */
 
 static int fifo;
 
 static volatile struct shared {
-	int made, ended; /* processes of the tree: those that are there, those that ended because they got a TERM */
+	int made, ended; /* processes of the tree: created; exited on TERM */
 } *shared;
 
 static long long now(void)
@@ -38,15 +38,15 @@ static long long now(void)
 	return t.tv_sec * 1000000000LL + t.tv_nsec;
 }
 
-static void tell(const char *word, long long number)
+static void stamp(const char *name, long long number)
 {
 	char line[64];
-	int length = snprintf(line, sizeof line, "%s %lld\n", word, number);
+	int length = snprintf(line, sizeof line, "%s %lld\n", name, number);
 	if (write(fifo, line, length) != length)
 		_exit(99);
 }
 
-static void must(int holds, const char *what)
+static void check(int holds, const char *what)
 {
 	if (!holds) {
 		perror(what);
@@ -57,12 +57,12 @@ static void must(int holds, const char *what)
 static void *share(size_t size, int fd)
 {
 	void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | (fd < 0 ? MAP_ANONYMOUS : 0), fd, 0);
-	must(at != MAP_FAILED, "mmap");
+	check(at != MAP_FAILED, "mmap");
 	return at;
 }
 
-/* Ask /proc until process 1 blocks or handles TERM: before that the kernel discards it (kill(2), process 1). False when
- * it ended without.
+/* Poll /proc until process 1 blocks or handles TERM; before that the kernel discards it (kill(2)). Return 0 if process 1
+ * has ended.
  */
 static int await_term(void)
 {
@@ -71,7 +71,7 @@ static int await_term(void)
 	int status = open("/proc/1/status", O_RDONLY | O_CLOEXEC);
 	ssize_t size;
 
-	must(status >= 0, "/proc/1/status");
+	check(status >= 0, "/proc/1/status");
 	prctl(PR_SET_TIMERSLACK, 1);
 	for (; (size = pread(status, text, sizeof text - 1, 0)) > 0; usleep(10)) {
 		text[size] = 0;
@@ -84,89 +84,89 @@ static int await_term(void)
 	return size > 0;
 }
 
-/* What `unshare --pid --fork --mount-proc` does, with a stamp just before the exec and one just after the wait. */
-static void launch(char **command, int hasten)
+/* Do what `unshare --pid --fork --mount-proc` does, with a stamp just before the exec and one just after the wait. */
+static void launch(char **command, int send_term)
 {
 	pid_t pid;
 	int status, gate[2];
 	char nothing = 0;
 
-	prctl(PR_SET_PDEATHSIG, SIGKILL); /* nothing outlives the program that measures */
-	must(unshare(CLONE_NEWPID | CLONE_NEWNS) == 0, "unshare");
-	must(mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0, "mount /");
-	must(pipe2(gate, O_CLOEXEC) == 0 && (pid = fork()) >= 0, "fork");
+	prctl(PR_SET_PDEATHSIG, SIGKILL); /* nothing outlives the bench */
+	check(unshare(CLONE_NEWPID | CLONE_NEWNS) == 0, "unshare");
+	check(mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0, "mount /");
+	check(pipe2(gate, O_CLOEXEC) == 0 && (pid = fork()) >= 0, "fork");
 	if (pid == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL); /* nor the launcher */
-		must(mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) == 0, "mount /proc");
-		must(write(gate[1], &nothing, 1) == 1, "write");
-		tell("start", now());
+		prctl(PR_SET_PDEATHSIG, SIGKILL); /* or the launcher */
+		check(mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) == 0, "mount /proc");
+		check(write(gate[1], &nothing, 1) == 1, "write");
+		stamp("start", now());
 		execv(command[0], command);
-		must(0, command[0]);
+		check(0, command[0]);
 	}
-	tell("pid", pid);
-	if (hasten) {
-		must(read(gate[0], &nothing, 1) == 1, "read");
+	stamp("pid", pid);
+	if (send_term) {
+		check(read(gate[0], &nothing, 1) == 1, "read");
 		if (await_term()) {
-			tell("safe", now());
+			stamp("safe", now());
 			kill(pid, SIGTERM);
 		}
 	}
 	waitpid(pid, &status, 0);
-	tell("end", now());
+	stamp("end", now());
 }
 
 static void send(pid_t pid, int number, int count)
 {
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	tell("first-sent", now());
+	stamp("first-sent", now());
 	for (int i = 0; i < count; i++)
-		must(kill(pid, number) == 0, "kill");
-	tell("last-sent", now());
+		check(kill(pid, number) == 0, "kill");
+	stamp("last-sent", now());
 }
 
 static void on(int number, void (*handler)(int))
 {
 	struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART};
-	must(sigaction(number, &action, NULL) == 0, "sigaction");
+	check(sigaction(number, &action, NULL) == 0, "sigaction");
 }
 
-static void say_got(int number)
+static void stamp_got(int number)
 {
 	(void)number;
-	tell("got", now());
+	stamp("got", now());
 }
 
-static void end(int number)
+static void exit_on_term(int number)
 {
 	(void)number;
 	__atomic_add_fetch(&shared->ended, 1, __ATOMIC_SEQ_CST);
 	_exit(0);
 }
 
-static void rest(void)
+static void sleep_forever(void)
 {
 	for (;;)
 		pause();
 }
 
 /* Make the `count` - 1 other processes of a tree, each a child of ours or a grandchild. */
-static void grow(int count)
+static void make_tree(int count)
 {
 	for (int left = count - 1; left > 0; left -= BRANCH) {
 		pid_t branch = fork();
-		must(branch >= 0, "fork");
+		check(branch >= 0, "fork");
 		if (branch)
 			continue;
 		__atomic_add_fetch(&shared->made, 1, __ATOMIC_SEQ_CST);
 		for (int i = 1; i < BRANCH && i < left; i++) {
 			pid_t leaf = fork();
-			must(leaf >= 0, "fork");
+			check(leaf >= 0, "fork");
 			if (leaf == 0) {
 				__atomic_add_fetch(&shared->made, 1, __ATOMIC_SEQ_CST);
-				rest();
+				sleep_forever();
 			}
 		}
-		rest();
+		sleep_forever();
 	}
 	while (shared->made < count - 1)
 		usleep(1000);
@@ -182,34 +182,33 @@ static void count_it(int number)
 	last_arrival = now();
 }
 
-/* Tell how many signals have come so far and when the last one did, at most every 20 ms. */
+/* Stamp how many signals have arrived so far and when the last one did, every 20 ms at most. */
 static void count(void)
 {
 	const struct timespec idle = {.tv_sec = 1};
-	long told = 0;
+	long reported = 0;
 
 	on(SIGUSR1, count_it);
 	on(SIGRTMIN + 3, count_it);
-	tell("ready", now());
-	for (;; nanosleep(&idle, NULL)) { /* a signal ends that early */
-		while (arrived != told) {
-			struct timespec end; /* absolute: the rest of a sleep that is cut short grows by the timer's slack */
+	stamp("ready", now());
+	for (;; nanosleep(&idle, NULL)) { /* a signal interrupts it */
+		while (arrived != reported) {
+			struct timespec end; /* absolute: with a relative time, each interruption would add the timer slack */
 			clock_gettime(CLOCK_MONOTONIC, &end);
 			end.tv_nsec += 20000000;
 			end.tv_sec += end.tv_nsec / 1000000000;
 			end.tv_nsec %= 1000000000;
 			while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &end, NULL) != 0)
 				;
-			told = arrived;
-			tell("last-arrival", last_arrival);
-			tell("arrived", told);
+			reported = arrived;
+			stamp("last-arrival", last_arrival);
+			stamp("arrived", reported);
 		}
 	}
 }
 
-/* Make `count` orphans that wait and, when the file FIFO.go is there, let all of them end at once. Tell how long it
- * took until the last one was reaped, and the longest time that one of them was a zombie: from just before its exit
- * until it was seen to be gone.
+/* Create `count` orphans and let all of them exit at once when the file FIFO.go appears. Stamp the time until the last
+ * one was reaped, and the longest time that one of them was a zombie: from just before its exit until it was gone.
  */
 static void orphans(int count, const char *go)
 {
@@ -219,11 +218,11 @@ static void orphans(int count, const char *go)
 	char *into = (char *)pids;
 	ssize_t size, missing = count * sizeof *pids;
 
-	must(pids && index && pipe(gate) == 0 && pipe(made) == 0 && (parent = fork()) >= 0, "orphans");
+	check(pids && index && pipe(gate) == 0 && pipe(made) == 0 && (parent = fork()) >= 0, "orphans");
 	if (parent == 0) {
 		for (int i = 0; i < count; i++) {
 			pid_t pid = fork();
-			must(pid >= 0, "fork");
+			check(pid >= 0, "fork");
 			if (pid == 0) {
 				char nothing;
 				close(gate[1]);
@@ -231,22 +230,22 @@ static void orphans(int count, const char *go)
 				ended[i] = now();
 				_exit(nothing);
 			}
-			must(write(made[1], &pid, sizeof pid) == sizeof pid, "write");
+			check(write(made[1], &pid, sizeof pid) == sizeof pid, "write");
 		}
 		_exit(0);
 	}
 	close(made[1]);
 	for (; missing > 0; into += size, missing -= size)
-		must((size = read(made[0], into, missing)) > 0, "read");
+		check((size = read(made[0], into, missing)) > 0, "read");
 	waitpid(parent, NULL, 0);
 	for (int i = 0; i < count; i++)
 		index[i] = i;
-	tell("ready", now());
+	stamp("ready", now());
 	while (access(go, F_OK) != 0)
 		usleep(1000);
 	start = now();
 	close(gate[1]);
-	while (left > 0) { /* a zombie can still be signalled */
+	while (left > 0) { /* kill(2) succeeds on a zombie */
 		int kept = 0;
 		for (int i = 0; i < left; i++) {
 			if (kill(pids[index[i]], 0) == 0)
@@ -257,53 +256,53 @@ static void orphans(int count, const char *go)
 		left = kept;
 		usleep(500);
 	}
-	tell("zombie", longest);
-	tell("reaped", now() - start);
+	stamp("zombie", longest);
+	stamp("reaped", now() - start);
 }
 
-int main(int words, char **word)
+int main(int argc, char **argv)
 {
 	long long first = now();
-	const char *role = word[1], *path = word[2];
+	const char *role = argv[1], *path = argv[2];
 	char name[4096];
-	int number = words > 3 ? atoi(word[3]) : 0;
+	int number = argc > 3 ? atoi(argv[3]) : 0;
 
-	must(words > 2 && (fifo = open(path, O_WRONLY | O_CLOEXEC)) >= 0, "probe ROLE FIFO");
-	if (!strcmp(role, "launch") || !strcmp(role, "hasten")) {
-		launch(word + 3, role[0] == 'h');
+	check(argc > 2 && (fifo = open(path, O_WRONLY | O_CLOEXEC)) >= 0, "probe ROLE FIFO");
+	if (!strcmp(role, "launch") || !strcmp(role, "launch-term")) {
+		launch(argv + 3, !strcmp(role, "launch-term"));
 		return 0;
 	} else if (!strcmp(role, "send")) {
-		send(number, atoi(word[4]), atoi(word[5]));
+		send(number, atoi(argv[4]), atoi(argv[5]));
 		return 0;
 	}
 	/* Agents. */
-	if (!strcmp(role, "first")) { /* end at once */
-		tell("first", first);
-	} else if (!strcmp(role, "last")) { /* end after `number` ms, when all is at rest */
+	if (!strcmp(role, "first")) { /* exit at once */
+		stamp("first", first);
+	} else if (!strcmp(role, "last")) { /* exit after `number` ms, when everything is at rest */
 		usleep(number * 1000);
-		tell("last", now());
-	} else if (!strcmp(role, "orphans")) { /* make `number` of them, then stay */
+		stamp("last", now());
+	} else if (!strcmp(role, "orphans")) { /* create `number` of them, then stay */
 		snprintf(name, sizeof name, "%s.go", path);
 		orphans(number, name);
-		rest();
-	} else if (!strcmp(role, "count")) { /* count the signals that come */
+		sleep_forever();
+	} else if (!strcmp(role, "count")) { /* count signals */
 		count();
-	} else { /* stay with a tree of `number` processes, each as the role says */
+	} else { /* idle, handle, ignore-term, exit-on-term: stay, with a tree of `number` processes */
 		int file;
 		snprintf(name, sizeof name, "%s.shared", path);
-		must((file = open(name, O_RDWR | O_CLOEXEC | O_CREAT, 0600)) >= 0 && ftruncate(file, sizeof *shared) == 0, name);
+		check((file = open(name, O_RDWR | O_CLOEXEC | O_CREAT, 0600)) >= 0 && ftruncate(file, sizeof *shared) == 0, name);
 		shared = share(sizeof *shared, file);
-		if (!strcmp(role, "stubborn")) { /* all ignore a stop */
+		if (!strcmp(role, "ignore-term")) { /* all processes */
 			signal(SIGTERM, SIG_IGN);
 			signal(SIGINT, SIG_IGN);
-		} else if (!strcmp(role, "obedient")) { /* each ends by itself, and is counted */
-			on(SIGTERM, end);
+		} else if (!strcmp(role, "exit-on-term")) { /* all processes; the exits are counted */
+			on(SIGTERM, exit_on_term);
 		}
-		grow(number);
+		make_tree(number);
 		if (!strcmp(role, "handle")) /* the agent itself handles USR1 */
-			on(SIGUSR1, say_got);
-		tell("ready", first);
-		rest();
+			on(SIGUSR1, stamp_got);
+		stamp("ready", first);
+		sleep_forever();
 	}
 	return 0;
 }

@@ -1,10 +1,11 @@
-"""What the samples come to: medians, ratios, verdicts; as tables in Markdown."""
+"""Judge the samples and render them as Markdown: the page docs/bench.md, all tables, a comparison of two trees."""
 
 from __future__ import annotations
 
 import math
 import os
 import platform
+import random
 import statistics
 import subprocess
 import time
@@ -18,18 +19,68 @@ from .figures import FIGURES, Figure
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    Table = Mapping[str, Mapping[str, "Line"]]  # by figure and init
+    Samples = Mapping[str, Mapping[str, list[float]]]  # by figure and init
+
 MET, MISSED, BROKEN = "met", "MISSED", "BROKEN"
+BARE, BY_ENVIRONMENT, BY_FLAGS = OURS
 
-HEAD = """# agent-init beside its peers
+# The rows of docs/bench.md: what, the figure, agent-init's form.
+ROWS = (
+    ("Start of the agent", "start", BARE),
+    ("the same, 5 settings as variables", "start", BY_ENVIRONMENT),
+    ("the same, 5 settings as flags", "start", BY_FLAGS),
+    ("Forwarded signal, 1 process", "signal/1", BARE),
+    ("Forwarded signal, 100 processes", "signal/100", BARE),
+    ("Forwarded signal, 5,000 processes", "signal/5000", BARE),
+    ("Private memory at rest", "private/rest", BARE),
+    ("From the agent's exit to the init's", "exit", BARE),
+    ("Delay of a 1 s deadline", "deadline", BARE),
+    ("Wake-ups in 30 idle seconds (3 with `--quick`)", "wakeups", BARE),
+)
+# Its columns: the inits beside agent-init.
+PEERS = {
+    FLOOR: FLOOR,
+    REFERENCE: REFERENCE,
+    "dumb-init -c": "dumb-init",
+    "catatonit": "catatonit",
+    "pid1": "pid1",
+    "s6-svscan": "s6",
+    "supervisord": "supervisord",
+    "circus": "circus",
+}
+PAGE = """# agent-init beside its peers
 
-Written by `python -m bench`, whose [README](../bench/README.md) says what each figure is. Medians over the rounds of
-one run in which all inits take turns; `x tini` and `x floor` are ratios to the medians of these two.
+Written by `python -m bench`; do not edit. Measured on {date}, {measured}:
+{agent-init}, {Python short}, {processors}, {memory}, Linux {kernel}, {system}.
+Load before: {load before}. Inits not installed: {missing}.
+
+In each round, all inits take turns in random order, each as process 1 of a new PID namespace. The table has the medians
+over all rounds.
+
+{results}
+{table}
+- *floor*: a Python interpreter that executes the agent at once. No init in Python can start an agent sooner. The agent
+  is then process 1 itself, so the other figures of this column are the kernel's own.
+- *Start*: from the exec of process 1 to the first statement of the agent.
+- *Forwarded signal*: from the sender's `kill` to the agent's handler, back to back, by the number of processes in the
+  tree. s6 forwards it with a script.
+- *Private memory*: of the init's own processes, not shared with any other program.
+- *Delay of a deadline*: an agent ignores TERM; from 1 s after TERM until the init has killed it and has exited.
+- An empty cell: the init does not do this. supervisord and circus forward no signals and do not exit with the agent,
+  pid1 forwards TERM and INT only, and tini, dumb-init and catatonit have no deadline.
+
+## All tables and plots
+
+Bursts of signals, orphans, stops of large trees, agents behind a shell and more, each with its spread, are measured in
+the same run. `python -m bench --full DIR` writes the tables (`tables.md`), the figures as JSON (`figures.json`) and the
+plots (`*.svg`) into DIR. [bench/README.md](../bench/README.md) explains every figure.
 """
 
 
 @dataclass(frozen=True)
 class Line:
-    """One init's samples of one figure; `verdict` is empty where no target holds for it."""
+    """One init's samples of one figure, in the figure's unit. `verdict` is empty if no target applies."""
 
     median: float
     low: float
@@ -41,11 +92,11 @@ class Line:
     verdict: str
 
 
-def judge(samples: Mapping[str, Mapping[str, list[float]]]) -> dict[str, dict[str, Line]]:
-    """The lines of the tables, by figure and init."""
+def judge(samples: Samples) -> dict[str, dict[str, Line]]:
+    """Return the lines of the tables, by figure and init."""
     table: dict[str, dict[str, Line]] = {}
     for key, figure in FIGURES.items():
-        average = statistics.mean if figure.share else statistics.median
+        average = statistics.mean if figure.is_share else statistics.median
         medians = {name: average(values) for name, values in samples.get(key, {}).items()}
         table[key] = {}
         for name, median in medians.items():
@@ -68,17 +119,17 @@ def _ratio(value: float, to: float | None) -> float | None:
 
 
 def _verdict(figure: Figure, median: float, least: float, medians: Mapping[str, float]) -> str:
-    """Broken is what not even the best run gets near its target: the others may have met a busy machine."""
+    """BROKEN means that even the best run is above `broken`; a busy machine may have slowed the others."""
     if figure.limit == math.inf:
         return ""
     unit = medians.get(figure.of) if figure.of else 1.0
     if unit is None:
-        return ""  # the one to compare with is missing
+        return ""  # the init to compare with was not measured
     return BROKEN if least > figure.broken * unit else MISSED if median > figure.limit * unit else MET
 
 
-def verdicts(table: Mapping[str, Mapping[str, Line]], wanted: Iterable[str]) -> list[str]:
-    """Each figure and init with one of these verdicts, in words."""
+def verdicts(table: Table, wanted: Iterable[str]) -> list[str]:
+    """Return a line of text for each figure and init with one of these verdicts."""
     return [
         f"{FIGURES[key].title}{f', {FIGURES[key].at}' if FIGURES[key].at else ''}: {name}, {number(line.median)}"
         f"{f' {FIGURES[key].unit}' if FIGURES[key].unit else ''} ({FIGURES[key].target})"
@@ -88,52 +139,89 @@ def verdicts(table: Mapping[str, Mapping[str, Line]], wanted: Iterable[str]) -> 
     ]
 
 
-# --- As text. -------------------------------------------------------------------------------------------------------
+# --- The page docs/bench.md. ----------------------------------------------------------------------------------------
 
 
-def tables(table: Mapping[str, Mapping[str, Line]], order: Sequence[str]) -> str:
-    """A section for each title, and in it a table for each figure, with the inits in this order."""
-    said: list[str] = []
-    shown = ""
+def page(table: Table, about: Mapping[str, str], missed: Sequence[str], failed: Sequence[str]) -> str:
+    """Return the short page. `about`: see `machine`."""
+    results = _results(missed, failed)
+    return PAGE.format(table=_page_table(table), results=results, **about, **{"Python short": _short(about["Python"])})
+
+
+def _short(version: str) -> str:
+    return version.partition(" (")[0]
+
+
+def _page_table(table: Table) -> str:
+    measured = {name for _, key, _ in ROWS for name in table.get(key, {})}
+    peers = {name: head for name, head in PEERS.items() if name in measured}
+    rows = [["median", "unit", BARE, "target", *peers.values()]]
+    for title, key, form in ROWS:
+        lines, figure = table.get(key, {}), FIGURES[key]
+        if form in lines:
+            others = [number(lines[name].median) if name in lines and form == BARE else "" for name in peers]
+            rows.append([title, figure.unit, number(lines[form].median), _target(figure, lines[form]), *others])
+    return _grid(rows)
+
+
+def _target(figure: Figure, line: Line) -> str:
+    """Return `1.17 x floor (at most 1.25): met`, or `at most 3 ms: met`."""
+    ratio = line.to_floor if figure.of == FLOOR else line.to_reference
+    if figure.of:
+        return f"{_times(ratio)} x {figure.of} (at most {figure.limit:g}): {line.verdict}" if ratio else ""
+    return f"{figure.target}: {line.verdict}" if line.verdict else ""
+
+
+def _results(missed: Sequence[str], failed: Sequence[str]) -> str:
+    return "\n".join(
+        f"{title}:\n\n" + "".join(f"- {line}\n" for line in lines) if lines else f"{otherwise}\n"
+        for title, lines, otherwise in (
+            ("Targets missed", missed, "All targets are met."),
+            ("Failed", failed, "No run failed."),
+        )
+    )
+
+
+# --- All tables. ----------------------------------------------------------------------------------------------------
+
+
+def full(
+    table: Table, order: Sequence[str], about: Mapping[str, str], missed: Sequence[str], failed: Sequence[str]
+) -> str:
+    """Return all tables, with the inits in this order."""
+    facts = "".join(f"- {key}: {value}\n" for key, value in about.items())
+    head = "# agent-init beside its peers: all tables\n\nMedians; `x` is the ratio to the median of that init.\n"
+    return "\n".join([head, facts, _results(missed, failed), _tables(table, order)])
+
+
+def _tables(table: Table, order: Sequence[str]) -> str:
+    """Return a section for each title with a table for each figure."""
+    parts: list[str] = []
+    current = ""
     for key, lines in table.items():
         figure = FIGURES[key]
         if not lines:
             continue
-        if figure.title != shown:
-            shown = figure.title
+        if figure.title != current:
+            current = figure.title
             remarks = (
                 figure.unit,
                 "more is better" * figure.more_is_better,
                 f"target: {figure.target}" * bool(figure.target),
             )
             remark = "; ".join(filter(None, remarks))
-            said.append(f"## {shown}\n" + f"\n({remark})\n" * bool(remark))
+            parts.append(f"## {current}\n" + f"\n({remark})\n" * bool(remark))
         columns = _columns(figure, lines)
         rows = [[name, *(column.get(name, "") for column in columns.values())] for name in order if name in lines]
-        said.append(_grid([[figure.at, *columns], *rows]))
-    return "\n".join(said)
-
-
-def summary(table: Mapping[str, Mapping[str, Line]]) -> str:
-    """A line for each figure: agent-init as it comes, beside the two that it is compared with."""
-    ours = OURS[0]
-    rows = [["", "unit", ours, REFERENCE, f"x {REFERENCE}", FLOOR, f"x {FLOOR}", "target"]]
-    for key, lines in table.items():
-        figure = FIGURES[key]
-        if ours in lines:
-            line = lines[ours]
-            row = [f"{figure.title}{f', {figure.at}' if figure.at else ''}", figure.unit, number(line.median)]
-            for name, ratio in ((REFERENCE, line.to_reference), (FLOOR, line.to_floor)):
-                row += [number(lines[name].median) if name in lines else "", _times(ratio)]
-            rows.append([*row, f"{figure.target}: {line.verdict}" if line.verdict else ""])
-    return _grid(rows) if len(rows) > 1 else ""
+        parts.append(_grid([[figure.at, *columns], *rows]))
+    return "\n".join(parts)
 
 
 def _columns(figure: Figure, lines: Mapping[str, Line]) -> dict[str, dict[str, str]]:
-    """Column heads, each with the cells by init; ratios only where there is one to compare with."""
+    """Return the cells by column head and init, without empty columns."""
     columns = {
-        "mean" if figure.share else "median": {name: number(line.median) for name, line in lines.items()},
-        "p99": {name: number(line.p99) for name, line in lines.items()} if figure.tail else {},
+        "mean" if figure.is_share else "median": {name: number(line.median) for name, line in lines.items()},
+        "p99": {name: number(line.p99) for name, line in lines.items()} if figure.has_tail else {},
         "min to max": {name: f"{number(line.low)} to {number(line.high)}" for name, line in lines.items()},
         f"x {REFERENCE}": {name: _times(line.to_reference) for name, line in lines.items()},
         f"x {FLOOR}": {name: _times(line.to_floor) for name, line in lines.items()},
@@ -143,19 +231,51 @@ def _columns(figure: Figure, lines: Mapping[str, Line]) -> dict[str, dict[str, s
     return {head: cells for head, cells in columns.items() if any(cells.values())}
 
 
+# --- Two source trees. ----------------------------------------------------------------------------------------------
+
+
+def comparison(samples: Samples, this: str, other: str) -> str:
+    """Return a table of two trees, by their labels: medians, and their ratio with its 95 % interval (bootstrap)."""
+    rows = [["median", "unit", this, other, f"{this} / {other}", "95 % of resamples", "n"]]
+    for key in ("start", "private/rest", "pss/rest", "signal/1", "signal-rested"):
+        figure, lines = FIGURES[key], samples.get(key, {})
+        for form in OURS:
+            ours, theirs = (lines.get(f"{form} ({label})", []) for label in (this, other))
+            if ours and theirs:
+                low, high = _ratio_interval(ours, theirs)
+                medians = statistics.median(ours), statistics.median(theirs)
+                cells = [f"{value:.2f}" for value in medians] + [f"{medians[0] / medians[1]:.3f}"]
+                title = f"{figure.title}{f', {figure.at}' if figure.at else ''}: {form}"
+                rows.append([title, figure.unit, *cells, f"{low:.3f} to {high:.3f}", str(len(ours))])
+    return _grid(rows)
+
+
+def _ratio_interval(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float]:
+    """Return the range of the ratio of the medians in 95 % of 1,000 resamples."""
+    chance = random.Random(0)
+    ratios = sorted(
+        statistics.median(chance.choices(ours, k=len(ours))) / statistics.median(chance.choices(theirs, k=len(theirs)))
+        for _ in range(1000)
+    )
+    return ratios[25], ratios[-26]
+
+
+# --- Text. ----------------------------------------------------------------------------------------------------------
+
+
 def _times(ratio: float | None) -> str:
     return "" if ratio is None else f"{ratio:.2f}" if ratio < 100 else f"{ratio:,.0f}"
 
 
 def number(value: float) -> str:
-    """Three digits, or all of those before the point."""
+    """Return a number with three digits, or with all digits before the point."""
     if value == int(value) or abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
 def _grid(rows: list[list[str]]) -> str:
-    """A table in Markdown that can be read as text too."""
+    """Return a Markdown table with aligned columns."""
     widths = [max(3, *map(len, column)) for column in zip(*rows, strict=True)]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     lines = [
@@ -169,14 +289,13 @@ def _grid(rows: list[list[str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-# --- Where it was measured. -----------------------------------------------------------------------------------------
+# --- The machine. ---------------------------------------------------------------------------------------------------
 
 
 def machine(python: Path) -> dict[str, str]:
-    """What the figures depend on."""
+    """Return what the figures depend on, by name."""
     models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    system = platform.freedesktop_os_release().get("PRETTY_NAME", "unknown")
     return {
         "date": time.strftime("%Y-%m-%d"),
         "agent-init": _first_line(str(python.parent / "agent-init"), "--version"),
@@ -184,7 +303,7 @@ def machine(python: Path) -> dict[str, str]:
         "processors": f"{os.cpu_count()} x {models[0].partition(':')[2].strip() if models else platform.machine()}",
         "memory": f"{memory:.0f} GiB",
         "kernel": platform.release(),
-        "system": system,
+        "system": platform.freedesktop_os_release().get("PRETTY_NAME", "unknown"),
         "load before": f"{os.getloadavg()[0]:.1f}",
     }
 
@@ -194,23 +313,3 @@ def _first_line(*command: str) -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")[0]
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-
-
-def page(
-    table: Mapping[str, Mapping[str, Line]],
-    order: Sequence[str],
-    about: Mapping[str, str],
-    missed: Sequence[str],
-    failed: Sequence[str],
-) -> str:
-    """All of it."""
-    facts = "\n".join(f"- {key}: {value}" for key, value in about.items())
-    results = [
-        _listed("Targets missed", missed, "All targets are met."),
-        _listed("Failed", failed, "No run failed."),
-    ]
-    return "\n".join([HEAD, f"{facts}\n", *results, summary(table), tables(table, order)])
-
-
-def _listed(title: str, lines: Sequence[str], otherwise: str) -> str:
-    return f"{title}:\n\n" + "".join(f"- {line}\n" for line in lines) if lines else f"{otherwise}\n"

@@ -1,4 +1,4 @@
-"""One run: an init as process 1 of a fresh PID namespace, with an agent, and what can be read of it from outside."""
+"""One run: an init as process 1 of a new PID namespace with an agent, observed from outside."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
     from .contenders import Init
 
-PATIENCE = 20.0  # seconds; a wait that takes longer has failed
+PATIENCE = 20.0  # seconds until a wait has failed
 
 
 class Failed(click.ClickException):
-    """A run did not go as it should."""
+    """A run failed."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """What all runs have in common: the compiled probe, a directory for their files, the environment they are given."""
+    """What all runs share: a directory for their files, the compiled probe, and the environment."""
 
     directory: Path
     probe: Path
@@ -38,7 +38,7 @@ class Place:
 
 
 class Run:
-    """An init as process 1, with an agent. `pid` is its pid as seen from here; `told` waits for what was stamped."""
+    """An init as process 1, with an agent. `pid` is its pid as seen from here."""
 
     def __init__(
         self,
@@ -49,10 +49,12 @@ class Run:
         variables: Mapping[str, str] | None = None,
         wrapper: Sequence[str] = (),
     ) -> None:
-        """`agent`: the probe's role and argument; `launch`: the probe's way to start it; `wrapper`: words before."""
+        """`agent`: role and argument of the probe; `launch`: the probe's role that starts the init; `wrapper`: a
+        command in front of the agent.
+        """
         self.name = init.name
         self._place = place
-        self._records: dict[str, list[int]] = defaultdict(list)
+        self._stamps: dict[str, list[int]] = defaultdict(list)
         self._rest = b""
         self._path = place.directory / "fifo"
         self._shared = place.directory / "fifo.shared"
@@ -60,123 +62,123 @@ class Run:
         for path in (self._path, self._shared, self._go):
             path.unlink(missing_ok=True)
         os.mkfifo(self._path)
-        self._fifo = os.open(self._path, os.O_RDWR | os.O_NONBLOCK)  # with a writer always there it has no end of file
+        self._fifo = os.open(self._path, os.O_RDWR | os.O_NONBLOCK)  # a writer of our own: no end of file
         role, *arguments = map(str, agent)
-        words = init.words([*wrapper, str(place.probe), role, str(self._path), *arguments])
-        self._said = (place.directory / "stderr").open("w+b")
-        self._launcher = self._start(launch, *words, variables={**init.variables, **(variables or {})})
+        argv = init.argv([*wrapper, str(place.probe), role, str(self._path), *arguments])
+        self._stderr = (place.directory / "stderr").open("w+b")
+        self._launcher = self._start(launch, *argv, variables={**init.variables, **(variables or {})})
         self.pid = 0
 
-    def _start(self, role: str, *words: str, variables: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    def _start(self, role: str, *argv: str, variables: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [self._place.probe, role, self._path, *words],
+            [self._place.probe, role, self._path, *argv],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=self._said,
+            stderr=self._stderr,
             env={**self._place.environment, **(variables or {})},
         )
 
     def __enter__(self) -> Run:
         try:
-            self.pid = self.told("pid")
+            self.pid = self.stamp("pid")
         except BaseException:
             self.__exit__()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Everything dies with process 1, and that with its launcher."""
+        """Kill the launcher; process 1 dies with it, and everything else with process 1."""
         self._launcher.kill()
         self._launcher.wait()
         end = time.monotonic() + PATIENCE
         while self.pid and not self._is_dead() and time.monotonic() < end:
-            time.sleep(0.001)  # a large tree takes its time, which belongs into no other run
+            time.sleep(0.001)  # so that the end of a large tree disturbs no other run
         os.close(self._fifo)
-        self._said.close()
+        self._stderr.close()
 
-    # --- What is told. ----------------------------------------------------------------------------------------------
+    # --- Stamps. ----------------------------------------------------------------------------------------------------
 
-    def told(self, word: str, patience: float = PATIENCE) -> int:
-        """The number that came with `word`; each is returned once. Raises Failed when it does not come in time."""
+    def stamp(self, name: str, patience: float = PATIENCE) -> int:
+        """Wait for a stamp and return its number, each once. Raises Failed after `patience` seconds."""
         end = time.monotonic() + patience
-        while not self._records[word]:
-            over = bool(self._records["end"])
+        while not self._stamps[name]:
+            over = bool(self._stamps["end"])
             if over or not select.select([self._fifo], [], [], max(0.0, end - time.monotonic()))[0]:
-                self._said.seek(0)
-                said = self._said.read().decode(errors="replace").strip().rpartition("\n")[2][-200:]
-                raise Failed(f"waited in vain for {word!r}; its last words: {said or 'none'}")
+                self._stderr.seek(0)
+                stderr = self._stderr.read().decode(errors="replace").strip().rpartition("\n")[2][-200:]
+                raise Failed(f"no {name!r} in time; last line on stderr: {stderr or 'none'}")
             self._read()
-        return self._records[word].pop(0)
+        return self._stamps[name].pop(0)
 
-    def all_told(self, word: str) -> list[int]:
-        """The numbers that came with `word` and were not asked for, without waiting."""
+    def stamps(self, name: str) -> list[int]:
+        """Return the numbers of all stamps with this name that have arrived and were not returned yet."""
         while select.select([self._fifo], [], [], 0)[0]:
             self._read()
-        return self._records.pop(word, [])
+        return self._stamps.pop(name, [])
 
     def _read(self) -> None:
         *lines, self._rest = (self._rest + os.read(self._fifo, 65536)).split(b"\n")
         for line in lines:
-            name, number = line.split()
-            self._records[name.decode()].append(int(number))
+            stamp, number = line.split()
+            self._stamps[stamp.decode()].append(int(number))
 
     @property
-    def ended_by_request(self) -> int:
-        """How many processes of the tree got a TERM and ended by themselves."""
+    def exited_on_term(self) -> int:
+        """How many processes of the tree received a TERM and exited."""
         return int(struct.unpack("ii", self._shared.read_bytes())[1])
 
-    # --- To it. -----------------------------------------------------------------------------------------------------
+    # --- Signals. ---------------------------------------------------------------------------------------------------
 
     def signal(self, number: int) -> int:
-        """Send one; returns the time, in nanoseconds."""
+        """Send a signal to process 1; return the time before it, in nanoseconds (monotonic clock)."""
         sent = time.monotonic_ns()
         os.kill(self.pid, number)
         return sent
 
-    def forwarded(self) -> float:
-        """How long a signal takes to the agent's handler, in microseconds."""
+    def forward(self) -> float:
+        """Send USR1; return the microseconds until the agent's handler ran."""
         sent = self.signal(signal.SIGUSR1)
-        return (self.told("got") - sent) / 1e3
+        return (self.stamp("got") - sent) / 1e3
 
     def burst(self, number: int, count: int) -> tuple[int, float]:
-        """Send many signals: how many the agent has got by now, and seconds from the first to the last arrival."""
+        """Send many signals at once; return how many the agent has received so far, and the seconds that took."""
         with self._start("send", str(self.pid), str(number), str(count)) as sender:
-            sent = self.told("first-sent")
-            self.told("last-sent")
+            sent = self.stamp("first-sent")
+            self.stamp("last-sent")
             sender.wait(PATIENCE)
         self.settle()
         end = time.monotonic() + PATIENCE
         while self._agent_has_pending():
             if time.monotonic() > end:
-                raise Failed("the agent does not get through its signals")
+                raise Failed("signals of the agent stay pending")
             time.sleep(0.01)
-        time.sleep(0.1)  # it tells every 20 ms
-        arrived, last = self.all_told("arrived"), self.all_told("last-arrival")
+        time.sleep(0.1)  # the agent reports every 20 ms
+        arrived, last = self.stamps("arrived"), self.stamps("last-arrival")
         return (arrived[-1], (last[-1] - sent) / 1e9) if arrived else (0, 0.0)
 
     def go(self) -> None:
-        """Let the agent do what it is ready for."""
+        """Let the orphans exit."""
         self._go.touch()
 
-    # --- What can be seen. ------------------------------------------------------------------------------------------
+    # --- Observations. ----------------------------------------------------------------------------------------------
 
     def overhead(self) -> list[int]:
-        """The pids of all that is not the agent's: process 1 and, with s6, what it needs besides."""
+        """Return the pids of the init's own processes: process 1 and, with s6, its helpers."""
         first = psutil.Process(self.pid)
         children = first.children(recursive=True) if self.name == "s6-svscan" else []
         return [self.pid, *(child.pid for child in children if child.name() != self._place.probe.name)]
 
     def switches(self) -> int:
-        """How often its threads have left the processor until now: once for each wake-up."""
+        """Return the number of context switches of the init so far: one for each wake-up."""
         lines = [line for status in self._tasks("status") for line in status.splitlines()]
         return sum(int(line.split()[1]) for line in lines if "ctxt_switches" in line)
 
     def cpu(self) -> float:
-        """Milliseconds of processor time until now."""
+        """Return the CPU time of the init so far, in milliseconds."""
         return sum(int(times.split()[0]) for times in self._tasks("schedstat")) / 1e6
 
     def memory(self) -> dict[str, float]:
-        """MiB, from `smaps_rollup` (proc(5))."""
+        """Return its private memory and PSS in MiB, from `smaps_rollup` (proc(5))."""
         private = proportional = 0.0
         for pid in self.overhead():
             lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
@@ -185,17 +187,17 @@ class Run:
             proportional += size["Pss"]
         return {"private": private, "pss": proportional}
 
-    def settle(self, still: float = 0.1) -> None:
-        """Wait until it has slept for `still` seconds."""
+    def settle(self, seconds: float = 0.1) -> None:
+        """Wait until the init has slept for `seconds`."""
         end = time.monotonic() + PATIENCE
         seen = -1
-        while (now := self.switches()) != seen or not self._sleeps():
+        while (now := self.switches()) != seen or not self._is_asleep():
             if time.monotonic() > end:
-                raise Failed("does not come to rest")
+                raise Failed("the init does not come to rest")
             seen = now
-            time.sleep(still)
+            time.sleep(seconds)
 
-    def _sleeps(self) -> bool:
+    def _is_asleep(self) -> bool:
         return all(stat.rpartition(")")[2].split()[0] == "S" for stat in self._tasks("stat"))
 
     def _agent_has_pending(self) -> bool:
@@ -207,7 +209,7 @@ class Run:
         return False
 
     def _is_dead(self) -> bool:
-        """Also as a zombie, which lasts until whoever adopted it looks after it."""
+        """Whether process 1 is gone or a zombie."""
         try:
             return psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:

@@ -1,9 +1,9 @@
-"""agent-init with uvloop in the place of its own poll loop, so that the choice between them stays measured.
+"""agent-init with uvloop in place of its own poll loop, to measure that choice.
 
     python uvloop_init.py [OPTIONS] [--] COMMAND [ARG]...
 
-All else is agent-init's own. As there, nothing heavy is imported before the agent runs, and nothing foreign at all
-(not even `__future__`): else it would start over without what is in here.
+Everything else is agent-init's own. Nothing heavy is imported before the agent runs. A module from elsewhere, even
+`__future__`, would make agent-init restart itself without this file.
 """
 
 import _signal
@@ -30,7 +30,7 @@ class Timer:
 
 
 class Loop:
-    """`entrypoint.init.loop.Loop`, on uvloop. It begins with `recover`, and calls it after an error."""
+    """`entrypoint.init.loop.Loop` on uvloop. It calls `recover` at the start and after an error."""
 
     time = staticmethod(time.monotonic)
 
@@ -48,7 +48,7 @@ class Loop:
         self._loop.remove_reader(fd)
 
     def call_at(self, when: float, callback: "Callback") -> Timer:
-        delay = max(0.0, when - self.time())  # its clock is another one, of whole milliseconds
+        delay = max(0.0, when - self.time())  # uvloop has another clock, in whole milliseconds
         return Timer(when, self._loop.call_later(delay, self._guarded, callback))
 
     def cancel(self, timer: Timer) -> None:
@@ -56,7 +56,7 @@ class Loop:
 
     def run_forever(self) -> None:
         if self._running:
-            self._loop.call_soon(self._guarded, self._recover)  # at first there may be something to catch up with
+            self._loop.call_soon(self._guarded, self._recover)  # something may have happened before the loop runs
             self._loop.run_forever()
 
     def stop(self) -> None:

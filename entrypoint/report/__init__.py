@@ -1,5 +1,6 @@
-"""The stall report: who is still there, and what each was doing. Runs in a short-lived process of its own.
+"""The stall report: which processes are left and what each is doing. Runs in a short-lived process of its own.
 
-`processes` looks at the tree from outside, `answers` asks those that can tell more, `words` makes lines of both.
-Process 1 logs the lines as they come and ends this process when its time is over, so the most valuable come first.
+`processes` inspects the process tree from outside, `answers` asks the processes that can show their stacks, `render`
+turns both into lines of text. Process 1 logs each line as it arrives and kills this process when its time is up, so the
+most valuable lines come first.
 """

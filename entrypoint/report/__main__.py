@@ -1,16 +1,16 @@
-"""Print a stall report: `python -I -S __main__.py REQUEST`, as process 1 starts it.
+"""Print a stall report. Process 1 runs this file as `python -I -S __main__.py REQUEST`.
 
 REQUEST is a JSON object:
 
-    root        pid of process 1; what descends from it is told of
+    root        pid of process 1; the report covers its descendants
     agent       pid of the agent
-    since       time.monotonic() of the moment when `cpu` was noted
-    cpu         {"pid": [start, used]} of that moment, both in clock ticks as in /proc/<pid>/stat; may be empty
-    responders  how the sockets of processes that answer are named, `@...`; may be empty
-    stacks      whether each Python of the agent's was to be one of these (--stacks)
+    since       time.monotonic() when `cpu` was measured
+    cpu         {"pid": [start time, CPU time used]}, both in clock ticks as in /proc/<pid>/stat (proc(5)); may be empty
+    responders  prefix of the abstract sockets that processes answer on, `@...`; may be empty
+    stacks      true if every Python process was asked to answer (--stacks)
     seconds     how long the report may take
-    arguments   whether the arguments of programs may be told; they can hold secrets
-    room        bytes of memory that are left, or null
+    arguments   true if program arguments may be shown; they can hold secrets
+    room        bytes of memory still available, or null if unknown
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import sys
 
-# The kernel is to take this process before the agent when memory runs out.
+# If memory runs out, the kernel kills this process before the agent.
 try:
     with open("/proc/self/oom_score_adj", "wb", buffering=0) as adjustment:
         adjustment.write(b"1000")
@@ -32,66 +32,66 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-NEEDS = 12 << 20  # bytes of memory; 8 MiB were measured
-FOR_PRINTING = 0.15  # seconds of those that there are, or a quarter of them
-LONGEST_ANSWER_TIME = 1.0  # seconds
-LONGEST_LINE = 3400  # bytes
-MOST_LINES = 160
+REQUIRED_BYTES = 12 << 20  # of memory; a report was measured to take 8 MiB
+RENDER_SECONDS = 0.15  # kept back for rendering, or a quarter of the remaining time if that is less
+MAX_ANSWER_SECONDS = 1.0
+MAX_LINE_BYTES = 3400
+MAX_LINES = 160
 
 
 def main(request: dict[str, Any]) -> int:
-    """Print the report, line by line. Returns the exit code."""
+    """Print the report line by line. Return the exit code: 1 if nobody reads it, else 0."""
     out = sys.stdout.buffer
     for number, line in enumerate(report(request)):
-        if number == MOST_LINES:
-            line = "and more, left out here"
+        if number == MAX_LINES:
+            line = "truncated"
         text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in f"report: {line}")
         try:
-            out.write(text.encode("utf-8", "backslashreplace")[:LONGEST_LINE] + b"\n")
+            out.write(text.encode("utf-8", "backslashreplace")[:MAX_LINE_BYTES] + b"\n")
             out.flush()
         except BrokenPipeError:
             return 1
-        if number == MOST_LINES:
+        if number == MAX_LINES:
             break
     return 0
 
 
 def report(request: dict[str, Any]) -> Iterator[str]:
-    """The lines, the most valuable first."""
-    end = time.monotonic() + request["seconds"]
-    room = request["room"]
-    if room is not None and room < NEEDS:
-        yield f"too little memory for more: {room >> 20} MiB are left"
+    """Yield the lines of the report, the most valuable first."""
+    deadline = time.monotonic() + request["seconds"]
+    available_bytes = request["room"]
+    if available_bytes is not None and available_bytes < REQUIRED_BYTES:
+        yield f"not enough memory for a report: {available_bytes >> 20} MiB left"
         return
-    home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    sys.path.insert(0, home)
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
     try:
         try:
             import psutil
-        except ImportError:  # it does not lie beside us (an editable install)
+        except ImportError:  # not installed beside this package, which is an editable install
             import site
 
             site.main()
             import psutil  # noqa: F401
     except ImportError as error:
-        yield f"nothing more can be told: {error}; install agent-init with its dependencies"
+        yield f"no process list: {error}; install agent-init with its dependencies"
         return
 
-    from entrypoint.report import answers, processes, words
+    from entrypoint.report import answers, processes, render
 
-    found = processes.below(request["root"], request["agent"], request["cpu"], arguments=request["arguments"])
-    yield from words.tree(found)
+    found = processes.descendants(request["root"], request["agent"], request["cpu"], arguments=request["arguments"])
+    yield from render.process_lines(found)
     if not request["responders"]:
         return
-    seconds = min(LONGEST_ANSWER_TIME, (left := end - time.monotonic()) - min(FOR_PRINTING, left / 4))
+    remaining = deadline - time.monotonic()
+    seconds = min(MAX_ANSWER_SECONDS, remaining - min(RENDER_SECONDS, remaining / 4))
     answered = answers.ask(request["responders"], found, seconds)
-    yield from words.answers(found, answered, stacks=request["stacks"])
+    yield from render.answer_lines(found, answered, stacks=request["stacks"])
 
 
 if __name__ == "__main__":
     try:
         code = main(json.loads(sys.argv[1]))
     except Exception as error:
-        print(f"report: failed: {type(error).__name__}: {error}"[:LONGEST_LINE].replace("\n", " "), flush=True)
+        print(f"report: failed: {type(error).__name__}: {error}"[:MAX_LINE_BYTES].replace("\n", " "), flush=True)
         code = 1
     os._exit(code)

@@ -1,4 +1,4 @@
-"""Ask the processes that can answer what they are doing (`entrypoint/agent/responder.py`), all at once."""
+"""Ask all processes at once for their stacks and tasks. `entrypoint/agent/responder.py` answers."""
 
 from __future__ import annotations
 
@@ -11,29 +11,31 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from .processes import cpu_time
+from .processes import cpu_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from .processes import Process
 
-MOST = 64  # processes that are asked
-LONGEST = 1 << 17  # bytes of an answer
-AGAIN_AFTER = 0.02  # seconds: a process that forks has no socket for a moment
-TRIES = 4
+MAX_PROCESSES_ASKED = 64
+MAX_ANSWER_BYTES = 1 << 17
+RETRY_SECONDS = 0.02  # a process that forks has no socket for a moment
+MAX_ATTEMPTS = 4
 
 
 @dataclass(frozen=True)
 class Frame:
+    """One stack frame. `line` is 0 if unknown."""
+
     file: str
     line: int
     function: str
 
 
 @dataclass
-class Alike:
-    """Threads or tasks with the same stack, the innermost frame last."""
+class StackGroup:
+    """Threads or tasks with the same stack. `frames` has the innermost frame last; a number is that many frames cut."""
 
     is_task: bool
     count: int
@@ -41,136 +43,168 @@ class Alike:
     flags: frozenset[str]
     awaits: str = ""
     loop: str = ""
-    frames: list[Frame | int] = field(default_factory=list)  # a number: so many are left out
+    frames: list[Frame | int] = field(default_factory=list)
 
 
 @dataclass
 class Answer:
-    """What a process told."""
+    """What one process sent. `threads_cut` and `tasks_cut` count what did not fit; `is_complete`: the end arrived."""
 
     version: str = ""
-    threads: list[Alike] = field(default_factory=list)
-    tasks: list[Alike] = field(default_factory=list)
-    threads_left: int = 0
-    tasks_left: int = 0
-    is_whole: bool = False
+    threads: list[StackGroup] = field(default_factory=list)
+    tasks: list[StackGroup] = field(default_factory=list)
+    threads_cut: int = 0
+    tasks_cut: int = 0
+    is_complete: bool = False
 
 
 @dataclass(frozen=True)
-class Silence:
-    """It has a socket and did not answer in `seconds`; it used `cpu` seconds of a processor meanwhile."""
+class NoAnswer:
+    """The process has a socket but sent nothing for `seconds`. `cpu`: seconds of CPU time it used in that time."""
 
     seconds: float
     cpu: float | None
 
 
-def ask(prefix: str, processes: Iterable[Process], seconds: float) -> Mapping[int, Answer | Silence]:
-    """Answers by pid; a process without a socket is not among them."""
-    began = time.monotonic()
-    end = began + max(0.0, seconds)
-    candidates = sorted((p for p in processes if not p.is_dead), key=lambda p: not (p.is_agent or p.is_python))[:MOST]
-    open_ones: dict[int, tuple[Process, socket.socket]] = {}
-    read: dict[int, bytes] = {}
-    used: dict[int, float | None] = {}
-    silent: set[int] = set()
-    poll = select.poll()
-    tries = 0
-    while True:
-        if candidates and tries < TRIES and time.monotonic() >= began + tries * AGAIN_AFTER:
-            tries += 1
-            refused = []
-            for process in candidates:
-                try:
-                    connected = _connect(prefix, process)
-                except BlockingIOError:  # others wait already, in vain: it does not answer
-                    silent.add(process.pid)
-                except OSError:
-                    refused += [process] if process.is_python else []
-                else:
-                    if connected is not None:
-                        open_ones[connected.fileno()] = process, connected
-                        read[process.pid] = b""
-                        poll.register(connected, select.POLLIN)
-                used.setdefault(process.pid, _cpu(process.pid))
-            candidates = refused
-        is_asking = bool(candidates) and tries < TRIES
-        left = end - time.monotonic()
-        if left <= 0 or not (open_ones or is_asking):
-            break
-        for fd, _ in poll.poll(min(left, AGAIN_AFTER if is_asking else left) * 1000):
-            process, connected = open_ones[fd]
+def ask(prefix: str, processes: Iterable[Process], seconds: float) -> dict[int, Answer | NoAnswer]:
+    """Return the answers by pid, after `seconds` at the latest. A process without a socket is not included.
+
+    `prefix`: the request's `responders`.
+    """
+    query = _Query(prefix, processes, seconds)
+    query.run()
+    return query.results()
+
+
+class _Query:
+    """The connections to all processes asked, and what each has sent."""
+
+    def __init__(self, prefix: str, processes: Iterable[Process], seconds: float) -> None:
+        alive = [process for process in processes if not process.is_dead]
+        alive.sort(key=lambda process: not (process.is_agent or process.is_python))
+        self._prefix = prefix
+        self._began = time.monotonic()
+        self._deadline = self._began + max(0.0, seconds)
+        self._unconnected = alive[:MAX_PROCESSES_ASKED]
+        self._attempts = 0
+        self._connections: dict[int, tuple[int, socket.socket]] = {}  # by descriptor: pid, socket
+        self._received: dict[int, bytes] = {}  # by pid
+        self._cpu_before: dict[int, float | None] = {}  # by pid
+        self._silent: set[int] = set()
+        self._poll = select.poll()
+
+    def run(self) -> None:
+        """Connect and read until everything has arrived or the time is up."""
+        while True:
+            if self._will_retry() and time.monotonic() >= self._began + self._attempts * RETRY_SECONDS:
+                self._connect_all()
+            remaining = self._deadline - time.monotonic()
+            if remaining <= 0 or not (self._connections or self._will_retry()):
+                return
+            seconds = min(remaining, RETRY_SECONDS) if self._will_retry() else remaining
+            for fd, _ in self._poll.poll(seconds * 1000):
+                self._read(fd)
+
+    def results(self) -> dict[int, Answer | NoAnswer]:
+        """Return the answers by pid."""
+        silent = self._silent | {pid for pid, _ in self._connections.values() if not self._received[pid]}
+        took = time.monotonic() - self._began
+        found: dict[int, Answer | NoAnswer] = {}
+        for pid, data in self._received.items():
+            if pid not in silent and data:
+                found[pid] = parse(data)
+        for pid in silent:
+            before, after = self._cpu_before[pid], _cpu_seconds_of(pid)
+            found[pid] = NoAnswer(took, None if before is None or after is None else after - before)
+        return found
+
+    def _will_retry(self) -> bool:
+        return bool(self._unconnected) and self._attempts < MAX_ATTEMPTS
+
+    def _connect_all(self) -> None:
+        self._attempts += 1
+        refused = []
+        for process in self._unconnected:
             try:
-                block = connected.recv(65536)
+                connection = _connect(self._prefix, process)
+            except BlockingIOError:  # the backlog is full: the process does not answer others either
+                self._silent.add(process.pid)
             except OSError:
-                block = b""
-            read[process.pid] += block
-            if not block or len(read[process.pid]) > LONGEST or read[process.pid].endswith(b"\nend\n"):
-                poll.unregister(fd)
-                del open_ones[fd]
-                connected.close()
-    silent |= {process.pid for process, _ in open_ones.values() if not read[process.pid]}
-    took = time.monotonic() - began
-    found: dict[int, Answer | Silence] = {}
-    for pid, data in read.items():
-        if pid not in silent and data:
-            found[pid] = parse(data)
-    for pid in silent:
-        before, after = used[pid], _cpu(pid)
-        found[pid] = Silence(took, None if before is None or after is None else after - before)
-    return found
+                refused += [process] if process.is_python else []
+            else:
+                if connection is not None:
+                    self._connections[connection.fileno()] = process.pid, connection
+                    self._received[process.pid] = b""
+                    self._poll.register(connection, select.POLLIN)
+            self._cpu_before.setdefault(process.pid, _cpu_seconds_of(process.pid))
+        self._unconnected = refused
+
+    def _read(self, fd: int) -> None:
+        """Read what has arrived on one connection; close it when the answer is complete or too long."""
+        pid, connection = self._connections[fd]
+        try:
+            block = connection.recv(65536)
+        except OSError:
+            block = b""
+        self._received[pid] += block
+        received = self._received[pid]
+        if not block or len(received) > MAX_ANSWER_BYTES or received.endswith(b"\nend\n"):
+            self._poll.unregister(fd)
+            del self._connections[fd]
+            connection.close()
 
 
 def _connect(prefix: str, process: Process) -> socket.socket | None:
-    """A connection to its socket; None where somebody else listens under that name. Raises OSError."""
-    connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    """Return a connection to the process's socket, or None if another process listens there. Raises OSError."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        connected.setblocking(False)
-        connected.connect(f"\0{prefix[1:]}/{process.inner_pid}")
-        peer = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        connection.setblocking(False)
+        connection.connect(f"\0{prefix[1:]}/{process.inner_pid}")
+        peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         if struct.unpack("3i", peer)[0] == process.pid:
-            return connected
+            return connection
     except OSError:
-        connected.close()
+        connection.close()
         raise
-    connected.close()
+    connection.close()
     return None
 
 
-def _cpu(pid: int) -> float | None:
+def _cpu_seconds_of(pid: int) -> float | None:
     try:
-        return cpu_time(psutil.Process(pid))
+        return cpu_seconds(psutil.Process(pid))
     except psutil.Error:
         return None
 
 
 def parse(data: bytes) -> Answer:
-    """What a responder sent; of an answer that was cut short, what came."""
+    """Return what a responder sent. An incomplete answer gives what arrived; malformed lines are skipped."""
     answer = Answer()
-    last: Alike | None = None
+    group: StackGroup | None = None
     for line in data.decode("ascii", "replace").split("\n"):
         kind, *fields = line.split("\t")
         try:
             if kind == "process":
-                answer.version = _text(fields[1])
+                answer.version = _unescape(fields[1])
             elif kind == "thread":
-                last = Alike(False, int(fields[0]), _text(fields[1]), frozenset(fields[3].split()))
-                answer.threads.append(last)
+                group = StackGroup(False, int(fields[0]), _unescape(fields[1]), frozenset(fields[3].split()))
+                answer.threads.append(group)
             elif kind == "task":
-                awaits, flags, loop = _text(fields[2]), frozenset(fields[3].split()), _text(fields[4])
-                last = Alike(True, int(fields[0]), _text(fields[1]), flags, awaits, loop)
-                answer.tasks.append(last)
-            elif kind == "frame" and last is not None:
-                last.frames.append(Frame(_text(fields[0]), int(fields[1]), _text(fields[2])))
-            elif kind == "skip" and last is not None:
-                last.frames.append(int(fields[0]))
+                awaits, flags, loop = _unescape(fields[2]), frozenset(fields[3].split()), _unescape(fields[4])
+                group = StackGroup(True, int(fields[0]), _unescape(fields[1]), flags, awaits, loop)
+                answer.tasks.append(group)
+            elif kind == "frame" and group is not None:
+                group.frames.append(Frame(_unescape(fields[0]), int(fields[1]), _unescape(fields[2])))
+            elif kind == "skip" and group is not None:
+                group.frames.append(int(fields[0]))
             elif kind == "left":
-                answer.threads_left, answer.tasks_left = int(fields[0]), int(fields[1])
+                answer.threads_cut, answer.tasks_cut = int(fields[0]), int(fields[1])
             elif kind == "end":
-                answer.is_whole = True
-        except (ValueError, IndexError):  # UnicodeDecodeError too
+                answer.is_complete = True
+        except (ValueError, IndexError):  # UnicodeDecodeError is a ValueError
             continue
     return answer
 
 
-def _text(escaped: str) -> str:
-    return escaped.encode("ascii", "replace").decode("unicode_escape")
+def _unescape(text: str) -> str:
+    return text.encode("ascii", "replace").decode("unicode_escape")

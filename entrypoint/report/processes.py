@@ -1,4 +1,4 @@
-"""The processes below process 1, as they can be seen from outside: psutil, and what it does not tell, from /proc."""
+"""The processes below process 1 as seen from outside: psutil, and /proc for what psutil does not offer."""
 
 from __future__ import annotations
 
@@ -15,74 +15,82 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-TICKS = os.sysconf("SC_CLK_TCK")
-MOST = 1000  # processes that are looked at
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+MAX_PROCESSES = 1000  # inspected
 
 
 @dataclass(frozen=True)
 class Process:
-    """What can be told of a process; None where that cannot be seen."""
+    """What is known about a process. None: not readable."""
 
     pid: int
-    inner_pid: int  # as the process itself has it: another one in a PID namespace of its own
+    inner_pid: int  # its pid in its own PID namespace
     parent: int
     parent_name: str
     is_agent: bool
     name: str
     age: float | None  # seconds
-    state: str  # psutil's word
+    state: str  # one of psutil.STATUS_*
     threads: int | None
-    cpu: float | None  # seconds since the moment of the request's `cpu`, or since its own start
-    is_cpu_since: bool  # the first of these
+    cpu: float | None  # seconds of CPU time, since the baseline or since the process started
+    is_cpu_since_baseline: bool
     memory: int | None  # bytes (RSS)
-    waits_in: str  # a function of the kernel's; "" where it does not wait, or that cannot be seen
+    wait_channel: str  # kernel function (proc(5), wchan); "" if it does not wait or the kernel does not show it
     is_python: bool
     arguments: tuple[str, ...]
 
     @property
     def is_dead(self) -> bool:
-        """A zombie: its parent has not asked for its exit code."""
+        """Whether it is a zombie: it has ended and its parent has not reaped it."""
         return self.state in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
 
 
-def below(root: int, agent: int, used: Mapping[str, tuple[int, int]], *, arguments: bool) -> list[Process]:
-    """The descendants of `root` but ourselves, each after its parent. `used`: the request's `cpu`."""
+def descendants(
+    root: int, agent: int, cpu_baseline: Mapping[str, tuple[int, int]], *, arguments: bool
+) -> list[Process]:
+    """Return the descendants of `root` except this process, each after its parent.
+
+    `cpu_baseline`: the request's `cpu`. `arguments`: whether to include program arguments.
+    """
     try:
-        top = psutil.Process(root)
-        descendants = top.children(recursive=True)
+        found = psutil.Process(root).children(recursive=True)
     except psutil.Error:
         return []
     children: dict[int, list[psutil.Process]] = {}
     names = {root: "agent-init"}
-    for process in descendants[:MOST]:
+    for process in found[:MAX_PROCESSES]:
         if process.pid != os.getpid():
             with suppress(psutil.Error):
                 children.setdefault(process.ppid(), []).append(process)
                 names[process.pid] = process.name()
-    found: list[Process] = []
-    waiting = sorted(children.pop(root, []), key=lambda process: process.pid == agent)
-    while waiting:
-        process = waiting.pop()
+    inspected: list[Process] = []
+    stack = sorted(children.pop(root, []), key=lambda process: process.pid == agent)
+    while stack:
+        process = stack.pop()
         with suppress(psutil.NoSuchProcess):
-            found.append(_look(process, names, agent, used, arguments))
-        waiting += sorted(children.pop(process.pid, []), key=lambda child: -child.pid)
-    return found
+            inspected.append(_inspect(process, names, agent, cpu_baseline, arguments))
+        stack += sorted(children.pop(process.pid, []), key=lambda child: -child.pid)
+    return inspected
 
 
-def _look(
-    process: psutil.Process, names: Mapping[int, str], agent: int, used: Mapping[str, tuple[int, int]], arguments: bool
+def _inspect(
+    process: psutil.Process,
+    names: Mapping[int, str],
+    agent: int,
+    cpu_baseline: Mapping[str, tuple[int, int]],
+    arguments: bool,
 ) -> Process:
     """Raises NoSuchProcess."""
     with process.oneshot():
         parent = process.ppid()
         state = process.status()
         name = process.name()
-        start = _start(process.pid)
-        since = used.get(str(process.pid))
-        is_known = since is not None and since[0] == start
-        cpu = cpu_time(process)
-        if cpu is not None and since is not None and is_known:
-            cpu -= since[1] / TICKS
+        start = _start_ticks(process.pid)
+        baseline = cpu_baseline.get(str(process.pid))
+        is_same = baseline is not None and baseline[0] == start  # the pid may have been reused
+        cpu = cpu_seconds(process)
+        if cpu is not None and baseline is not None and is_same:
+            cpu -= baseline[1] / TICKS_PER_SECOND
         return Process(
             pid=process.pid,
             inner_pid=_inner_pid(process.pid),
@@ -92,65 +100,65 @@ def _look(
             name=name,
             age=_age(process, start),
             state=state,
-            threads=_seen(process.num_threads),
+            threads=_read_or_none(process.num_threads),
             cpu=None if cpu is None else max(0.0, cpu),
-            is_cpu_since=is_known,
-            memory=_seen(lambda: int(process.memory_info().rss)),
-            waits_in=waits_in(process.pid),
-            is_python="python" in name or "python" in os.path.basename(_seen(process.exe) or ""),
-            arguments=tuple(_seen(process.cmdline) or ()) if arguments else (),
+            is_cpu_since_baseline=is_same,
+            memory=_read_or_none(lambda: int(process.memory_info().rss)),
+            wait_channel=wait_channel(process.pid),
+            is_python="python" in name or "python" in os.path.basename(_read_or_none(process.exe) or ""),
+            arguments=tuple(_read_or_none(process.cmdline) or ()) if arguments else (),
         )
 
 
-def _seen(look: Callable[[], T]) -> T | None:
-    """None where we may not look, or there is nothing to see. Raises NoSuchProcess."""
+def _read_or_none(read: Callable[[], T]) -> T | None:
+    """Return what `read` returns, or None if that is not permitted or not there. Raises NoSuchProcess."""
     try:
-        return look()
+        return read()
     except (psutil.AccessDenied, psutil.ZombieProcess, OSError):
         return None
 
 
 def is_alive(pid: int) -> bool:
-    """Whether it is still there, and no zombie."""
+    """Whether the process exists and is not a zombie."""
     try:
         return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
     except psutil.Error:
         return False
 
 
-def cpu_time(process: psutil.Process) -> float | None:
-    """Seconds that it has used of the processors, user and system."""
-    times = _seen(process.cpu_times)
+def cpu_seconds(process: psutil.Process) -> float | None:
+    """Return the CPU time it has used, user and system, in seconds; None if not readable. Raises NoSuchProcess."""
+    times = _read_or_none(process.cpu_times)
     return None if times is None else times.user + times.system
 
 
-def waits_in(pid: int) -> str:
-    """The function of the kernel in which its main thread waits (proc(5), wchan)."""
-    found = _read(f"/proc/{pid}/wchan")
+def wait_channel(pid: int) -> str:
+    """Return the kernel function that its main thread waits in (proc(5), wchan), or ""."""
+    found = _read_file(f"/proc/{pid}/wchan")
     return "" if found == "0" else found
 
 
-def _start(pid: int) -> int | None:
-    """When it started, in clock ticks since boot: the name of a process that no other one has."""
-    fields = _read(f"/proc/{pid}/stat").rpartition(") ")[2].split()
+def _start_ticks(pid: int) -> int | None:
+    """Return its start time in clock ticks since boot. Pid and start time together identify a process."""
+    fields = _read_file(f"/proc/{pid}/stat").rpartition(") ")[2].split()
     return int(fields[19]) if len(fields) > 19 else None
 
 
 def _age(process: psutil.Process, start: int | None) -> float:
     if start is not None and hasattr(time, "CLOCK_BOOTTIME"):
-        return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - start / TICKS)
+        return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - start / TICKS_PER_SECOND)
     return max(0.0, time.time() - process.create_time())
 
 
 def _inner_pid(pid: int) -> int:
-    for line in _read(f"/proc/{pid}/status").splitlines():
+    for line in _read_file(f"/proc/{pid}/status").splitlines():
         if line.startswith("NSpid:"):
             return int(line.split()[-1])
     return pid
 
 
-def _read(path: str) -> str:
-    """A small file of /proc; "" where it cannot be read."""
+def _read_file(path: str) -> str:
+    """Return the first 4096 characters of a file in /proc, or "" if it is not readable."""
     try:
         with open(path, encoding="utf-8", errors="backslashreplace") as file:
             return file.read(4096)

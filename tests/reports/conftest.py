@@ -1,4 +1,4 @@
-"""Programs that are looked after."""
+"""Fixtures: Python programs that are ended after the test, and every Python version of this machine."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 class Run(Protocol):
-    """Start Python with `words`; see Program."""
+    """Run Python with `arguments`; see Program."""
 
-    def __call__(self, *words: str, python: str = ..., stacks: bool = ..., **variables: str) -> Program: ...
+    def __call__(self, *arguments: str, python: str = ..., stacks: bool = ..., **variables: str) -> Program: ...
 
 
 @pytest.fixture
@@ -23,9 +23,9 @@ def run() -> Iterator[Run]:
     programs: list[Program] = []
 
     def start(
-        *words: str, python: str = PYTHONS[next(iter(PYTHONS))], stacks: bool = True, **variables: str
+        *arguments: str, python: str = PYTHONS[next(iter(PYTHONS))], stacks: bool = True, **variables: str
     ) -> Program:
-        programs.append(Program(list(words), python=python, stacks=stacks, **variables))
+        programs.append(Program(list(arguments), python=python, stacks=stacks, **variables))
         return programs[-1]
 
     yield start
@@ -35,5 +35,5 @@ def run() -> Iterator[Run]:
 
 @pytest.fixture(params=PYTHONS)
 def python(request: pytest.FixtureRequest) -> str:
-    """Each version of Python that the machine has."""
+    """Return the interpreter of each Python version on this machine, one per test."""
     return PYTHONS[request.param]

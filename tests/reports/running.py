@@ -1,4 +1,4 @@
-"""Python programs with a responder in them, and the program that makes reports; both as process 1 starts them."""
+"""Run Python programs with a responder, and the reporter, both the way process 1 runs them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PROGRAMS = Path(__file__).with_name("programs")
 
 
 def _pythons() -> dict[str, str]:
-    """One interpreter of each version that the machine has, our own first."""
+    """Return one interpreter of each version on this machine by version, our own first."""
     found = {f"{sys.version_info[0]}.{sys.version_info[1]}": sys.executable}
     places = [*Path("~/.pyenv/versions").expanduser().glob("3.*/bin/python"), *Path("/usr/bin").glob("python3.[0-9]*")]
     for place in sorted(places):
@@ -38,10 +38,10 @@ PYTHONS = _pythons()
 
 
 class Program:
-    """A running Python program that can answer, or would like to. Its output is lines."""
+    """A running Python program, with a responder unless `stacks` is false."""
 
     def __init__(
-        self, words: list[str], *, python: str = sys.executable, stacks: bool = True, **variables: str
+        self, arguments: list[str], *, python: str = sys.executable, stacks: bool = True, **variables: str
     ) -> None:
         self.responders = f"@test-{uuid.uuid4().hex}"
         environment = clean_environment(**{"AGENT_INIT_RESPONDERS": self.responders, **variables})
@@ -49,7 +49,7 @@ class Program:
             path = variables.get("PYTHONPATH")
             environment["PYTHONPATH"] = f"{SITE}:{path}" if path else str(SITE)
         self.process = subprocess.Popen(
-            [python, *words],
+            [python, *arguments],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -60,18 +60,19 @@ class Program:
         self.pid = self.process.pid
 
     def line(self) -> str:
-        """Its next line, awaited."""
+        """Wait for its next line of output and return it."""
         assert self.process.stdout
         if not (line := self.process.stdout.readline()):
             raise AssertionError(f"it ended: {self.process.communicate()[1]}")
         return line.rstrip("\n")
 
     def end(self) -> tuple[int, str, str]:
-        """Its exit code, the rest of its output, and its stderr, once it has ended by itself."""
+        """Wait until it ends; return its exit code, the rest of its output, and its stderr."""
         out, err = self.process.communicate(timeout=PATIENCE)
         return self.process.returncode, out, err
 
     def close(self) -> None:
+        """Kill it and its descendants."""
         if self.process.poll() is None:
             for process in psutil.Process(self.pid).children(recursive=True):
                 try:
@@ -82,34 +83,34 @@ class Program:
         self.process.communicate()
 
     def answer(self, pid: int | None = None) -> str:
-        """What the process tells; "" where nobody listens. Raises TimeoutError."""
+        """Return the answer of the program or of process `pid`, "" if nobody listens. Raises TimeoutError."""
         return ask(self.responders, pid or self.pid)
 
-    def answers_with(self, word: str, pid: int | None = None) -> str:
-        """The answer, once `word` is in it."""
-        return str(until(lambda: answer if word in (answer := self.answer(pid)) else "", f"{word!r} in an answer"))
+    def answer_with(self, text: str, pid: int | None = None) -> str:
+        """Ask until `text` is in the answer; return the answer."""
+        return str(until(lambda: answer if text in (answer := self.answer(pid)) else "", f"{text!r} in an answer"))
 
     def report(self, **request: object) -> list[str]:
-        """The lines of a report of this program and what is below it."""
+        """Return the lines of a report on this program and its descendants."""
         return report(**{"agent": self.pid, "responders": self.responders, **request})
 
-    def reported(self, *words: str) -> list[str]:
-        """The lines of a report, once each of `words` is in one: the program may not be yet where it is to hang."""
+    def report_with(self, *texts: str) -> list[str]:
+        """Make reports until each of `texts` is in a line, since the program may not hang yet; return the lines."""
         lines: list[str] = []
 
         def complete() -> bool:
             lines[:] = self.report()
-            return all(any(word in line for line in lines) for word in words)
+            return all(any(text in line for line in lines) for text in texts)
 
         try:
-            until(complete, f"{words} in a report")
+            until(complete, f"{texts} in a report")
         except AssertionError as error:
             raise AssertionError("\n".join([str(error), *lines])) from None
         return lines
 
 
 def ask(responders: str, pid: int, seconds: float = PATIENCE) -> str:
-    """What the responder of a process answers; "" where nobody listens. Raises TimeoutError."""
+    """Return what the responder of a process answers, "" if nobody listens. Raises TimeoutError."""
     parts = []
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(seconds)
@@ -123,7 +124,7 @@ def ask(responders: str, pid: int, seconds: float = PATIENCE) -> str:
 
 
 def reporter(**request: object) -> subprocess.Popen[str]:
-    """The program that makes a report, started as process 1 does; we are its root."""
+    """Start the reporter the way process 1 does. The root of its report is this process."""
     defaults = {
         "root": os.getpid(),
         "since": time.monotonic(),
@@ -144,15 +145,15 @@ def reporter(**request: object) -> subprocess.Popen[str]:
 
 
 def report(**request: object) -> list[str]:
-    """The lines that it prints."""
-    with reporter(**request) as made:
-        out, err = made.communicate(timeout=PATIENCE)
+    """Run the reporter; return the lines it prints, without their prefix."""
+    with reporter(**request) as process:
+        out, err = process.communicate(timeout=PATIENCE)
     assert not err
     assert all(line.startswith("report: ") for line in out.splitlines())
     return [line.removeprefix("report: ") for line in out.splitlines()]
 
 
-def used(pid: int) -> dict[str, list[int]]:
-    """The request's `cpu` for one process, now."""
+def cpu_baseline(pid: int) -> dict[str, list[int]]:
+    """Return the request's `cpu` for one process, measured now."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
     return {str(pid): [int(fields[19]), int(fields[11]) + int(fields[12])]}

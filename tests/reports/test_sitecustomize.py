@@ -1,4 +1,4 @@
-"""With our directory in front of PYTHONPATH everything is as without it, but for the responder."""
+"""Our directory in front of PYTHONPATH changes nothing except that the responder runs."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ STATE = (
 )
 OWN = {
     "none": None,
-    "sets something": "import sys; sys.flag = 1; print('user')",
+    "sets an attribute": "import sys; sys.flag = 1; print('user')",
     "a package": "package",
     "fails": "import nowhere",
     "fails otherwise": "1 / 0",
     "fails by its own name": "raise ImportError('no', name='sitecustomize')",
     "does not compile": "def",
-    "ends it": "raise SystemExit(7)",
+    "exits": "raise SystemExit(7)",
     "changes the path": "import sys; sys.path.append('/tmp/more')",
     "chains on": "import sys; sys.path.remove(__file__.rpartition('/')[0]); del sys.modules['sitecustomize']\n"
     "try: import sitecustomize\nexcept ImportError: print('nothing more')",
@@ -38,17 +38,18 @@ OWN = {
 
 
 def outcome(python: str, path: str, *flags: str, code: str = STATE, **variables: str) -> tuple[int, str, str]:
+    """Run `code`; return the exit code, stdout and stderr. `path`: PYTHONPATH, "" for none."""
     environment = {"PATH": os.environ["PATH"], "AGENT_INIT_RESPONDERS": f"@site-{os.getpid()}", **variables}
     if path:
         environment["PYTHONPATH"] = path
-    words = [python, *flags, "-c", code]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=PATIENCE, cwd="/")
+    argv = [python, *flags, "-c", code]
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=PATIENCE, cwd="/")
     return done.returncode, done.stdout, done.stderr
 
 
 @pytest.mark.parametrize("own", OWN)
-def test_the_users_own_counts(python: str, tmp_path: Path, own: str) -> None:
-    """What it does, how it fails, what is loaded (but for two modules of the interpreter's own), and from where."""
+def test_a_sitecustomize_of_the_user_runs_unchanged(python: str, tmp_path: Path, own: str) -> None:
+    """Same effect, same failure, same modules from the same places, except for two built-in ones."""
     code = OWN[own]
     if code == "package":
         (tmp_path / "sitecustomize").mkdir()
@@ -63,7 +64,7 @@ def test_the_users_own_counts(python: str, tmp_path: Path, own: str) -> None:
 
 
 def _without_frames(err: str) -> list[str]:
-    """A traceback has one of ours in it as well."""
+    """Return the lines of a traceback without its frames: with ours there is one more."""
     return [line for line in err.splitlines() if not line.startswith("  ")]
 
 
@@ -76,8 +77,8 @@ def test_usercustomize_is_left_alone(python: str, tmp_path: Path) -> None:
     assert "hello" in with_ours[1]
 
 
-def test_children_get_it(run: Run, python: str) -> None:
-    """PYTHONPATH stays as it is in the environment."""
+def test_child_processes_inherit_it(run: Run, python: str) -> None:
+    """PYTHONPATH in the environment stays as agent-init set it."""
     program = run(
         "-c",
         "import os, subprocess, sys; print(os.environ['PYTHONPATH'], flush=True)\n"
@@ -86,7 +87,7 @@ def test_children_get_it(run: Run, python: str) -> None:
     )
     assert program.line() == str(SITE)
     child = int(program.line())
-    assert program.answers_with("end", child).startswith(f"process\t{child}\t")
+    assert program.answer_with("end", child).startswith(f"process\t{child}\t")
 
 
 @pytest.mark.parametrize("flag", ["-I", "-E", "-S"])
@@ -95,7 +96,7 @@ def test_an_isolated_interpreter_has_none(python: str, flag: str) -> None:
     assert (code, out, err) == (0, "1\n", "")
 
 
-def test_it_does_nothing_unless_asked(python: str) -> None:
+def test_it_does_nothing_without_its_variable(python: str) -> None:
     code = "import os, sys; print(len(os.listdir('/proc/self/task')), '_socket' in sys.modules)"
     environment = {"PYTHONPATH": str(SITE)}
     done = subprocess.run([python, "-c", code], env=environment, capture_output=True, text=True, timeout=PATIENCE)
@@ -109,9 +110,9 @@ OLD = [
 ]
 
 
-@pytest.mark.parametrize("own", ["none", "sets something", "fails otherwise"])
+@pytest.mark.parametrize("own", ["none", "sets an attribute", "fails otherwise"])
 def test_older_pythons_in_the_tree_are_left_alone(tmp_path: Path, own: str) -> None:
-    """They read the same PYTHONPATH; down to Python 2.7, whichever the machine has."""
+    """They read the same PYTHONPATH. Each older Python of this machine, down to 2.7."""
     if (code := OWN[own]) is not None:
         (tmp_path / "sitecustomize.py").write_text(code)
     for python in [*OLD, sys.executable]:

@@ -1,4 +1,4 @@
-"""An asyncio agent that hangs when it is asked to stop: `python hang.py KIND`. Says `ready` when it can be asked."""
+"""An asyncio agent that hangs when it is asked to stop: `python hang.py KIND`. Prints `ready` once it handles TERM."""
 
 import asyncio
 import ctypes
@@ -34,7 +34,7 @@ async def flush_recordings() -> None:
     elif KIND == "many":
         await asyncio.gather(*(asyncio.create_task(close_call()) for _ in range(12)))
     elif KIND == "generator":
-        async for _ in words():
+        async for _ in chunks():
             pass
 
 
@@ -58,7 +58,7 @@ async def close_call() -> None:
     await asyncio.sleep(100)
 
 
-async def words() -> AsyncIterator[int]:
+async def chunks() -> AsyncIterator[int]:
     await asyncio.sleep(100)
     yield 1
 

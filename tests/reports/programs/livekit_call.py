@@ -1,4 +1,4 @@
-"""A LiveKit worker whose call never gets done with its clean-up."""
+"""A LiveKit worker with a call whose clean-up never ends."""
 
 # mypy: disable-error-code="import-not-found"
 

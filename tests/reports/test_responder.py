@@ -1,4 +1,4 @@
-"""The responder neither ends, nor delays, nor changes the agent, whatever that does."""
+"""Whatever the agent does, the responder does not end, delay or change it."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
     from .conftest import Run
     from .running import Program
 
-STRICT = ("-X", "dev", "-W", "error")  # a warning is an exception, what is not closed is told of
+STRICT = ("-X", "dev", "-W", "error")  # warnings are exceptions, unclosed resources are warned about
 SLEEP = "print('ready', flush=True); time.sleep(100)"
 
 
 def ready(run: Run, code: str, *flags: str, **more: Any) -> Program:
-    """A program that has got to its first line of output."""
+    """Run `code` up to its first line of output, which is `ready`."""
     program = run(*flags, "-c", f"import os, signal, socket, sys, time; signal.alarm(100)\n{code}", **more)
     assert program.line() == "ready"
     return program
 
 
 def finished(run: Run, code: str, *flags: str, **more: Any) -> str:
-    """The output of a program, which must end well and without a word on stderr."""
+    """Run `code` to its end and return its output. It must exit with 0 and leave stderr empty."""
     program = run(*flags, "-c", f"import os, signal, socket, sys, time; signal.alarm(100)\n{code}", **more)
     code_, out, err = program.end()
     assert (code_, err) == (0, ""), err
@@ -43,7 +43,7 @@ def finished(run: Run, code: str, *flags: str, **more: Any) -> str:
 
 
 def thread_of(program: Program) -> Path:
-    """The responder's thread in /proc: the one that is not the main one."""
+    """Return the responder's thread in /proc: the one that is not the main thread."""
     tasks = Path(f"/proc/{program.pid}/task")
     return next(task for task in tasks.iterdir() if task.name != str(program.pid))
 
@@ -51,13 +51,13 @@ def thread_of(program: Program) -> Path:
 # --- Beginning and end. -----------------------------------------------------------------------------------------------
 
 
-def test_a_short_life_is_as_without_it(run: Run, python: str) -> None:
-    """At the end of the interpreter as well, where threads that are still there have crashed it."""
+def test_a_short_program_ends_normally(run: Run, python: str) -> None:
+    """Daemon threads have crashed interpreters that were shutting down."""
     for _ in range(15):
         assert run(*STRICT, "-c", "pass", python=python).end() == (0, "", "")
 
 
-def test_it_ends_while_it_answers(run: Run, python: str) -> None:
+def test_a_program_that_ends_during_an_answer_ends_normally(run: Run, python: str) -> None:
     for _ in range(3):
         program = ready(run, "print('ready', flush=True); time.sleep(0.3)", *STRICT, python=python)
         asked = 0
@@ -70,7 +70,7 @@ def test_it_ends_while_it_answers(run: Run, python: str) -> None:
         assert program.end() == (0, "", "")
 
 
-def test_an_exit_code_of_its_own(run: Run, python: str) -> None:
+def test_the_exit_code_stays(run: Run, python: str) -> None:
     assert run("-c", "raise SystemExit(3)", python=python).end() == (3, "", "")
 
 
@@ -84,12 +84,12 @@ def test_no_processor_time_while_idle(run: Run, python: str) -> None:
     assert schedule.read_text() == before
 
 
-def test_nothing_without_the_variable(run: Run, python: str) -> None:
+def test_no_responder_without_the_variable(run: Run, python: str) -> None:
     out = finished(run, "print(len(os.listdir('/proc/self/task')))", python=python, AGENT_INIT_RESPONDERS="")
     assert out == "1\n"
 
 
-def test_installed_twice_is_once(run: Run) -> None:
+def test_a_second_install_has_no_effect(run: Run) -> None:
     code = f"sys.path.append({str(AGENT_SIDE)!r}); import responder; responder.install(); responder.install()\n"
     program = ready(run, code + SLEEP)
     assert program.answer().endswith("end\n")
@@ -117,23 +117,23 @@ time.sleep(100)
 
 
 def test_children_answer_for_themselves(run: Run, python: str) -> None:
-    """Each has a socket under its own pid, and none of its parent's."""
+    """Each has a socket under its own pid and does not keep its parent's."""
     program = run("-W", "error", "-c", "import os, time\n" + FORKS, python=python)
     first, sockets, second, more = (int(word) for word in program.line().split())
     assert (sockets, more) == (1, 1)
     for pid in (program.pid, first, second):
-        assert program.answers_with("end", pid).startswith(f"process\t{pid}\t")
+        assert program.answer_with("end", pid).startswith(f"process\t{pid}\t")
 
 
 @pytest.mark.parametrize("flags", [("-W", "error"), ("-W", "always")], ids=str)
-def test_no_warning_of_threads(run: Run, python: str, flags: tuple[str, ...]) -> None:
-    """CPython 3.12+ warns of a fork with a second thread in the process."""
+def test_fork_gives_no_warning_about_threads(run: Run, python: str, flags: tuple[str, ...]) -> None:
+    """CPython 3.12 and later warn about a fork in a process with a second thread."""
     code = "for _ in range(20):\n    pid = os.fork()\n    if not pid: os._exit(0)\n    os.waitpid(pid, 0)\n"
     assert finished(run, code, *flags, python=python) == ""
 
 
-def test_the_warning_of_other_threads_stays(run: Run, python: str) -> None:
-    """Also after a fork for which ours was passed over."""
+def test_the_warning_about_other_threads_stays(run: Run, python: str) -> None:
+    """Also after a fork in which our thread was ignored."""
     code = (
         "import threading\n"
         "def fork():\n    pid = os.fork()\n    if not pid: os._exit(0)\n    os.waitpid(pid, 0)\n"
@@ -146,8 +146,8 @@ def test_the_warning_of_other_threads_stays(run: Run, python: str) -> None:
     assert ("multi-threaded" in with_us) == ("multi-threaded" in without)
 
 
-def test_the_filters_of_warnings_can_be_copied(run: Run, python: str) -> None:
-    """joblib sends them to its workers."""
+def test_the_warning_filters_can_be_copied_and_pickled(run: Run, python: str) -> None:
+    """joblib sends the filters to its workers."""
     code = (
         "import copy, pickle, warnings\n"
         "before = list(warnings.filters)\n"
@@ -158,8 +158,8 @@ def test_the_filters_of_warnings_can_be_copied(run: Run, python: str) -> None:
     assert finished(run, code, python=python) == "True\n"
 
 
-def test_what_runs_before_an_exec_has_the_process_to_itself(run: Run, python: str) -> None:
-    """unshare(2) and setns(2) refuse some of what they do where there is a second thread."""
+def test_preexec_fn_runs_in_a_single_threaded_process(run: Run, python: str) -> None:
+    """unshare(2) and setns(2) refuse some flags if there is a second thread."""
     code = (
         "import subprocess\n"
         "look = lambda: os.write(1, b'%d\\n' % len(os.listdir('/proc/self/task')))\n"
@@ -188,15 +188,15 @@ asyncio.run(main())
 """
 
 
-def test_a_child_tells_of_none_of_its_parents_tasks(run: Run, python: str) -> None:
-    """It has copies of them, which nobody resumes."""
+def test_a_forked_child_does_not_report_its_parents_tasks(run: Run, python: str) -> None:
+    """It has copies of them that are never resumed."""
     program = run("-W", "ignore", "-c", f"import os, time\n{TASKS}", python=python)
     lines = {program.line(), program.line()}
     child = int((lines - {"ready"}).pop())
     for pid, number in ((program.pid, 6), (child, 4)):
-        answer = program.answers_with("wait", pid)
-        told = [int(line.split("\t")[1]) for line in answer.splitlines() if line.startswith("task\t")]
-        assert sum(told) == number, answer
+        answer = program.answer_with("wait", pid)
+        counts = [int(line.split("\t")[1]) for line in answer.splitlines() if line.startswith("task\t")]
+        assert sum(counts) == number, answer
 
 
 MANY_TASKS = """
@@ -213,7 +213,7 @@ async def main():
 
 
 def test_a_fork_does_not_wait_for_an_answer(run: Run, python: str) -> None:
-    """Such an answer takes more than 0.1 s on any machine; with its end it tells what it left out."""
+    """The answer takes more than 0.1 s on any machine. A fork cuts it short, and it counts what it left out."""
     code = (
         "async def stay():\n"
         "    for number in range(50):\n"
@@ -237,8 +237,8 @@ def test_a_fork_does_not_wait_for_an_answer(run: Run, python: str) -> None:
     assert any(answer.endswith("end\n") and "left\t0\t0" not in answer for answer in answers)
 
 
-def test_the_collector_is_the_agents(run: Run, python: str) -> None:
-    """What it says of it while an answer is made stands."""
+def test_the_agent_keeps_control_of_the_garbage_collector(run: Run, python: str) -> None:
+    """What the agent sets while an answer is made stays in force."""
     code = (
         "async def stay():\n"
         "    before, wrong, end = gc.get_threshold(), 0, time.monotonic() + 2\n"
@@ -268,7 +268,7 @@ import _signal
 class Stop(Exception): pass
 def handler(number, frame): raise Stop
 signal.signal(signal.SIGTERM, handler)
-os.register_at_fork(before=lambda: os.kill(os.getpid(), signal.SIGTERM))  # after the responder's: the last comes first
+os.register_at_fork(before=lambda: os.kill(os.getpid(), signal.SIGTERM))  # last in, first out
 sys.path.append({place!r}); import responder; responder.install()
 try:
     if os.fork() == 0:
@@ -279,12 +279,12 @@ except Stop:
 """
 
 
-def test_a_signal_in_the_midst_of_a_fork_is_not_lost(run: Run, python: str) -> None:
-    """What a handler raises in a function that fork calls goes nowhere; the request to stop must not."""
+def test_a_signal_during_a_fork_is_not_lost(run: Run, python: str) -> None:
+    """An exception that a handler raises in a fork hook is discarded; the stop request must still arrive."""
     assert finished(run, LOST.format(place=str(AGENT_SIDE)), python=python, stacks=False) == "stopped set()\n"
 
 
-def test_the_signal_mask_is_as_it_was(run: Run, python: str) -> None:
+def test_fork_keeps_the_signal_mask(run: Run, python: str) -> None:
     code = (
         "mask = {signal.SIGUSR1}; signal.pthread_sigmask(signal.SIG_SETMASK, mask); pid = os.fork()\n"
         "same = signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask\n"
@@ -297,12 +297,12 @@ def test_the_signal_mask_is_as_it_was(run: Run, python: str) -> None:
 # --- Signals. ---------------------------------------------------------------------------------------------------------
 
 
-# A thread brings these upon itself: where they are blocked, the kernel ends the process and no handler runs.
+# A thread causes these itself. If they are blocked, the kernel kills the process and no handler runs.
 FAULTS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS)
 
 
-def test_no_signal_goes_to_its_thread(run: Run, python: str) -> None:
-    """An agent that blocks TERM and waits for it would die of it otherwise."""
+def test_the_responder_thread_receives_no_signals(run: Run, python: str) -> None:
+    """Otherwise TERM would kill an agent that blocks it and waits in sigwait(3)."""
     code = "signal.pthread_sigmask(signal.SIG_BLOCK, {15}); print('ready', flush=True); print(signal.sigwait({15}))"
     program = ready(run, code, python=python)
     status = (thread_of(program) / "status").read_text()
@@ -319,13 +319,13 @@ def test_no_signal_goes_to_its_thread(run: Run, python: str) -> None:
 # --- Descriptors, memory, threads. ------------------------------------------------------------------------------------
 
 
-def test_it_is_gone_after_an_exec(run: Run, python: str) -> None:
+def test_exec_ends_the_responder(run: Run, python: str) -> None:
     program = ready(run, "print('ready', flush=True); os.execvp('sleep', ['sleep', '100'])", python=python)
     until(lambda: program.answer() == "", "nobody to answer")
 
 
-def test_a_daemon_closes_what_it_finds(run: Run, python: str) -> None:
-    """Then another socket of the agent's has the number of ours: the agent's clients must come to the agent."""
+def test_an_agent_that_closes_all_descriptors(run: Run, python: str) -> None:
+    """As daemons do. A socket of the agent may then reuse our descriptor; its clients must reach the agent."""
     code = (
         "os.closerange(3, 50)\n"
         "own = [socket.socket(socket.AF_UNIX) for _ in range(8)]\n"
@@ -338,7 +338,7 @@ def test_a_daemon_closes_what_it_finds(run: Run, python: str) -> None:
     program = run("-c", f"import os, socket, sys\n{code}", name, python=python)
     assert program.line() == "ready"
     for _ in range(2):
-        assert program.answers_with("end").startswith(f"process\t{program.pid}\t")
+        assert program.answer_with("end").startswith(f"process\t{program.pid}\t")
     clients = [socket.socket(socket.AF_UNIX) for _ in range(8)]
     for number, client in enumerate(clients):
         client.connect(f"\0{name}{number}")
@@ -347,17 +347,17 @@ def test_a_daemon_closes_what_it_finds(run: Run, python: str) -> None:
         client.close()
 
 
-def test_the_agent_forks_after_it_closed_our_socket(run: Run, python: str) -> None:
+def test_a_fork_after_the_agent_closed_our_socket(run: Run, python: str) -> None:
     code = "os.closerange(3, 50); pid = os.fork(); print(pid or 'ready', flush=True); time.sleep(100)"
     program = run("-W", "error", "-c", f"import os, time\n{code}", python=python)
     lines = {program.line(), program.line()}
     child = int((lines - {"ready"}).pop())
-    assert program.answers_with("end").startswith(f"process\t{program.pid}\t")
-    assert program.answers_with("end", child).startswith(f"process\t{child}\t")
+    assert program.answer_with("end").startswith(f"process\t{program.pid}\t")
+    assert program.answer_with("end", child).startswith(f"process\t{child}\t")
 
 
-def test_no_descriptor_left(run: Run, python: str) -> None:
-    """It answers, as it holds one ready; and then looks up no more than now and then while there is none."""
+def test_no_free_descriptors(run: Run, python: str) -> None:
+    """It answers with the descriptor it keeps in reserve, and afterwards retries without a busy loop."""
     code = (
         "import resource\n"
         "thread, = set(os.listdir('/proc/self/task')) - {str(os.getpid())}\n"
@@ -371,12 +371,12 @@ def test_no_descriptor_left(run: Run, python: str) -> None:
     before, _, slices = (int(word) for word in schedule.read_text().split())
     time.sleep(1)
     after, _, more_slices = (int(word) for word in schedule.read_text().split())
-    assert more_slices > slices, "it looks for one"
+    assert more_slices > slices, "it retries"
     assert after - before < 0.1e9
 
 
-def test_no_thread_to_be_had(python: str) -> None:
-    """With a stack that no address space holds."""
+def test_no_thread_can_be_started(python: str) -> None:
+    """Because its stack does not fit into any address space."""
     hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
     if hard != resource.RLIM_INFINITY:
         pytest.skip("the limit of the stack cannot be raised here")
@@ -392,21 +392,21 @@ def test_no_thread_to_be_had(python: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
 
 
-def test_a_default_timeout_of_sockets_is_not_for_it(run: Run, python: str) -> None:
+def test_the_default_socket_timeout_does_not_apply(run: Run, python: str) -> None:
     code = "socket.setdefaulttimeout(0.05); pid = os.fork(); print(pid and 'ready', flush=True); time.sleep(100)"
     program = run("-c", f"import os, socket, time\n{code}", python=python)
     assert {program.line(), program.line()} == {"ready", "0"}
     child = psutil.Process(program.pid).children()[0].pid
-    assert program.answers_with("end", child)
+    assert program.answer_with("end", child)
     (thread,) = (task for task in Path(f"/proc/{child}/task").iterdir() if task.name != str(child))
     until(lambda: "S (sleeping)" in (thread / "status").read_text(), "the thread to wait")
     before = (thread / "schedstat").read_text()
     time.sleep(1)
-    assert (thread / "schedstat").read_text() == before, "it waits without looking up"
+    assert (thread / "schedstat").read_text() == before, "it sleeps without a timeout"
 
 
-def test_threads_replaced_later(run: Run, python: str) -> None:
-    """As gevent and eventlet do: it keeps those that it was loaded with."""
+def test_the_thread_functions_are_replaced_afterwards(run: Run, python: str) -> None:
+    """As gevent and eventlet do. The responder keeps the functions it was loaded with."""
     code = (
         "import _thread, time as t\n"
         "def none(*a): raise RuntimeError('replaced')\n"
@@ -415,12 +415,12 @@ def test_threads_replaced_later(run: Run, python: str) -> None:
     )
     program = run("-c", f"import os\n{code}", python=python)
     child = int(program.line())
-    assert program.answers_with("end").startswith(f"process\t{program.pid}\t")
-    assert program.answers_with("end", child).startswith(f"process\t{child}\t")
+    assert program.answer_with("end").startswith(f"process\t{program.pid}\t")
+    assert program.answer_with("end", child).startswith(f"process\t{child}\t")
 
 
-def test_threads_replaced_before(run: Run, python: str) -> None:
-    """Green threads answer only while their loop runs; and a loop may not know of one that blocks it."""
+def test_no_responder_if_the_thread_functions_were_replaced_before(run: Run, python: str) -> None:
+    """A green thread answers only while its loop runs, and would block that loop."""
     code = (
         "import _thread\n_thread.start_new_thread = lambda *a: print('started')\n"
         f"sys.path.append({str(AGENT_SIDE)!r}); import responder; responder.install(); print('done')"
@@ -428,11 +428,11 @@ def test_threads_replaced_before(run: Run, python: str) -> None:
     assert finished(run, code, python=python, stacks=False) == "done\n"
 
 
-def test_other_interpreters_have_none(run: Run, python: str) -> None:
-    """One that ends with a thread in it takes the process along."""
+def test_no_responder_in_subinterpreters(run: Run, python: str) -> None:
+    """A subinterpreter that ends with a thread in it aborts the process."""
     code = (
         "try: import _interpreters as i\nexcept ImportError: import _xxsubinterpreters as i\n"
-        "os.environ['AGENT_INIT_RESPONDERS'] += '-another'  # our name is taken already\n"
+        "os.environ['AGENT_INIT_RESPONDERS'] += '-another'  # the name is in use\n"
         "one = i.create()\n"
         "i.run_string(one, 'import os; assert os.environ')\n"
         "i.destroy(one); print(len(os.listdir('/proc/self/task')))"
@@ -440,7 +440,7 @@ def test_other_interpreters_have_none(run: Run, python: str) -> None:
     assert finished(run, code, python=python) == "2\n"
 
 
-# --- What it tells. ---------------------------------------------------------------------------------------------------
+# --- Answers. ---------------------------------------------------------------------------------------------------------
 
 HOSTILE = """
 import asyncio, threading
@@ -476,16 +476,16 @@ asyncio.run(main())
 """
 
 
-def test_no_code_of_the_agents_runs(run: Run, python: str) -> None:
+def test_answers_run_no_code_of_the_agent(run: Run, python: str) -> None:
     program = ready(run, HOSTILE, python=python)
-    answer = program.answers_with("trapped")
+    answer = program.answer_with("trapped")
     assert "plain" in answer
     assert program.process.poll() is None
-    assert "hunter2" not in answer, "arguments and variables are nobody's business"
+    assert "hunter2" not in answer, "answers have no arguments and no variables"
 
 
-def test_the_answer_is_bounded(run: Run, python: str) -> None:
-    """Thousands of tasks, deep stacks, many threads: it tells what fits, and how much did not."""
+def test_answers_have_a_maximum_size(run: Run, python: str) -> None:
+    """With thousands of tasks, deep stacks and many threads, it counts what does not fit."""
     code = """
 import asyncio, threading
 def deep(number):
@@ -505,20 +505,20 @@ for _ in range(30): threading.Thread(target=deep, args=(900,), daemon=True).star
 asyncio.run(main())
 """
     program = ready(run, code, python=python)
-    answer = program.answers_with("task_")
+    answer = program.answer_with("task_")
     assert len(answer) < 1 << 16
     *_, left, end, _ = answer.split("\n")
     assert end == "end"
     kind, _, tasks = left.split("\t")
-    told = sum(int(line.split("\t")[1]) for line in answer.splitlines() if line.startswith("task\t"))
+    listed = sum(int(line.split("\t")[1]) for line in answer.splitlines() if line.startswith("task\t"))
     assert kind == "left"
-    assert told + int(tasks) == 2001
+    assert listed + int(tasks) == 2001
     assert "skip\t" in answer
 
 
 @pytest.mark.parametrize("python", [path for name, path in PYTHONS.items() if int(name.split(".")[1]) >= 12])
 def test_tasks_that_asyncio_does_not_list(run: Run, python: str) -> None:
-    """From Python 3.14 on it keeps them by loop, out of reach: the collector finds them."""
+    """Python 3.14 keeps them where Python code has no access. The garbage collector finds them."""
     code = (
         "import asyncio\n"
         "class Special(asyncio.Task): pass\n"
@@ -536,18 +536,18 @@ def test_tasks_that_asyncio_does_not_list(run: Run, python: str) -> None:
     )
 
 
-def test_only_root_and_the_own_user_are_answered(run: Run) -> None:
+def test_only_root_and_the_same_user_get_an_answer(run: Run) -> None:
     if os.getuid() != 0:
-        pytest.skip("to be another user takes root")
+        pytest.skip("changing the user requires root")
     program = ready(run, SLEEP)
     asking = (
         "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect('\\0' + sys.argv[1]); "
         "print(len(s.makefile('rb').read()))"
     )
-    words = ["-I", "-S", "-c", asking, f"{program.responders[1:]}/{program.pid}"]
+    arguments = ["-I", "-S", "-c", asking, f"{program.responders[1:]}/{program.pid}"]
     for user, wanted in ((65534, False), (0, True)):
         done = subprocess.run(
-            ["/usr/bin/python3", *words],
+            ["/usr/bin/python3", *arguments],
             user=user,
             group=user,
             extra_groups=[],
@@ -558,42 +558,42 @@ def test_only_root_and_the_own_user_are_answered(run: Run) -> None:
         assert (int(done.stdout) > 0) == wanted, done
 
 
-def test_it_survives_hostile_names(run: Run, python: str) -> None:
-    """Tabs and line breaks in names do not break the lines apart."""
+def test_control_characters_in_names_are_escaped(run: Run, python: str) -> None:
+    """Tabs and line breaks in names do not split fields or lines."""
     name = "a\tb\nend\n\x1b[31mü\udcff"
     code = f"import threading; threading.Thread(target=time.sleep, args=(100,), name={name!r}, daemon=True).start()\n"
     program = ready(run, code + SLEEP, python=python)
-    lines = program.answers_with("a\\tb\\nend\\n\\x1b[31m\\xfc\\udcff").splitlines()
+    lines = program.answer_with("a\\tb\\nend\\n\\x1b[31m\\xfc\\udcff").splitlines()
     assert [line for line in lines if line.startswith("end")] == ["end"]
 
 
 EXECUTING = """
 import _thread, asyncio, threading
 source = '''
-async def words():
+async def chunks():
     for number in range(calls): lock.acquire(True, 0.00001 if number < calls - 1 else 100)
     yield
 async def hold():
     for number in range(calls): lock.acquire(True, 0.00001 if number < calls - 1 else 100)
 async def consume():
-    async for _ in words(): pass
+    async for _ in chunks(): pass
 '''
 lock = _thread.allocate_lock(); lock.acquire()
 for calls in range(60, 140):
     names = {'lock': lock, 'calls': calls}
-    exec(source, names)  # code of its own: it is what the caches in it count that matters
+    exec(source, names)  # a code object each, since its inline caches count the calls
     for name in ('hold', 'consume'):
         threading.Thread(target=asyncio.run, args=(names[name](),), daemon=True).start()
 """
 
 
-def test_what_executes_is_not_looked_into(run: Run, python: str) -> None:
-    """CPython 3.11 and 3.12 may crash then, in some of many places in a coroutine: 1 of 128 calls, for one."""
+def test_executing_coroutines_are_not_inspected(run: Run, python: str) -> None:
+    """CPython 3.11 and 3.12 may crash on that, depending on the instruction: for example 1 of 128 calls."""
     program = ready(run, EXECUTING + SLEEP, python=python)
 
-    def all_told() -> bool:
+    def is_complete() -> bool:
         answer = program.answer()
         return answer.count("task\t80\t") == answer.count("thread\t80\t") == 2
 
-    until(all_told, "all of them, tasks and threads, in their last call")
+    until(is_complete, "all tasks and threads in their last call")
     assert program.process.poll() is None
