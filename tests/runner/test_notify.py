@@ -176,8 +176,8 @@ def under_agent_init(start: Start, directory: Path, kind: str, *options: str, gr
     return agent
 
 
-def test_agent_init_hears_ready_and_how_it_is(start: Start, tmp_path: Path) -> None:
-    agent = under_agent_init(start, tmp_path, "says_how_it_is", "-v", "--grace", "20s")
+def test_agent_init_logs_ready_and_the_status(start: Start, tmp_path: Path) -> None:
+    agent = under_agent_init(start, tmp_path, "reports_its_status", "-v", "--grace", "20s")
     agent.init.wait_for_line("the agent is ready")
     agent.init.wait_for_line('"from a thread"')
     agent.stop()
