@@ -1,4 +1,4 @@
-"""What the control group tells of memory, from files as the kernel writes them."""
+"""Memory limits and OOM kills of the control group, from files as the kernel writes them."""
 
 from __future__ import annotations
 
@@ -40,40 +40,40 @@ def fill(directory: Path, files: dict[str, str], kills: int = 0) -> None:
     [
         pytest.param(V2, "", "0::/\n", id="v2, in a container"),
         pytest.param(V2, "system.slice/agent.service", "0::/system.slice/agent.service\n", id="v2, a unit"),
-        pytest.param(V2, "", "0::/not/to/be/seen\n", id="v2, the host's path"),
+        pytest.param(V2, "", "0::/not/visible/here\n", id="v2, a path of the host"),
         pytest.param(V1, "memory", "9:name=x:/\n4:cpu,memory:/docker/1\n", id="v1, in a container"),
         pytest.param(V1, "memory/docker/1", "9:name=x:/\n4:cpu,memory:/docker/1\n0::/x\n", id="v1, on the host"),
     ],
 )
-def test_figures(tmp_path: Path, files: dict[str, str], place: str, own: str) -> None:
+def test_limit_peak_available_bytes_and_kills(tmp_path: Path, files: dict[str, str], place: str, own: str) -> None:
     (tmp_path / "own").write_text(own)
     fill(tmp_path / "fs" / place, files, kills=3)
     memory = Memory(str(tmp_path / "fs"), str(tmp_path / "own"))
-    assert (memory.limit, memory.peak, memory.room, memory.new_kills) == (64 * MIB, 64 * MIB, 12 * MIB, 0)
+    assert (memory.limit, memory.peak, memory.available_bytes, memory.new_kills) == (64 * MIB, 64 * MIB, 12 * MIB, 0)
     fill(tmp_path / "fs" / place, files, kills=5)
     assert memory.new_kills == 2
 
 
 @pytest.mark.parametrize("unlimited", ["max\n", "9223372036854771712\n"])
-def test_no_limit(tmp_path: Path, unlimited: str) -> None:
+def test_without_a_limit_nothing_is_known_of_available_bytes(tmp_path: Path, unlimited: str) -> None:
     files, name = (V2, "memory.max") if unlimited == "max\n" else (V1, "memory.limit_in_bytes")
     fill(tmp_path / ("" if files is V2 else "memory"), {**files, name: unlimited})
     memory = Memory(str(tmp_path), str(tmp_path / "none"))
-    assert (memory.limit, memory.room, memory.new_kills) == (None, None, 0)
+    assert (memory.limit, memory.available_bytes, memory.new_kills) == (None, None, 0)
 
 
 @pytest.mark.parametrize("text", ["", "x", "-1", "oom_kill\n", "oom_kill x\n", "\n\n"])
-def test_what_cannot_be_read_is_not_known(tmp_path: Path, text: str) -> None:
+def test_figures_that_cannot_be_read_are_none(tmp_path: Path, text: str) -> None:
     fill(tmp_path, dict.fromkeys(V2, text))
     memory = Memory(str(tmp_path), str(tmp_path / "none"))
-    assert (memory.new_kills, memory.room) == (None, None)
+    assert (memory.new_kills, memory.available_bytes) == (None, None)
     nothing = Memory(str(tmp_path / "nowhere"), str(tmp_path / "none"))
-    assert (nothing.limit, nothing.peak, nothing.room, nothing.new_kills) == (None, None, None, None)
+    assert (nothing.limit, nothing.peak, nothing.available_bytes, nothing.new_kills) == (None, None, None, None)
 
 
-def test_more_room_than_limit_is_no_less_than_nothing(tmp_path: Path) -> None:
+def test_available_bytes_are_never_negative(tmp_path: Path) -> None:
     fill(tmp_path, {**V2, "memory.current": f"{99 * MIB}\n"})
-    assert Memory(str(tmp_path), str(tmp_path / "none")).room == 0
+    assert Memory(str(tmp_path), str(tmp_path / "none")).available_bytes == 0
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_more_room_than_limit_is_no_less_than_nothing(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("kind", ["missing", "a directory"])
-def test_one_file_that_cannot_be_read_leaves_the_others(
+def test_one_unreadable_file_leaves_the_other_figures(
     tmp_path: Path, kind: str, name: str, figures: tuple[int | None, ...]
 ) -> None:
     fill(tmp_path, V2)
@@ -95,5 +95,5 @@ def test_one_file_that_cannot_be_read_leaves_the_others(
         (tmp_path / name).mkdir()
     opened = len(os.listdir("/proc/self/fd"))
     memory = Memory(str(tmp_path), str(tmp_path / "none"))
-    assert (memory.limit, memory.peak, memory.room, memory.new_kills) == figures
+    assert (memory.limit, memory.peak, memory.available_bytes, memory.new_kills) == figures
     assert len(os.listdir("/proc/self/fd")) == opened

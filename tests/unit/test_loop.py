@@ -1,4 +1,4 @@
-"""The poll loop by itself: what goes wrong in a callback ends nothing."""
+"""The poll loop: descriptors and timers, and errors in callbacks, which never end it."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-class Story:
-    """A loop whose reports and recoveries are noted. `troubles`: what each recovery raises, None for what succeeds."""
+class Recorded:
+    """A loop whose reports and recoveries are recorded. `errors`: what each recovery raises, None if it succeeds."""
 
-    def __init__(self, *troubles: BaseException | None) -> None:
-        self.troubles: Iterator[BaseException | None] = iter(troubles)
-        self.told: list[str] = []
+    def __init__(self, *errors: BaseException | None) -> None:
+        self.errors: Iterator[BaseException | None] = iter(errors)
+        self.calls: list[str] = []
         self.loop = Loop(report=self.report, recover=self.recover)
 
     def report(self, error: BaseException) -> None:
-        self.told.append(f"{type(error).__name__}: {error}")
+        self.calls.append(f"{type(error).__name__}: {error}")
 
     def recover(self) -> None:
-        self.told.append("recover")
-        if (trouble := next(self.troubles, None)) is not None:
-            raise trouble
+        self.calls.append("recover")
+        if (error := next(self.errors, None)) is not None:
+            raise error
 
-    def then(self, callback: Callable[[], object]) -> None:
+    def soon(self, callback: Callable[[], object]) -> None:
         self.loop.call_at(self.loop.time(), callback)
 
 
@@ -41,7 +41,7 @@ def fail(text: str) -> None:
 
 @pytest.fixture
 def pipes() -> Iterator[list[tuple[int, int]]]:
-    """Two, with a byte in each."""
+    """Two pipes with a byte in each."""
     made = [os.pipe(), os.pipe()]
     for _, writer in made:
         os.write(writer, b"x")
@@ -51,11 +51,11 @@ def pipes() -> Iterator[list[tuple[int, int]]]:
 
 
 def test_after_an_error_it_recovers_until_that_succeeds_and_goes_on() -> None:
-    story = Story(None, MemoryError("no"), KeyboardInterrupt("again"))
-    story.then(lambda: fail("oops"))
-    story.then(story.loop.stop)
-    story.loop.run_forever()
-    assert story.told == [
+    recorded = Recorded(None, MemoryError("no"), KeyboardInterrupt("again"))
+    recorded.soon(lambda: fail("oops"))
+    recorded.soon(recorded.loop.stop)
+    recorded.loop.run_forever()
+    assert recorded.calls == [
         "recover",
         "ValueError: oops",
         "recover",
@@ -66,7 +66,7 @@ def test_after_an_error_it_recovers_until_that_succeeds_and_goes_on() -> None:
     ]
 
 
-def test_a_report_that_fails_too_changes_nothing() -> None:
+def test_an_error_in_the_report_does_not_end_it() -> None:
     recovered: list[int] = []
 
     def report(error: BaseException) -> None:
@@ -83,80 +83,80 @@ def test_a_report_that_fails_too_changes_nothing() -> None:
     assert len(recovered) == 3
 
 
-def test_an_error_that_comes_back_at_once_does_not_take_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_sleeps_before_each_retry(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     monkeypatch.setattr(time, "sleep", slept.append)
-    story = Story(OSError(), OSError(), None)
-    story.then(story.loop.stop)
-    story.loop.run_forever()
+    recorded = Recorded(OSError(), OSError(), None)
+    recorded.soon(recorded.loop.stop)
+    recorded.loop.run_forever()
     assert slept == [0.01] * 2
 
 
-def test_a_stop_before_it_runs_counts() -> None:
-    story = Story()
-    story.loop.stop()
-    story.loop.run_forever()
-    assert story.told == []
+def test_a_stop_before_it_runs_ends_it_at_once() -> None:
+    recorded = Recorded()
+    recorded.loop.stop()
+    recorded.loop.run_forever()
+    assert recorded.calls == []
 
 
-def test_who_was_removed_by_another_of_the_same_poll_is_not_called(pipes: list[tuple[int, int]]) -> None:
-    story = Story()
+def test_a_reader_removed_by_another_one_in_the_same_poll_is_not_called(pipes: list[tuple[int, int]]) -> None:
+    recorded = Recorded()
     called: list[int] = []
 
     def ready(own: int, other: int) -> None:
         called.append(own)
-        story.loop.remove_reader(other)
-        story.then(story.loop.stop)
+        recorded.loop.remove_reader(other)
+        recorded.soon(recorded.loop.stop)
 
     (one, _), (two, _) = pipes
-    story.loop.add_reader(one, lambda: ready(one, two))
-    story.loop.add_reader(two, lambda: ready(two, one))
-    story.loop.run_forever()
+    recorded.loop.add_reader(one, lambda: ready(one, two))
+    recorded.loop.add_reader(two, lambda: ready(two, one))
+    recorded.loop.run_forever()
     assert called in ([one], [two])
-    assert story.told == ["recover"]
+    assert recorded.calls == ["recover"]
 
 
-def test_after_a_stop_nobody_else_of_the_same_poll_is_called(pipes: list[tuple[int, int]]) -> None:
-    story = Story()
+def test_after_a_stop_no_other_reader_in_the_same_poll_is_called(pipes: list[tuple[int, int]]) -> None:
+    recorded = Recorded()
     called: list[int] = []
 
     def ready() -> None:
         called.append(1)
-        story.loop.stop()
+        recorded.loop.stop()
 
     for reader, _ in pipes:
-        story.loop.add_reader(reader, ready)
-    story.loop.run_forever()
+        recorded.loop.add_reader(reader, ready)
+    recorded.loop.run_forever()
     assert called == [1]
 
 
-def test_what_is_not_watched_can_be_removed(pipes: list[tuple[int, int]]) -> None:
-    story = Story()
+def test_removing_an_unknown_reader_is_no_error(pipes: list[tuple[int, int]]) -> None:
+    recorded = Recorded()
     (one, _), (two, _) = pipes
-    story.loop.add_reader(one, story.loop.stop)
-    story.loop.remove_reader(two)
-    story.loop.remove_reader(one)
-    story.loop.remove_reader(one)
-    story.then(story.loop.stop)  # not by the reader, which could be read at once
-    story.loop.run_forever()
-    assert story.told == ["recover"]
+    recorded.loop.add_reader(one, recorded.loop.stop)
+    recorded.loop.remove_reader(two)
+    recorded.loop.remove_reader(one)
+    recorded.loop.remove_reader(one)
+    recorded.soon(recorded.loop.stop)  # not by the reader, which could be read at once
+    recorded.loop.run_forever()
+    assert recorded.calls == ["recover"]
 
 
-def test_a_timer_is_called_once_and_can_be_cancelled_whenever() -> None:
-    story = Story()
+def test_a_timer_is_called_once_and_can_be_cancelled_at_any_time() -> None:
+    recorded = Recorded()
     called: list[str] = []
-    first = story.loop.call_at(story.loop.time(), lambda: called.append("first"))
-    never = story.loop.call_at(story.loop.time(), lambda: called.append("never"))
-    story.loop.cancel(never)
-    story.loop.cancel(never)
-    story.loop.call_at(story.loop.time() + 0.002, story.loop.stop)
-    story.loop.run_forever()
-    story.loop.cancel(first)
+    first = recorded.loop.call_at(recorded.loop.time(), lambda: called.append("first"))
+    never = recorded.loop.call_at(recorded.loop.time(), lambda: called.append("never"))
+    recorded.loop.cancel(never)
+    recorded.loop.cancel(never)
+    recorded.loop.call_at(recorded.loop.time() + 0.002, recorded.loop.stop)
+    recorded.loop.run_forever()
+    recorded.loop.cancel(first)
     assert called == ["first"]
 
 
 class Poll:
-    """select.poll, and how often it was called."""
+    """select.poll that counts its calls."""
 
     def __init__(self) -> None:
         self.real, self.times = select.poll(), 0
@@ -167,18 +167,18 @@ class Poll:
         return self.real.poll(timeout)
 
 
-def test_what_is_not_watched_any_longer_wakes_nobody(pipes: list[tuple[int, int]]) -> None:
-    story, poll = Story(), Poll()
-    story.loop._poll = poll  # type: ignore[assignment]
+def test_a_removed_reader_does_not_wake_the_loop(pipes: list[tuple[int, int]]) -> None:
+    recorded, poll = Recorded(), Poll()
+    recorded.loop._poll = poll  # type: ignore[assignment]
     (one, _), _ = pipes
-    story.loop.add_reader(one, story.loop.stop)
-    story.loop.remove_reader(one)
-    story.loop.call_at(story.loop.time() + 0.02, story.loop.stop)
-    story.loop.run_forever()
+    recorded.loop.add_reader(one, recorded.loop.stop)
+    recorded.loop.remove_reader(one)
+    recorded.loop.call_at(recorded.loop.time() + 0.02, recorded.loop.stop)
+    recorded.loop.run_forever()
     assert poll.times <= 2  # the wait, and what may be left of it
 
 
-def test_it_waits_until_the_next_timer_and_where_poll_cannot_count_that_in_parts(
+def test_a_wait_too_long_for_poll_is_split(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """poll(2) takes milliseconds in an int, and rounds them up."""
@@ -192,9 +192,26 @@ def test_it_waits_until_the_next_timer_and_where_poll_cannot_count_that_in_parts
             return []
 
     monkeypatch.setattr(Loop, "time", staticmethod(lambda: now))
-    story = Story()
-    story.loop._poll = Sleeper()  # type: ignore[assignment]
-    story.loop.call_at(now + 2 * 3600 + 1.5, story.loop.stop)
-    story.loop.run_forever()
+    recorded = Recorded()
+    recorded.loop._poll = Sleeper()  # type: ignore[assignment]
+    recorded.loop.call_at(now + 2 * 3600 + 1.5, recorded.loop.stop)
+    recorded.loop.run_forever()
     assert waits == [3_600_000.0, 3_600_000.0, 1500.0]
-    assert story.told == ["recover"]
+    assert recorded.calls == ["recover"]
+
+
+def test_timers_are_called_in_the_order_of_their_times_and_before_readers(pipes: list[tuple[int, int]]) -> None:
+    recorded = Recorded()
+    order: list[str] = []
+    (one, _), _ = pipes
+
+    def read() -> None:
+        order.append("reader")
+        recorded.loop.stop()
+
+    recorded.loop.add_reader(one, read)
+    now = recorded.loop.time()
+    recorded.loop.call_at(now - 1, lambda: order.append("second"))
+    recorded.loop.call_at(now - 2, lambda: order.append("first"))
+    recorded.loop.run_forever()
+    assert order == ["first", "second", "reader"]

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entrypoint.init import recipients, tree
-from entrypoint.init.tree import Process
+from entrypoint.init import procfs, recipients, tree
+from entrypoint.init.procfs import Process
 from tests.support.init import until
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 TERM = int(signal.SIGTERM)
 
 
-# --- In a made-up family. -------------------------------------------------------------------------------------------
+# --- Among processes that are made up. ------------------------------------------------------------------------------
 
 
 class Family:
@@ -33,13 +33,13 @@ class Family:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.handling: set[int] = set()
-        self.agents: set[int] = set()  # do not wait for their children
+        self.agents: set[int] = set()  # no wrappers: they do not wait for their children
         self.helpers: set[int] = set()
         self.zombies: set[int] = set()
-        self.listed = set(self.PARENTS)  # by the kernel, as children
+        self.listed = set(self.PARENTS)  # as children, in /proc/pid/task/tid/children
         monkeypatch.setattr(tree, "everything", lambda: {pid: self.process(pid) for pid in self.PARENTS})
-        monkeypatch.setattr(tree, "children", self.children)
-        monkeypatch.setattr(tree, "really_catches", lambda process, _: process.pid in self.handling)
+        monkeypatch.setattr(procfs, "children", self.children)
+        monkeypatch.setattr(procfs, "handles", lambda process, _: process.pid in self.handling)
         monkeypatch.setattr(recipients, "is_wrapper", lambda process, _: process.pid not in self.agents)
         monkeypatch.setattr(recipients, "is_helper", lambda child, _: child.pid in self.helpers)
 
@@ -72,14 +72,14 @@ def test_below_wrappers_the_topmost_handlers_are_recipients(
     assert family.resolve(quickly=quickly) == (found, set())
 
 
-def test_a_quick_look_may_miss_one_and_a_thorough_one_does_not(family: Family) -> None:
+def test_a_quick_look_may_miss_a_recipient_and_a_thorough_one_does_not(family: Family) -> None:
     family.handling = {11, 12}
     family.listed = {11}
     assert family.resolve(quickly=True) == ({11}, set())
     assert family.resolve() == ({11, 12}, set())
 
 
-def test_a_quick_look_that_finds_none_is_followed_by_a_thorough_one(family: Family) -> None:
+def test_a_quick_look_that_finds_no_recipient_is_followed_by_a_thorough_one(family: Family) -> None:
     """Not every kernel lists children."""
     family.handling = {13}
     family.listed = set()
@@ -96,12 +96,12 @@ def test_an_agent_with_a_helper_is_signalled_itself(family: Family) -> None:
     assert family.resolve() == (set(), set())
 
 
-def test_an_agent_that_nobody_talks_to_is_held_back(family: Family) -> None:
+def test_an_agent_without_a_helper_is_held_back(family: Family) -> None:
     family.handling, family.agents = {11, 12}, {10}
     assert family.resolve() == ({11, 12}, {10})
 
 
-def test_only_those_above_a_recipient_are_held_back(family: Family) -> None:
+def test_only_processes_above_a_recipient_are_held_back(family: Family) -> None:
     family.handling, family.agents = {15, 14}, {11, 13, 14}
     assert family.resolve() == ({14, 15}, {11, 13})
 
@@ -112,9 +112,33 @@ def test_below_a_wrapper_an_agent_with_a_helper_is_a_recipient_of_the_stop_signa
     assert family.resolve(to_stop=False) == ({14}, set())
 
 
+def test_a_launcher_above_several_recipients_is_held_back_once(family: Family) -> None:
+    family.handling, family.agents = {13, 14}, {10, 11, 12}
+    assert family.resolve() == ({13, 14}, {10, 11, 12})
+
+
+def test_pids_in_a_circle_end_the_search(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pid that was reused during the look may be its own ancestor's parent."""
+    monkeypatch.setattr(family, "PARENTS", {10: 13, 11: 10, 13: 11})
+    assert family.resolve() == (set(), set())
+    family.handling = {13}
+    assert family.resolve() == ({13}, set())
+
+
+def test_where_proc_cannot_be_read_a_thorough_look_fails(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> dict[int, Process]:
+        raise OSError("no processes visible")
+
+    family.listed = set()
+    monkeypatch.setattr(tree, "everything", fail)
+    for quickly in (False, True):
+        with pytest.raises(OSError, match="no processes visible"):
+            family.resolve(quickly=quickly)
+
+
 @given(st.data())
-def test_whoever_is_not_below_another_recipient_is_found(data: st.DataObject) -> None:
-    """In any tree: each recipient handles the signal, no ancestor of it does, and no such process is passed over."""
+def test_every_topmost_handler_is_found(data: st.DataObject) -> None:
+    """In any tree: each recipient handles the signal, no ancestor of it does, and no such process is left out."""
     parents = {10: 1} | {
         pid: data.draw(st.integers(10, pid - 1), label=f"parent of {pid}")
         for pid in range(11, data.draw(st.integers(11, 25)))
@@ -133,37 +157,37 @@ def test_whoever_is_not_below_another_recipient_is_found(data: st.DataObject) ->
     assert held_back == set()
 
 
-# --- By what real processes do. -------------------------------------------------------------------------------------
+# --- Among real processes. ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def run() -> Iterator[Callable[..., Process]]:
-    """Starts a program in Python and returns it as a process, once it waits in the kernel function `where`."""
+    """Start Python code and return it as a process, once it waits in the kernel function `where`."""
     started: list[subprocess.Popen[bytes]] = []
 
     def begin(code: str, where: bytes, **more: Any) -> Process:
         process = subprocess.Popen([sys.executable, "-S", "-c", "import subprocess, time, os; " + code], **more)
         started.append(process)
-        until(lambda: where in tree.wait_channel(process.pid), f"a process in {where!r}")
+        until(lambda: where in procfs.wait_channel(process.pid), f"a process in {where!r}")
         return look(process.pid)
 
     yield begin
     for process in started:
-        for child in tree.children(process.pid):
+        for child in procfs.children(process.pid):
             os.kill(child.pid, signal.SIGKILL)
         process.kill()
         process.communicate()
 
 
 def look(pid: int) -> Process:
-    process = tree.look(pid)
+    process = procfs.look(pid)
     assert process is not None
     return process
 
 
 def only_child(parent: Process) -> Process:
-    [child] = until(lambda: tree.children(parent.pid), "a child")
-    until(lambda: "sleep" in tree.program_names(child), "its exec")
+    [child] = until(lambda: procfs.children(parent.pid), "a child")
+    until(lambda: "sleep" in procfs.program_names(child), "its exec")
     return look(child.pid)
 
 
@@ -181,7 +205,9 @@ SLEEP = "p = subprocess.Popen(['sleep', '60']{}); "
         (SLEEP.format("") + "time.sleep(60)", b"nanosleep", False),
     ],
 )
-def test_a_wrapper_waits_for_its_child(run: Callable[..., Process], code: str, where: bytes, expected: bool) -> None:
+def test_a_process_that_waits_for_its_child_is_a_wrapper(
+    run: Callable[..., Process], code: str, where: bytes, expected: bool
+) -> None:
     parent = run(code, where, stdin=subprocess.PIPE)
     assert recipients.is_wrapper(parent, [only_child(parent)]) is expected
 
@@ -199,7 +225,7 @@ def test_a_wrapper_waits_for_its_child(run: Callable[..., Process], code: str, w
         (", stdout=far", True),
     ],
 )
-def test_a_helper_has_a_pipe_or_a_socket_of_its_parents(
+def test_a_child_on_a_pipe_or_socket_of_its_parent_is_a_helper(
     run: Callable[..., Process], how: str, expected: bool, of_ours: str
 ) -> None:
     code = "import socket; near, far = socket.socketpair(); " + SLEEP.format(how) + "time.sleep(60)"
@@ -207,52 +233,20 @@ def test_a_helper_has_a_pipe_or_a_socket_of_its_parents(
     assert recipients.is_helper(only_child(parent), parent) is expected
 
 
-def test_a_socket_that_both_have_inherited_makes_no_helper(run: Callable[..., Process]) -> None:
+def test_a_child_on_a_socket_that_its_parent_inherited_is_no_helper(run: Callable[..., Process]) -> None:
     near, far = socket.socketpair()
     with near, far:
         parent = run(SLEEP.format("") + "time.sleep(60)", b"nanosleep", stdin=far, stdout=far)
         assert not recipients.is_helper(only_child(parent), parent)
 
 
-def test_nothing_is_known_of_a_process_that_is_gone() -> None:
+def test_a_process_that_has_exited_is_neither_wrapper_nor_helper() -> None:
     gone = Process(10_000_001, "gone", os.getpid(), 1, 0)
     assert not recipients.is_wrapper(gone, [gone])
     assert not recipients.is_helper(gone, look(os.getpid()))
     assert not recipients.is_helper(gone, gone)
-    assert tree.program_names(gone) == {"gone"}
-    assert list(tree.modes_of(gone.pid, "pipe:[1]")) == []
-    assert tree.blocking_descriptor(gone.pid) is None
 
 
-@pytest.mark.parametrize(
-    ("file", "argv", "name", "shell"),
-    [
-        ("/usr/bin/bash", ["/bin/bash", "/entrypoint.sh"], "entrypoint.sh", True),
-        ("/usr/bin/dash", ["sh", "-c", "agent"], "sh", True),
-        ("/bin/busybox", ["sh", "-c", "agent"], "sh", True),
-        ("/bin/busybox", ["busybox", "ash"], "busybox", True),
-        ("/bin/busybox", ["sleep", "60"], "sleep", False),
-        ("/usr/bin/python3", ["bash"], "bash", True),
-        ("/usr/bin/python3", ["python", "bash"], "bash", False),
-        (None, ["-bash"], "bash", True),
-        (None, None, "zsh", True),
-        (None, None, "agent", False),
-    ],
-)
-def test_a_shell_is_known_by_its_file_or_its_argv(
-    monkeypatch: pytest.MonkeyPatch, file: str | None, argv: list[str] | None, name: str, shell: bool
-) -> None:
-    def readlink(path: str) -> str:
-        assert path == "/proc/20/exe"
-        if file is None:
-            raise PermissionError
-        return file
-
-    monkeypatch.setattr(os, "readlink", readlink)
-    monkeypatch.setattr(tree, "argv_of", lambda _: argv or [])
-    assert tree.is_shell(Process(20, name, 1, 20, 0)) is shell
-
-
-def test_a_script_that_copies_its_childs_output_is_a_wrapper_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tree, "argv_of", lambda _: ["/usr/bin/perl", "/usr/bin/chronic", "agent"])
+def test_a_wrapper_that_copies_its_childs_output_is_known_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(procfs, "argv_of", lambda _: ["/usr/bin/perl", "/usr/bin/chronic", "agent"])
     assert recipients.is_wrapper(Process(10_000_001, "chronic", 1, 20, 0), [])

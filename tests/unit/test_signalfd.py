@@ -1,4 +1,4 @@
-"""Where signals are read from: signalfd(2), and what there is when it cannot be had."""
+"""The source of signals: signalfd(2), or the interpreter's wake-up descriptor where there is no such call."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ USR1 = int(signal.SIGUSR1)
 
 
 class Interpreter:
-    """Takes the place of `_signal`, so that the tests' own process keeps its handlers and its mask."""
+    """In the place of `_signal`, so that the tests' own process keeps its handlers and its mask."""
 
     SIG_SETMASK = signal.SIG_SETMASK
 
@@ -31,12 +31,12 @@ class Interpreter:
         self.masks: list[object] = []
 
     def set_wakeup_fd(self, fd: int, *, warn_on_full_buffer: bool) -> None:
-        assert not warn_on_full_buffer  # it would write to stderr, and might wait there
+        assert not warn_on_full_buffer  # the warning goes to stderr, and the write might block
         self.wakeup = fd
 
     def signal(self, number: int, handler: Callable[..., object]) -> None:
         if number == USR1:
-            raise OSError("not to be had")
+            raise OSError("refused")
         if number > 60:
             raise ValueError("no such signal")
         self.handled[number] = handler
@@ -47,7 +47,7 @@ class Interpreter:
 
 @pytest.fixture
 def blocked() -> Iterator[None]:
-    """Every signal, in this thread; those that a test has left are taken back."""
+    """All signals are blocked in this thread; those that a test leaves pending are discarded."""
     before = signal.pthread_sigmask(signal.SIG_SETMASK, VALID)
     yield
     while signal.sigtimedwait(VALID, 0):
@@ -56,10 +56,10 @@ def blocked() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("blocked")
-def test_every_signal_that_can_be_caught_comes_with_its_sender() -> None:
+def test_every_catchable_signal_is_received_with_its_sender() -> None:
     source = signalfd.open_source()
     assert isinstance(source, signalfd.SignalFd)
-    for numbers in (VALID - {KILL, STOP, CONT}, {CONT}):  # CONT and TSTP take each other back (signal(7))
+    for numbers in (VALID - {KILL, STOP, CONT}, {CONT}):  # CONT discards a pending TSTP and the reverse (signal(7))
         for number in numbers:
             signal.pthread_kill(threading.get_ident(), number)
         inbox: list[signalfd.Received] = []
@@ -71,21 +71,49 @@ def test_every_signal_that_can_be_caught_comes_with_its_sender() -> None:
 
 
 @pytest.mark.parametrize("order", ["little", "big"])
-def test_what_the_kernel_tells_is_read_whole(monkeypatch: pytest.MonkeyPatch, order: str) -> None:
+def test_number_code_and_pid_are_read_in_either_byte_order(monkeypatch: pytest.MonkeyPatch, order: str) -> None:
     reader, writer = os.pipe()
     monkeypatch.setattr(libc, "call", lambda *_: reader)
     monkeypatch.setattr(sys, "byteorder", order)
     source = signalfd.SignalFd()
-    told = [(2, 0x80, 0), (15, 0, 0x01020304), (20, 0x80, 7), (64, 0x01000080, 0xFFFFFFFF), (1, -0x80, 1)]
+    signals = [(2, 0x80, 0), (15, 0, 0x01020304), (20, 0x80, 7), (64, 0x01000080, 0xFFFFFFFF), (1, -0x80, 1)]
     layout = ("<" if order == "little" else ">") + "IiiI112x"
-    os.write(writer, b"".join(struct.pack(layout, number, 0, code, pid) for number, code, pid in told))
+    os.write(writer, b"".join(struct.pack(layout, number, 0, code, pid) for number, code, pid in signals))
     inbox: list[signalfd.Received] = []
     source.read(inbox)
     assert [(each.number, each.by_kernel, each.pid) for each in inbox] == [
-        (number, code == 0x80, pid) for number, code, pid in told
+        (number, code == 0x80, pid) for number, code, pid in signals
     ]
     os.close(reader)
     os.close(writer)
+
+
+@pytest.mark.usefixtures("blocked")
+def test_an_empty_signalfd_does_not_block() -> None:
+    source = signalfd.SignalFd()
+    inbox: list[signalfd.Received] = []
+    source.read(inbox)
+    assert inbox == []
+    os.close(source.fd)
+
+
+@pytest.mark.usefixtures("blocked")
+def test_signals_that_were_read_are_not_lost_for_want_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = signalfd.SignalFd()
+    signal.pthread_kill(threading.get_ident(), USR1)
+    inbox: list[signalfd.Received] = []
+
+    def fail(*_: object) -> signalfd.Received:
+        raise MemoryError
+
+    with monkeypatch.context() as full:
+        full.setattr(signalfd, "Received", fail)
+        with pytest.raises(MemoryError):
+            source.read(inbox)
+    assert inbox == []
+    source.read(inbox)
+    assert [received.number for received in inbox] == [USR1]
+    os.close(source.fd)
 
 
 @pytest.fixture
@@ -98,7 +126,7 @@ def interpreter(monkeypatch: pytest.MonkeyPatch) -> Iterator[Interpreter]:
 
 
 @pytest.mark.parametrize("refusal", ["returns -1", "raises"])
-def test_without_signalfd_the_interpreter_takes_them(
+def test_without_signalfd_the_wakeup_descriptor_is_used(
     monkeypatch: pytest.MonkeyPatch, interpreter: Interpreter, refusal: str
 ) -> None:
     def call(name: str, *_: object) -> int:
@@ -113,25 +141,25 @@ def test_without_signalfd_the_interpreter_takes_them(
     os.close(source.fd)
 
 
-def test_one_that_cannot_be_handled_does_not_keep_the_others_from_it(interpreter: Interpreter) -> None:
+def test_a_signal_that_cannot_be_handled_does_not_prevent_the_others(interpreter: Interpreter) -> None:
     source = signalfd.WakeupFd()
     wanted = frozenset(number for number in VALID if number <= 60) - {USR1, KILL, STOP} - OF_WRITES
     assert interpreter.handled.keys() == wanted
     assert all(handler(15, None) is None for handler in interpreter.handled.values())
-    # The mask is opened when all are in place: what was pending is not lost.
+    # Signals are unblocked when all handlers are in place, so that no pending one is lost.
     assert interpreter.masks == [(signal.SIG_SETMASK, (), wanted)]
     os.close(source.fd)
 
 
-def test_they_come_in_order_and_nothing_is_known_of_their_senders(interpreter: Interpreter) -> None:
+def test_the_wakeup_descriptor_keeps_the_order_and_knows_no_senders(interpreter: Interpreter) -> None:
     source = signalfd.WakeupFd()
     inbox: list[signalfd.Received] = []
-    source.read(inbox)  # nothing there: does not block
+    source.read(inbox)  # empty: does not block
     assert inbox == []
     os.write(interpreter.wakeup, bytes([15, 10, 15, 64]))
     source.read(inbox)
     assert [received.number for received in inbox] == [15, 10, 15, 64]
     assert {received.pid for received in inbox} == {None}
     assert not any(received.by_kernel for received in inbox)
-    assert not os.get_blocking(interpreter.wakeup)  # of a storm some are lost, and no handler waits
+    assert not os.get_blocking(interpreter.wakeup)  # of too many signals some are lost, but no handler blocks
     os.close(source.fd)

@@ -1,7 +1,8 @@
-"""When process 1 starts over, what it makes of the environment, and how often it tries what has failed."""
+"""When process 1 starts over, the environment that the agent gets, and retries of what has failed."""
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -13,9 +14,7 @@ import pytest
 
 from entrypoint import settings as reader
 from entrypoint import start
-from entrypoint.init import agent_environment as offer
-from entrypoint.init import signalfd, supervisor
-from entrypoint.init import spawn as process
+from entrypoint.init import agent_environment, exit_status, own_process, signalfd, spawn, supervisor, terminal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,11 +24,11 @@ GIVEN = {b"A": b"1"}
 
 
 class StartedOver(Exception):
-    """In the place of the exec."""
+    """Raised in the place of the exec."""
 
 
 class Interpreter:
-    """As `isolate` finds it; `sys` takes the place of that module."""
+    """The interpreter as `isolate` finds it; `sys` is in the place of that module."""
 
     def __init__(
         self,
@@ -56,8 +55,8 @@ class Interpreter:
         monkeypatch.setattr(os, "environ", dict.fromkeys(variables, "1"))
         monkeypatch.setattr(os, "execve", self.execve)
 
-    def execve(self, path: str, words: list[str], environment: dict[bytes, bytes]) -> None:
-        assert words == [path, "-I", "-S", "/package/entrypoint/__main__.py", "-t", "5s", "agent"]
+    def execve(self, path: str, argv: list[str], environment: dict[bytes, bytes]) -> None:
+        assert argv == [path, "-I", "-S", "/package/entrypoint/__main__.py", "-t", "5s", "agent"]
         assert environment == GIVEN
         raise StartedOver(path)
 
@@ -73,9 +72,9 @@ class Interpreter:
         {"modules": {"sitecustomize": LIBRARY + "/sitecustomize.py"}},  # Debian's
         {"flags": (1, 1), "variables": ["PYTHONPATH"], "modules": {"json": None}, "threads": 2},
     ],
-    ids=["nothing", "variables that change nothing", "the distributor's", "started over already"],
+    ids=["nothing", "harmless variables", "the sitecustomize of Debian", "already started over"],
 )
-def test_what_is_as_it_should_be_stays(monkeypatch: pytest.MonkeyPatch, found: dict[str, Any]) -> None:
+def test_a_clean_interpreter_goes_on(monkeypatch: pytest.MonkeyPatch, found: dict[str, Any]) -> None:
     Interpreter(monkeypatch, **found).isolate()
 
 
@@ -103,13 +102,13 @@ def test_what_is_as_it_should_be_stays(monkeypatch: pytest.MonkeyPatch, found: d
         "a module without a file",
         "a sitecustomize",
         "a sitecustomize without a file",
-        "a module beside the distributor's",
+        "a module beside the sitecustomize of Debian",
         "only isolated",
         "only without site",
     ],
 )
 @pytest.mark.parametrize("executable", ["/bin/python", ""])
-def test_anything_of_the_containers_has_it_start_over(
+def test_anything_of_the_container_makes_it_start_over(
     monkeypatch: pytest.MonkeyPatch, found: dict[str, Any], executable: str
 ) -> None:
     interpreter = Interpreter(monkeypatch, **found)
@@ -118,7 +117,7 @@ def test_anything_of_the_containers_has_it_start_over(
         interpreter.isolate()
 
 
-def test_what_is_found_later_comes_from_the_standard_library_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_standard_library_comes_first_in_the_search_path(monkeypatch: pytest.MonkeyPatch) -> None:
     interpreter = Interpreter(monkeypatch)
     finders = [finder for finder in sys.meta_path if isinstance(finder, type)]
     interpreter.sys.meta_path[:] = [object(), *finders, object()]
@@ -129,34 +128,34 @@ def test_what_is_found_later_comes_from_the_standard_library_first(monkeypatch: 
     assert interpreter.sys.path == [*own, "/package", "/app", "/site-packages"]
 
 
-def test_what_cannot_be_passed_on_is_left_out_and_of_two_the_first_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_variables_with_one_name_the_first_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As getenv(3) finds it. Entries without a name or a `=` cannot be passed on."""
     block = b"A=1\0B==\n\0nothing\0=odd\0A=2\0EMPTY=\0"
-    monkeypatch.setattr(start, "open", lambda *_, **__: Whole(block), raising=False)
+    monkeypatch.setattr(start, "open", lambda *_, **__: Unbuffered(block), raising=False)
     assert start.given_environment() == {b"A": b"1", b"B": b"=\n", b"EMPTY": b""}
 
 
-class Whole(io.BytesIO):
-    """A file without a buffer."""
+class Unbuffered(io.BytesIO):
+    """An unbuffered file."""
 
     readall = io.BytesIO.read
 
 
 @pytest.mark.parametrize("flags", [[], ["--no-notify"]])
-def test_an_agent_that_cannot_be_started_is_offered_nothing_any_longer(
-    capfd: pytest.CaptureFixture[str], flags: list[str]
-) -> None:
+def test_a_failed_start_leaves_no_notify_socket_behind(capfd: pytest.CaptureFixture[str], flags: list[str]) -> None:
     settings = reader.read([*flags, "--termination-log", "none", "agent"], {})
-    offered = offer.make(settings, {}, "/package", [])
-    assert bool(offered and os.path.exists(offered.directory)) is not bool(flags)
-    assert start._fail(127, "cannot run it", settings, offered) == 127
+    started = start.Started()
+    started.environment = made = agent_environment.make(settings, {}, "/package", [])
+    assert bool(made and os.path.exists(made.directory)) is not bool(flags)
+    assert start._fail(127, "cannot run it", settings, started) == 127
     assert capfd.readouterr().err == "agent-init: error: cannot run it\n"
-    assert not (offered and os.path.exists(offered.directory))
-    if offered and offered.socket:
-        offered.socket.close()
+    assert not (made and os.path.exists(made.directory))
+    if made and made.socket:
+        made.socket.close()
 
 
-class Life:
-    """Of `main`, with all that it does to this process left out."""
+class Run:
+    """A run of `main` without what it does to this process."""
 
     AGENT = 4242
 
@@ -170,18 +169,20 @@ class Life:
         self.errors = [*errors]
         self.slept: list[float] = []
         self.terminal: bool | None = None
+        self.arguments: tuple[Any, ...] = ()
         self.supervisor: dict[str, Any] = {}
         for module, name, result in (
             (start, "isolate", None),
-            (process, "fill_standard_descriptors", were_open),
-            (process, "adopt", []),
-            (process, "foreground", foreground),
-            (process, "close_inherited", None),
-            (process, "leave_directory", None),
+            (own_process, "fill_standard_descriptors", were_open),
+            (own_process, "adopt", []),
+            (own_process, "close_inherited", None),
+            (own_process, "leave_directory", None),
+            (os, "isatty", foreground is not None),
+            (terminal, "foreground", foreground),
             (signalfd, "open_source", None),
         ):
             monkeypatch.setattr(module, name, lambda *_, result=result: result)
-        monkeypatch.setattr(process, "spawn", self.spawn)
+        monkeypatch.setattr(spawn, "spawn", self.spawn)
         monkeypatch.setattr(supervisor, "Supervisor", self.make)
         monkeypatch.setattr(time, "sleep", self.slept.append)
 
@@ -189,31 +190,92 @@ class Life:
         self.terminal = terminal
         return self.AGENT
 
-    def make(self, *_: object, **more: Any) -> SimpleNamespace:
+    def make(self, *arguments: Any, **more: Any) -> SimpleNamespace:
         if self.errors:
             raise self.errors.pop()
-        self.supervisor = more
+        self.arguments, self.supervisor = arguments, more
         return SimpleNamespace(run=lambda: 7)
 
-    def run(self) -> int:
-        return start.main(["--no-notify", "agent"], "/package")
+    def run(self, *arguments: str) -> int:
+        return start.main(arguments or ["--no-notify", "agent"], "/package")
 
 
-def test_what_fails_once_the_agent_runs_is_tried_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    life = Life(monkeypatch, [MemoryError(), OSError(), ImportError()])
-    assert life.run() == 7
-    assert len(life.slept) == 3
-    assert 0 < min(life.slept) <= max(life.slept) < 0.2  # a stop request waits for it
+def test_what_fails_while_the_agent_runs_is_retried_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(monkeypatch, [MemoryError(), OSError(), ImportError()])
+    assert run.run() == 7
+    assert len(run.slept) == 3
+    assert 0 < min(run.slept) <= max(run.slept) < 0.2  # a stop request waits for it
+
+
+@pytest.mark.parametrize("running_for", [0, 3])
+def test_after_many_failures_the_exit_of_the_agent_is_the_end(
+    monkeypatch: pytest.MonkeyPatch, running_for: int
+) -> None:
+    run = Run(monkeypatch, [MemoryError()] * 1000)
+    codes: list[int | None] = [*[None] * running_for, 3]
+
+    def reap(pid: int) -> int | None:
+        assert pid == Run.AGENT
+        return codes.pop(0)
+
+    monkeypatch.setattr(exit_status, "reap", reap)
+    assert run.run() == 3
+    assert len(run.slept) == start.MAX_RETRIES + 1 + running_for
+
+
+def test_our_notify_socket_is_not_closed_as_inherited(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(monkeypatch)
+    kept: list[set[int]] = []
+    monkeypatch.setattr(own_process, "close_inherited", kept.append)
+    assert run.run("agent") == 7
+    environment = run.arguments[4]
+    assert environment.socket is not None
+    assert kept == [{environment.socket.fileno()}]
+    environment.socket.close()
+    environment.cleanup()
+    assert run.run() == 7
+    assert kept[1:] == [set()]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (spawn.NotStarted(127, "cannot run it"), 127, "error: cannot run it"),
+        (MemoryError("no memory"), 125, "error: cannot start: no memory"),
+        (OSError(errno.EMFILE, "Too many open files"), 125, "error: cannot start: [Errno 24] Too many open files"),
+    ],
+    ids=["not started", "no memory", "no descriptor"],
+)
+def test_a_failure_before_the_agent_runs_is_the_end(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], error: Exception, code: int, line: str
+) -> None:
+    def fail(*_: object, **__: object) -> int:
+        raise error
+
+    run = Run(monkeypatch)
+    monkeypatch.setattr(spawn, "spawn", fail)
+    assert run.run() == code
+    assert capfd.readouterr().err == f"agent-init: {line}\n"
+    assert run.supervisor == {}
+
+
+def test_the_supervisor_gets_the_agent_and_the_time_of_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(monkeypatch)
+    before = time.monotonic()
+    assert run.run() == 7
+    assert run.arguments[3] == Run.AGENT
+    assert before <= run.supervisor["started"] <= time.monotonic()
+    assert run.supervisor["package"] == "/package"
 
 
 @pytest.mark.parametrize("were_open", [(True, True, True), (True, False, True), (True, True, False)], ids=str)
-@pytest.mark.parametrize("whose", ["ours", "another's", "nobody's"])
-def test_the_agent_gets_the_terminal_that_is_ours_to_give(
+@pytest.mark.parametrize("whose", ["ours", "another group's", "none"])
+def test_the_agent_gets_the_terminal_if_we_have_it(
     monkeypatch: pytest.MonkeyPatch, were_open: tuple[bool, ...], whose: str
 ) -> None:
-    group = {"ours": os.getpgrp(), "another's": os.getpgrp() + 1, "nobody's": None}[whose]
-    life = Life(monkeypatch, were_open=were_open, foreground=group)
-    assert life.run() == 7
-    assert life.terminal is (whose == "ours")
-    assert life.supervisor["terminal_of"] == (os.getpgrp() if whose == "ours" else None)
-    assert life.supervisor["stderr"] == (2 if were_open[2] else None)
+    group = {"ours": os.getpgrp(), "another group's": os.getpgrp() + 1, "none": None}[whose]
+    run = Run(monkeypatch, were_open=were_open, foreground=group)
+    assert run.run() == 7
+    assert run.terminal is (whose == "ours")
+    assert run.supervisor["previous_foreground"] == (os.getpgrp() if whose == "ours" else None)
+    assert run.supervisor["stderr"] == (2 if were_open[2] else None)

@@ -1,4 +1,4 @@
-"""How a stall report is taken in, with the test in the reporter's place. What is in one: tests/reports."""
+"""How stall reports are made and read, with the test in the reporter's place. Their content: tests/reports."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from entrypoint.init import stall_report as report
+from entrypoint.init import stall_report
 from entrypoint.init.loop import Loop
-from entrypoint.init.tree import Process
+from entrypoint.init.procfs import Process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,68 +23,61 @@ MIB = 1 << 20
 PID = 12345
 
 
-class Room:
-    """Takes the place of the control group's memory."""
+class FakeMemory:
+    """In the place of the control group's memory."""
 
-    def __init__(self, room: int | None) -> None:
-        self.room = room
+    def __init__(self, available_bytes: int | None) -> None:
+        self.available_bytes = available_bytes
 
 
 def reporter(
-    loop: Loop, package: str, room: int | None, lines: list[str], done: Callable[[], object]
-) -> report.Reporter:
-    return report.Reporter(
+    loop: Loop, package: str, available: int | None, lines: list[str], on_complete: Callable[[], object]
+) -> stall_report.Reporter:
+    return stall_report.Reporter(
         loop,
-        Room(room),  # type: ignore[arg-type]
+        FakeMemory(available),  # type: ignore[arg-type]
         package,
         since=1.0,
         responders="@prefix",
         stacks=False,
         arguments=True,
-        line=lines.append,
-        done=done,
+        on_line=lines.append,
+        on_complete=on_complete,
     )
 
 
 class Stage:
-    """A reporter whose lines are noted; `tell` is what the process that it starts says."""
+    """A reporter whose lines are kept; `write` writes what the process that it starts would write."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, room: int | None = None) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, available: int | None = None) -> None:
         self.lines: list[str] = []
         self.killed: list[tuple[int, int]] = []
         self.spawned: list[list[str]] = []
-        self.error: int | None = None  # of a refused start
         self.writer = -1
-        self.recovered = 0
-        self.loop = Loop(report=lambda error: self.lines.append(repr(error)), recover=self.recover)
-        self.reporter = reporter(self.loop, "/package", room, self.lines, lambda: self.lines.append("done"))
+        self.loop = Loop(report=lambda error: self.lines.append(repr(error)), recover=lambda: None)
+        self.reporter = reporter(self.loop, "/package", available, self.lines, lambda: self.lines.append("complete"))
         monkeypatch.setattr(os, "posix_spawn", self.spawn)
         monkeypatch.setattr(os, "kill", self.kill)
 
-    def recover(self) -> None:
-        """At the loop's first turn."""
-
-    def spawn(self, program: str, words: list[str], environment: object, *, file_actions: Any, **_: object) -> int:
+    def spawn(self, program: str, argv: list[str], environment: object, *, file_actions: Any, **_: object) -> int:
         actions = list(file_actions)
-        if self.error is not None:
-            raise OSError(self.error, os.strerror(self.error))
         [(_, writer, _)] = [action for action in actions if action[0] == os.POSIX_SPAWN_DUP2]
         self.writer = os.dup(writer)
-        self.spawned.append(words)
+        self.spawned.append(argv)
         return PID
 
     def kill(self, pid: int, number: int) -> None:
         self.killed.append((pid, number))
         raise ProcessLookupError
 
-    def tell(self, *blocks: bytes) -> None:
-        """Each block is taken in by itself."""
+    def write(self, *blocks: bytes) -> None:
+        """Write each block and have it read."""
         for block in blocks:
             os.write(self.writer, block)
             self.turn()
 
     def turn(self) -> None:
-        """The loop's, once."""
+        """Run the loop once."""
         self.loop.call_at(self.loop.time(), lambda: None)
         self.loop._run_once()
         if self.loop._readers:
@@ -106,21 +99,21 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     if made.writer >= 0:
         os.close(made.writer)
     made.reporter.end()
-    said = [*made.lines]
+    lines = [*made.lines]
     made.turn()
-    assert made.lines == said  # it is not looked at any longer
+    assert made.lines == lines  # the pipe is not watched any longer
     assert len(os.listdir("/proc/self/fd")) == opened
 
 
-def test_it_is_asked_for_what_is_known(stage: Stage) -> None:
-    stage.reporter.measure([Process(7, "x", 1, 7, 99, cpu=3)])
+def test_the_request_holds_what_is_known(stage: Stage) -> None:
+    stage.reporter.take_cpu_snapshot([Process(7, "x", 1, 7, 99, cpu=3)])
     stage.reporter.start(5, 10.0)
     [[*program, request]] = stage.spawned
     assert program == [sys.executable, "-I", "-S", "/package/entrypoint/report/__main__.py"]
-    asked = json.loads(request)
-    since = asked.pop("since")
-    assert -0.001 < stage.loop.time() - since < 10  # a millisecond is what it is told to
-    assert asked == {
+    found = json.loads(request)
+    since = found.pop("since")
+    assert -0.001 < stage.loop.time() - since < 10  # it is given to a millisecond
+    assert found == {
         "root": os.getpid(),
         "responders": "@prefix",
         "stacks": False,
@@ -133,18 +126,18 @@ def test_it_is_asked_for_what_is_known(stage: Stage) -> None:
     assert stage.reporter.pids == {PID}
 
 
-def test_each_line_is_taken_in_as_it_comes_and_its_end_is_told(stage: Stage) -> None:
+def test_lines_are_read_as_they_come_until_the_report_is_complete(stage: Stage) -> None:
     stage.reporter.start(5, 10.0)
-    stage.tell(b"one\ntw", b"o\n\n\nthr\xff", b"ee\n")
+    stage.write(b"one\ntw", b"o\n\n\nthr\xff", b"ee\n")
     assert stage.lines == ["one", "two", "thr\\xffee"]
     stage.end()
     stage.turn()
-    assert stage.lines[3:] == ["done"]
+    assert stage.lines[3:] == ["complete"]
     stage.reporter.end()
     assert stage.lines[4:] == []
 
 
-def test_when_its_time_is_over_what_it_has_told_counts_and_it_is_killed(stage: Stage) -> None:
+def test_at_the_end_its_lines_are_kept_and_the_reporter_is_killed(stage: Stage) -> None:
     stage.reporter.start(5, 10.0)
     os.write(stage.writer, b"one\nhalf a li")
     stage.reporter.end()
@@ -154,37 +147,37 @@ def test_when_its_time_is_over_what_it_has_told_counts_and_it_is_killed(stage: S
         os.write(stage.writer, b"ne\n")
 
 
-def test_all_that_a_pipe_holds_is_taken_in_then(stage: Stage) -> None:
+def test_at_the_end_a_full_pipe_is_read(stage: Stage) -> None:
     stage.reporter.start(5, 10.0)
     os.set_blocking(stage.writer, False)
     line = b"x" * 4095 + b"\n"
-    told = 0
+    written = 0
     with contextlib.suppress(BlockingIOError):
         while True:
-            told += os.write(stage.writer, line) // len(line)
+            written += os.write(stage.writer, line) // len(line)
     stage.reporter.end()
-    assert stage.lines == [line[:-1].decode()] * told
+    assert stage.lines == [line[:-1].decode()] * written
 
 
-def test_one_that_says_nothing_is_not_waited_for(stage: Stage) -> None:
+def test_at_the_end_a_silent_reporter_is_not_waited_for(stage: Stage) -> None:
     stage.reporter.start(5, 10.0)
     stage.reporter.end()
     assert stage.lines == []
 
 
-def test_a_second_one_ends_the_first(stage: Stage) -> None:
+def test_a_second_report_ends_the_first(stage: Stage) -> None:
     stage.reporter.start(5, 10.0)
     first = stage.writer
     os.write(first, b"first\nrest")
     stage.reporter.start(5, 10.0)
     assert stage.killed == [(PID, 9)]
-    stage.tell(b"second\n")
+    stage.write(b"second\n")
     assert stage.lines == ["first", "second"]
     os.close(first)
 
 
-def test_what_was_seen_of_the_first_is_not_taken_for_the_second(stage: Stage) -> None:
-    """The second has the descriptor that the first had, for which there is something in this turn of the loop."""
+def test_lines_of_the_first_report_are_not_read_as_the_seconds(stage: Stage) -> None:
+    """The second pipe gets the descriptor of the first, which poll(2) has just reported as readable."""
     reader, writer = os.pipe()
     os.write(writer, b"x")
 
@@ -197,23 +190,23 @@ def test_what_was_seen_of_the_first_is_not_taken_for_the_second(stage: Stage) ->
     first = stage.writer
     os.write(first, b"first\n")
     stage.turn()
-    stage.tell(b"second\n")
+    stage.write(b"second\n")
     assert stage.lines == ["first", "second"]
     for fd in (first, reader, writer):
         os.close(fd)
 
 
-SEEN = """
+PROGRAM = """
 import json, os
 opened = {number: os.readlink(f"/proc/self/fd/{number}") for number in (0, 1, 2)}
 print(json.dumps([opened[0], opened[1][:5], opened[2], os.getpgrp() == os.getpid()]))
-os.write(2, b"nobody sees this")
+os.write(2, b"goes nowhere")
 """
 
 
-def test_of_what_is_ours_it_has_only_the_pipe(tmp_path: Path) -> None:
+def test_the_reporter_has_no_descriptor_of_ours_but_the_pipe(tmp_path: Path) -> None:
     (tmp_path / "entrypoint" / "report").mkdir(parents=True)
-    (tmp_path / "entrypoint" / "report" / "__main__.py").write_text(SEEN)
+    (tmp_path / "entrypoint" / "report" / "__main__.py").write_text(PROGRAM)
     lines: list[str] = []
     loop = Loop(report=lambda error: lines.append(repr(error)), recover=lambda: None)
     real = reporter(loop, str(tmp_path), None, lines, loop.stop)
@@ -234,35 +227,69 @@ def test_of_what_is_ours_it_has_only_the_pipe(tmp_path: Path) -> None:
     assert [json.loads(line) for line in lines] == [["/dev/null", "pipe:", "/dev/null", True]]
 
 
-def test_a_line_without_an_end_is_not_kept(stage: Stage) -> None:
+def test_a_line_without_its_end_is_no_line(stage: Stage) -> None:
     stage.reporter.start(5, 10.0)
-    for _ in range(report.LONGEST_REST // 32768 + 1):
-        stage.tell(b"x" * 32768)
-    stage.tell(b"end\nnext\n")
+    stage.write(b"one\nhalf a li")
+    stage.end()
+    stage.turn()
+    assert stage.lines == ["one", "complete"]
+
+
+@pytest.mark.parametrize("exit_first", [True, False], ids=["exit before the end of the pipe", "end of the pipe before"])
+def test_a_reaped_reporter_is_not_killed_and_its_lines_are_read(stage: Stage, exit_first: bool) -> None:
+    """The supervisor removes it from `pids` when it has reaped it."""
+    stage.reporter.start(5, 10.0)
+    os.write(stage.writer, b"one\n")
+    if exit_first:
+        stage.reporter.pids.discard(PID)
+    stage.end()
+    stage.turn()
+    stage.reporter.pids.discard(PID)
+    assert stage.lines == ["one", "complete"]
+    stage.reporter.end()
+    assert stage.killed == []
+
+
+def test_the_cpu_snapshot_is_replaced_by_the_next(stage: Stage) -> None:
+    stage.reporter.take_cpu_snapshot([Process(7, "x", 1, 7, 99, cpu=3), Process(8, "y", 1, 8, 98, cpu=4)])
+    stage.reporter.take_cpu_snapshot([Process(8, "y", 1, 8, 98, cpu=5)])
+    stage.reporter.start(5, 10.0)
+    assert json.loads(stage.spawned[0][-1])["cpu"] == {"8": [98, 5]}
+
+
+def test_an_endless_line_is_dropped(stage: Stage) -> None:
+    stage.reporter.start(5, 10.0)
+    for _ in range(stall_report.MAX_REST_BYTES // 32768 + 1):
+        stage.write(b"x" * 32768)
+    stage.write(b"end\nnext\n")
     assert [line[-10:] for line in stage.lines] == ["end", "next"]
 
 
 @pytest.mark.parametrize("call", ["posix_spawn", "pipe", "set_blocking"])
-def test_where_none_can_be_made_that_is_its_line(stage: Stage, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+def test_the_reason_why_no_report_can_be_made_is_its_line(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
     def refuse(*_: object, **__: object) -> int:
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
     monkeypatch.setattr(os, call, refuse)
     stage.reporter.start(5, 10.0)
-    assert stage.lines == ["no report of the processes: Resource temporarily unavailable", "done"]
+    assert stage.lines == ["no process report: Resource temporarily unavailable", "complete"]
     monkeypatch.undo()
 
 
 @pytest.mark.parametrize(
-    ("room", "lines"),
+    ("available", "lines"),
     [
         (24 * MIB, []),
-        (24 * MIB - 1, ["no report of the processes: 24 MiB of memory left, it takes 24 MiB", "done"]),
-        (0, ["no report of the processes: 0 MiB of memory left, it takes 24 MiB", "done"]),
+        (24 * MIB - 1, ["no process report: it needs 24 MiB of memory, 24 MiB are left", "complete"]),
+        (0, ["no process report: it needs 24 MiB of memory, 0 MiB are left", "complete"]),
     ],
 )
-def test_without_the_memory_none_is_made(monkeypatch: pytest.MonkeyPatch, room: int, lines: list[str]) -> None:
-    stage = Stage(monkeypatch, room)
+def test_without_enough_memory_no_report_is_made(
+    monkeypatch: pytest.MonkeyPatch, available: int, lines: list[str]
+) -> None:
+    stage = Stage(monkeypatch, available)
     stage.reporter.start(5, 10.0)
     assert stage.lines == lines
     assert bool(stage.spawned) is not bool(lines)

@@ -1,0 +1,155 @@
+"""Variables and the notify socket for the agent, also where they cannot be made."""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+import re
+import sys
+
+import pytest
+
+from entrypoint import settings as reader
+from entrypoint.init import agent_environment
+from entrypoint.init.agent_environment import AgentEnvironment
+
+
+def make(
+    *flags: str, problems: list[str] | None = None, **given: str
+) -> tuple[AgentEnvironment | None, dict[str, str]]:
+    """Return what is made with these `flags`, and the environment that follows from `given`."""
+    environment = {name.encode(): value.encode() for name, value in given.items()}
+    settings = reader.read([*flags, "--", "agent"], {})
+    made = agent_environment.make(settings, environment, "/package", [] if problems is None else problems)
+    return made, {name.decode(): value.decode() for name, value in environment.items()}
+
+
+def cleaned_up(made: AgentEnvironment | None) -> AgentEnvironment:
+    """Check that `cleanup` leaves nothing behind."""
+    assert made is not None
+    if made.socket is not None:
+        made.socket.close()
+    made.cleanup()
+    assert not made.directory or not os.path.exists(made.directory)
+    made.cleanup()  # harmless
+    return made
+
+
+def test_stacks_need_no_notify_socket() -> None:
+    made, environment = make("--no-notify", "--stacks", PYTHONPATH="/app", NOTIFY_SOCKET="/parent")
+    made = cleaned_up(made)
+    assert environment == {
+        "PYTHONPATH": "/package/entrypoint/agent/site:/app",
+        "NOTIFY_SOCKET": "/parent",
+        reader.RESPONDERS: made.responders,
+    }
+    assert (made.socket, made.parent_socket) == (None, "")
+
+
+def test_without_notify_and_stacks_nothing_is_made() -> None:
+    assert make("--no-notify", A="b") == (None, {"A": "b"})
+
+
+def test_nothing_is_made_where_there_is_no_linux(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert make("--stacks", A="b") == (None, {"A": "b"})
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EMFILE, os.strerror(errno.EMFILE)), OSError("odd")])
+def test_a_socket_that_cannot_be_made_is_a_problem(monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
+    def refuse(*_: object) -> object:
+        raise error
+
+    monkeypatch.setattr(_socket, "socket", refuse)
+    problems: list[str] = []
+    made, environment = make("--watchdog", "1s", problems=problems, NOTIFY_SOCKET="/parent")
+    made = cleaned_up(made)
+    assert problems == [f"no notify socket for the agent: {error.strerror or error}"]
+    assert (made.socket, made.parent_socket, environment["NOTIFY_SOCKET"]) == (None, "", "/parent")
+    assert "WATCHDOG_USEC" not in environment
+
+
+class Unbound(_socket.socket):
+    """A socket that cannot be bound."""
+
+    def bind(self, address: object) -> None:
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+
+def test_a_socket_that_cannot_be_bound_leaves_no_directory_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    directories: list[str] = []
+    mkdir = os.mkdir
+
+    def note(path: str, mode: int) -> None:
+        mkdir(path, mode)
+        directories.append(path)
+
+    monkeypatch.setattr(_socket, "socket", Unbound)
+    monkeypatch.setattr(os, "mkdir", note)
+    problems: list[str] = []
+    made, environment = make(problems=problems)
+    assert cleaned_up(made).socket is None
+    assert problems == ["no notify socket for the agent: Address already in use"]
+    assert "NOTIFY_SOCKET" not in environment
+    assert directories
+    assert not any(map(os.path.exists, directories))
+
+
+def test_where_no_directory_can_be_written_the_socket_is_abstract(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str, mode: int) -> None:
+        raise OSError(errno.EROFS, path)
+
+    monkeypatch.setattr(os, "mkdir", refuse)
+    made, environment = make()
+    assert environment["NOTIFY_SOCKET"].startswith("@agent-init-")
+    assert made is not None
+    assert made.socket is not None
+    assert made.socket.getsockname().decode() == "\0" + environment["NOTIFY_SOCKET"][1:]
+    assert cleaned_up(made).directory == ""
+
+
+@pytest.mark.parametrize(("user", "modes"), [(0, (0o711, 0o666)), (1000, (0o700, 0o600))])
+def test_only_the_socket_of_root_can_be_used_by_other_users(
+    monkeypatch: pytest.MonkeyPatch, user: int, modes: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    made, environment = make(NOTIFY_SOCKET="/parent")
+    assert made is not None
+    path = environment["NOTIFY_SOCKET"]
+    assert re.search("-[0-9a-f]{12,}/notify$", path)  # cannot be guessed
+    assert path == made.directory + "/notify"
+    assert tuple(os.stat(name).st_mode & 0o777 for name in (made.directory, path)) == modes
+    assert made.socket is not None
+    assert not os.get_blocking(made.socket.fileno())
+    assert cleaned_up(made).parent_socket == "/parent"
+
+
+def test_the_stop_time_of_an_agent_init_above_is_removed() -> None:
+    made, environment = make(AGENT_INIT_STOP_SECONDS="7")  # without a grace of ours the time is not known
+    cleaned_up(made)
+    assert reader.STOP_SECONDS not in environment
+
+
+@pytest.mark.parametrize(
+    ("flags", "seconds"),
+    [
+        (["--grace", "30s"], 28.5),  # the stall report takes its share
+        (["--grace", "30s", "--stop-delay", "10s"], 18.5),
+        (["--stop-schedule", "TERM/20s/KILL"], 18.5),
+        (["--grace", "0s"], 0.0),
+    ],
+    ids=str,
+)
+def test_a_known_stop_time_is_given_in_seconds(flags: list[str], seconds: float) -> None:
+    made, environment = make(*flags, AGENT_INIT_STOP_SECONDS="7")
+    cleaned_up(made)
+    assert float(environment[reader.STOP_SECONDS]) == seconds
+
+
+@pytest.mark.parametrize(("given", "microseconds"), [("2s", "2000000"), ("0.000001", "1"), ("0.0000001", "1")])
+def test_the_watchdog_time_is_given_in_whole_microseconds(given: str, microseconds: str) -> None:
+    """Never as 0, which means no watchdog (sd_watchdog_enabled(3))."""
+    made, environment = make("--watchdog", given)
+    cleaned_up(made)
+    assert (environment["WATCHDOG_USEC"], environment["WATCHDOG_PID"]) == (microseconds, str(os.getpid()))

@@ -1,0 +1,121 @@
+"""What process 1 does to itself: descriptors, directory, adoption of orphans."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from entrypoint.init import libc, own_process
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def refusing(number: int) -> Callable[..., int]:
+    """Return a function that fails with this error."""
+
+    def refuse(*_: object, **__: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    return refuse
+
+
+@pytest.mark.parametrize(
+    "listed", [None, ["0", "1", "2", "3", "5", "9"], ["0", "malformed"]], ids=["no /proc", "listed", "malformed"]
+)
+def test_inherited_descriptors_are_closed_but_not_ours(
+    monkeypatch: pytest.MonkeyPatch, listed: list[str] | None
+) -> None:
+    closed: list[int] = []
+
+    def close(fd: int) -> None:
+        closed.append(fd)
+        if fd == 5:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    with monkeypatch.context() as fake:
+        fake.setattr(os, "listdir", (lambda _: listed) if listed else refusing(errno.ENOENT))
+        fake.setattr(os, "sysconf", lambda name: {"SC_OPEN_MAX": 8}[name])
+        fake.setattr(os, "close", close)
+        own_process.close_inherited({4, 9})
+    assert sorted(closed) == ([3, 5] if listed and len(listed) > 2 else [3, 5, 6, 7])
+
+
+def test_a_directory_that_cannot_be_left_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted: list[str] = []
+
+    def refuse(path: str) -> None:
+        wanted.append(path)
+        raise PermissionError
+
+    monkeypatch.setattr(os, "chdir", refuse)
+    own_process.leave_directory()
+    assert wanted == ["/"]
+
+
+SUBREAPER = "cannot become a subreaper: orphans of the agent will not come to agent-init"
+DEATH = "cannot ask for a signal at the parent's death"
+
+
+@pytest.mark.parametrize("refusal", ["returns", "raises"])
+def test_what_the_kernel_refuses_is_a_problem_to_be_logged(monkeypatch: pytest.MonkeyPatch, refusal: str) -> None:
+    def call(name: str, *arguments: int) -> int:
+        assert (name, arguments) in (("prctl", (36, 1, 0, 0, 0)), ("prctl", (1, 15, 0, 0, 0)))
+        if refusal == "raises":
+            raise OSError
+        return -1
+
+    monkeypatch.setattr(libc, "call", call)
+    assert own_process.adopt(True, None, os.getppid()) == [SUBREAPER]
+    assert own_process.adopt(None, 15, os.getppid()) == [SUBREAPER, DEATH]
+    assert own_process.adopt(False, 15, os.getppid()) == [DEATH]
+    assert own_process.adopt(False, None, os.getppid()) == []
+
+
+@pytest.mark.parametrize(
+    ("pid", "subreaper", "requests"), [(1, None, []), (1, True, [36]), (7, None, [36]), (7, False, [])]
+)
+def test_any_process_but_process_1_becomes_a_subreaper_unless_asked(
+    monkeypatch: pytest.MonkeyPatch, pid: int, subreaper: bool | None, requests: list[int]
+) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(os, "getpid", lambda: pid)
+
+    def call(_: str, what: int, *__: int) -> int:
+        calls.append(what)
+        return 0
+
+    monkeypatch.setattr(libc, "call", call)
+    assert own_process.adopt(subreaper, None, os.getppid()) == []
+    assert calls == requests
+
+
+@pytest.mark.parametrize("died", [False, True])
+def test_a_parent_that_died_before_the_request_is_a_signal_too(monkeypatch: pytest.MonkeyPatch, died: bool) -> None:
+    """The kernel sends the signal only for a death after prctl(2)."""
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr(libc, "call", lambda *_: 0)
+    monkeypatch.setattr(os, "kill", lambda pid, number: sent.append((pid, number)))
+    assert own_process.adopt(False, 12, os.getppid() + died) == []
+    assert sent == ([(os.getpid(), 12)] if died else [])
+
+
+@pytest.mark.parametrize("closed", [(), (0,), (1, 2), (0, 1, 2)], ids=str)
+def test_closed_standard_descriptors_are_opened_on_the_root_directory(
+    monkeypatch: pytest.MonkeyPatch, closed: tuple[int, ...]
+) -> None:
+    opened: list[str] = []
+
+    def fstat(fd: int) -> None:
+        if fd in closed:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    with monkeypatch.context() as fake:
+        fake.setattr(os, "fstat", fstat)
+        fake.setattr(os, "open", lambda path, flags: opened.append(path))
+        were_open = own_process.fill_standard_descriptors()
+    assert were_open == tuple(fd not in closed for fd in range(3))
+    assert opened == ["/"] * len(closed)

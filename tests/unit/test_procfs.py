@@ -1,0 +1,457 @@
+"""What is read from /proc: also where there is none, where a read fails, and where a process exits meanwhile."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+from entrypoint.init import procfs, tree
+from entrypoint.init.procfs import Dispositions, Process
+from tests.support.init import until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+TERM, USR1, USR2, RTMIN = int(signal.SIGTERM), int(signal.SIGUSR1), int(signal.SIGUSR2), int(signal.SIGRTMIN)
+
+
+def failing(real: Callable[..., Any], *numbers: int) -> Callable[..., Any]:
+    """Return `real`, failing at first: once with each of these errors."""
+    left = list(numbers)
+
+    def call(*arguments: Any) -> Any:
+        if left:
+            number = left.pop(0)
+            raise OSError(number, os.strerror(number))
+        return real(*arguments)
+
+    return call
+
+
+def always(number: int) -> Callable[..., Any]:
+    return failing(os.getpid, *[number] * 100)
+
+
+@pytest.fixture
+def child(request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that handles USR1, ignores USR2 and blocks RTMIN, and is ready. `request.param`: code to run before."""
+    code = getattr(request, "param", "") + (
+        "import signal, time; signal.signal(signal.SIGUSR1, lambda *_: None); "
+        "signal.signal(signal.SIGUSR2, signal.SIG_IGN); signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGRTMIN}); "
+        "print(flush=True); time.sleep(100)"
+    )
+    with subprocess.Popen([sys.executable, "-S", "-c", code], stdout=subprocess.PIPE) as started:
+        assert started.stdout
+        started.stdout.readline()
+        yield started
+        started.kill()
+
+
+def look(child: subprocess.Popen[bytes] | int) -> Process:
+    found = procfs.look(child if isinstance(child, int) else child.pid)
+    assert found is not None
+    return found
+
+
+@pytest.fixture
+def gone() -> int:
+    """A pid that was in use until now: the kernel goes through all others before it reuses it."""
+    with subprocess.Popen(["true"]) as started:
+        pass
+    return started.pid
+
+
+# --- /proc. ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("errors", "mounted"),
+    [
+        ([], True),
+        ([errno.ENOMEM], True),
+        ([errno.ENOMEM, errno.EMFILE], True),
+        ([errno.ENOMEM] * 3, False),
+        ([errno.ENOENT], False),
+    ],
+)
+def test_proc_is_used_although_one_read_fails(
+    monkeypatch: pytest.MonkeyPatch, errors: list[int], mounted: bool
+) -> None:
+    monkeypatch.setattr(os, "readlink", failing(os.readlink, *errors))
+    assert procfs._is_our_own() is mounted
+
+
+def test_proc_of_another_pid_namespace_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "readlink", lambda _: "1")
+    assert procfs._is_our_own() is (os.getpid() == 1)
+
+
+def test_without_proc_no_process_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(procfs, "MOUNTED", False)
+    assert procfs.look(os.getpid()) is None
+    with pytest.raises(OSError, match="no processes visible"):
+        procfs.pids()
+    assert not Dispositions(os.getpid())
+
+
+def test_a_process_is_shown_with_its_name_and_pid() -> None:
+    assert str(Process(17, "agent", 1, 17, 0)) == "agent (pid 17)"
+
+
+def stat(*fields: int, state: str = "S") -> bytes:
+    """Return /proc/17/stat with these fields from the fourth on (proc(5))."""
+    return f"17 (na) S (me) {' '.join([state, *map(str, fields)])}\n".encode()
+
+
+@pytest.mark.parametrize("length", [2, 18])
+def test_a_process_without_a_whole_stat_line_is_not_found(
+    monkeypatch: pytest.MonkeyPatch, gone: int, length: int
+) -> None:
+    assert procfs.look(gone) is None
+    monkeypatch.setattr(procfs, "read_file", lambda *_: stat(*range(length)))
+    assert procfs.look(17) is None
+
+
+def test_each_value_comes_from_its_field_in_stat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(procfs, "read_file", lambda *_: stat(*range(4, 23)))
+    found = look(17)
+    assert (found.pid, found.name, found.parent, found.group) == (17, "na) S (me", 4, 5)
+    assert (found.cpu, found.identity, found.alive) == (14 + 15, (17, 22), True)
+
+
+@pytest.mark.parametrize(
+    ("state", "threads", "alive"), [("S", 1, True), ("Z", 1, False), ("X", 1, False), ("Z", 2, True), ("X", 0, False)]
+)
+def test_a_process_lives_as_long_as_one_of_its_threads(
+    monkeypatch: pytest.MonkeyPatch, state: str, threads: int, alive: bool
+) -> None:
+    others = 1 if alive else 9
+    fields = [others] * 16 + [threads] + [others] * 30
+    monkeypatch.setattr(procfs, "read_file", lambda *_: stat(*fields, state=state))
+    assert look(17).alive is alive
+
+
+def test_psutil_is_used_where_there_is_no_linux(
+    monkeypatch: pytest.MonkeyPatch, child: subprocess.Popen[bytes], gone: int
+) -> None:
+    here = look(child)
+    monkeypatch.setattr(procfs, "LINUX", False)
+    there = look(child)
+    assert (there.pid, there.parent, there.group, there.alive) == (here.pid, os.getpid(), here.group, True)
+    assert there.cpu == 0
+    assert there.name.startswith("python")
+    assert {os.getpid(), child.pid} <= set(procfs.pids())
+    assert [found.pid for found in tree.below(os.getpid(), tree.everything())] == [child.pid]
+    assert procfs.look(gone) is None
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert not look(child).alive
+
+
+def test_psutil_tells_apart_two_processes_with_one_pid(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = 1_700_000_000.0
+    monkeypatch.setattr(procfs, "LINUX", False)
+    monkeypatch.setattr(psutil.Process, "create_time", lambda _: started)
+    before = look(os.getpid())
+    assert look(os.getpid()).identity == before.identity
+    started += 0.1
+    assert look(os.getpid()).identity != before.identity
+
+
+# --- Signal dispositions. -------------------------------------------------------------------------------------------
+
+
+def answers(dispositions: Dispositions, number: int) -> tuple[bool, bool]:
+    return dispositions.handles(number), dispositions.handles_or_ignores(number)
+
+
+def test_handled_ignored_and_blocked_signals_are_distinguished(child: subprocess.Popen[bytes]) -> None:
+    dispositions = Dispositions(child.pid)
+    found = {number: answers(dispositions, number) for number in (TERM, USR1, USR2, RTMIN)}
+    assert found == {TERM: (False, False), USR1: (True, True), USR2: (False, True), RTMIN: (True, True)}
+    dispositions.close()
+    assert (dispositions.handles(USR1), dispositions.handles_or_ignores(TERM)) == (False, True)
+    dispositions.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may set groups")
+@pytest.mark.parametrize("child", ["import os; os.setgroups(range(10**9, 10**9 + 600)); "], indirect=True, ids=["600"])
+def test_real_time_signals_are_found_behind_many_groups(child: subprocess.Popen[bytes]) -> None:
+    """The supplementary groups come first in /proc/pid/status."""
+    dispositions = Dispositions(child.pid)
+    assert (dispositions.handles(RTMIN), dispositions.handles_or_ignores(RTMIN + 1)) == (True, False)
+    dispositions.close()
+
+
+def test_real_time_signals_are_distinguished(monkeypatch: pytest.MonkeyPatch) -> None:
+    """/proc/pid/stat covers signals up to 31 only."""
+    dispositions = Dispositions(os.getpid())
+    masks = [0, 0, 0]
+
+    def read(path: str, max_bytes: int = 0) -> bytes:
+        if path.endswith("/wchan"):
+            return b"0"
+        assert path == f"/proc/{os.getpid()}/status"
+        return b"Name:\tx\nShdPnd:\t%016x\nSigBlk:\t%016x\nSigIgn:\t%016x\nSigCgt:\t%016x\nCapInh:\t%016x\n" % (
+            (1 << 64) - 1,
+            *masks,
+            (1 << 64) - 1,
+        )
+
+    def found() -> dict[int, tuple[bool, bool]]:
+        return {number: each for number in range(32, 65) if True in (each := answers(dispositions, number))}
+
+    monkeypatch.setattr(procfs, "read_file", read)
+    for which, expected in enumerate([(True, True), (False, True), (True, True)]):  # blocked, ignored, handled
+        for number in range(32, 65):
+            masks[which] = 1 << number - 1
+            assert found() == {number: expected}
+        masks[which] = 0
+    dispositions.close()
+
+
+def test_the_descriptor_is_opened_at_once_and_closed_once(
+    monkeypatch: pytest.MonkeyPatch, child: subprocess.Popen[bytes]
+) -> None:
+    """Later there may be no descriptor left."""
+    before = len(os.listdir("/proc/self/fd"))
+    dispositions = Dispositions(child.pid)
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+    closed: list[int] = []
+    real = os.close
+
+    def close(fd: int) -> None:
+        closed.append(fd)
+        real(fd)
+
+    monkeypatch.setattr(os, "open", always(errno.EMFILE))
+    monkeypatch.setattr(os, "close", close)
+    assert (dispositions.handles(USR1), dispositions.handles_or_ignores(TERM)) == (True, False)
+    dispositions.close()
+    assert not dispositions
+    dispositions.close()
+    assert len(closed) == 1
+    monkeypatch.undo()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_nothing_is_known_until_a_descriptor_can_be_opened(
+    monkeypatch: pytest.MonkeyPatch, child: subprocess.Popen[bytes]
+) -> None:
+    with monkeypatch.context() as full:
+        full.setattr(os, "open", always(errno.EMFILE))
+        dispositions = Dispositions(child.pid)
+        assert not dispositions
+        assert (dispositions.handles(USR1), dispositions.handles_or_ignores(TERM)) == (False, True)
+    assert (dispositions.handles(USR1), dispositions.handles_or_ignores(TERM)) == (True, False)
+    dispositions.close()
+
+
+def test_opening_is_tried_three_times(monkeypatch: pytest.MonkeyPatch, child: subprocess.Popen[bytes]) -> None:
+    monkeypatch.setattr(os, "open", failing(os.open, errno.EMFILE, errno.EMFILE))
+    dispositions = Dispositions(child.pid)
+    assert not dispositions.handles_or_ignores(TERM)
+    dispositions.close()
+
+
+@pytest.mark.parametrize("failures", [2, 3])
+def test_a_read_is_tried_three_times(
+    monkeypatch: pytest.MonkeyPatch, child: subprocess.Popen[bytes], failures: int
+) -> None:
+    dispositions = Dispositions(child.pid)
+    monkeypatch.setattr(os, "pread", failing(os.pread, *[errno.EIO] * failures))
+    assert dispositions.handles_or_ignores(TERM) is (failures == 3)
+    dispositions.close()
+
+
+@pytest.mark.parametrize("line", [b"", b"1 (x) S 1 2", b"1 (x) " + b"x " * 60], ids=["empty", "short", "no numbers"])
+def test_nothing_is_known_from_a_malformed_line(
+    monkeypatch: pytest.MonkeyPatch, child: subprocess.Popen[bytes], line: bytes
+) -> None:
+    dispositions = Dispositions(child.pid)
+    monkeypatch.setattr(os, "pread", lambda *_: line)
+    monkeypatch.setattr(procfs, "read_file", lambda *_: line)
+    assert (dispositions.handles(USR1), dispositions.handles_or_ignores(TERM)) == (False, True)
+    assert (dispositions.handles(RTMIN), dispositions.handles_or_ignores(RTMIN + 1)) == (False, True)
+    dispositions.close()
+
+
+def test_nothing_is_known_of_a_process_that_has_exited(child: subprocess.Popen[bytes]) -> None:
+    dispositions = Dispositions(child.pid)
+    child.kill()
+    child.wait()
+    assert (dispositions.handles(USR1), dispositions.handles_or_ignores(TERM)) == (False, True)
+    dispositions.close()
+
+
+@pytest.mark.parametrize(("wchan", "waits"), [(b"do_sigtimedwait.isra.0", True), (b"do_select", False), (None, False)])
+def test_a_process_in_sigwait_handles_the_signal(
+    monkeypatch: pytest.MonkeyPatch, child: subprocess.Popen[bytes], wchan: bytes | None, waits: bool
+) -> None:
+    """Inside sigwait(3) the kernel shows it unblocked."""
+
+    def read(path: str, max_bytes: int = 0) -> bytes:
+        assert path == f"/proc/{child.pid}/wchan"
+        if wchan is None:
+            raise PermissionError
+        return wchan
+
+    dispositions = Dispositions(child.pid)
+    monkeypatch.setattr(procfs, "read_file", read)
+    assert answers(dispositions, TERM) == (waits, waits)
+    dispositions.close()
+
+
+def test_one_process_is_asked_without_leaving_a_descriptor_open(child: subprocess.Popen[bytes]) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    assert [procfs.handles_or_ignores(look(child), number) for number in (TERM, USR1, USR2)] == [False, True, True]
+    assert [procfs.handles(look(child), number) for number in (TERM, USR1, USR2)] == [False, True, False]
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+# --- Children, and what a process is. -------------------------------------------------------------------------------
+
+
+def test_a_process_that_has_exited_has_no_children(child: subprocess.Popen[bytes], gone: int) -> None:
+    assert child.pid in [process.pid for process in procfs.children(os.getpid())]
+    assert procfs.children(child.pid) == []
+    assert procfs.children(gone) == []
+
+
+def test_children_of_all_threads_are_found() -> None:
+    started, done, pids = threading.Event(), threading.Event(), []
+
+    def run() -> None:
+        with subprocess.Popen(["sleep", "100"]) as process:
+            pids.append(process.pid)
+            started.set()
+            done.wait()
+            process.kill()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    started.wait()
+    found = [process.pid for process in procfs.children(os.getpid())]
+    done.set()
+    thread.join()
+    assert pids[0] in found
+
+
+def test_the_same_process_is_there_until_it_exits(child: subprocess.Popen[bytes]) -> None:
+    known = look(child)
+    assert procfs.is_there(known)
+    reused = look(child)
+    reused.start -= 1
+    assert not procfs.is_there(reused)
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert not procfs.is_there(known)  # a zombie
+    child.wait()
+    assert not procfs.is_there(known)
+    assert not procfs.is_there(None)
+
+
+@pytest.mark.parametrize(("name", "handles"), [("agent", True), ("bash", False)])
+def test_a_shells_habit_is_not_counted_as_handling(
+    monkeypatch: pytest.MonkeyPatch, child: subprocess.Popen[bytes], name: str, handles: bool
+) -> None:
+    process = Process(child.pid, name, os.getpid(), child.pid, 0)
+    monkeypatch.setattr(procfs, "SHELL_HABITS", (USR1,))
+    monkeypatch.setattr(procfs, "program_names", lambda process: {process.name})
+    before = len(os.listdir("/proc/self/fd"))
+    assert procfs.handles(process, USR1) is handles
+    assert procfs.handles(process, RTMIN)
+    assert not procfs.handles(process, TERM)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize(
+    ("file", "argv", "name", "shell"),
+    [
+        ("/usr/bin/bash", ["/bin/bash", "/entrypoint.sh"], "entrypoint.sh", True),
+        ("/usr/bin/dash", ["sh", "-c", "agent"], "sh", True),
+        ("/bin/busybox", ["sh", "-c", "agent"], "sh", True),
+        ("/bin/busybox", ["busybox", "ash"], "busybox", True),
+        ("/bin/busybox", ["sleep", "60"], "sleep", False),
+        ("/usr/bin/python3", ["bash"], "bash", True),
+        ("/usr/bin/python3", ["python", "bash"], "bash", False),
+        (None, ["-bash"], "bash", True),
+        (None, None, "zsh", True),
+        (None, None, "agent", False),
+    ],
+)
+def test_a_shell_is_known_by_its_file_or_its_argv(
+    monkeypatch: pytest.MonkeyPatch, file: str | None, argv: list[str] | None, name: str, shell: bool
+) -> None:
+    def readlink(path: str) -> str:
+        assert path == "/proc/20/exe"
+        if file is None:
+            raise PermissionError
+        return file
+
+    monkeypatch.setattr(os, "readlink", readlink)
+    monkeypatch.setattr(procfs, "argv_of", lambda _: argv or [])
+    assert procfs.is_shell(Process(20, name, 1, 20, 0)) is shell
+
+
+def test_nothing_is_known_about_a_pid_that_is_not_in_use(gone: int) -> None:
+    assert procfs.argv_of(gone) == []
+    assert procfs.program_names(Process(gone, "gone", os.getpid(), gone, 0)) == {"gone"}
+    assert not procfs.is_shell(None)
+    assert procfs.wait_channel(gone) == b""
+    assert procfs.blocking_descriptor(gone) is None
+    assert procfs.descriptor_target(gone, 0) == ""
+    assert list(procfs.open_modes(gone, "pipe:[1]")) == []
+
+
+def test_a_command_line_is_read_as_far_as_4096_bytes(child: subprocess.Popen[bytes]) -> None:
+    assert procfs.argv_of(child.pid)[:3] == [sys.executable, "-S", "-c"]
+    with subprocess.Popen(["sleep", *["0" * 100] * 100, "100"]) as long:
+        until(lambda: procfs.argv_of(long.pid)[:1] == ["sleep"], "the exec")
+        assert procfs.argv_of(long.pid) == ["sleep", *["0" * 100] * 40]  # whole arguments in 4096 bytes
+        long.kill()
+
+
+# --- What a process is doing. ---------------------------------------------------------------------------------------
+
+
+def test_the_descriptor_that_a_process_reads_is_found_with_its_pipe() -> None:
+    with subprocess.Popen(["cat", "/dev/fd/0"], stdin=subprocess.PIPE) as reader:
+        assert reader.stdin
+        until(lambda: b"pipe_read" in procfs.wait_channel(reader.pid), "cat to read")
+        fd = procfs.blocking_descriptor(reader.pid)
+        assert fd is not None
+        target = procfs.descriptor_target(reader.pid, fd)
+        assert target == os.readlink(f"/proc/self/fd/{reader.stdin.fileno()}")
+        assert [flags & os.O_ACCMODE for flags in procfs.open_modes(reader.pid, target)] == [os.O_RDONLY] * 2
+        assert os.O_WRONLY in [flags & os.O_ACCMODE for flags in procfs.open_modes(os.getpid(), target)]
+
+
+@pytest.mark.parametrize("text", [b"running\n", b"", b"0 odd\n"], ids=["running", "empty", "malformed"])
+def test_a_process_that_runs_is_blocked_by_no_descriptor(monkeypatch: pytest.MonkeyPatch, text: bytes) -> None:
+    monkeypatch.setattr(procfs, "read_file", lambda _: text)
+    assert procfs.blocking_descriptor(17) is None
+
+
+@pytest.mark.parametrize("text", [b"pos:\t0\n", b"flags:", b"flags:\todd\n"], ids=["no flags", "cut", "malformed"])
+def test_a_descriptor_without_flags_is_skipped(monkeypatch: pytest.MonkeyPatch, text: bytes) -> None:
+    targets = {"/proc/17/fd/3": "pipe:[1]", "/proc/17/fd/4": "pipe:[2]", "/proc/17/fd/6": "pipe:[1]"}
+    infos = {"/proc/17/fdinfo/3": text, "/proc/17/fdinfo/6": b"pos:\t0\nflags:\t02000001\nmnt_id:\t13\n"}
+
+    def readlink(path: str) -> str:
+        if path not in targets:
+            raise FileNotFoundError  # closed meanwhile
+        return targets[path]
+
+    monkeypatch.setattr(os, "listdir", lambda path: {"/proc/17/fd": ["3", "4", "5", "6"]}[path])
+    monkeypatch.setattr(os, "readlink", readlink)
+    monkeypatch.setattr(procfs, "read_file", infos.__getitem__)
+    assert list(procfs.open_modes(17, "pipe:[1]")) == [0o2000001]
