@@ -47,7 +47,8 @@ class Delivery:
         to, held_back, reason = self._stop_recipients(number, hung=hung)
         reached = [process for process in to if self.send(process, number, CONT)]
         if reached:
-            self.previous_recipients, self.held_back = reached, held_back
+            self.previous_recipients = reached
+            self.held_back = held_back or self.held_back  # those of an earlier step still are
             self._stopped.update(process.identity for process in reached)
             return reached, reason
         if self._settings.target == "group":

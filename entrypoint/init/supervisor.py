@@ -117,7 +117,7 @@ class Supervisor:
         self._retries = 0
         self._handled: dict[int, bool] = {}  # whether a signal is handled: one look serves all that came together
         self._timer: Timer | None = None
-        self.narrator.log_start(self.agent, plan, problems)
+        self._guarded(self.narrator.log_start, self.agent, plan, problems)
         self.loop.add_reader(source.fd, self._catch_up)
         self.notify_socket = self._open_notify_socket()
 

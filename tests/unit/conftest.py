@@ -1,0 +1,34 @@
+"""Fixtures for tests of the supervisor's parts in a simulated world."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.world import Harness, World
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    made = World()
+    made.install(monkeypatch)
+    return made
+
+
+@pytest.fixture
+def supervise(world: World, tmp_path: Path) -> Iterator[Callable[..., Harness]]:
+    """Make a supervisor with the given options."""
+    made: list[Harness] = []
+
+    def make(*flags: str, **more: Any) -> Harness:
+        made.append(Harness(world, tmp_path, *flags, **more))
+        return made[-1]
+
+    yield make
+    for harness in made:
+        harness.close()

@@ -1,0 +1,412 @@
+"""Which process gets which signal, in a simulated world. Sending to one process is tested in test_delivery_send."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from entrypoint.init import procfs, recipients
+from entrypoint.init.lifecycle import Exit, Forward, KillAll, Stop, StopHeldBack, StopLeftovers
+from tests.support.world import (
+    ABRT,
+    AGENT,
+    CHLD,
+    CONT,
+    INT,
+    KILL,
+    OWN_GROUP,
+    OWN_PID,
+    TERM,
+    USR1,
+    World,
+    exited,
+    failing,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.world import Harness
+
+
+# --- A step of the stop. --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("agent", "number", "recipient"),
+    [
+        pytest.param("agent", TERM, AGENT, id="the agent handles it"),
+        pytest.param("bash", TERM, AGENT, id="a shell handles it"),
+        pytest.param("bash", INT, 20, id="a shell's habit"),
+    ],
+)
+def test_an_agent_that_handles_the_stop_signal_gets_it_even_if_a_child_does_too(
+    world: World, supervise: Callable[..., Harness], agent: str, number: int, recipient: int
+) -> None:
+    harness = supervise()
+    world.add(AGENT, OWN_PID, agent, number)
+    world.add(20, AGENT, "worker", number)
+    harness.do(Stop(number))
+    assert world.sent == [(recipient, number), (recipient, CONT)]
+
+
+def test_the_reason_for_signalling_other_processes_is_logged(world: World, supervise: Callable[..., Harness]) -> None:
+    harness = supervise()
+    world.add(20, AGENT, "worker", TERM)
+    harness.do(Stop(TERM), Stop(ABRT))
+    assert harness.lines("sent to") == [
+        "agent does not handle TERM; TERM sent to worker (20)",
+        "as before; ABRT sent to worker (20)",
+    ]
+
+
+def test_a_stop_looks_at_all_processes_and_a_forwarded_signal_does_not(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The quick look may miss one."""
+    harness = supervise()
+    for pid in (20, 21):
+        world.add(pid, AGENT, "worker", TERM, USR1)
+    monkeypatch.setattr(procfs, "children", lambda _: [world.processes[20]])
+    harness.do(Forward(USR1, "a test", always=False))
+    assert world.sent == [(20, USR1)]
+    world.sent.clear()
+    harness.do(Stop(TERM))
+    assert world.sent == [(20, TERM), (20, CONT), (21, TERM), (21, CONT)]
+
+
+@pytest.mark.parametrize("target", ["child", "group"])
+def test_without_target_auto_only_the_agent_is_signalled(
+    world: World, supervise: Callable[..., Harness], target: str
+) -> None:
+    harness = supervise("--target", target)
+    world.add(20, AGENT, "worker", TERM)
+    harness.supervisor.agent.named = world.add(21, AGENT, "main", TERM)
+    harness.supervisor.agent.last_sender = world.processes[20]
+    harness.supervisor.lifecycle.hung = "watchdog"
+    harness.do(Stop(TERM))
+    to = -AGENT if target == "group" else AGENT
+    assert world.sent == [(to, TERM), (to, CONT)]
+
+
+def test_a_later_step_goes_to_the_recipients_of_the_first(world: World, supervise: Callable[..., Harness]) -> None:
+    harness = supervise("-q")
+    world.add(20, AGENT, "worker", TERM)
+    harness.do(Stop(TERM), Stop(ABRT))
+    assert world.sent == [(20, TERM), (20, CONT), (20, ABRT), (20, CONT)]
+    assert harness.lines("sent to") == []
+    del world.processes[20]
+    world.sent.clear()
+    harness.do(Stop(ABRT))
+    assert world.sent == [(AGENT, ABRT), (AGENT, CONT)]
+
+
+def test_abrt_goes_to_the_sender_of_the_last_sign_of_life(world: World, supervise: Callable[..., Harness]) -> None:
+    harness = supervise("--watchdog", "1s")
+    worker = world.add(20, AGENT, "worker")
+    harness.notify(worker, STATUS="busy")
+    assert harness.supervisor.agent.last_sender is None
+    harness.notify(worker, WATCHDOG="1")
+    assert harness.supervisor.agent.last_sender is worker
+    harness.supervisor.lifecycle.hung = "watchdog"
+    harness.do(Stop(ABRT))
+    assert world.sent == [(20, ABRT), (20, CONT)]
+    assert harness.lines("worker sent the last message; ABRT sent to worker (20)")
+    harness.supervisor.delivery.previous_recipients = []
+    harness.notify(world.processes[AGENT], WATCHDOG="1")
+    world.sent.clear()
+    harness.do(Stop(ABRT))
+    assert world.sent == [(AGENT, ABRT), (AGENT, CONT)]
+
+
+@pytest.mark.parametrize("hung", [True, False])
+def test_abrt_goes_to_the_agent_if_the_sender_is_gone_or_nothing_hangs(
+    world: World, supervise: Callable[..., Harness], hung: bool
+) -> None:
+    harness = supervise()
+    harness.notify(world.add(20, AGENT, "worker"), WATCHDOG="1")
+    harness.supervisor.lifecycle.hung = "watchdog" if hung else ""
+    if hung:
+        del world.processes[20]
+    harness.do(Stop(ABRT))
+    assert world.sent == [(AGENT, ABRT), (AGENT, CONT)]
+
+
+def test_abrt_goes_to_the_agent_if_no_message_ever_came(world: World, supervise: Callable[..., Harness]) -> None:
+    harness = supervise()
+    harness.supervisor.lifecycle.hung = "ready-timeout"
+    harness.do(Stop(ABRT))
+    assert world.sent == [(AGENT, ABRT), (AGENT, CONT)]
+    assert not harness.lines("unexpected")
+
+
+def test_with_a_group_as_target_its_members_have_had_the_stop_signal(
+    world: World, supervise: Callable[..., Harness]
+) -> None:
+    harness = supervise("--target", "group")
+    world.add(20, AGENT, "member")
+    world.add(21, AGENT, "other", group=21)
+    harness.do(Stop(TERM))
+    assert world.sent == [(-AGENT, TERM), (-AGENT, CONT)]
+    del world.processes[AGENT]
+    world.add(20, OWN_PID, "member")
+    world.add(21, OWN_PID, "other", group=21)
+    world.sent.clear()
+    harness.do(StopLeftovers(TERM))
+    assert world.sent == [(21, TERM), (21, CONT)]
+
+
+# --- Processes that are held back. ----------------------------------------------------------------------------------
+
+
+def test_a_process_between_a_shell_and_the_recipient_is_held_back(
+    world: World, supervise: Callable[..., Harness]
+) -> None:
+    harness = supervise("-t", "20s")
+    world.not_wrappers.add(20)
+    world.add(20, AGENT, "launcher")
+    world.add(21, 20, "worker", TERM)
+    harness.do(Stop(TERM), StopHeldBack(TERM))
+    assert world.sent == [(21, TERM), (21, CONT), (20, TERM), (20, CONT)]
+
+
+def test_held_back_processes_count_as_stopped_once_they_were_signalled(
+    world: World, supervise: Callable[..., Harness]
+) -> None:
+    """All but one that could not be reached."""
+    harness = supervise("-t", "20s")
+    world.not_wrappers |= {20, 22}
+    world.add(20, AGENT, "launcher")
+    world.add(21, 20, "worker", TERM)
+    world.add(22, AGENT, "launcher")
+    world.add(23, 22, "worker", TERM)
+    world.send_errors[20] = PermissionError(1, "no")
+    harness.do(Stop(TERM), StopHeldBack(TERM))
+    assert (22, TERM) in world.sent
+    world.send_errors.clear()
+    world.sent.clear()
+    harness.do(StopLeftovers(INT))
+    assert world.sent == [(AGENT, INT), (AGENT, CONT), (20, INT), (20, CONT)]
+
+
+def test_a_step_sent_after_all_were_signalled_goes_to_all(world: World, supervise: Callable[..., Harness]) -> None:
+    """Also to those that do not handle it."""
+    harness = supervise("-t", "20s")
+    world.not_wrappers.add(AGENT)
+    world.add(20, AGENT, "worker", TERM, ABRT)
+    harness.do(Stop(TERM))
+    assert world.sent == [(20, TERM), (20, CONT)]
+    harness.do(StopHeldBack(TERM))
+    assert world.sent[2:] == [(AGENT, TERM), (AGENT, CONT)]
+    for number in (ABRT, INT):
+        world.sent.clear()
+        harness.do(Stop(number))
+        assert world.sent == [(20, number), (20, CONT), (AGENT, number), (AGENT, CONT)]
+
+
+def test_a_step_to_others_does_not_forget_those_held_back(world: World, supervise: Callable[..., Harness]) -> None:
+    """Here the agent names its main process meanwhile. The log says that the agent will get the signal."""
+    harness = supervise("-t", "20s")
+    world.not_wrappers.add(AGENT)
+    world.add(20, AGENT, "worker", TERM)
+    harness.do(Stop(TERM))
+    harness.supervisor.agent.named = world.add(21, AGENT, "main", TERM)
+    harness.do(Stop(INT))
+    assert world.sent == [(20, TERM), (20, CONT), (21, INT), (21, CONT)]
+    world.sent.clear()
+    harness.do(StopHeldBack(INT))
+    assert world.sent == [(AGENT, INT), (AGENT, CONT)]
+
+
+# --- Forwarded signals. ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("handles", "sent"), [(True, [(20, USR1)]), (False, [])])
+def test_a_signal_is_forwarded_to_the_named_main_process_if_it_handles_it(
+    world: World, supervise: Callable[..., Harness], handles: bool, sent: list[tuple[int, int]]
+) -> None:
+    harness = supervise()
+    world.handled[AGENT].add(USR1)
+    harness.supervisor.agent.named = world.add(20, AGENT, "main", *([USR1] if handles else []))
+    harness.receive(USR1, USR1)
+    assert world.sent == sent * 2
+    assert bool(harness.lines("USR1 from outside the container dropped")) is not handles
+
+
+def test_a_named_main_process_that_has_exited_gets_nothing(world: World, supervise: Callable[..., Harness]) -> None:
+    harness = supervise()
+    world.handled[AGENT].add(USR1)
+    harness.supervisor.agent.named = world.add(20, AGENT, "main", USR1)
+    world.processes[20].alive = False
+    harness.receive(USR1)
+    assert world.sent == [(AGENT, USR1)]
+
+
+def test_a_signal_that_a_shell_ignores_by_habit_is_not_handled(world: World, supervise: Callable[..., Harness]) -> None:
+    harness = supervise("--stop-on", "TERM")
+    world.add(AGENT, OWN_PID, "bash")
+    harness.receive(INT)
+    assert world.sent == []
+    assert harness.lines("INT from outside the container dropped: no process handles it")
+    world.handled[AGENT].add(INT)
+    harness.receive(INT)
+    assert world.sent == [(AGENT, INT)]
+
+
+def test_without_proc_every_signal_is_forwarded(world: World, supervise: Callable[..., Harness]) -> None:
+    world.no_proc = True
+    harness = supervise("-v")
+    harness.receive(USR1)
+    assert world.sent == [(AGENT, USR1)]
+
+
+# --- Leftovers, and the end. ----------------------------------------------------------------------------------------
+
+
+def test_without_proc_the_agent_and_its_group_are_signalled(world: World, supervise: Callable[..., Harness]) -> None:
+    world.no_proc = True
+    harness = supervise("-t", "1s")
+    harness.do(Stop(TERM), StopLeftovers(TERM), KillAll())
+    assert world.sent == [
+        (AGENT, TERM),
+        (AGENT, CONT),
+        (-AGENT, TERM),
+        (-AGENT, CONT),
+        (AGENT, KILL),
+        (-AGENT, KILL),
+    ]
+
+
+def test_whole_groups_are_killed_unless_other_processes_are_in_them(
+    world: World, supervise: Callable[..., Harness]
+) -> None:
+    harness = supervise()
+    world.add(20, AGENT, group=20)
+    world.add(21, 20, group=20)
+    world.add(30, AGENT, group=30)
+    world.add(31, 1, "stranger", group=30)
+    world.add(40, AGENT, group=OWN_GROUP)
+    harness.do(KillAll())
+    alone = [(pid, KILL) for pid in (AGENT, AGENT, 20, 21, 30, 40)]
+    assert sorted(world.sent) == sorted([(-AGENT, KILL), (-20, KILL), *alone])
+
+
+def test_a_reaped_agent_is_not_killed_again(world: World, supervise: Callable[..., Harness]) -> None:
+    harness = supervise()
+    del world.processes[AGENT]
+    harness.supervisor.agent.status = exited(0)
+    world.add(20, OWN_PID, group=20)
+    harness.do(KillAll())
+    assert world.sent == [(-20, KILL), (20, KILL)]
+
+
+def test_process_1_kills_everything_in_one_call(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = supervise()
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    harness.do(KillAll())
+    assert world.sent == [(-1, KILL)]
+
+
+@pytest.mark.parametrize("target", ["child", "group"])
+def test_an_agent_in_our_own_group_is_signalled_alone(
+    world: World, supervise: Callable[..., Harness], target: str
+) -> None:
+    world.no_proc = target == "child"
+    world.processes[AGENT].group = OWN_GROUP
+    harness = supervise("--target", target)
+    harness.supervisor.agent.group = OWN_GROUP
+    harness.do(Stop(TERM), StopLeftovers(TERM), KillAll())
+    assert {pid for pid, _ in world.sent} == {AGENT}
+
+
+# --- Failures. ------------------------------------------------------------------------------------------------------
+
+
+def test_a_failing_look_leaves_the_signal_to_the_agent(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = supervise()
+    world.add(20, AGENT, "worker", TERM)
+    monkeypatch.setattr(recipients, "resolve", failing(recipients.resolve, OSError("no /proc")))
+    harness.do(Stop(TERM))
+    assert world.sent == [(AGENT, TERM), (AGENT, CONT)]
+
+
+def test_nothing_is_sent_to_a_reaped_agent(world: World, supervise: Callable[..., Harness]) -> None:
+    harness = supervise()
+    harness.supervisor.agent.status = exited(0)
+    harness.do(Stop(TERM), Forward(USR1, "a test", always=True))
+    assert world.sent == []
+
+
+@pytest.mark.parametrize(
+    ("error", "lines"), [(ProcessLookupError(), []), (PermissionError(1, "no"), [f"to pid {AGENT}: no"] * 2)]
+)
+def test_a_signal_that_cannot_be_sent_is_logged_unless_the_process_has_exited(
+    world: World, supervise: Callable[..., Harness], error: OSError, lines: list[str]
+) -> None:
+    harness = supervise()
+    world.send_errors[AGENT] = error
+    harness.do(Stop(TERM), Exit(3))
+    assert [line.partition(" ")[2].split(" ", 3)[3] for line in harness.lines("cannot send")] == lines
+    assert harness.supervisor.exit_code == 3
+
+
+def test_a_recipient_that_cannot_be_signalled_leaves_the_signal_to_the_agent(
+    world: World, supervise: Callable[..., Harness]
+) -> None:
+    harness = supervise()
+    world.add(20, AGENT, "worker", TERM)
+    world.send_errors[20] = PermissionError(1, "Operation not permitted")
+    harness.do(Stop(TERM))
+    assert harness.lines("cannot send") == ["warning: cannot send TERM to worker (pid 20): Operation not permitted"]
+    assert world.sent == [(AGENT, TERM), (AGENT, CONT)]
+
+
+# --- A successor. ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("had_it", [False, True])
+def test_a_successor_gets_the_last_step_of_a_running_stop(
+    world: World, supervise: Callable[..., Harness], had_it: bool
+) -> None:
+    harness = supervise("--target", "child")
+    before = harness.supervisor.agent.dispositions
+    harness.supervisor.agent.named = world.add(20, OWN_PID, "main", TERM, group=20)
+    harness.receive(TERM)
+    assert world.sent == [(AGENT, TERM), (AGENT, CONT)]
+    if had_it:
+        harness.supervisor.delivery._stopped.add(world.processes[20].identity)
+    world.sent.clear()
+    world.wait_results.append((AGENT, exited(0)))
+    harness.receive(CHLD)
+    assert harness.lines("its main process main (pid 20) is the agent now")
+    assert not before, "closed"
+    assert world.sent == ([] if had_it else [(20, TERM), (20, CONT)])
+    world.wait_results.append((20, exited(6)))
+    world.no_children = True
+    harness.receive(CHLD)
+    assert harness.supervisor.exit_code == 6
+
+
+def test_before_the_first_step_a_successor_gets_nothing(world: World, supervise: Callable[..., Harness]) -> None:
+    harness = supervise("-t", "20s", "--stop-delay", "10s")
+    harness.receive(TERM)
+    harness.supervisor.agent.named = world.add(20, OWN_PID, "main", TERM, group=20)
+    world.wait_results.append((AGENT, exited(0)))
+    harness.receive(CHLD)
+    assert harness.lines("its main process main (pid 20) is the agent now")
+    assert world.sent == []
+
+
+def test_without_a_stop_a_successor_gets_nothing(world: World, supervise: Callable[..., Harness]) -> None:
+    harness = supervise()
+    harness.supervisor.agent.named = world.add(20, OWN_PID, "main", TERM, group=20)
+    world.wait_results.append((AGENT, exited(0)))
+    harness.receive(CHLD)
+    assert harness.lines("its main process main (pid 20) is the agent now")
+    assert world.sent == []
