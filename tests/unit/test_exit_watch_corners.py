@@ -1,4 +1,4 @@
-"""Exits of processes that are not our children: by pidfds, and by looking again where there are none."""
+"""Exits of processes that are not our children, where some have no pidfd, or there is no memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from entrypoint.init.loop import Loop
 from tests.support.world import AGENT, World, failing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from entrypoint.init.procfs import Process
 
@@ -70,42 +70,8 @@ def watch(world: World) -> Iterator[Watch]:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_the_exit_of_the_last_process_is_reported_once(watch: Watch) -> None:
-    watch.watch.start([watch.add(20), watch.add(21)])
-    watch.run_loop()
-    assert watch.exits == 0
-    watch.exit(20)
-    watch.run_loop()
-    assert watch.exits == 0
-    assert len(watch.loop._readers) == 1, "a pidfd that stays readable would keep the loop awake"
-    watch.exit(21)
-    watch.run_loop()
-    assert watch.exits == 1
-    watch.run_loop()
-    assert watch.exits == 1
-    assert watch.loop._timers == []
-
-
-def test_processes_that_have_exited_before_are_reported_at_once(watch: Watch) -> None:
-    gone = watch.add(20)
-    watch.exit(20)
-    watch.watch.start([gone])
-    assert watch.exits == 1
-
-
-def test_another_process_with_the_same_pid_is_not_watched(watch: Watch) -> None:
-    before = watch.add(20)
-    watch.world.add(20, AGENT).start += 1
-    watch.watch.start([before])
-    assert watch.exits == 1
-
-
-@pytest.mark.parametrize("why", ["no such call", "no descriptor left"])
-def test_without_pidfds_it_looks_again_and_again(watch: Watch, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
-    if why == "no such call":
-        monkeypatch.delattr(os, "pidfd_open")
-    else:
-        monkeypatch.setattr(os, "pidfd_open", _fails)
+def test_if_no_descriptor_is_left_it_looks_again_and_again(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "pidfd_open", _fails)
     watch.watch.start([watch.add(20)])
     for _ in range(3):
         assert [timer.when for timer in watch.loop._timers] == [watch.now + LOOK_AGAIN]
@@ -139,17 +105,6 @@ def test_a_process_without_a_pidfd_is_noticed_beside_one_with_a_pidfd(watch: Wat
     assert watch.exits == 1
 
 
-def test_only_the_last_group_is_watched(watch: Watch) -> None:
-    watch.watch.start([watch.add(20)])
-    watch.watch.start([watch.add(21)])
-    watch.exit(20)
-    watch.run_loop()
-    assert watch.exits == 0
-    watch.exit(21)
-    watch.run_loop()
-    assert watch.exits == 1
-
-
 def test_after_a_stop_nothing_is_reported(watch: Watch) -> None:
     """Also not by a timer that still runs."""
     for pid, pidfd in ((20, True), (21, False)):
@@ -159,19 +114,6 @@ def test_after_a_stop_nothing_is_reported(watch: Watch) -> None:
         watch.now += LOOK_AGAIN
         watch.run_loop()
     assert watch.exits == 0
-
-
-def test_a_new_group_can_be_started_from_the_callback(world: World, watch: Watch) -> None:
-    second = watch.add(21)
-    calls: list[Callable[[], None]] = [lambda: watch.watch.start([second]), watch.on_exit]
-    watch.watch._on_exit = lambda: calls.pop(0)()
-    watch.watch.start([watch.add(20)])
-    watch.exit(20)
-    watch.run_loop()
-    assert watch.exits == 0
-    watch.exit(21)
-    watch.run_loop()
-    assert watch.exits == 1
 
 
 @pytest.mark.parametrize("pidfd", [True, False])
