@@ -39,20 +39,32 @@ class Delivery:
         self.all_signalled = False  # they have got it; a further step goes to them at once
         self.kill_forwarded = False  # the agent was sent a SIGKILL that was not for the end of the grace
         self._stopped: set[tuple[int, int]] = set()  # processes that have had the stop signal
+        self._reached: list[Process] = []  # by the current step
 
     # --- The stop. --------------------------------------------------------------------------------------------------
 
-    def stop(self, number: int, *, hung: bool) -> "tuple[list[Process], str]":
-        """Send a step of the stop, then SIGCONT; return the recipients, nobody for the agent itself, and the reason."""
+    def stop(self, number: int, *, hung: bool, retry: bool = False) -> "tuple[list[Process], str]":
+        """Send a step of the stop, then SIGCONT; return the recipients, nobody for the agent itself, and the reason.
+
+        `retry`: an earlier attempt has failed half-way; those that it has reached do not get the signal again.
+        """
+        if not retry:
+            self._reached = []
         to, held_back, reason = self._stop_recipients(number, hung=hung)
-        reached = [process for process in to if self.send(process, number, CONT)]
-        if reached:
+        had_it = [process.identity for process in self._reached]
+        for process in to:
+            if process.identity not in had_it and self.send(process, number, CONT):
+                self._reached.append(process)
+        if reached := self._reached:
             self.previous_recipients = reached
             self.held_back = held_back or self.held_back  # those of an earlier step still are
             self._stopped.update(process.identity for process in reached)
             return reached, reason
         if self._settings.target == "group":
-            self._stopped.update(p.identity for p in self._descendants.all() if p.group == self._agent.group)
+            try:
+                self._stopped.update(p.identity for p in self._descendants.all() if p.group == self._agent.group)
+            except OSError:  # no /proc to find them in
+                pass
         self.send_agent(number)
         self.send_agent(CONT)
         return [], ""

@@ -45,16 +45,27 @@ class ExitWatch:
             self._close(fd)
 
     def _look(self) -> None:
-        if not self._processes:
+        processes = self._processes
+        if not processes:
             return
-        for fd, process in tuple(self._pidfds.items()):
-            if not procfs.is_there(process):
-                self._close(fd)
-        if not any(map(procfs.is_there, self._processes)):
-            self.stop()
+        if any(map(procfs.is_there, processes)):
+            for fd, process in tuple(self._pidfds.items()):
+                if not procfs.is_there(process):
+                    self._close(fd)
+            if not self._pidfds:
+                self._look_again()
+            return
+        try:
             self._on_exit()
-        elif not self._pidfds:
-            self._loop.call_at(self._loop.time() + LOOK_AGAIN, self._look)
+        except MemoryError:  # try again; a pidfd can still be read
+            if not self._pidfds:
+                self._look_again()
+            raise
+        if self._processes is processes:
+            self.stop()
+
+    def _look_again(self) -> None:
+        self._loop.call_at(self._loop.time() + LOOK_AGAIN, self._look)
 
     def _close(self, fd: int) -> None:
         self._loop.remove_reader(fd)

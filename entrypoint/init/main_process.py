@@ -68,7 +68,8 @@ class MainProcess:
             return None
         if successor.parent != os.getpid():
             return None
+        dispositions = procfs.Dispositions(successor.pid)  # may fail for want of memory: before anything else
         self.dispositions.close()
         self.pid, self.group, self.name, self.status = successor.pid, successor.group, successor.name, None
-        self.named, self.dispositions = None, procfs.Dispositions(successor.pid)
+        self.named, self.dispositions = None, dispositions
         return successor

@@ -149,14 +149,17 @@ class Supervisor:
     def run(self) -> int:
         """Run until nothing is left; return the exit code."""
         self.loop.run_forever()
-        try:
-            if self.environment is not None:
-                self.environment.cleanup()
-            self.job_control.give_back()
-        except Exception:  # no memory; what is left is a file
-            pass
+        for step in (self._cleanup, self.job_control.give_back):
+            try:
+                step()
+            except Exception:  # no memory; what is left is a file, or the terminal
+                continue
         assert self.exit_code is not None  # only Exit stops the loop
         return self.exit_code
+
+    def _cleanup(self) -> None:
+        if self.environment is not None:
+            self.environment.cleanup()
 
     # --- What happens. ----------------------------------------------------------------------------------------------
 
@@ -320,7 +323,8 @@ class Supervisor:
     def _wait(self) -> tuple[int, int, str]:
         """Return a child that has exited or stopped: pid, wait status and, if reaped orphans are logged, its name."""
         zombie = None
-        if self.settings.warn_reaped:  # its name can be read as long as it is a zombie
+        # Its name can be read as long as it is a zombie. On macOS there is no waitid before Python 3.13.
+        if self.settings.warn_reaped and hasattr(os, "waitid"):
             found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             zombie = procfs.look(found.si_pid) if found else None
         pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
@@ -340,10 +344,10 @@ class Supervisor:
         successor = self.agent.hand_over()
         if successor is None:
             return False
-        text = f"the agent has exited; its main process {successor} is the agent now"
-        self.console.log(INFO, "handed-over", text, pid=successor.pid)
         if self.lifecycle.state == STOPPING:
             self.delivery.stop_successor(successor, self.lifecycle.last_sent)
+        text = f"the agent has exited; its main process {successor} is the agent now"
+        self.console.log(INFO, "handed-over", text, pid=successor.pid)
         return True
 
     def _log_reaped(self, pid: int, name: str, status: int) -> None:
@@ -396,7 +400,7 @@ class Supervisor:
     def _stop(self, number: int) -> None:
         self.reporter.end()
         try:
-            reached, reason = self.delivery.stop(number, hung=bool(self.lifecycle.hung))
+            reached, reason = self.delivery.stop(number, hung=bool(self.lifecycle.hung), retry=self._retries > 0)
         except Exception as error:  # whatever is wrong with finding out who else should get it
             if not isinstance(error, MemoryError) or self._retries >= MAX_RETRIES:
                 self.delivery.send_agent(number)

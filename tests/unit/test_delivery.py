@@ -158,6 +158,16 @@ def test_with_a_group_as_target_its_members_have_had_the_stop_signal(
     assert world.sent == [(21, TERM), (21, CONT)]
 
 
+def test_without_proc_a_group_as_target_is_signalled_and_continued(
+    world: World, supervise: Callable[..., Harness]
+) -> None:
+    world.no_proc = True
+    harness = supervise("--target", "group")
+    harness.do(Stop(TERM))
+    assert world.sent == [(-AGENT, TERM), (-AGENT, CONT)]
+    assert not harness.lines("unexpected")
+
+
 # --- Processes that are held back. ----------------------------------------------------------------------------------
 
 
@@ -410,3 +420,21 @@ def test_without_a_stop_a_successor_gets_nothing(world: World, supervise: Callab
     harness.receive(CHLD)
     assert harness.lines("its main process main (pid 20) is the agent now")
     assert world.sent == []
+
+
+@pytest.mark.parametrize("failing_part", ["the dispositions", "the log line"])
+def test_a_successor_gets_the_last_step_even_if_the_memory_runs_out(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch, failing_part: str
+) -> None:
+    harness = supervise("--target", "child")
+    harness.supervisor.agent.named = world.add(20, OWN_PID, "main", TERM, group=20)
+    harness.receive(TERM)
+    world.sent.clear()
+    owner, name = (procfs, "Dispositions") if failing_part == "the dispositions" else (procfs.Process, "__str__")
+    monkeypatch.setattr(owner, name, failing(getattr(owner, name), MemoryError()))
+    world.wait_results.append((AGENT, exited(0)))
+    with pytest.raises(MemoryError):
+        harness.receive(CHLD)
+    harness.receive()
+    assert world.sent == [(20, TERM), (20, CONT)]
+    assert harness.supervisor.agent.dispositions

@@ -1,4 +1,4 @@
-"""Exits of processes that are not our children, where some or all of them have no pidfd."""
+"""Exits of processes that are not our children, where some have no pidfd, or there is no memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from entrypoint.init.exit_watch import LOOK_AGAIN, ExitWatch
 from entrypoint.init.loop import Loop
-from tests.support.world import AGENT, World
+from tests.support.world import AGENT, World, failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,8 +48,10 @@ class Watch:
     def run_loop(self) -> None:
         """Run what the loop has to do now, if anything."""
         later = self.loop.call_at(self.now + 0.001, lambda: None)
-        self.loop._run_once()
-        self.loop.cancel(later)
+        try:
+            self.loop._run_once()
+        finally:
+            self.loop.cancel(later)
 
     def close(self) -> None:
         for fd in (*self.world.pidfds.values(), *self.write_ends.values()):
@@ -112,3 +114,16 @@ def test_after_a_stop_nothing_is_reported(watch: Watch) -> None:
         watch.now += LOOK_AGAIN
         watch.run_loop()
     assert watch.exits == 0
+
+
+@pytest.mark.parametrize("pidfd", [True, False])
+def test_an_exit_that_cannot_be_handled_for_want_of_memory_is_reported_again(watch: Watch, pidfd: bool) -> None:
+    watch.watch._on_exit = failing(watch.on_exit, MemoryError())
+    watch.watch.start([watch.add(20, pidfd=pidfd)])
+    watch.exit(20)
+    watch.now += LOOK_AGAIN
+    with pytest.raises(MemoryError):
+        watch.run_loop()
+    watch.now += LOOK_AGAIN
+    watch.run_loop()
+    assert watch.exits == 1

@@ -399,6 +399,48 @@ def test_the_exit_code_is_returned_even_if_the_cleanup_fails(supervise: Callable
     assert environment.cleaned_up
 
 
+def test_the_terminal_is_given_back_even_if_the_cleanup_fails(world: World, supervise: Callable[..., Harness]) -> None:
+    harness = supervise(environment=FakeEnvironment(), previous_foreground=77)
+    world.foreground = AGENT
+    harness.supervisor._to_do.append(Exit(7))
+    assert harness.supervisor.run() == 7
+    assert world.foreground == 77
+
+
+@pytest.mark.parametrize("failing_part", ["the second signal", "the log line"])
+def test_a_stop_that_is_tried_again_does_not_signal_twice(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch, failing_part: str
+) -> None:
+    """A second TERM tells many programs to exit at once."""
+    harness = supervise()
+    for pid in (20, 21):
+        world.add(pid, AGENT, "worker", TERM)
+    real_send, real_log, failed = world.send, harness.supervisor.narrator.log, list[str]()
+
+    def fail_once() -> None:
+        if not failed:
+            failed.append(failing_part)
+            raise MemoryError
+
+    def send(process: Process, *numbers: int) -> bool:
+        if failing_part == "the second signal" and process.pid == 21:
+            fail_once()
+        return real_send(process, *numbers)
+
+    def log(entry: Log) -> None:
+        if failing_part == "the log line" and entry.event == "looked-through":
+            fail_once()
+        real_log(entry)
+
+    monkeypatch.setattr(delivery, "send", send)
+    monkeypatch.setattr(harness.supervisor.narrator, "log", log)
+    with pytest.raises(MemoryError):
+        harness.receive(TERM)
+    harness.receive()
+    assert world.sent == [(20, TERM), (20, CONT), (21, TERM), (21, CONT)]
+    assert harness.lines("TERM sent to worker (20), worker (21)")
+
+
 def test_one_failing_part_does_not_stop_the_others(
     world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -663,6 +705,16 @@ def test_reaped_orphans_are_logged_by_name_with_w(
         "warning: reaped orphan pid 21, which was killed by SIGKILL",
         "warning: reaped orphan pid 23, which exited with code 0",
     ]
+
+
+def test_without_waitid_reaped_orphans_have_no_names(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "waitid")
+    harness = supervise("-w", "-q")
+    world.wait_results.append((20, exited(1)))
+    harness.receive(CHLD)
+    assert harness.lines("reaped") == ["warning: reaped orphan pid 20, which exited with code 1"]
 
 
 # --- Stall reports. -------------------------------------------------------------------------------------------------
