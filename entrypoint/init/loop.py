@@ -40,8 +40,8 @@ class Loop:
 
     def add_reader(self, fd: int, callback: "Callback") -> None:
         """Call `callback` whenever `fd` is readable, at end of file, or in error; until it is removed."""
-        self._readers[fd] = callback
         self._poll.register(fd, select.POLLIN)
+        self._readers[fd] = callback
 
     def remove_reader(self, fd: int) -> None:
         """Stop watching `fd`; to be called while it is open."""

@@ -252,12 +252,7 @@ EVENTS: "dict[str, tuple[str, int, Callable[..., str], str]]" = {
     "held-back": ("held-back", INFO, _held_back, ""),
     "held-back-signalled": ("held-back", INFO, _held_back_signalled, ""),
     "lingering": ("lingering", INFO, _lingering, NAMES),
-    "linger-over": (
-        "linger-over",
-        WARNING,
-        lambda: "linger time is over, SIGKILL to what the agent left behind",
-        NAMES,
-    ),
+    "linger-over": ("linger-over", WARNING, _linger_over, NAMES),
     "left-behind": ("left-behind", ERROR, _left_behind, NAMES),
     "ended": ("ended", INFO, _ended, ""),
 }
@@ -315,6 +310,10 @@ class Narrator:
             return
         text = render(**entry.facts)
         fields = {name: _field(name, value) for name, value in entry.facts.items() if _is_field(name, value)}
+        if "to" in entry.facts:
+            fields["pids"] = [process.pid for process in entry.facts["to"]]
+        if entry.event == "lingering":
+            fields["code"] = entry.facts["ending"].code
         if listing and level <= self.console.level:
             added, processes = self._process_list(listing)
             text += added
