@@ -252,7 +252,7 @@ _short("watch", LINGER, lambda place: ["watch", "-n", "60", place.line], "watch"
 _ends("script", "script ends the terminal's session", lambda place: ["script", "-qec", place.line, "/dev/null"],
       "script")  # fmt: skip
 _ends("parallel", "sends TERM twice", lambda place: ["parallel", place.line, ":::", ""], "parallel")
-_short("strace -f", "catches TERM, passes nothing on", _in_front("strace", "-f", "-o", "/dev/null"), "strace")
+_short("strace -f", "ignores TERM, passes nothing on", _in_front("strace", "-f", "-o", "/dev/null"), "strace")
 _ends("gdb -batch", "kills the program it runs", _in_front("gdb", "-batch", "-ex", "run", "--args"), "gdb")
 
 # --- Sandboxes. ---
@@ -261,7 +261,7 @@ _add("bwrap", _in_front("bwrap", "--dev-bind", "/", "/", "--"), "bwrap")
 _add("bwrap --unshare-pid", _in_front("bwrap", "--dev-bind", "/", "/", "--unshare-pid", "--proc", "/proc", "--"),
      "bwrap")  # fmt: skip
 _add("firejail", _in_front("firejail", "--noprofile", "--quiet"), "firejail")
-_short("proot", "catches TERM, passes nothing on", _in_front("proot"), "proot")
+_short("proot", "ignores TERM, passes nothing on", _in_front("proot"), "proot")
 
 # --- Inits and supervisors. ---
 
