@@ -6,8 +6,6 @@ be taken for the program behind a wrapper, or the agent would never be signalled
 
 from __future__ import annotations
 
-import itertools
-import os
 import shlex
 import shutil
 import sys
@@ -18,7 +16,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from tests.field import install
+from tests.field import display, install
 from tests.field.programs.helped import HELPERS
 from tests.support.init import PATIENCE, clean_environment
 
@@ -35,7 +33,6 @@ BESIDE = ("redis", "redis, inherited", "xvfb", "xvfb, inherited")
 # The helper gets TERM in the agent's place, which then runs until the grace period is over.
 NOT_YET = pytest.mark.xfail(strict=False, reason="TERM goes to the helper only")
 SIGNALS = (pytest.param("TERM", marks=NOT_YET), "INT")
-_displays = itertools.count(20_000 + os.getpid() % 20_000)  # X servers share /tmp/.X11-unix with the whole machine
 
 
 def command(kind: str, helper: str) -> list[str]:
@@ -55,8 +52,8 @@ def command(kind: str, helper: str) -> list[str]:
 def stop(start: Start, tmp_path: Path, words: list[str], stop_signal: str) -> tuple[Init, int, float]:
     """Start it, stop it; the run, the exit code, and the seconds from TERM to the end of the agent itself."""
     options = ["-t", f"{GRACE:g}s", *(["--stop-signal", stop_signal] if stop_signal != "TERM" else [])]
-    variables = clean_environment(FIELD_DISPLAY=f":{next(_displays)}")
-    init = start(*options, command=words, env=variables, cwd=tmp_path)
+    number = display.free()
+    init = start(*options, command=words, env=clean_environment(FIELD_DISPLAY=f":{number}"), cwd=tmp_path)
     init.event("ready")
     agent = next(p for p in psutil.Process(init.pid).children(recursive=True) if str(HELPED) in p.cmdline()[:2])
     time.sleep(0.2)  # the agent comes to rest where it waits
@@ -64,7 +61,9 @@ def stop(start: Start, tmp_path: Path, words: list[str], stop_signal: str) -> tu
     init.signal("TERM")
     agent.wait(PATIENCE)
     seconds = time.monotonic() - began
-    return init, init.wait(), seconds
+    code = init.wait()
+    display.clean(number)
+    return init, code, seconds
 
 
 def assert_signalled(init: Init, code: int, stop_signal: str) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.field import install
+from tests.field import display, install
 
 DRAIN = Path(__file__).with_name("drain.py")
 # Readable by any user, which the interpreter of a virtual environment below /root is not.
@@ -45,6 +45,7 @@ class Place:
         self.arguments = [str(script), f"{seconds:g}", "agent", str(self.log)]
         self.agent = [PYTHON, *self.arguments]
         self.line = shlex.join(self.agent)
+        self.display = display.free()
 
     def file(self, name: str, text: str, mode: int = 0o644) -> str:
         path = self.folder / name
@@ -239,7 +240,7 @@ _add("flock", lambda place: ["flock", str(place.folder / "lock"), *place.agent],
 _add("time", _in_front("/usr/bin/time"), "/usr/bin/time")
 _add("nohup", _in_front("nohup"), "nohup")
 _add("unbuffer", _in_front("unbuffer"), "unbuffer")
-_add("xvfb-run", lambda place: ["xvfb-run", f"--server-num={100 + hash(place.folder) % 9000}", *place.agent],
+_add("xvfb-run", lambda place: ["xvfb-run", f"--server-num={place.display}", *place.agent],
      "xvfb-run", "Xvfb")  # fmt: skip
 _add("dbus-run-session", _in_front("dbus-run-session", "--"), "dbus-run-session")
 _add("xargs", lambda place: ["xargs", "-a", place.file("words", shlex.join(place.agent[1:])), PYTHON], "xargs")

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import psutil
 
+from tests.field import display
 from tests.field.wrappers import WRAPPERS, Outcome, Place, Wrapper
 from tests.support.init import AGENT_INIT, NAMESPACE, clean_environment
 
@@ -120,6 +121,7 @@ def running(wrapper: Wrapper, init: list[str], drain: float) -> Iterator[Run]:
         finally:
             outer.kill()  # and with it process 1, so everything in its namespace
             outer.wait()
+            display.clean(place.display)
 
 
 def stop(wrapper: Wrapper, init: list[str], drain: float = DRAIN, patience: float = GRACE + SLACK) -> Result:
