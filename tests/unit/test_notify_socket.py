@@ -179,7 +179,7 @@ def test_after_20_ms_the_other_messages_have_to_wait(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(
-    "message", ["STATUS=" + "x" * notify.LONGEST, "READY=1\0STATUS=x\0", "READY=1\0\0"], ids=["long", "torn", "NULs"]
+    "message", ["STATUS=" + "x" * notify.MAX_DATAGRAM_BYTES, "READY=1\0STATUS=x\0", "READY=1\0\0"], ids=["long", "torn", "NULs"]
 )
 def test_malformed_messages_are_ignored(stage: Stage, message: str) -> None:
     stage.send(message)
@@ -359,7 +359,7 @@ def test_the_thread_wakes_the_loop_by_sigchld(stage: Stage, file: int, monkeypat
 @pytest.mark.parametrize("what", ["a long message", "a stranger's", "a malformed message"])
 def test_descriptors_of_ignored_messages_are_closed_too(stage: Stage, what: str) -> None:
     reader, writer = os.pipe()
-    text = {"a long message": "X=" + "x" * notify.LONGEST, "a malformed message": "READY=1\0\0"}.get(what, "READY=1")
+    text = {"a long message": "X=" + "x" * notify.MAX_DATAGRAM_BYTES, "a malformed message": "READY=1\0\0"}.get(what, "READY=1")
     stage.send(text, writer)
     os.close(writer)
     assert stage.received(agent=1 if what == "a stranger's" else None) == []
