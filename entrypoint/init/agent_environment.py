@@ -85,15 +85,15 @@ def _bind(made: AgentEnvironment, token: str, environment: dict[bytes, bytes]) -
 
     Where no directory can be written (a read-only root) the socket has a name in the abstract namespace.
     """
-    made.socket = socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK)
-    socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
     privileged = os.geteuid() == 0
-    for place in ("/run", os.fsdecode(environment.get(b"TMPDIR") or b"/tmp")):
+    temporary = os.fsdecode(environment.get(b"TMPDIR", b""))
+    for place in ("/run", temporary if temporary.startswith("/") else "/tmp"):
         made.directory = f"{place}/{token}"
         path = made.directory + "/notify"
         try:
             os.mkdir(made.directory, 0o700)
-            socket.bind(path)
+            made.socket = _open()
+            made.socket.bind(path)
             os.chmod(path, 0o666 if privileged else 0o600)
             if privileged:
                 os.chmod(made.directory, 0o711)
@@ -101,5 +101,12 @@ def _bind(made: AgentEnvironment, token: str, environment: dict[bytes, bytes]) -
         except OSError:
             made.cleanup()
     made.directory = ""
-    socket.bind(f"\0{token}/notify")
+    made.socket = _open()
+    made.socket.bind(f"\0{token}/notify")
     return f"@{token}/notify"
+
+
+def _open() -> _socket.socket:
+    socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK)
+    socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
+    return socket

@@ -8,7 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .loop import Loop
+    from .loop import Loop, Timer
     from .procfs import Process
 
 LOOK_AGAIN = 0.1  # seconds, where no descriptor shows an exit
@@ -17,13 +17,14 @@ LOOK_AGAIN = 0.1  # seconds, where no descriptor shows an exit
 class ExitWatch:
     """Watches one group of processes at a time, by pidfds (pidfd_open(2)), or by looking again and again."""
 
-    __slots__ = ("_loop", "_on_exit", "_pidfds", "_processes")
+    __slots__ = ("_loop", "_on_exit", "_pidfds", "_processes", "_timer")
 
     def __init__(self, loop: "Loop", on_exit: "Callable[[], object]") -> None:
         """`on_exit` is called once all processes of a group have exited."""
         self._loop, self._on_exit = loop, on_exit
         self._processes: list[Process] = []
         self._pidfds: dict[int, Process] = {}
+        self._timer: Timer | None = None
 
     def start(self, processes: "Sequence[Process]") -> None:
         """Watch these processes, and no longer those before."""
@@ -41,6 +42,9 @@ class ExitWatch:
     def stop(self) -> None:
         """Watch nothing any more."""
         self._processes = []
+        if self._timer is not None:
+            self._loop.cancel(self._timer)
+            self._timer = None
         for fd in tuple(self._pidfds):
             self._close(fd)
 
@@ -65,7 +69,7 @@ class ExitWatch:
             self.stop()
 
     def _look_again(self) -> None:
-        self._loop.call_at(self._loop.time() + LOOK_AGAIN, self._look)
+        self._timer = self._loop.call_at(self._loop.time() + LOOK_AGAIN, self._look)
 
     def _close(self, fd: int) -> None:
         self._loop.remove_reader(fd)

@@ -3,16 +3,14 @@
 What comes is either a whole message of a known sender or ignored: a datagram that is too long, torn or malformed is
 dropped, and descriptors sent with it are closed.
 
-Closing a descriptor can take as long as its owner likes (SO_LINGER, socket(7); a file system of theirs), and those that
-do not fit are closed by the kernel inside our recvmsg(2). So a message is only peeked at, which cannot close the last
-reference to anything; one with pipes, as BARRIER=1 sends them, is then taken out of the queue here, and one with
-anything else by a thread.
+Closing a descriptor can take as long as its owner likes (SO_LINGER, socket(7); a file system of theirs, in close(2)),
+and the kernel closes those that do not fit inside our recvmsg(2). So a message is only peeked at, with no space for
+descriptors: that opens and closes none. A message that has any is then taken out of the queue by a thread.
 """
 
 import _socket
 import _thread
 import os
-import stat
 import sys
 
 from .. import notify
@@ -22,16 +20,16 @@ from .console import DEBUG, WARNING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from .console import Console
     from .loop import Loop, Timer
+    from .main_process import MainProcess
     from .procfs import Process
 
 MAX_MESSAGES, MAX_SECONDS = 64, 0.02  # at once; then the clock and the signals have their turn
 RETRY_AFTER = 0.1  # seconds until a thread is asked for again
-# For the sender's credentials and as many descriptors as can be sent at once (SCM_MAX_FD, unix(7)).
-ANCILLARY_BYTES = _socket.CMSG_SPACE(12) + _socket.CMSG_SPACE(4 * 253)
+ANCILLARY_BYTES = _socket.CMSG_SPACE(12)  # for the sender's credentials, which come first
 PEEK = _socket.MSG_PEEK | _socket.MSG_DONTWAIT | _socket.MSG_CMSG_CLOEXEC
 # Passed on to a supervisor above us. It deals with us: not with the agent's pid, nor its descriptors.
 PASSED_ON = ("READY", "RELOADING", "MONOTONIC_USEC", "STOPPING", "STATUS", "ERRNO", "EXTEND_TIMEOUT_USEC", "WATCHDOG")
@@ -79,11 +77,11 @@ class NotifySocket:
             self._parent = ""
             console.log(WARNING, "not-passed-on", f"NOTIFY_SOCKET as given to agent-init: {error}")
 
-    def receive(self, agent: int, named: "Process | None") -> "Iterator[tuple[dict[str, str], Process]]":
-        """Yield the fields of each message and its sender, as far as the senders are known.
+    def receive(self, agent: "MainProcess", handle: "Callable[[dict[str, str], Process], object]") -> None:
+        """Pass the fields of each message and its sender to `handle`, as far as the senders are known.
 
-        `agent`: its pid. `named`: the process that it named as its main one. What came with a message is closed when
-        the caller asks for the next one: with BARRIER=1 that is the answer.
+        A message is taken out of the queue once it was handled; with BARRIER=1 that is the answer. If there is no
+        memory to handle it, it stays there and is received again. Raises what `handle` raises.
         """
         self.resume()
         until = self._loop.time() + MAX_SECONDS
@@ -94,66 +92,60 @@ class NotifySocket:
                 data, ancillary, flags, _ = self._socket.recvmsg(notify.MAX_DATAGRAM_BYTES, ANCILLARY_BYTES, PEEK)
             except BlockingIOError:
                 return
-            pid, descriptors = _unpack(ancillary)
-            only_pipes = not flags & _socket.MSG_CTRUNC and all(map(_is_pipe, descriptors))
-            for fd in descriptors:
-                os.close(fd)  # a copy; the message holds the other
-            if not only_pipes and not self._set_aside():
-                return
+            sender = None if flags & _socket.MSG_TRUNC else self._known(_sender_pid(ancillary), agent)
             try:
-                if not flags & _socket.MSG_TRUNC and (sender := self._known(pid, agent, named)) is not None:
-                    fields = notify.parse(data)
-                    yield fields, sender
-                    self._pass_on(fields)
+                fields = notify.parse(data)
             except ValueError:
-                pass  # malformed
-            finally:
-                if only_pipes:
-                    self._drop()
+                fields = {}  # malformed
+            take_out = self._set_aside if flags & _socket.MSG_CTRUNC else self._drop  # truncated: it has descriptors
+            try:
+                if sender is not None and fields:
+                    handle(fields, sender)
+                    self._pass_on(fields)
+            except MemoryError:
+                raise
+            except Exception:
+                take_out()
+                raise
+            take_out()
 
     def _drop(self) -> None:
         """Take the message that was peeked at out of the queue, and close what came with it."""
         self._socket.recv(1, _socket.MSG_DONTWAIT)
 
-    def _set_aside(self) -> bool:
-        """Have a thread drop the message; nothing is received until then. False if no thread can be had."""
-        self._loop.remove_reader(self._socket.fileno())
-        self._aside, self._dropped = True, False
+    def _set_aside(self) -> None:
+        """Have a thread drop the message, now or when one can be had; nothing is received until then."""
+        if not self._aside:
+            self._loop.remove_reader(self._socket.fileno())
+        self._aside, self._dropped, self._retry = True, False, None
         try:
             _thread.start_new_thread(self._drop_aside, ())
-            return True
         except Exception:  # the pids limit, no memory
-            self._dropped = True
-            self._retry = self._loop.call_at(self._loop.time() + RETRY_AFTER, self._set_aside_again)
-            return False
-
-    def _set_aside_again(self) -> None:
-        self._retry = None
-        self._on_readable()
+            self._retry = self._loop.call_at(self._loop.time() + RETRY_AFTER, self._set_aside)
 
     def _drop_aside(self) -> None:
         """Drop the message, in the thread."""
         try:
             self._drop()
-        except Exception:  # then it is received once more
+        except Exception:  # it is received once more
             pass
         self._dropped = True
         os.kill(os.getpid(), CHLD)  # wakes the loop
 
     def resume(self) -> None:
         """Receive again, if the thread is done."""
-        if self._aside and self._dropped and self._retry is None:
+        if self._aside and self._dropped:
             self._loop.add_reader(self._socket.fileno(), self._on_readable)
             self._aside = False
 
-    def _known(self, pid: int, agent: int, named: "Process | None") -> "Process | None":
+    def _known(self, pid: int, agent: "MainProcess") -> "Process | None":
         """Return the sender if its messages count; the first of any other sender is logged as a warning."""
         sender = procfs.look(pid) if pid else None
-        if pid == agent and sender is None:  # no /proc, but the kernel vouches for the pid
-            return procfs.Process(agent, "the agent", os.getpid(), agent, 0)
+        if pid == agent.pid and sender is None:  # no /proc, but the kernel vouches for the pid
+            return procfs.Process(pid, "the agent", os.getpid(), pid, 0)
         if sender is not None and (
-            pid == agent
-            or (named is not None and sender.identity == named.identity)
+            pid == agent.pid
+            or (agent.named is not None and sender.identity == agent.named.identity)
             or (self._access == "all" and tree.is_below(os.getpid(), sender))
         ):
             return sender
@@ -183,21 +175,9 @@ class NotifySocket:
             self._console.log(DEBUG, "not-passed-on", text)
 
 
-def _is_pipe(fd: int) -> bool:
-    try:
-        return stat.S_ISFIFO(os.fstat(fd).st_mode)
-    except OSError:
-        return False
-
-
-def _unpack(ancillary: list[tuple[int, int, bytes]]) -> tuple[int, list[int]]:
-    """Return the sender's pid in our PID namespace (0: from outside it), and the descriptors that were sent."""
-    pid = 0
-    descriptors: list[int] = []
+def _sender_pid(ancillary: list[tuple[int, int, bytes]]) -> int:
+    """Return the sender's pid in our PID namespace; 0 if it is outside it, or if there are no credentials."""
     for level, kind, value in ancillary:
-        numbers = [int.from_bytes(value[at : at + 4], sys.byteorder) for at in range(0, len(value) - 3, 4)]
-        if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
-            descriptors += numbers
-        elif level == _socket.SOL_SOCKET and kind == _socket.SCM_CREDENTIALS:
-            pid = numbers[0]  # struct ucred: pid, uid, gid
-    return pid, descriptors
+        if level == _socket.SOL_SOCKET and kind == _socket.SCM_CREDENTIALS:
+            return int.from_bytes(value[:4], sys.byteorder)  # struct ucred: pid, uid, gid
+    return 0

@@ -57,7 +57,8 @@ def close_inherited(ours: "Collection[int]") -> None:
     try:
         found = {int(name) for name in os.listdir("/proc/self/fd")}
     except (OSError, ValueError):
-        found = set(range(min(os.sysconf("SC_OPEN_MAX"), 65536)))
+        limit = os.sysconf("SC_OPEN_MAX")  # -1 for none
+        found = set(range(min(limit, 65536) if limit > 0 else 65536))
     for fd in found:
         if fd > 2 and fd not in ours:
             try:

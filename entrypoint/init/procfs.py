@@ -78,10 +78,15 @@ def look(pid: int) -> Process | None:
         return _look_with_psutil(pid)
     if not MOUNTED:
         return None
-    try:
-        line = read_file(f"/proc/{pid}/stat")
-    except OSError:
-        return None
+    line = b""
+    for _ in range(ATTEMPTS):
+        try:
+            line = read_file(f"/proc/{pid}/stat")
+            break
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            return None
+        except OSError:  # no descriptor or no memory at the moment: no evidence of an exit
+            continue
     opening, closing = line.find(b"("), line.rfind(b")")  # the name may hold anything, parentheses too
     fields = line[closing + 2 :].split()
     if len(fields) < 20:
@@ -133,10 +138,14 @@ def children(pid: int) -> list[Process]:
     """Return its children; none if the kernel does not list them (CONFIG_PROC_CHILDREN), or if it has exited."""
     found: list[int] = []
     try:
-        for task in os.listdir(f"/proc/{pid}/task"):
-            found += map(int, read_file(f"/proc/{pid}/task/{task}/children", 1 << 20).split())
+        tasks = os.listdir(f"/proc/{pid}/task")
     except OSError:
-        pass
+        return []
+    for task in tasks:
+        try:
+            found += map(int, read_file(f"/proc/{pid}/task/{task}/children", 1 << 20).split())
+        except OSError:  # a thread that has exited meanwhile
+            continue
     return [process for child in found if (process := look(child)) is not None]
 
 

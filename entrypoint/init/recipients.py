@@ -77,6 +77,7 @@ def _resolve(
             if any(is_helper(child, process) for child in children):
                 if to_stop and process is not agent:
                     found.processes.append(process)
+                    _hold_back(above, uncertain, held_back)
                 continue
             above = process
         for child in children:

@@ -258,8 +258,7 @@ class Supervisor:
     def _receive(self) -> None:
         """Handle what came through the notify socket."""
         if self.notify_socket is not None:
-            for fields, sender in self.notify_socket.receive(self.agent.pid, self.agent.named):
-                self._handle_message(fields, sender)
+            self.notify_socket.receive(self.agent, self._handle_message)
 
     def _handle_message(self, fields: dict[str, str], sender: procfs.Process) -> None:
         if (text := fields.get("MAINPID", "")).isascii() and text.isdigit() and len(text) < 10:
@@ -334,8 +333,8 @@ class Supervisor:
 
     def _agent_ended(self, *, alone: bool) -> None:
         ending = exit_status.Ending(self.agent.status, self.memory, kill_forwarded=self.delivery.kill_forwarded)
+        self.reporter.end()
         if self.reporter.pids:  # children, but none that the agent left behind
-            self.reporter.end()
             alone = alone or self.descendants.listable() == []
         self._event(lambda now: self.lifecycle.agent_ended(now, ending, alone=alone))
 

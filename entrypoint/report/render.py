@@ -213,7 +213,8 @@ def _is_important(group: StackGroup) -> bool:
 def _is_idle_in_pool(thread: StackGroup) -> bool:
     """Whether it is a thread pool's worker that waits for work."""
     last = thread.frames[-1] if thread.frames else None
-    return isinstance(last, Frame) and last.function == "_worker" and last.file.endswith("concurrent/futures/thread.py")
+    idle = (("_worker", "concurrent/futures/thread.py"), ("DaemonThreadPool._work", "agent/executor.py"))
+    return isinstance(last, Frame) and any(last.function == name and last.file.endswith(file) for name, file in idle)
 
 
 def _is_idle_in_loop(thread: StackGroup, answer: Answer) -> bool:
