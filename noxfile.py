@@ -90,7 +90,7 @@ def faults(session: nox.Session) -> None:
 def containers(session: nox.Session) -> None:
     """Docker, Compose, Podman and Kubernetes files, musl, arm64, cgroups v2. Needs root."""
     install(session, "engines")
-    run(session, "pytest", "tests/containers")
+    run(session, "pytest", "-n", "0", "tests/containers")  # one engine
 
 
 @nox.session

@@ -64,7 +64,7 @@ def command(copy: Path, options: Sequence[str], *namespaces: str) -> list[str]:
 
 def run_tests(copy: Path, processes: int, process1_tests: Sequence[str] = (PROCESS1,)) -> list[tuple[int, int, int]]:
     """Run tests/unit in one process, then the others in several: exit code, number of tests, number of failures."""
-    return [_run(copy, ["-p", "no:xdist", UNIT]), _run(copy, ["-n", str(processes), *process1_tests])]
+    return [_run(copy, ["-n", "0", UNIT]), _run(copy, ["-n", str(processes), *process1_tests])]
 
 
 def _run(copy: Path, options: Sequence[str]) -> tuple[int, int, int]:

@@ -59,7 +59,7 @@ def choose(by_line: dict[int, list[str]], line: int) -> list[str]:
 def run(copy: Path, tests: list[str], *options: str, seconds: float | None = None) -> bool:
     """Whether these tests pass with the copy in the package's place."""
     namespace = ["--pid", "--fork", "--kill-child", "--mount-proc"]
-    pytest = ["-p", "no:xdist", "--hypothesis-seed=0", f"--timeout={TEST_SECONDS}", *options, *tests]
+    pytest = ["-n", "0", "--hypothesis-seed=0", f"--timeout={TEST_SECONDS}", *options, *tests]
     try:
         argv = ["setpriv", "--pdeathsig", "KILL", *command(copy, pytest, *namespace)]  # it ends with this process
         done = subprocess.run(argv, timeout=seconds, capture_output=True)
