@@ -213,7 +213,7 @@ class Lifecycle:
         if number in self.settings.stop_on or rewritten in self.settings.stop_on:
             instead = rewritten if rewritten != number else None
             return self._stop_requested(now, number, sender, instead)
-        if self.ending is not None or self.state == KILLING:
+        if self.ending is not None or self.state in (KILLING, ENDED):
             return [Log("not-forwarded", signal=number, sender=sender)]
         return [Forward(rewritten, sender, always=self.settings.unhandled == "forward")]
 
