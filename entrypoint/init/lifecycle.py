@@ -253,9 +253,7 @@ class Lifecycle:
         """The stop signal went to descendants of processes that may be agents themselves."""
         if self.state != STOPPING or self._all_signalled:
             return []
-        end = self._time_of_kill()
-        until = now + MAX_HELD_BACK if end == INFINITY else stop_plan.middle(self._requested, end)
-        self._set(held_back=max(now + HELD_BACK_FOR, until))
+        self._set(held_back=max(now + HELD_BACK_FOR, self._half_time(now, self._requested)))
         return [Log("held-back", signal=self.last_sent, seconds=self._at("held_back") - now)]
 
     def recipients_ended(self, now: float) -> list[Action]:
@@ -387,7 +385,7 @@ class Lifecycle:
         first, self._extended = not self._extended, True
         self._set(step=until)
         if "held_back" in self._timers:  # they are working: leave them half of the new time too
-            self._set(held_back=max(self._at("held_back"), stop_plan.middle(now, self._time_of_kill())))
+            self._set(held_back=max(self._at("held_back"), self._half_time(now, now)))
         if now > self._reported_at + PROGRESS_EVERY:
             self._plan_stall_report(now, until - now)
         return [Log("extended", max_grace=bound)] if first else []
@@ -535,6 +533,11 @@ class Lifecycle:
     def _time_of_kill(self) -> float:
         """Return when the final KILL is due; infinity where there is none."""
         return self._at("step") + stop_plan.seconds_to_kill(self._steps)
+
+    def _half_time(self, now: float, start: float) -> float:
+        """Return the time half-way from `start` to the final KILL; where there is none, MAX_HELD_BACK from now."""
+        end = self._time_of_kill()
+        return now + MAX_HELD_BACK if end == INFINITY else stop_plan.middle(start, end)
 
     def _upcoming(self, now: float) -> "dict[str, object]":
         """Return the signals to come, each with the seconds until then, and the platform if the end is not ours."""
