@@ -281,7 +281,7 @@ class Lifecycle:
         progress = min(self._at("progress"), now + PROGRESS_EVERY)
         self._enter(LINGERING, kill=now + linger, progress=progress)
         number = self.settings.stop_signal
-        log = Log("lingering", ending=ending, cause=self._cause, signal=number, linger=linger)
+        log = Log("lingering", code=ending.code, ending=ending, cause=self._cause, signal=number, linger=linger)
         return [log, StopLeftovers(number)]
 
     def nothing_left(self, now: float) -> list[Action]:
