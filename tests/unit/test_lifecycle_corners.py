@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -43,6 +43,9 @@ from tests.support.lifecycle import (
     run_until,
     without_logs,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 USR1 = 10
 
@@ -714,6 +717,33 @@ def test_a_tick_before_its_time_does_nothing(flags: list[str], now: float) -> No
     before = life.snapshot()
     assert life.tick(now) == []
     assert life.snapshot() == before
+
+
+EXITED = exited(0)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        lambda life: life.signal(1.0, TERM, "a test"),
+        lambda life: life.notified(1.0, {"READY": "1", "STATUS": "busy", "WATCHDOG_USEC": "9000000"}, "the agent"),
+        lambda life: life.notified(1.0, {"WATCHDOG": "trigger"}, "the agent"),
+        lambda life: life.agent_ended(1.0, EXITED, alone=False),
+        lambda life: life.agent_ended(1.0, EXITED, alone=True),
+        lambda life: life.tick(5.0),
+    ],
+    ids=["stop request", "message", "hang", "exit", "end", "timer"],
+)
+def test_an_event_can_be_undone(event: Callable[[Lifecycle], list[Action]]) -> None:
+    life = make("-t", "9s", "--ready-timeout", "5s")
+    before, due = life.snapshot(), life.due
+    actions = event(life)
+    assert actions
+    assert life.snapshot() != before
+    life.restore(before)
+    assert life.snapshot() == before
+    assert (life.state, life.due) == (RUNNING, due)
+    assert event(life) == actions
 
 
 # --- Actions. -------------------------------------------------------------------------------------------------------
