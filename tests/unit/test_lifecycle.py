@@ -227,6 +227,21 @@ def test_an_agent_that_was_frozen_for_long_has_its_whole_time() -> None:
     assert life.due == 23.0, "the time that it was frozen does not count as time to get ready"
 
 
+def test_an_agent_that_was_frozen_before_its_first_message_has_a_moment_as_well() -> None:
+    life = make("--ready-timeout", "2s")
+    assert life.tick(2.2) == []
+    assert life.due == 3.2
+    assert events(life.tick(3.4)) == ["ready-timeout"]
+
+
+@pytest.mark.parametrize(("now", "due"), [(3.0, 4.0), (3.1, 5.1)])
+def test_a_freeze_of_more_than_a_moment_gives_the_whole_time_again(now: float, due: float) -> None:
+    life = make("--watchdog", "2s")
+    notify(life, 0.0, WATCHDOG="1")
+    assert life.tick(now) == []
+    assert life.due == due
+
+
 def test_an_endless_wait_ends_for_an_agent_that_hangs() -> None:
     life = make("--watchdog", "1s", "--stop-schedule", "TERM/500ms/INT/infinity/KILL")
     notify(life, 0.0, WATCHDOG="1")

@@ -267,6 +267,13 @@ CASES: list[tuple[str, Callable[[], list[Action]], int, str, dict[str, object]]]
     ),
     (
         "stop-requested",
+        lambda: requested("-t", "25s", "--stop-delay", "500ms"),
+        INFO,
+        "stop requested by TERM from sh (pid 7): TERM to the agent after 500ms, KILL after 25s",
+        {"signal": "TERM", "sender": SENDER},
+    ),
+    (
+        "stop-requested",
         lambda: requested("--stop-schedule", "TERM/1m30s/INT/QUIT"),
         INFO,
         "stop requested by TERM from sh (pid 7): TERM to the agent, INT after 1m30s, QUIT after 1m30s, no deadline",
@@ -505,12 +512,15 @@ def test_an_event_is_logged_only_up_to_the_level_asked_for(
 ) -> None:
     log = next(log for log in logs(actions()) if log.event == event)
     narration = narrate(level=level - 1)
+    narration.listed.processes = processes(1)
     narration.narrator.log(log)
     assert narration.lines() == []
     narration.narrator.console.level = level
     narration.narrator.log(log)
-    [line] = narration.lines()
-    assert line.startswith({ERROR: "error: ", WARNING: "warning: "}.get(level, "") + text)
+    listed = {narrator.NAMES: "; still running: worker (20)", narrator.COUNT: ", 1 process"}.get(
+        LISTS.get(event, ""), ""
+    )
+    assert narration.lines() == [{ERROR: "error: ", WARNING: "warning: "}.get(level, "") + text + listed]
 
 
 def test_these_cases_are_all_events() -> None:
@@ -878,6 +888,15 @@ def test_no_more_is_kept_of_a_long_report_than_can_be_written(narrate: Callable[
     assert [line[:4] for line in kept] == [f"{number:04}" for number in range(11)]
     assert sum(map(len, kept[:-1])) < termination_log.MAX_BYTES <= sum(map(len, kept))
     assert len(narration.lines()) == 100
+
+
+def test_a_final_message_of_just_the_length_that_can_be_written_takes_no_further_line(
+    narrate: Callable[..., Narration],
+) -> None:
+    narration = narrate()
+    for number in range(3):
+        narration.narrator.report_line(str(number) * (termination_log.MAX_BYTES // 2))
+    assert [line[0] for line in narration.narrator._final_message] == ["0", "1"]
 
 
 # --- The first lines. -----------------------------------------------------------------------------------------------
