@@ -890,13 +890,14 @@ def test_no_more_is_kept_of_a_long_report_than_can_be_written(narrate: Callable[
     assert len(narration.lines()) == 100
 
 
-def test_a_final_message_of_just_the_length_that_can_be_written_takes_no_further_line(
-    narrate: Callable[..., Narration],
+@pytest.mark.parametrize(("length", "kept"), [(4095, ["0", "1"]), (4096, ["0"]), (4097, ["0"])])
+def test_a_line_is_kept_for_the_final_message_if_any_of_it_can_be_written(
+    narrate: Callable[..., Narration], length: int, kept: list[str]
 ) -> None:
     narration = narrate()
-    for number in range(3):
-        narration.narrator.report_line(str(number) * (termination_log.MAX_BYTES // 2))
-    assert [line[0] for line in narration.narrator._final_message] == ["0", "1"]
+    for line in ("0" * length, "1" * 10, "2" * 10):
+        narration.narrator.report_line(line)
+    assert [line[0] for line in narration.narrator._final_message] == kept
 
 
 # --- The first lines. -----------------------------------------------------------------------------------------------
