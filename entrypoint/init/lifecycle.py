@@ -213,7 +213,7 @@ class Lifecycle:
         if number in self.settings.stop_on or rewritten in self.settings.stop_on:
             instead = rewritten if rewritten != number else None
             return self._stop_requested(now, number, sender, instead)
-        if self.ending is not None or self.state == KILLING:
+        if self.ending is not None or self.state in (KILLING, ENDED):
             return [Log("not-forwarded", signal=number, sender=sender)]
         return [Forward(rewritten, sender, always=self.settings.unhandled == "forward")]
 
@@ -253,9 +253,7 @@ class Lifecycle:
         """The stop signal went to descendants of processes that may be agents themselves."""
         if self.state != STOPPING or self._all_signalled:
             return []
-        end = self._time_of_kill()
-        until = now + MAX_HELD_BACK if end == INFINITY else stop_plan.middle(self._requested, end)
-        self._set(held_back=max(now + HELD_BACK_FOR, until))
+        self._set(held_back=max(now + HELD_BACK_FOR, self._half_time(now, self._requested)))
         return [Log("held-back", signal=self.last_sent, seconds=self._at("held_back") - now)]
 
     def recipients_ended(self, now: float) -> list[Action]:
@@ -283,7 +281,7 @@ class Lifecycle:
         progress = min(self._at("progress"), now + PROGRESS_EVERY)
         self._enter(LINGERING, kill=now + linger, progress=progress)
         number = self.settings.stop_signal
-        log = Log("lingering", ending=ending, cause=self._cause, signal=number, linger=linger)
+        log = Log("lingering", code=ending.code, ending=ending, cause=self._cause, signal=number, linger=linger)
         return [log, StopLeftovers(number)]
 
     def nothing_left(self, now: float) -> list[Action]:
@@ -387,7 +385,7 @@ class Lifecycle:
         first, self._extended = not self._extended, True
         self._set(step=until)
         if "held_back" in self._timers:  # they are working: leave them half of the new time too
-            self._set(held_back=max(self._at("held_back"), stop_plan.middle(now, self._time_of_kill())))
+            self._set(held_back=max(self._at("held_back"), self._half_time(now, now)))
         if now > self._reported_at + PROGRESS_EVERY:
             self._plan_stall_report(now, until - now)
         return [Log("extended", max_grace=bound)] if first else []
@@ -535,6 +533,11 @@ class Lifecycle:
     def _time_of_kill(self) -> float:
         """Return when the final KILL is due; infinity where there is none."""
         return self._at("step") + stop_plan.seconds_to_kill(self._steps)
+
+    def _half_time(self, now: float, start: float) -> float:
+        """Return the time half-way from `start` to the final KILL; where there is none, MAX_HELD_BACK from now."""
+        end = self._time_of_kill()
+        return now + MAX_HELD_BACK if end == INFINITY else stop_plan.middle(start, end)
 
     def _upcoming(self, now: float) -> "dict[str, object]":
         """Return the signals to come, each with the seconds until then, and the platform if the end is not ours."""

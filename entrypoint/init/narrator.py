@@ -151,13 +151,13 @@ def _held_back_signalled(signal: int) -> str:
     return f"the agent has not exited: {name_of(signal)} to it as well"
 
 
-def _lingering(ending: "Ending", cause: str, signal: int, linger: float) -> str:
+def _lingering(code: int, ending: "Ending", cause: str, signal: int, linger: float) -> str:
     how = describe(ending, cause)
     return f"the agent {how}, and left processes behind; {name_of(signal)} to them, up to {format_duration(linger)}"
 
 
 def _linger_over() -> str:
-    return "the time to linger is over, SIGKILL to what the agent left behind"
+    return "linger time is over, SIGKILL to what the agent left behind"
 
 
 def _left_behind(seconds: float) -> str:
@@ -310,10 +310,8 @@ class Narrator:
             return
         text = render(**entry.facts)
         fields = {name: _field(name, value) for name, value in entry.facts.items() if _is_field(name, value)}
-        if "to" in entry.facts:
-            fields["pids"] = [process.pid for process in entry.facts["to"]]
-        if entry.event == "lingering":
-            fields["code"] = entry.facts["ending"].code
+        if to := entry.facts.get("to"):
+            fields["pids"] = [process.pid for process in to]
         if listing and level <= self.console.level:
             added, processes = self._process_list(listing)
             text += added

@@ -1,0 +1,974 @@
+"""What agent-init logs of each event, as text and as JSON; process lists, the last line and the final message."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import settings as hypothesis_settings
+
+from entrypoint import settings as reader
+from entrypoint.init import narrator, stop_plan, termination_log
+from entrypoint.init.console import DEBUG, ERROR, INFO, TRACE, WARNING, Console
+from entrypoint.init.exit_status import Ending
+from entrypoint.init.lifecycle import Action, Lifecycle, Log
+from entrypoint.init.main_process import MainProcess
+from entrypoint.init.procfs import Process
+from entrypoint.signals import HUP, INT, KILL, TERM
+from tests.support.lifecycle import OomKills, exited, killed, logs, make, run_until
+
+from .test_lifecycle import AnyOrder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from entrypoint.init.tree import Descendants
+
+USR1 = 10
+MIB = 1 << 20
+SENDER = "sh (pid 7)"
+
+
+class Listed:
+    """Stands for the descendants: those to list, None where they cannot be listed."""
+
+    def __init__(self, processes: list[Process] | None = None) -> None:
+        self.processes = processes
+
+    def listable(self) -> list[Process] | None:
+        return self.processes
+
+
+def processes(count: int) -> list[Process]:
+    return [Process(20 + n, "worker", 1, 20 + n, 100) for n in range(count)]
+
+
+class Narration:
+    """A narrator that logs to a file, and what is in its files."""
+
+    def __init__(self, directory: Path, *flags: str, level: int = TRACE, environment: dict[str, str] | None = None):
+        self.path, self.final = directory / "log", directory / "final"
+        arguments = ["--termination-log", str(self.final), *flags, "agent", "--port", "80"]
+        self.settings = reader.read(arguments, environment or {})
+        self.plan = stop_plan.make(self.settings, environment or {}, lambda _path: False)
+        self.fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self.listed = Listed([])
+        descendants: Descendants = self.listed  # type: ignore[assignment]
+        console = Console(self.fd, level=level, json=self.settings.log_format == "json")
+        self.narrator = narrator.Narrator(console, self.settings, descendants)
+
+    def log(self, event: str, **facts: Any) -> None:
+        self.narrator.log(Log(event, **facts))
+
+    def lines(self) -> list[str]:
+        return [line.removeprefix("agent-init: ") for line in self.path.read_text().splitlines()]
+
+    def records(self) -> list[dict[str, Any]]:
+        records = [json.loads(line) for line in self.path.read_text().splitlines()]
+        for record in records:
+            assert record.pop("time")
+        return records
+
+    def final_message(self) -> str | None:
+        return self.final.read_text() if self.final.exists() else None
+
+
+@pytest.fixture
+def narrate(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Narration]:
+    def start(*flags: str, **arguments: Any) -> Narration:
+        made = Narration(tmp_path, *flags, **arguments)
+        request.addfinalizer(lambda: os.close(made.fd))
+        return made
+
+    return start
+
+
+# --- Every event of the state machine: what leads to it, its level, its text, its fields. ----------------------------
+
+
+def running(*flags: str, **environment: str) -> Callable[..., list[Action]]:
+    """Return a function that calls an event of a fresh state machine at 2.0."""
+    life = make(*flags, environment=environment)
+    return lambda event, *arguments, **facts: getattr(life, event)(2.0, *arguments, **facts)
+
+
+def notified(*flags: str, by_agent: bool = True, **fields: str) -> list[Action]:
+    return running(*flags)("notified", fields, SENDER, by_agent=by_agent)
+
+
+def requested(*flags: str, **environment: str) -> list[Action]:
+    return running(*flags, **environment)("signal", TERM, SENDER)
+
+
+def after_request(*flags: str, at: float = 5.5, **environment: str) -> list[Action]:
+    """Return the actions after a request at 2.0, up to `at`."""
+    life = make(*flags, environment=environment)
+    life.signal(2.0, TERM, SENDER)
+    return [action for _, action in run_until(life, at)]
+
+
+def repeated(*flags: str, extended: bool = False) -> list[Action]:
+    life = make(*flags)
+    life.signal(2.0, TERM, SENDER)
+    if extended:
+        life.notified(2.5, {"EXTEND_TIMEOUT_USEC": "9600000"}, SENDER)
+    return life.signal(3.0, INT, SENDER)
+
+
+def repeated_while_lingering(*flags: str, requests: int = 1) -> list[Action]:
+    life = make("--linger", "infinity", *flags)
+    life.agent_ended(1.0, exited(0), alone=False)
+    return [life.signal(2.0 + n, TERM, SENDER) for n in range(requests)][-1]
+
+
+def held_back(*flags: str) -> list[Action]:
+    life = make(*flags)
+    life.signal(2.0, TERM, SENDER)
+    return life.held_back(2.0)
+
+
+def held_back_signalled() -> list[Action]:
+    life = make("-t", "20s")
+    life.signal(2.0, TERM, SENDER)
+    life.held_back(2.0)
+    return life.tick(12.0)
+
+
+def killing() -> Lifecycle:
+    life = make("-t", "1s")
+    life.signal(2.0, TERM, SENDER)
+    life.tick(3.0)
+    return life
+
+
+def extended(*flags: str) -> list[Action]:
+    life = make(*flags)
+    life.signal(2.0, TERM, SENDER)
+    return life.notified(3.0, {"EXTEND_TIMEOUT_USEC": "9000000"}, SENDER)
+
+
+def hung(*flags: str, at: float = 6.0, **fields: str) -> list[Action]:
+    life = make(*flags)
+    life.notified(1.0, fields, SENDER)
+    return [action for _, action in run_until(life, at)]
+
+
+def ended(ending: Ending, *flags: str, alone: bool = True) -> list[Action]:
+    return running(*flags)("agent_ended", ending, alone=alone)
+
+
+def lingering(at: float) -> list[Action]:
+    life = make("--linger", "5s")
+    life.agent_ended(2.0, exited(3), alone=False)
+    return [action for _, action in run_until(life, at)]
+
+
+KUBERNETES = {"KUBERNETES_SERVICE_HOST": "x"}
+
+CASES: list[tuple[str, Callable[[], list[Action]], int, str, dict[str, object]]] = [
+    (
+        "dropped",
+        lambda: running("-r", "USR1:0")("signal", USR1, SENDER),
+        DEBUG,
+        "USR1 from sh (pid 7) dropped (--rewrite)",
+        {"signal": "USR1", "sender": SENDER},
+    ),
+    (
+        "not-forwarded",
+        lambda: killing().signal(3.1, USR1, SENDER),
+        DEBUG,
+        "USR1 from sh (pid 7) comes too late for the agent",
+        {"signal": "USR1", "sender": SENDER},
+    ),
+    (
+        "shielded",
+        lambda: running()("unhandled", USR1, SENDER),
+        WARNING,
+        "USR1 from sh (pid 7) dropped: no process handles it (--unhandled forward sends it anyway)",
+        {"signal": "USR1", "sender": SENDER},
+    ),
+    (
+        "status",
+        lambda: notified(STATUS="3 calls"),
+        DEBUG,
+        'agent status: "3 calls"',
+        {"status": "3 calls"},
+    ),
+    (
+        "errno",
+        lambda: notified(ERRNO="2"),
+        WARNING,
+        "agent reported errno 2 (No such file or directory)",
+        {"errno": 2},
+    ),
+    ("reloading", lambda: notified(RELOADING="1"), INFO, "the agent is reloading", {}),
+    ("agent-stopping", lambda: notified(STOPPING="1"), INFO, "the agent is stopping by itself", {}),
+    (
+        "watchdog-waits",
+        lambda: notified("--watchdog", "5s", READY="1", by_agent=False)[1:],
+        WARNING,
+        "sh (pid 7) is ready, but WATCHDOG_PID names the agent: the watchdog waits for its first WATCHDOG=1",
+        {"sender": SENDER},
+    ),
+    ("ready", lambda: notified(READY="1"), INFO, "the agent is ready, after 2s", {"seconds": 2.0}),
+    (
+        "extended",
+        lambda: extended("-t", "5s"),
+        INFO,
+        "the agent asked for more time",
+        {"max_grace": None},
+    ),
+    (
+        "extended",
+        lambda: extended("-t", "5s", "--max-grace", "7s"),
+        INFO,
+        "the agent asked for more time, 7s in total at most (--max-grace)",
+        {"max_grace": 7.0},
+    ),
+    (
+        "watchdog",
+        lambda: hung("-t", "8s", "--watchdog", "5s", WATCHDOG="1", STATUS="busy"),
+        ERROR,
+        "the agent gave no sign of life for 5s: stall report, then ABRT to the agent after 1.5s, KILL after 9.5s",
+        {"allowed": 5.0, "sender": None, "status": "busy"},
+    ),
+    (
+        "watchdog",
+        lambda: notified("-t", "8s", WATCHDOG="trigger"),
+        ERROR,
+        "the agent triggered its watchdog (sh (pid 7)): stall report, then ABRT to the agent after 1.5s, "
+        "KILL after 9.5s",
+        {"allowed": None, "sender": SENDER, "status": ""},
+    ),
+    (
+        "ready-timeout",
+        lambda: hung("-t", "8s", "--ready-timeout", "5s"),
+        ERROR,
+        "the agent is not ready after 5s: stall report, then ABRT to the agent after 1.5s, KILL after 9.5s",
+        {"allowed": 5.0, "sender": None, "status": ""},
+    ),
+    (
+        "stop-requested",
+        lambda: requested("-t", "25s"),
+        INFO,
+        "stop requested by TERM from sh (pid 7): TERM to the agent, KILL after 25s",
+        {"signal": "TERM", "sender": SENDER},
+    ),
+    (
+        "stop-requested",
+        lambda: requested("-t", "25s", "--stop-delay", "5s", "--stop-signal", "INT"),
+        INFO,
+        "stop requested by TERM from sh (pid 7): INT to the agent after 5s, KILL after 25s",
+        {"signal": "TERM", "sender": SENDER},
+    ),
+    (
+        "stop-requested",
+        lambda: requested("-t", "25s", "--stop-delay", "500ms"),
+        INFO,
+        "stop requested by TERM from sh (pid 7): TERM to the agent after 500ms, KILL after 25s",
+        {"signal": "TERM", "sender": SENDER},
+    ),
+    (
+        "stop-requested",
+        lambda: requested("--stop-schedule", "TERM/1m30s/INT/QUIT"),
+        INFO,
+        "stop requested by TERM from sh (pid 7): TERM to the agent, INT after 1m30s, QUIT after 1m30s, no deadline",
+        {"signal": "TERM", "sender": SENDER},
+    ),
+    (
+        "stop-requested",
+        lambda: requested("-t", "0"),
+        INFO,
+        "stop requested by TERM from sh (pid 7): TERM to the agent, KILL after 0s",
+        {"signal": "TERM", "sender": SENDER},
+    ),
+    (
+        "stop-requested",
+        lambda: requested(**KUBERNETES),
+        INFO,
+        "stop requested by TERM from sh (pid 7): TERM to the agent, no deadline but that of Kubernetes "
+        "(30s unless raised)",
+        {"signal": "TERM", "sender": SENDER},
+    ),
+    (
+        "stop-repeated",
+        lambda: repeated("-t", "10s"),
+        INFO,
+        "INT from sh (pid 7): stop already in progress (9s left); not passed on",
+        {"signal": "INT", "sender": SENDER, "passed_on": None, "left": 9.0, "elapsed": 1.0},
+    ),
+    (
+        "stop-repeated",
+        lambda: repeated("-t", "10s", "--repeat", "forward", extended=True),
+        INFO,
+        "INT from sh (pid 7): stop already in progress (9.1s left (extended by the agent)); TERM passed on",
+        {"signal": "INT", "sender": SENDER, "passed_on": "TERM", "left": 9.1, "elapsed": 1.0},
+    ),
+    (
+        "stop-repeated",
+        lambda: repeated("-t", "infinity"),
+        INFO,
+        "INT from sh (pid 7): stop already in progress (1s so far, no deadline); not passed on",
+        {"signal": "INT", "sender": SENDER, "passed_on": None, "left": None, "elapsed": 1.0},
+    ),
+    (
+        "stop-repeated",
+        lambda: repeated_while_lingering("-t", "infinity"),
+        INFO,
+        "TERM from sh (pid 7): stop already in progress (no deadline); not passed on",
+        {"signal": "TERM", "sender": SENDER, "passed_on": None, "left": None, "elapsed": None},
+    ),
+    (
+        "repeat-escalates",
+        lambda: repeated("--stop-schedule", "TERM/4s/INT/6s/KILL", "--repeat", "escalate"),
+        INFO,
+        "INT from sh (pid 7): stop already in progress (9s left); on to the next step",
+        {"signal": "INT", "sender": SENDER, "left": 9.0, "elapsed": 1.0},
+    ),
+    (
+        "repeat-kills",
+        lambda: repeated_while_lingering("-t", "10s", "--repeat", "escalate", requests=2),
+        WARNING,
+        "TERM from sh (pid 7): stop already in progress (8s left); SIGKILL at once",
+        {"signal": "TERM", "sender": SENDER, "left": 8.0, "elapsed": 1.0},
+    ),
+    (
+        "stopping",
+        lambda: after_request("-t", "1m15s", at=12.0),
+        INFO,
+        "stopping: 1m5s left",
+        {"status": "", "left": 65.0, "elapsed": 10.0},
+    ),
+    (
+        "stopping",
+        lambda: after_request("-t", "infinity", at=12.0),
+        INFO,
+        "stopping: 10s so far, no deadline",
+        {"status": "", "left": None, "elapsed": 10.0},
+    ),
+    (
+        "step",
+        lambda: after_request("--stop-schedule", "TERM/3s/INT/9s/KILL"),
+        WARNING,
+        "3s after the stop request, INT",
+        {"signal": "INT", "elapsed": 3.0},
+    ),
+    (
+        "step",
+        lambda: repeated("-t", "10s", "--repeat", "escalate"),
+        WARNING,
+        "1s after the stop request, SIGKILL",
+        {"signal": "KILL", "elapsed": 1.0},
+    ),
+    (
+        "step",
+        lambda: hung("--stop-schedule", "TERM/3s/INT/9s/KILL", WATCHDOG="trigger"),
+        WARNING,
+        "4.5s after the hang was detected, INT",
+        {"signal": "INT", "elapsed": 4.5},
+    ),
+    (
+        "deadline",
+        lambda: after_request("-t", "3s"),
+        WARNING,
+        "3s after the stop request, SIGKILL",
+        {"signal": "KILL", "elapsed": 3.0},
+    ),
+    (
+        "deadline",
+        lambda: hung("-t", "3s", WATCHDOG="trigger"),
+        WARNING,
+        "4.5s after the hang was detected, SIGKILL",
+        {"signal": "KILL", "elapsed": 4.5},
+    ),
+    (
+        "limit-near",
+        lambda: after_request(at=30.0, **KUBERNETES),
+        WARNING,
+        "28s after the stop request the agent is still running; Kubernetes (30s unless raised) ends its wait with a "
+        "SIGKILL from outside; agent-init goes on waiting (AGENT_INIT_GRACE sets a deadline of its own)",
+        {"elapsed": 28.0, "platform": "Kubernetes (30s unless raised)"},
+    ),
+    (
+        "held-back",
+        lambda: held_back("-t", "20s"),
+        INFO,
+        "the agent itself gets TERM after they have exited, or in 10s",
+        {"signal": "TERM", "seconds": 10.0},
+    ),
+    (
+        "held-back-signalled",
+        held_back_signalled,
+        INFO,
+        "the agent has not exited: TERM to it as well",
+        {"signal": "TERM"},
+    ),
+    (
+        "lingering",
+        lambda: ended(exited(3), "--linger", "5s", "--stop-signal", "INT", alone=False),
+        INFO,
+        "the agent exited with code 3, and left processes behind; INT to them, up to 5s",
+        {"code": 3, "cause": "exited", "signal": "INT", "linger": 5.0},
+    ),
+    ("linger-over", lambda: lingering(7.0), WARNING, "linger time is over, SIGKILL to what the agent left behind", {}),
+    (
+        "left-behind",
+        lambda: lingering(8.0),
+        ERROR,
+        "gave up: not everything has exited 400ms after SIGKILL",
+        {"seconds": 0.4},
+    ),
+    (
+        "ended",
+        lambda: ended(exited(3)),
+        INFO,
+        "ended: the agent exited with code 3, after 2s in all; exit code 3",
+        {
+            "code": 3,
+            "agent_code": 3,
+            "cause": "exited",
+            "how": "exited with code 3",
+            "seconds": 2.0,
+            "stop_seconds": None,
+            "status": "",
+        },
+    ),
+    (
+        "forwarded",
+        lambda: [Log("forwarded", signal=USR1, sender=SENDER, to=[])],
+        DEBUG,
+        "USR1 from sh (pid 7) forwarded to the agent",
+        {"signal": "USR1", "sender": SENDER},
+    ),
+    (
+        "forwarded",
+        lambda: [Log("forwarded", signal=USR1, sender=SENDER, to=processes(2))],
+        DEBUG,
+        "USR1 from sh (pid 7) forwarded to worker (20), worker (21)",
+        {"signal": "USR1", "sender": SENDER, "pids": [20, 21]},
+    ),
+    (
+        "looked-through",
+        lambda: [Log("looked-through", signal=TERM, to=processes(2), reason="sh does not handle TERM")],
+        INFO,
+        "sh does not handle TERM; TERM sent to worker (20), worker (21)",
+        {"signal": "TERM", "reason": "sh does not handle TERM", "pids": [20, 21]},
+    ),
+]
+RENAMED = {  # in JSON; users know these names
+    "repeat-escalates": "escalated",
+    "repeat-kills": "escalated",
+    "step": "escalated",
+    "held-back-signalled": "held-back",
+}
+LISTS = {
+    "repeat-kills": narrator.NAMES,
+    "stopping": narrator.COUNT,
+    "step": narrator.NAMES,
+    "deadline": narrator.NAMES,
+    "limit-near": narrator.NAMES,
+    "lingering": narrator.NAMES,
+    "linger-over": narrator.NAMES,
+    "left-behind": narrator.NAMES,
+}
+LEVELS = {ERROR: "error", WARNING: "warning", INFO: "info", DEBUG: "debug"}
+
+
+CASE_IDS = [event for event, *_ in CASES]
+
+
+@pytest.mark.parametrize(("event", "actions", "level", "text", "fields"), CASES, ids=CASE_IDS)
+def test_an_event_has_its_level_its_text_and_its_fields(
+    narrate: Callable[..., Narration],
+    event: str,
+    actions: Callable[[], list[Action]],
+    level: int,
+    text: str,
+    fields: dict[str, object],
+) -> None:
+    log = next(log for log in logs(actions()) if log.event == event)
+    narration = narrate("--log-format", "json")
+    narration.narrator.log(log)
+    if event in LISTS:
+        fields = {**fields, "processes": 0 if LISTS[event] == narrator.COUNT else []}
+        text += ", 0 processes" if LISTS[event] == narrator.COUNT else ""
+    assert narration.records() == [
+        {"level": LEVELS[level], "event": RENAMED.get(event, event), "message": text, **fields},
+    ]
+
+
+@pytest.mark.parametrize(("event", "actions", "level", "text", "fields"), CASES, ids=CASE_IDS)
+def test_an_event_is_logged_only_up_to_the_level_asked_for(
+    narrate: Callable[..., Narration],
+    event: str,
+    actions: Callable[[], list[Action]],
+    level: int,
+    text: str,
+    fields: dict[str, object],
+) -> None:
+    log = next(log for log in logs(actions()) if log.event == event)
+    narration = narrate(level=level - 1)
+    narration.listed.processes = processes(1)
+    narration.narrator.log(log)
+    assert narration.lines() == []
+    narration.narrator.console.level = level
+    narration.narrator.log(log)
+    listed = {narrator.NAMES: "; still running: worker (20)", narrator.COUNT: ", 1 process"}.get(
+        LISTS.get(event, ""), ""
+    )
+    assert narration.lines() == [{ERROR: "error: ", WARNING: "warning: "}.get(level, "") + text + listed]
+
+
+def test_these_cases_are_all_events() -> None:
+    assert {event for event, *_ in CASES} == narrator.EVENTS.keys()
+    assert {event for event, (_, _, _, listing) in narrator.EVENTS.items() if listing} == LISTS.keys()
+    assert narrator.EVENTS.keys() > narrator.FINAL
+
+
+class EveryLogHasAText(AnyOrder):
+    """Whatever the state machine logs, in any order of events: the narrator knows it, and its text is one line."""
+
+    def take(self, actions: list[Action]) -> None:
+        super().take(actions)
+        for log in logs(actions):
+            _, level, render, _ = narrator.EVENTS[log.event]
+            text = render(**log.facts)
+            assert text
+            assert text.isprintable()
+            assert ERROR <= level <= DEBUG
+            assert "inf" not in text.replace("infinity", "")
+            assert "nan" not in text
+            assert "None" not in text
+
+
+EveryLogHasAText.TestCase.settings = hypothesis_settings(max_examples=100, stateful_step_count=30, deadline=None)
+TestEveryLogHasAText = EveryLogHasAText.TestCase
+
+
+# --- How the agent ended. -------------------------------------------------------------------------------------------
+
+OOM = "the kernel's OOM killer killed"
+
+
+@pytest.mark.parametrize(
+    ("ending", "cause", "text"),
+    [
+        (None, "", "was sent SIGKILL and has not exited yet"),
+        (Ending(None), "lost", "has exited, its exit status was lost"),
+        (exited(0), "exited", "exited with code 0"),
+        (killed(TERM), "signal", "was killed by SIGTERM"),
+        (killed(TERM, OomKills(0)), "signal", "was killed by SIGTERM"),
+        (killed(), "killed", "was killed by SIGKILL, which agent-init did not send"),
+        (
+            killed(memory=OomKills(0)),
+            "killed",
+            "was killed by SIGKILL, sent neither by agent-init nor by the OOM killer",
+        ),
+        (killed(memory=OomKills(1)), "deadline", "was killed by SIGKILL at the deadline"),
+        (
+            killed(memory=OomKills(1)),
+            "escalated",
+            "was killed by SIGKILL at a repeated stop request (--repeat escalate)",
+        ),
+        (killed(memory=OomKills(1)), "signal", "was killed by SIGKILL, which agent-init forwarded"),
+        (
+            killed(memory=OomKills(1)),
+            "oom",
+            f"was killed by SIGKILL, most likely for want of memory: {OOM} once in this container",
+        ),
+        (
+            killed(memory=OomKills(3, 64 * MIB, 63 * MIB)),
+            "oom",
+            f"was killed by SIGKILL, most likely for want of memory: {OOM} 3 times in this container "
+            "(memory: limit 64 MiB, peak 63 MiB)",
+        ),
+        (
+            killed(memory=OomKills(1, 64 * MIB)),
+            "oom",
+            f"was killed by SIGKILL, most likely for want of memory: {OOM} once in this container "
+            "(memory: limit 64 MiB)",
+        ),
+        (
+            exited(1, OomKills(1, None, 2048 * MIB)),
+            "exited",
+            f"exited with code 1; meanwhile {OOM} once in this container (memory: peak 2 GiB)",
+        ),
+        (killed(TERM, OomKills(2)), "signal", f"was killed by SIGTERM; meanwhile {OOM} 2 times in this container"),
+    ],
+)
+def test_an_end_is_described_with_its_evidence_and_no_more(ending: Ending | None, cause: str, text: str) -> None:
+    assert narrator.describe(ending, cause) == text
+
+
+# --- Process lists. -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("count", "names"),
+    [
+        (0, ""),
+        (1, "; still running: worker (20)"),
+        (2, "; still running: worker (20), worker (21)"),
+        (12, ", worker (31)"),
+        (13, ", worker (31) and 1 more"),
+        (21, ", worker (31) and 9 more"),
+    ],
+)
+def test_of_many_processes_the_first_are_named(narrate: Callable[..., Narration], count: int, names: str) -> None:
+    narration = narrate("--log-format", "json")
+    narration.listed.processes = processes(count)
+    narration.log("linger-over")
+    [record] = narration.records()
+    assert record["message"].endswith(f"left behind{names}" if count <= 2 else names)
+    assert record["processes"] == [f"worker ({pid})" for pid in range(20, 20 + min(count, 12))]
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 processes"), (1, "1 process"), (21, "21 processes")])
+def test_in_the_progress_processes_are_counted(narrate: Callable[..., Narration], count: int, text: str) -> None:
+    narration = narrate("--log-format", "json")
+    narration.listed.processes = processes(count)
+    narration.log("stopping", status="", left=5.0, elapsed=10.0, extended=True)
+    [record] = narration.records()
+    assert record["message"] == f"stopping: 5s left (extended by the agent), {text}"
+    assert record["processes"] == count
+    assert "extended" not in record
+
+
+def test_the_status_comes_last_in_the_progress(narrate: Callable[..., Narration]) -> None:
+    narration = narrate()
+    narration.listed.processes = processes(1)
+    narration.log("stopping", status="3 calls", left=5.0, elapsed=10.0, extended=False)
+    assert narration.lines() == ['stopping: 5s left, 1 process, "3 calls"']
+
+
+@pytest.mark.parametrize("event", ["linger-over", "stopping"])
+@pytest.mark.parametrize(
+    ("agent", "text"),
+    [
+        ("python (7)", "; still running: python (7), and others: too many to list"),
+        ("", "; too many processes to list, or none visible"),
+    ],
+)
+def test_where_processes_cannot_be_listed_only_the_agent_is_named(
+    narrate: Callable[..., Narration], event: str, agent: str, text: str
+) -> None:
+    narration = narrate("--log-format", "json")
+    narration.listed.processes, narration.narrator.agent = None, agent
+    facts = {"status": "", "left": 5.0, "elapsed": 10.0, "extended": False} if event == "stopping" else {}
+    narration.log(event, **facts)
+    [record] = narration.records()
+    assert record["message"].endswith(text)
+    assert "processes" not in record
+
+
+def test_processes_are_not_looked_for_if_the_line_is_not_logged(narrate: Callable[..., Narration]) -> None:
+    narration = narrate(level=ERROR)
+    narration.narrator._descendants = None  # type: ignore[assignment]  # a look would fail
+    narration.log("stop-requested", signal=TERM, sender=SENDER, upcoming={"steps": [(TERM, 0.0)], "platform": ""})
+    narration.log("stopping", status="", left=5.0, elapsed=10.0, extended=False)
+    narration.log("linger-over")
+    assert narration.lines() == []
+    narration.narrator.write_early()
+    assert narration.final_message() == "linger time is over, SIGKILL to what the agent left behind\n"
+
+
+# --- The last line and the final message. ---------------------------------------------------------------------------
+
+
+def end(narration: Narration, ending: Ending | None = None, **facts: Any) -> str:
+    """Log the end; return its line."""
+    ending = exited(3) if ending is None else ending
+    usual = {"code": ending.code, "why": "", "agent_code": ending.code, "ending": ending, "cause": "exited", "hung": ""}
+    narration.log("ended", **{**usual, "seconds": 9.0, "stop_seconds": 4.0, "status": "", **facts})
+    return narration.lines()[-1] if narration.lines() else ""
+
+
+@pytest.mark.parametrize(
+    ("facts", "text"),
+    [
+        ({"stop_seconds": None}, "ended: the agent exited with code 3, after 9s in all; exit code 3"),
+        ({}, "ended: the agent exited with code 3, 4s after the stop request, after 9s in all; exit code 3"),
+        (
+            {"hung": "watchdog"},
+            "ended: the agent exited with code 3, 4s after the hang was detected, after 9s in all; exit code 3",
+        ),
+        (
+            {"code": 0, "why": "ok-exit"},
+            "ended: the agent exited with code 3, 4s after the stop request, after 9s in all; exit code 0 "
+            "(--ok-exit 3)",
+        ),
+        (
+            {"ending": exited(0), "code": 134, "agent_code": 0, "why": "hung", "hung": "watchdog"},
+            "ended: the agent exited with code 0, 4s after the hang was detected, after 9s in all; exit code 134 "
+            "(it hung)",
+        ),
+        (
+            {"status": "3 calls"},
+            "ended: the agent exited with code 3, 4s after the stop request, after 9s in all; exit code 3; its last "
+            'status: "3 calls"',
+        ),
+        (
+            {"status": "3 calls", "code": 0, "agent_code": 0, "ending": exited(0)},
+            "ended: the agent exited with code 0, 4s after the stop request, after 9s in all; exit code 0",
+        ),
+    ],
+)
+def test_the_last_line(narrate: Callable[..., Narration], facts: dict[str, Any], text: str) -> None:
+    assert end(narrate(), **facts) == text
+
+
+@pytest.mark.parametrize(("hung", "cause"), [("", "deadline"), ("watchdog", "watchdog")])
+def test_the_fields_of_the_last_line(narrate: Callable[..., Narration], hung: str, cause: str) -> None:
+    narration = narrate("--log-format", "json")
+    end(narration, killed(), cause="deadline", hung=hung)
+    [record] = narration.records()
+    since = "the hang was detected" if hung else "the stop request"
+    assert record == {
+        "level": "info",
+        "event": "ended",
+        "message": f"ended: the agent was killed by SIGKILL at the deadline, 4s after {since}, after 9s in all; "
+        "exit code 137",
+        "code": 137,
+        "agent_code": 137,
+        "cause": cause,
+        "how": "was killed by SIGKILL at the deadline",
+        "seconds": 9.0,
+        "stop_seconds": 4.0,
+        "status": "",
+    }
+
+
+@pytest.mark.parametrize("cause", ["deadline", "escalated"])
+def test_the_last_line_names_the_processes_that_ran_at_the_deadline(
+    narrate: Callable[..., Narration], cause: str
+) -> None:
+    narration = narrate()
+    narration.listed.processes = processes(2)
+    narration.log("deadline", signal=KILL, elapsed=4.0, hung=False)
+    narration.listed.processes = []
+    line = end(narration, killed(), cause=cause, status="3 calls")
+    named = "; running when it was sent: worker (20), worker (21)" if cause == "deadline" else ""
+    assert line.endswith(f'; exit code 137{named}; its last status: "3 calls"')
+
+
+def test_if_no_process_ran_at_the_deadline_none_is_named(narrate: Callable[..., Narration]) -> None:
+    narration = narrate()
+    narration.listed.processes = processes(2)
+    narration.log("step", signal=INT, elapsed=2.0, hung=False)
+    narration.listed.processes = []
+    narration.log("deadline", signal=KILL, elapsed=4.0, hung=False)
+    assert end(narration, killed(), cause="deadline").endswith("; exit code 137")
+
+
+REQUEST = {"signal": TERM, "sender": SENDER, "upcoming": {"steps": [(TERM, 0.0)], "platform": ""}}
+LIMIT = {"elapsed": 28.0, "hung": False, "platform": "Kubernetes (30s unless raised)"}
+LIMIT_TEXT = (
+    "28s after the stop request the agent is still running; Kubernetes (30s unless raised) ends its wait with a "
+    "SIGKILL from outside; agent-init goes on waiting (AGENT_INIT_GRACE sets a deadline of its own)"
+)
+HANG: dict[str, Any] = {"allowed": 5.0, "sender": None, "upcoming": {"steps": [], "platform": None}, "status": ""}
+
+
+def test_on_failure_the_final_message_is_the_last_line_and_what_went_wrong(narrate: Callable[..., Narration]) -> None:
+    narration = narrate()
+    narration.listed.processes = processes(1)
+    narration.log("errno", errno=2)  # while it runs; not about the stop
+    narration.log("stop-requested", **REQUEST)
+    narration.log("shielded", signal=HUP, sender=SENDER)
+    narration.log("errno", errno=5)
+    narration.log("stopping", status="", left=5.0, elapsed=10.0, extended=False)
+    narration.narrator.report_line("worker (20): in recv")
+    narration.narrator.report_is_complete()
+    narration.log("step", signal=INT, elapsed=3.0, hung=False)
+    narration.log("deadline", signal=KILL, elapsed=4.0, hung=False)
+    assert narration.final_message() is None
+    last = end(narration, killed(), cause="deadline")
+    assert narration.final_message() == (
+        f"{last}\n"
+        "agent reported errno 5 (Input/output error)\n"
+        "worker (20): in recv\n"
+        "3s after the stop request, INT; still running: worker (20)\n"
+        "4s after the stop request, SIGKILL; still running: worker (20)\n"
+    )
+    assert "warning: worker (20): in recv" in narration.lines()
+
+
+@pytest.mark.parametrize(
+    ("event", "facts"),
+    [
+        ("stop-requested", REQUEST),
+        ("lingering", {"code": 0, "ending": exited(0), "cause": "exited", "signal": TERM, "linger": 5.0}),
+        ("watchdog", HANG),
+        ("ready-timeout", HANG),
+    ],
+)
+@pytest.mark.parametrize("level", [ERROR, DEBUG])
+def test_the_final_message_begins_with_the_stop(
+    narrate: Callable[..., Narration], event: str, facts: dict[str, Any], level: int
+) -> None:
+    """Whatever level is logged."""
+    narration = narrate(level=level)
+    narration.log("linger-over")
+    narration.log(event, **facts)
+    narration.log("left-behind", seconds=0.4)
+    narration.narrator.write_early()
+    lines = (narration.final_message() or "").splitlines()
+    assert "linger time is over, SIGKILL to what the agent left behind" not in lines
+    assert lines[-1] == "gave up: not everything has exited 400ms after SIGKILL"
+    assert len(lines) == (2 if event in ("watchdog", "ready-timeout") else 1)
+
+
+@pytest.mark.parametrize("event", sorted(narrator.EVENTS.keys() - {"ended", "limit-near"}))
+def test_what_of_a_stop_goes_into_the_final_message(narrate: Callable[..., Narration], event: str) -> None:
+    log = next(log for name, actions, *_ in CASES if name == event for log in logs(actions()) if log.event == event)
+    narration = narrate()
+    narration.log("stop-requested", **REQUEST)
+    narration.narrator.log(log)
+    narration.narrator.write_early()
+    final = event in (
+        "watchdog",
+        "ready-timeout",
+        "step",
+        "deadline",
+        "repeat-kills",
+        "linger-over",
+        "left-behind",
+        "errno",
+    )
+    text = narration.lines()[-1].removeprefix("warning: ").removeprefix("error: ")
+    assert narration.final_message() == (f"{text}\n" if final else "")
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_where_a_platform_will_kill_us_the_final_message_is_written_early(
+    narrate: Callable[..., Narration], code: int
+) -> None:
+    narration = narrate()
+    narration.log("stop-requested", **REQUEST)
+    narration.log("errno", errno=5)
+    narration.narrator.report_is_complete()
+    assert narration.final_message() is None
+    narration.log("limit-near", **LIMIT)
+    early = f"agent reported errno 5 (Input/output error)\n{LIMIT_TEXT}\n"
+    assert narration.final_message() == early
+    narration.narrator.report_line("in recv")
+    assert narration.final_message() == early
+    narration.narrator.report_is_complete()
+    assert narration.final_message() == f"{early}in recv\n"
+    last = end(narration, exited(code))
+    assert narration.final_message() == (f"{last}\n{early}in recv\n" if code else "")
+
+
+def test_a_successful_end_leaves_no_final_message(narrate: Callable[..., Narration]) -> None:
+    narration = narrate()
+    narration.log("stop-requested", **REQUEST)
+    narration.log("step", signal=INT, elapsed=3.0, hung=False)
+    assert end(narration, exited(0))
+    assert narration.final_message() is None
+
+
+def test_the_final_message_is_written_even_if_nothing_is_logged(narrate: Callable[..., Narration]) -> None:
+    narration = narrate(level=ERROR)
+    end(narration, exited(3))
+    assert narration.lines() == []
+    assert narration.final_message() == (
+        "ended: the agent exited with code 3, 4s after the stop request, after 9s in all; exit code 3\n"
+    )
+
+
+def test_no_more_is_kept_of_a_long_report_than_can_be_written(narrate: Callable[..., Narration]) -> None:
+    narration = narrate()
+    for number in range(100):
+        narration.narrator.report_line(f"{number:04}" + "x" * 396)
+    kept = narration.narrator._final_message
+    assert [line[:4] for line in kept] == [f"{number:04}" for number in range(11)]
+    assert sum(map(len, kept[:-1])) < termination_log.MAX_BYTES <= sum(map(len, kept))
+    assert len(narration.lines()) == 100
+
+
+@pytest.mark.parametrize(("length", "kept"), [(4095, ["0", "1"]), (4096, ["0"]), (4097, ["0"])])
+def test_a_line_is_kept_for_the_final_message_if_any_of_it_can_be_written(
+    narrate: Callable[..., Narration], length: int, kept: list[str]
+) -> None:
+    narration = narrate()
+    for line in ("0" * length, "1" * 10, "2" * 10):
+        narration.narrator.report_line(line)
+    assert [line[0] for line in narration.narrator._final_message] == kept
+
+
+# --- The first lines. -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "level", "pid", "what", "role"),
+    [
+        ([], INFO, 1, "agent", "process 1"),
+        ([], INFO, 40, "agent", "subreaper"),
+        (["--subreaper"], DEBUG, 40, "agent", "subreaper"),
+        (["--no-subreaper"], INFO, 40, "agent", "plain parent"),
+        (["--no-subreaper"], INFO, 1, "agent", "process 1"),
+        ([], TRACE, 1, "agent --port 80", "process 1"),
+    ],
+)
+def test_the_first_line(
+    narrate: Callable[..., Narration],
+    monkeypatch: pytest.MonkeyPatch,
+    flags: list[str],
+    level: int,
+    pid: int,
+    what: str,
+    role: str,
+) -> None:
+    narration = narrate("--log-format", "json", "-t", "25s", *flags, level=level)
+    agent = MainProcess(7, "/usr/bin/agent")
+    monkeypatch.setattr(os, "getpid", lambda: pid)
+    narration.narrator.log_start(agent, narration.plan, [])
+    assert narration.records() == [
+        {
+            "level": "info",
+            "event": "started",
+            "message": f"started {what} (pid 7), as {role}; grace 25s (-t)",
+            "pid": 7,
+            "program": "agent",
+            "role": role,
+            "grace": 25.0,
+            "grace_from": "grace 25s (-t)",
+        }
+    ]
+
+
+def test_the_first_line_without_a_deadline(narrate: Callable[..., Narration]) -> None:
+    narration = narrate("--log-format", "json", environment=KUBERNETES)
+    narration.narrator.log_start(MainProcess(7, "agent"), narration.plan, [])
+    [record] = narration.records()
+    assert record["grace"] is None
+    assert math.isinf(narration.plan.grace)
+    assert record["message"].endswith("; grace: Kubernetes's own, 30s unless raised; AGENT_INIT_GRACE not set")
+
+
+def test_unknown_variables_and_problems_follow_the_first_line(narrate: Callable[..., Narration]) -> None:
+    narration = narrate("--log-format", "json", environment={"AGENT_INIT_GRACES": "5", "AGENT_INIT_ZZZZZZ": "1"})
+    narration.narrator.log_start(MainProcess(7, "agent"), narration.plan, ["no terminal", "no /proc"])
+    _, *records = narration.records()
+    assert sorted(records[:2], key=lambda record: str(record["variable"])) == [
+        {
+            "level": "warning",
+            "event": "unknown-variable",
+            "message": "unknown variable AGENT_INIT_GRACES; did you mean AGENT_INIT_GRACE?",
+            "variable": "AGENT_INIT_GRACES",
+        },
+        {
+            "level": "warning",
+            "event": "unknown-variable",
+            "message": "unknown variable AGENT_INIT_ZZZZZZ",
+            "variable": "AGENT_INIT_ZZZZZZ",
+        },
+    ]
+    assert records[2:] == [
+        {"level": "warning", "event": "problem", "message": "no terminal"},
+        {"level": "warning", "event": "problem", "message": "no /proc"},
+    ]
