@@ -100,12 +100,12 @@ def start_agent(
 
 def supervise(settings: "Settings", package: str, started: Started) -> int:
     """Run the supervisor until the agent has exited; return the exit code. Retries where it cannot be set up."""
-    from .init import own_process
-
     socket = started.environment.socket if started.environment is not None else None
     retries = 0
     while True:
         try:
+            from .init import own_process
+
             # Keep nothing in use that is not ours: an inherited pipe, a mounted directory.
             own_process.close_inherited({socket.fileno()} if socket is not None else set())
             own_process.leave_directory()

@@ -149,17 +149,17 @@ class Supervisor:
     def run(self) -> int:
         """Run until nothing is left; return the exit code."""
         self.loop.run_forever()
-        for step in (self._cleanup, self.job_control.give_back):
-            try:
-                step()
-            except Exception:  # no memory; what is left is a file, or the terminal
-                continue
+        try:
+            if self.environment is not None:
+                self.environment.cleanup()
+        except Exception:  # no memory; what is left is a file
+            pass
+        try:
+            self.job_control.give_back()
+        except Exception:  # no memory; a shell takes the terminal back by itself
+            pass
         assert self.exit_code is not None  # only Exit stops the loop
         return self.exit_code
-
-    def _cleanup(self) -> None:
-        if self.environment is not None:
-            self.environment.cleanup()
 
     # --- What happens. ----------------------------------------------------------------------------------------------
 
