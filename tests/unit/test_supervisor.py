@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from entrypoint.init.main_process import MainProcess
     from tests.support.world import Harness
 
 
@@ -802,8 +803,8 @@ class FakeNotifySocket:
 
     resumed = 0
 
-    def receive(self, agent: int, named: Process | None) -> list[tuple[dict[str, str], Process]]:
-        return [({"READY": "1"}, Process(agent, "agent", OWN_PID, agent, 1))]
+    def receive(self, agent: MainProcess, handle: Callable[[dict[str, str], Process], object]) -> None:
+        handle({"READY": "1"}, Process(agent.pid, agent.name, OWN_PID, agent.group, 1))
 
     def resume(self) -> None:
         self.resumed += 1
