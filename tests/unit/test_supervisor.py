@@ -721,6 +721,27 @@ def test_without_waitid_reaped_orphans_have_no_names(
 # --- Stall reports. -------------------------------------------------------------------------------------------------
 
 
+def test_lines_of_a_reaped_reporter_are_logged_before_the_last_line(
+    world: World, supervise: Callable[..., Harness]
+) -> None:
+    """The reporter and the agent may exit at the same moment."""
+    harness = supervise()
+    reporter = harness.supervisor.reporter
+    reporter._fd, writer = os.pipe()
+    harness.supervisor.loop.add_reader(reporter._fd, reporter._read)
+    reporter.pids.add(30)
+    os.write(writer, b"three\n")
+    os.close(writer)
+    world.wait_results += [(30, exited(0)), (AGENT, exited(4))]
+    world.no_children = True
+    harness.receive(CHLD)
+    report, end = harness.lines()[-2:]
+    assert report == "warning: three"
+    assert end.startswith("ended: ")
+    assert reporter._fd < 0
+    assert world.sent == []
+
+
 @pytest.mark.parametrize("no_proc", [False, True])
 def test_the_cpu_snapshot_has_all_descendants(
     world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch, no_proc: bool
