@@ -50,8 +50,6 @@ class ExitWatch:
 
     def _look(self) -> None:
         processes = self._processes
-        if not processes:
-            return
         if any(map(procfs.is_there, processes)):
             for fd, process in tuple(self._pidfds.items()):
                 if not procfs.is_there(process):

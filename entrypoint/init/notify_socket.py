@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .console import Console
-    from .loop import Loop, Timer
+    from .loop import Loop
     from .main_process import MainProcess
     from .procfs import Process
 
@@ -50,7 +50,6 @@ class NotifySocket:
         "_loop",
         "_on_readable",
         "_parent",
-        "_retry",
         "_socket",
         "_stranger_logged",
     )
@@ -68,8 +67,7 @@ class NotifySocket:
         self._on_readable = on_readable
         self._stranger_logged = False
         self._aside = False  # a thread is taking a message out of the queue
-        self._dropped = False  # it is done
-        self._retry: Timer | None = None  # no thread could be had
+        self._dropped = False  # it is done, or the attempt to start one has failed
         loop.add_reader(socket.fileno(), on_readable)
         try:
             self._parent = notify.address(parent) if parent else ""
@@ -117,11 +115,13 @@ class NotifySocket:
         """Have a thread drop the message, now or when one can be had; nothing is received until then."""
         if not self._aside:
             self._loop.remove_reader(self._socket.fileno())
-        self._aside, self._dropped, self._retry = True, False, None
+        self._aside, self._dropped = True, False
         try:
             _thread.start_new_thread(self._drop_aside, ())
         except Exception:  # the pids limit, no memory
-            self._retry = self._loop.call_at(self._loop.time() + RETRY_AFTER, self._set_aside)
+            self._dropped = True  # if there is no memory for a timer either, `resume` has it received once more
+            self._loop.call_at(self._loop.time() + RETRY_AFTER, self._set_aside)
+            self._dropped = False
 
     def _drop_aside(self) -> None:
         """Drop the message, in the thread."""

@@ -7,12 +7,16 @@ import errno
 import os
 import re
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
 from entrypoint import settings as reader
 from entrypoint.init import agent_environment
 from entrypoint.init.agent_environment import AgentEnvironment
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def make(
@@ -107,6 +111,73 @@ def test_where_no_directory_can_be_written_the_socket_is_abstract(monkeypatch: p
     assert made.socket is not None
     assert made.socket.getsockname().decode() == "\0" + environment["NOTIFY_SOCKET"][1:]
     assert cleaned_up(made).directory == ""
+
+
+class Refusal:
+    """Has calls of a function of `os` fail for some paths, and keeps the paths of all calls."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str, *refused: str) -> None:
+        self.paths: list[str] = []
+        self.refused, self.real = refused, getattr(os, name)
+        monkeypatch.setattr(os, name, self)
+
+    def __call__(self, path: str, mode: int) -> None:
+        self.paths.append(path)
+        if path.startswith(self.refused):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), path)
+        self.real(path, mode)
+
+
+@pytest.mark.parametrize(
+    ("given", "place"), [(None, "/tmp"), ("", "/tmp"), ("scratch", "/tmp"), ("./scratch", "/tmp"), ("{}", "{}")]
+)
+def test_where_run_cannot_be_written_the_socket_lies_in_tmpdir_if_that_is_absolute(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: str | None, place: str
+) -> None:
+    """A relative address is none, and the agent may have another working directory."""
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.chdir(tmp_path)
+    made_in = Refusal(monkeypatch, "mkdir", "/run/")
+    made, environment = make() if given is None else make(TMPDIR=given.format(tmp_path))
+    assert [os.path.dirname(path) for path in made_in.paths] == ["/run", place.format(tmp_path)]
+    assert environment["NOTIFY_SOCKET"] == f"{made_in.paths[-1]}/notify"
+    assert made is not None
+    assert made.socket is not None
+    assert made.socket.getsockname() == environment["NOTIFY_SOCKET"]
+    cleaned_up(made)
+    assert os.listdir(tmp_path) == ["scratch"]
+    assert os.listdir("scratch") == []
+
+
+@pytest.mark.parametrize("what", ["the socket", "the directory"])
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_where_modes_cannot_be_changed_the_next_place_is_tried(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, everywhere: bool, what: str
+) -> None:
+    """Nothing is left behind in the first place, no descriptor either."""
+    opened = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    places = Refusal(monkeypatch, "mkdir")
+    chmod = Refusal(monkeypatch, "chmod")
+    chmod.refused = ("/run/", *[f"{tmp_path}/"] * everywhere)
+    if what == "the directory":
+        real = chmod.real
+        monkeypatch.setattr(os, "chmod", lambda path, mode: (real if path.endswith("/notify") else chmod)(path, mode))
+    problems: list[str] = []
+    made, environment = make(problems=problems, TMPDIR=str(tmp_path))
+    assert [os.path.dirname(path) for path in places.paths] == ["/run", str(tmp_path)]
+    assert any(path.startswith(f"{tmp_path}/") for path in chmod.paths)
+    assert problems == []
+    assert len(os.listdir("/proc/self/fd")) == opened + 1
+    assert not os.path.exists(places.paths[0])
+    assert os.path.exists(places.paths[1]) is not everywhere
+    assert environment["NOTIFY_SOCKET"].startswith("@" if everywhere else f"{tmp_path}/")
+    assert made is not None
+    assert made.socket is not None
+    address = made.socket.getsockname()
+    assert (address if isinstance(address, str) else "@" + address[1:].decode()) == environment["NOTIFY_SOCKET"]
+    assert cleaned_up(made).directory == ("" if everywhere else places.paths[1])
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize(("user", "modes"), [(0, (0o711, 0o666)), (1000, (0o700, 0o600))])

@@ -12,6 +12,7 @@ import pytest
 from entrypoint.init import procfs
 from entrypoint.init.exit_watch import LOOK_AGAIN, ExitWatch
 from entrypoint.init.loop import Loop
+from tests.support.world import AGENT, World, failing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -230,3 +231,144 @@ def test_a_new_group_can_be_watched_from_the_report(start: Callable[[], Started]
     kill(first)
     loop.run_forever()
     assert exits == [0, 1]
+
+
+# --- Among processes that are made up: some have no pidfd, or there is no memory. ------------------------------------
+
+
+class Simulated:
+    """An ExitWatch of processes that are made up, on a loop whose clock stands still; `exits` as in `Watched`."""
+
+    def __init__(self, world: World) -> None:
+        self.world, self.now, self.exits = world, 1000.0, 0
+        self.loop = Loop(report=self.fail, recover=lambda: None)
+        self.loop.time = lambda: self.now
+        self.watch = ExitWatch(self.loop, self.on_exit)
+        self.write_ends: dict[int, int] = {}
+
+    def fail(self, error: BaseException) -> None:
+        raise error
+
+    def on_exit(self) -> None:
+        self.exits += 1
+
+    def add(self, pid: int, *, pidfd: bool = True) -> Process:
+        if pidfd:
+            self.world.pidfds[pid], self.write_ends[pid] = os.pipe()
+        return self.world.add(pid, AGENT)
+
+    def exit(self, pid: int) -> None:
+        """Have a process exit: its pidfd can be read."""
+        del self.world.processes[pid]
+        if pid in self.write_ends:
+            os.close(self.write_ends.pop(pid))
+
+    def run_loop(self) -> None:
+        """Run what the loop has to do now, if anything."""
+        later = self.loop.call_at(self.now + 0.001, lambda: None)
+        try:
+            self.loop._run_once()
+        finally:
+            self.loop.cancel(later)
+
+    def close(self) -> None:
+        for fd in (*self.world.pidfds.values(), *self.write_ends.values()):
+            os.close(fd)
+
+
+@pytest.fixture
+def simulated(world: World) -> Iterator[Simulated]:
+    """Checks that no descriptor is left open."""
+    before = len(os.listdir("/proc/self/fd"))
+    made = Simulated(world)
+    yield made
+    made.watch.stop()
+    assert (made.loop._readers, made.loop._timers) == ({}, [])
+    made.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_if_no_descriptor_is_left_it_looks_again_and_again(
+    simulated: Simulated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "pidfd_open", failing(os.pidfd_open, OSError(errno.EMFILE, os.strerror(errno.EMFILE))))
+    simulated.watch.start([simulated.add(20)])
+    for _ in range(3):
+        assert [timer.when for timer in simulated.loop._timers] == [simulated.now + LOOK_AGAIN]
+        simulated.now += LOOK_AGAIN
+        simulated.run_loop()
+    assert simulated.exits == 0
+    simulated.exit(20)
+    simulated.now += LOOK_AGAIN
+    simulated.run_loop()
+    assert simulated.exits == 1
+    assert simulated.loop._timers == []
+
+
+@pytest.mark.parametrize("first", [20, 21])
+def test_a_process_without_a_pidfd_is_noticed_beside_one_with_a_pidfd(simulated: Simulated, first: int) -> None:
+    simulated.watch.start([simulated.add(20), simulated.add(21, pidfd=False)])
+    assert simulated.loop._timers == []
+    simulated.exit(first)
+    simulated.run_loop()
+    simulated.now += LOOK_AGAIN
+    simulated.run_loop()
+    assert simulated.exits == 0
+    simulated.exit(41 - first)
+    simulated.run_loop()
+    simulated.now += LOOK_AGAIN
+    simulated.run_loop()
+    assert simulated.exits == 1
+
+
+@pytest.mark.parametrize("pidfd", [True, False])
+def test_a_stop_cancels_the_timer(simulated: Simulated, pidfd: bool) -> None:
+    """Otherwise it would look at the group after the next one, once more for each stop."""
+    simulated.watch.start([simulated.add(20, pidfd=pidfd)])
+    assert len(simulated.loop._timers) == (not pidfd)
+    simulated.watch.stop()
+    assert (simulated.loop._timers, simulated.loop._readers) == ([], {})
+    simulated.exit(20)
+    simulated.now += LOOK_AGAIN
+    simulated.run_loop()
+    assert simulated.exits == 0
+
+
+def test_a_new_group_has_one_timer(simulated: Simulated) -> None:
+    for pid in (20, 21, 22):
+        simulated.watch.start([simulated.add(pid, pidfd=False)])
+        assert len(simulated.loop._timers) == 1
+    for pid in (20, 21):
+        simulated.exit(pid)
+    simulated.now += LOOK_AGAIN
+    simulated.run_loop()
+    assert simulated.exits == 0
+    simulated.exit(22)
+    simulated.now += LOOK_AGAIN
+    simulated.run_loop()
+    assert (simulated.exits, simulated.loop._timers) == (1, [])
+
+
+def test_a_stop_after_the_timer_has_gone_off_cancels_no_other_timer(simulated: Simulated) -> None:
+    simulated.watch.start([simulated.add(20, pidfd=False)])
+    simulated.exit(20)
+    simulated.now += LOOK_AGAIN
+    other = simulated.loop.call_at(simulated.now + 100, lambda: None)
+    simulated.run_loop()
+    assert simulated.exits == 1
+    simulated.watch.stop()
+    assert simulated.loop._timers == [other]
+    simulated.loop.cancel(other)
+
+
+@pytest.mark.parametrize("pidfd", [True, False])
+def test_an_exit_that_cannot_be_handled_for_want_of_memory_is_reported_again(simulated: Simulated, pidfd: bool) -> None:
+    simulated.watch._on_exit = failing(simulated.on_exit, MemoryError())
+    simulated.watch.start([simulated.add(20, pidfd=pidfd)])
+    simulated.exit(20)
+    simulated.now += LOOK_AGAIN
+    with pytest.raises(MemoryError):
+        simulated.run_loop()
+    simulated.now += LOOK_AGAIN
+    simulated.run_loop()
+    assert simulated.exits == 1

@@ -7,17 +7,21 @@ import _thread
 import array
 import contextlib
 import os
+import resource
 import signal
 import socket
 import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from entrypoint import notify
 from entrypoint.init import notify_socket, procfs
+from entrypoint.init.main_process import MainProcess
 from entrypoint.init.notify_socket import MAX_MESSAGES, RETRY_AFTER, NotifySocket
 from tests.support.init import until
+from tests.support.world import failing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -67,25 +71,28 @@ class Stage:
         self.outer = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.outer.connect(self.inner.getsockname())
         self.loop, self.console = FakeLoop(), FakeConsole()
-        self.readable = 0  # how often it was called
+        self.agent = MainProcess(os.getpid(), "agent")
         self.socket = NotifySocket(
             self.inner,
             parent,
             access,
             self.console,  # type: ignore[arg-type]
             self.loop,  # type: ignore[arg-type]
-            self.on_readable,
+            lambda: None,
         )
-
-    def on_readable(self) -> None:
-        self.readable += 1
 
     def send(self, text: str | bytes, *descriptors: int) -> None:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
         self.outer.sendmsg([text if isinstance(text, bytes) else text.encode()], rights)
 
-    def received(self, agent: int | None = None, named: procfs.Process | None = None) -> list[dict[str, str]]:
-        return [fields for fields, _ in self.socket.receive(os.getpid() if agent is None else agent, named)]
+    def receive(self, handle: Callable[[dict[str, str]], object]) -> None:
+        self.socket.receive(self.agent, lambda fields, _: handle(fields))
+
+    def received(self) -> list[dict[str, str]]:
+        """Return the messages that are handled now."""
+        found: list[dict[str, str]] = []
+        self.receive(found.append)
+        return found
 
     @property
     def is_watched(self) -> bool:
@@ -101,6 +108,7 @@ class Stage:
         until(again, "the thread to be done")
 
     def close(self) -> None:
+        self.agent.dispositions.close()
         self.inner.close()
         self.outer.close()
 
@@ -125,7 +133,7 @@ def stage(stages: Callable[..., Stage]) -> Stage:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Iterator[int]:
-    """A descriptor that is no pipe."""
+    """A descriptor."""
     fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
     yield fd
     os.close(fd)
@@ -170,16 +178,21 @@ def test_so_many_messages_are_received_at_once(stage: Stage, monkeypatch: pytest
 def test_after_20_ms_the_other_messages_have_to_wait(stage: Stage) -> None:
     for number in range(3):
         stage.send(f"N={number}")
-    first = []
-    for fields, _ in stage.socket.receive(os.getpid(), None):
+    first: list[dict[str, str]] = []
+
+    def handle(fields: dict[str, str]) -> None:
         first.append(fields)
         stage.loop.now += 0.015
+
+    stage.receive(handle)
     assert first == [{"N": "0"}, {"N": "1"}]
     assert stage.received() == [{"N": "2"}]
 
 
 @pytest.mark.parametrize(
-    "message", ["STATUS=" + "x" * notify.MAX_DATAGRAM_BYTES, "READY=1\0STATUS=x\0", "READY=1\0\0"], ids=["long", "torn", "NULs"]
+    "message",
+    ["STATUS=" + "x" * notify.MAX_DATAGRAM_BYTES, "READY=1\0STATUS=x\0", "READY=1\0\0", "READY\n=1"],
+    ids=["long", "torn", "NULs", "no fields"],
 )
 def test_malformed_messages_are_ignored(stage: Stage, message: str) -> None:
     stage.send(message)
@@ -187,70 +200,145 @@ def test_malformed_messages_are_ignored(stage: Stage, message: str) -> None:
     assert stage.received() == [{"READY": "1"}]
 
 
-def test_other_ancillary_data_is_ignored(stage: Stage) -> None:
-    stage.inner.setsockopt(_socket.SOL_SOCKET, 29, 1)  # SO_TIMESTAMP
-    stage.send("READY=1")
-    assert stage.received() == [{"READY": "1"}]
+@pytest.mark.parametrize("with_descriptor", [False, True])
+def test_a_message_is_kept_if_there_is_no_memory_to_handle_it(
+    stages: Callable[..., Stage], parent: socket.socket, with_descriptor: bool
+) -> None:
+    """It is handled, passed on and answered by the next attempt that succeeds."""
+    stage = stages(parent=parent.getsockname())
+    reader, writer = nonblocking_pipe()
+    stage.send("READY=1", *[writer] * with_descriptor)
+    stage.send("STATUS=last")
+    os.close(writer)
+    found: list[dict[str, str]] = []
+    handle = failing(found.append, *[MemoryError()] * 2)
+    for _ in range(2):
+        with pytest.raises(MemoryError):
+            stage.receive(handle)
+        assert (found, passed_on(parent), stage.is_watched) == ([], [], True)
+        assert is_open(reader) is with_descriptor
+    while len(found) < 2:
+        stage.receive(handle)
+        stage.until_it_is_watched()
+    assert found == [{"READY": "1"}, {"STATUS": "last"}]
+    assert [line for line in passed_on(parent) if "MAINPID" not in line] == ["READY=1", "STATUS=last"]
+    assert not is_open(reader)
+    os.close(reader)
+
+
+def test_a_message_that_cannot_be_handled_for_another_reason_is_dropped(
+    stages: Callable[..., Stage], parent: socket.socket
+) -> None:
+    stage = stages(parent=parent.getsockname())
+    reader, writer = nonblocking_pipe()
+    for descriptors in ((), (writer,)):
+        stage.send("READY=1", *descriptors)
+    stage.send("STATUS=last")
+    os.close(writer)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"^odd$"):
+            stage.receive(failing(print, ValueError("odd")))
+        stage.until_it_is_watched()
+    assert not is_open(reader)
+    assert passed_on(parent) == []
+    assert stage.received() == [{"STATUS": "last"}]
+    os.close(reader)
 
 
 # --- Descriptors. ---------------------------------------------------------------------------------------------------
 
 
-def test_a_pipe_is_closed_after_its_message_was_handled(stage: Stage) -> None:
-    reader, writer = os.pipe()
-    os.set_blocking(reader, False)
-    opened = len(os.listdir("/proc/self/fd"))
-    stage.send("BARRIER=1", writer)
-    os.close(writer)
-    for fields, _ in stage.socket.receive(os.getpid(), None):
-        assert fields == {"BARRIER": "1"}
-        with pytest.raises(BlockingIOError):
-            os.read(reader, 1)
-    assert os.read(reader, 1) == b""
-    assert stage.is_watched
-    assert len(os.listdir("/proc/self/fd")) == opened - 1
-    os.close(reader)
+def nonblocking_pipe() -> tuple[int, int]:
+    return os.pipe2(os.O_NONBLOCK)
 
 
-def test_253_pipes_are_closed(stage: Stage) -> None:
-    opened = len(os.listdir("/proc/self/fd"))
-    reader, writer = os.pipe()
-    stage.send("BARRIER=1", *[writer] * 253)  # SCM_MAX_FD
-    os.close(writer)
-    assert stage.received() == [{"BARRIER": "1"}]
-    assert stage.is_watched
-    assert os.read(reader, 1) == b""
-    os.close(reader)
-    assert len(os.listdir("/proc/self/fd")) == opened
-
-
-def test_received_descriptors_are_not_inheritable(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    inherited: list[bool] = []
-
-    def look(fd: int) -> bool:
-        inherited.append(os.get_inheritable(fd))
+def is_open(reader: int) -> bool:
+    """Whether any process holds the other end of a pipe."""
+    try:
+        return os.read(reader, 1) != b""
+    except BlockingIOError:
         return True
 
-    monkeypatch.setattr(notify_socket, "_is_pipe", look)
-    reader, writer = os.pipe()
-    stage.send("BARRIER=1", reader, writer)
-    assert stage.received() == [{"BARRIER": "1"}]
-    assert inherited == [False, False]
-    os.close(reader)
+
+def opened() -> list[str]:
+    return sorted(os.listdir("/proc/self/fd"))
+
+
+def test_a_descriptor_is_closed_after_its_message_was_handled(stage: Stage) -> None:
+    """That is the answer to BARRIER=1 (sd_notify(3))."""
+    reader, writer = nonblocking_pipe()
+    stage.send("BARRIER=1", writer)
     os.close(writer)
+    handled = []
+
+    def handle(fields: dict[str, str]) -> None:
+        handled.append(fields)
+        assert is_open(reader)
+
+    stage.receive(handle)
+    assert handled == [{"BARRIER": "1"}]
+    until(lambda: not is_open(reader), "the pipe to be closed")
+    stage.until_it_is_watched()
+    os.close(reader)
 
 
-def test_a_descriptor_can_be_any_number() -> None:
-    """Up to fs.nr_open, which may be above 2^24."""
-    numbers = [7, 0x1020304, 0x7FFFFFFF]
-    sent = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", numbers).tobytes())
-    sender = (_socket.SOL_SOCKET, _socket.SCM_CREDENTIALS, array.array("i", [11, 12, 13]).tobytes())
-    assert notify_socket._unpack([sender, sent]) == (11, numbers)
+@pytest.fixture(params=["pipe", "file", "directory", "socket", "eventfd", "a notify socket"])
+def descriptor(request: pytest.FixtureRequest, tmp_path: Path, stage: Stage) -> int:
+    """A descriptor of any kind. The test closes it."""
+    if request.param == "pipe":
+        reader, writer = os.pipe()
+        os.close(reader)
+        return writer
+    if request.param == "file":
+        return os.open(tmp_path / "any", os.O_RDWR | os.O_CREAT)
+    if request.param == "directory":
+        return os.open(tmp_path, os.O_RDONLY)
+    if request.param == "socket":
+        with socket.socket() as unconnected:
+            return unconnected.detach()
+    if request.param == "eventfd":
+        return os.eventfd(0)
+    return os.dup(stage.inner.fileno())
 
 
-def test_a_descriptor_that_may_take_long_to_close_is_closed_by_a_thread(stage: Stage, file: int) -> None:
-    """The message is received at once, the next one when the thread is done."""
-    opened = len(os.listdir("/proc/self/fd"))
+@pytest.mark.parametrize("count", [1, 253])
+def test_descriptors_of_any_kind_are_not_opened_here(stage: Stage, descriptor: int, count: int) -> None:
+    """Up to as many as can be sent at once (SCM_MAX_FD, unix(7)), even where no descriptor is left."""
+    stage.send("READY=1", *[descriptor] * count)
+    os.close(descriptor)
+    before = opened()
+    during: list[list[str]] = []
+    stage.receive(lambda _: during.append(opened()))
+    stage.until_it_is_watched()
+    assert during == [before]
+    assert opened() == before
+
+
+def test_a_message_with_descriptors_is_received_where_none_is_left(stage: Stage) -> None:
+    reader, writer = nonblocking_pipe()
+    stage.send("BARRIER=1", *[writer] * 3)
+    stage.send("READY=1")
+    os.close(writer)
+    found: list[dict[str, str]] = []
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    sender = me()
+    with pytest.MonkeyPatch.context() as full:
+        full.setattr(procfs, "look", lambda _: sender)  # which opens a file
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limit[1]))
+        try:
+            stage.receive(found.append)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+    assert found == [{"BARRIER": "1"}]
+    stage.until_it_is_watched()
+    assert not is_open(reader)
+    assert stage.received() == [{"READY": "1"}]
+    os.close(reader)
+
+
+def test_descriptors_are_closed_by_a_thread(stage: Stage, file: int) -> None:
+    """The next message is received when the thread is done: closing may take long."""
+    before = opened()
     gate = _thread.allocate_lock()
     with gate, pytest.MonkeyPatch.context() as slow:
         start, drop = _thread.start_new_thread, NotifySocket._drop_aside
@@ -269,20 +357,13 @@ def test_a_descriptor_that_may_take_long_to_close_is_closed_by_a_thread(stage: S
         assert not stage.is_watched
     stage.until_it_is_watched()
     assert stage.received() == [{"STATUS": "next"}]
-    assert len(os.listdir("/proc/self/fd")) == opened
+    assert opened() == before
 
 
 def test_a_message_is_received_again_if_the_thread_fails(
     stage: Stage, file: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drop, failures = NotifySocket._drop, [MemoryError()]
-
-    def fails_at_first(self: NotifySocket) -> None:
-        if failures:
-            raise failures.pop()
-        drop(self)
-
-    monkeypatch.setattr(NotifySocket, "_drop", fails_at_first)
+    monkeypatch.setattr(NotifySocket, "_drop", failing(NotifySocket._drop, MemoryError()))
     stage.send("READY=1", file)
     for _ in range(2):
         assert stage.received() == [{"READY": "1"}]
@@ -290,59 +371,63 @@ def test_a_message_is_received_again_if_the_thread_fails(
     assert stage.received() == []
 
 
-def test_without_a_thread_the_message_is_received_later(
+def test_if_no_thread_can_be_had_it_is_tried_again_later(
     stage: Stage, file: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> int:
-        raise RuntimeError("can't start new thread")
-
+    """The message was handled, and is not again. The next one waits."""
+    errors = [RuntimeError("can't start new thread"), MemoryError()]
+    monkeypatch.setattr(_thread, "start_new_thread", failing(_thread.start_new_thread, *errors))
     stage.send("READY=1", file)
-    with monkeypatch.context() as full:
-        full.setattr(_thread, "start_new_thread", refuse)
+    stage.send("STATUS=next")
+    assert stage.received() == [{"READY": "1"}]
+    for _ in errors:
+        assert not stage.is_watched
         assert stage.received() == []
         assert not stage.is_watched
-        stage.socket.resume()
-        assert stage.received() == []  # not before its time
         [(when, callback)] = stage.loop.timers
-        assert 0 < when == RETRY_AFTER < 1
-    callback()
-    assert stage.readable == 1
-    assert stage.received() == [{"READY": "1"}]
+        assert when == stage.loop.now + RETRY_AFTER
+        stage.loop.timers.clear()
+        stage.loop.now = when
+        callback()
+    assert stage.loop.timers == []
     stage.until_it_is_watched()
+    assert stage.received() == [{"STATUS": "next"}]
 
 
-def test_a_descriptor_of_unknown_kind_is_closed_by_a_thread(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(fd: int) -> os.stat_result:
-        raise OSError(f"{fd}")
-
-    reader, writer = os.pipe()
-    stage.send("BARRIER=1", writer)
-    with monkeypatch.context() as blind:
-        blind.setattr(os, "fstat", refuse)
-        assert stage.received() == [{"BARRIER": "1"}]
-        assert not stage.is_watched
-    os.close(writer)
-    assert os.read(reader, 1) == b""
-    os.close(reader)
-
-
-def test_without_memory_for_a_retry_the_message_is_received_at_the_next_resume(
+def test_without_memory_for_a_thread_and_a_timer_the_message_is_received_again(
     stage: Stage, file: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> int:
-        raise MemoryError
-
+    """It must not block those behind it for ever."""
+    monkeypatch.setattr(_thread, "start_new_thread", failing(_thread.start_new_thread, MemoryError()))
+    monkeypatch.setattr(stage.loop, "call_at", failing(stage.loop.call_at, MemoryError()))
     stage.send("READY=1", file)
-    with monkeypatch.context() as full:
-        full.setattr(_thread, "start_new_thread", fail)
-        full.setattr(stage.loop, "call_at", fail)
-        with pytest.raises(MemoryError):
-            stage.received()
+    stage.send("STATUS=next")
+    found: list[dict[str, str]] = []
+    with pytest.raises(MemoryError):
+        stage.receive(found.append)
     assert not stage.is_watched
     stage.socket.resume()
     assert stage.is_watched
+    stage.receive(found.append)
+    assert found == [{"READY": "1"}] * 2
+    stage.until_it_is_watched()
+    assert stage.received() == [{"STATUS": "next"}]
+    assert stage.loop.timers == []
+
+
+def test_without_memory_for_another_timer_the_message_is_received_again(
+    stage: Stage, file: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_thread, "start_new_thread", failing(_thread.start_new_thread, *[MemoryError()] * 2))
+    stage.send("READY=1", file)
+    assert stage.received() == [{"READY": "1"}]
+    [(_, callback)] = stage.loop.timers
+    monkeypatch.setattr(stage.loop, "call_at", failing(stage.loop.call_at, MemoryError()))
+    with pytest.raises(MemoryError):
+        callback()
     assert stage.received() == [{"READY": "1"}]
     stage.until_it_is_watched()
+    assert stage.received() == []
 
 
 def test_the_thread_wakes_the_loop_by_sigchld(stage: Stage, file: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,14 +441,20 @@ def test_the_thread_wakes_the_loop_by_sigchld(stage: Stage, file: int, monkeypat
     assert stage.is_watched
 
 
-@pytest.mark.parametrize("what", ["a long message", "a stranger's", "a malformed message"])
-def test_descriptors_of_ignored_messages_are_closed_too(stage: Stage, what: str) -> None:
-    reader, writer = os.pipe()
-    text = {"a long message": "X=" + "x" * notify.MAX_DATAGRAM_BYTES, "a malformed message": "READY=1\0\0"}.get(what, "READY=1")
+@pytest.mark.parametrize(
+    "text",
+    ["X=" + "x" * notify.MAX_DATAGRAM_BYTES, "READY=1\0\0", "", "READY=1"],
+    ids=["long", "NULs", "empty", "stranger"],
+)
+def test_descriptors_of_ignored_messages_are_closed_too(stage: Stage, text: str) -> None:
+    reader, writer = nonblocking_pipe()
     stage.send(text, writer)
     os.close(writer)
-    assert stage.received(agent=1 if what == "a stranger's" else None) == []
-    assert os.read(reader, 1) == b""
+    if text == "READY=1":
+        stage.agent.pid = 1
+    assert stage.received() == []
+    until(lambda: not is_open(reader), "the pipe to be closed")
+    stage.until_it_is_watched()
     os.close(reader)
 
 
@@ -371,9 +462,10 @@ def test_descriptors_of_ignored_messages_are_closed_too(stage: Stage, what: str)
 
 
 def test_the_first_stranger_is_logged_as_a_warning(stage: Stage) -> None:
+    stage.agent.pid = 1
     for _ in range(2):
         stage.send("READY=1")
-        assert stage.received(agent=1) == []
+        assert stage.received() == []
     [first, second] = stage.console.lines
     who = f"{me().name} (pid {os.getpid()})"
     assert first == f"0 stranger: ignored a message to the notify socket from {who} (--notify-access main)"
@@ -387,24 +479,52 @@ def me() -> procfs.Process:
 
 
 def test_the_named_main_process_is_known_and_another_one_with_its_pid_is_not(stage: Stage) -> None:
+    stage.agent.pid, stage.agent.named = 1, me()
     stage.send("READY=1")
-    assert stage.received(agent=1, named=me()) == [{"READY": "1"}]
+    assert stage.received() == [{"READY": "1"}]
     stage.send("READY=1")
-    other = me()
-    other.start += 1
-    assert stage.received(agent=1, named=other) == []
+    stage.agent.named.start += 1
+    assert stage.received() == []
+
+
+def test_a_main_process_named_in_one_message_is_known_in_the_next(stage: Stage) -> None:
+    """Also if both are received together."""
+    found: list[tuple[dict[str, str], int]] = []
+
+    def handle(fields: dict[str, str], sender: procfs.Process) -> None:
+        found.append((fields, sender.pid))
+        if "MAINPID" in fields:
+            stage.agent.name_successor(int(fields["MAINPID"]), ())
+
+    with sender_of("READY=1", stage, before=lambda pid: stage.send(f"MAINPID={pid}")) as child:
+        stage.socket.receive(stage.agent, handle)
+    assert found == [({"MAINPID": str(child)}, os.getpid()), ({"READY": "1"}, child)]
+    assert stage.console.lines == []
+
+
+@contextlib.contextmanager
+def sender_of(message: str, stage: Stage, before: Callable[[int], object] = int) -> Iterator[int]:
+    """A child that has sent a message, and lives; yields its pid. `before` is called with that before it sends."""
+    name = stage.inner.getsockname()
+    line = f"import socket, time; input(); socket.socket(1, 2).sendto({message.encode()!r}, {name!r}); print(); input()"
+    argv = [sys.executable, "-u", "-S", "-c", line]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdin
+        assert child.stdout
+        before(child.pid)
+        child.stdin.write(b"\n")
+        child.stdin.flush()
+        child.stdout.readline()
+        yield child.pid
+        child.kill()
 
 
 @pytest.mark.parametrize("access", ["main", "all"])
 def test_descendants_are_known_with_access_all(stages: Callable[..., Stage], access: str) -> None:
     stage = stages(access=access)
-    name = stage.inner.getsockname()
-    line = f"import socket, time; s = socket.socket(1, 2); s.sendto(b'READY=1', {name!r}); print(); time.sleep(100)"
-    with subprocess.Popen(["python3", "-u", "-S", "-c", line], stdout=subprocess.PIPE) as child:
-        assert child.stdout
-        child.stdout.readline()
-        assert stage.received(agent=1) == ([{"READY": "1"}] if access == "all" else [])
-        child.kill()
+    stage.agent.pid = 1
+    with sender_of("READY=1", stage):
+        assert stage.received() == ([{"READY": "1"}] if access == "all" else [])
 
 
 def test_a_sender_that_has_exited_is_logged_by_its_pid(stage: Stage) -> None:
@@ -420,19 +540,33 @@ def test_a_sender_in_another_pid_namespace_is_logged_as_another_container(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel reports the pid of a process that is not in our namespace as 0."""
-    monkeypatch.setattr(_socket, "SCM_CREDENTIALS", -1)  # not read
+    monkeypatch.setattr(notify_socket, "_sender_pid", lambda _: 0)
     stage.send("READY=1")
     assert stage.received() == []
     assert "ignored a message to the notify socket from another container (" in stage.console.lines[0]
 
 
+def test_the_sender_comes_from_the_credentials() -> None:
+    """Whatever else comes with a message; a real one always has credentials (SO_PASSCRED)."""
+    other = (_socket.SOL_SOCKET, 29, bytes(16))  # SO_TIMESTAMP
+    rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, (7).to_bytes(4, sys.byteorder))
+    foreign = (_socket.IPPROTO_IP, _socket.SCM_CREDENTIALS, bytes([9] * 12))
+    credentials = (_socket.SOL_SOCKET, _socket.SCM_CREDENTIALS, array.array("i", [0x1020304, 12, 13]).tobytes())
+    assert notify_socket._sender_pid([other, rights, foreign, credentials]) == 0x1020304
+    assert notify_socket._sender_pid([other, rights, foreign]) == 0
+    assert notify_socket._sender_pid([]) == 0
+
+
 def test_without_proc_the_kernel_vouches_for_the_agent(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(procfs, "MOUNTED", False)
     stage.send("READY=1")
-    [(fields, sender)] = stage.socket.receive(os.getpid(), None)
+    found: list[tuple[dict[str, str], procfs.Process]] = []
+    stage.socket.receive(stage.agent, lambda *message: found.append(message))
+    [(fields, sender)] = found
     assert (fields, sender.pid, sender.name) == ({"READY": "1"}, os.getpid(), "the agent")
+    stage.agent.pid = 1
     stage.send("READY=1")
-    assert stage.received(agent=1) == []
+    assert stage.received() == []
 
 
 # --- A supervisor above. --------------------------------------------------------------------------------------------
@@ -464,8 +598,9 @@ def test_some_fields_are_passed_on_to_a_supervisor_above_with_our_pid(
 def test_a_message_is_passed_on_after_it_was_handled(stages: Callable[..., Stage], parent: socket.socket) -> None:
     stage = stages(parent=parent.getsockname())
     stage.send("READY=1")
-    for _ in stage.socket.receive(os.getpid(), None):
-        assert passed_on(parent) == []
+    while_handled: list[list[str]] = []
+    stage.receive(lambda _: while_handled.append(passed_on(parent)))
+    assert while_handled == [[]]
     assert passed_on(parent) == ["READY=1", f"MAINPID={os.getpid()}"]
 
 
@@ -484,10 +619,10 @@ def test_a_full_queue_of_a_supervisor_above_is_not_waited_for(
 def test_process_1_passes_on_no_pid(
     stages: Callable[..., Stage], parent: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stage, agent = stages(parent=parent.getsockname()), os.getpid()
+    stage = stages(parent=parent.getsockname())
     stage.send("READY=1")
     monkeypatch.setattr(os, "getpid", lambda: 1)
-    assert stage.received(agent) == [{"READY": "1"}]
+    assert stage.received() == [{"READY": "1"}]
     assert passed_on(parent) == ["READY=1"]
 
 

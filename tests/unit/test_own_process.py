@@ -44,6 +44,20 @@ def test_inherited_descriptors_are_closed_but_not_ours(
     assert sorted(closed) == ([3, 5] if listed and len(listed) > 2 else [3, 5, 6, 7])
 
 
+@pytest.mark.parametrize(("limit", "last"), [(-1, 65535), (1 << 30, 65535), (65535, 65534)])
+def test_without_proc_and_without_a_limit_65536_descriptors_are_closed(
+    monkeypatch: pytest.MonkeyPatch, limit: int, last: int
+) -> None:
+    """sysconf(3) returns -1 if there is no limit."""
+    closed: list[int] = []
+    with monkeypatch.context() as fake:
+        fake.setattr(os, "listdir", refusing(errno.ENOENT))
+        fake.setattr(os, "sysconf", lambda name: {"SC_OPEN_MAX": limit}[name])
+        fake.setattr(os, "close", closed.append)
+        own_process.close_inherited({4})
+    assert closed == [3, *range(5, last + 1)]
+
+
 def test_a_directory_that_cannot_be_left_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted: list[str] = []
 

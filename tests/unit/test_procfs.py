@@ -120,6 +120,31 @@ def test_a_process_without_a_whole_stat_line_is_not_found(
     assert procfs.look(17) is None
 
 
+@pytest.mark.parametrize("call", ["open", "read"])
+@pytest.mark.parametrize(
+    ("errors", "found"),
+    [
+        ([errno.EMFILE], True),
+        ([errno.ENOMEM, errno.ENFILE], True),
+        ([errno.ENOMEM] * 3, False),
+        ([errno.ENOENT], False),  # it has exited
+        ([errno.ESRCH], False),  # it has exited since the file was opened
+        ([errno.EACCES], False),  # hidden (hidepid, proc(5))
+        ([errno.EMFILE, errno.ESRCH], False),
+    ],
+)
+def test_a_look_is_tried_three_times_unless_the_process_has_exited_or_is_hidden(
+    monkeypatch: pytest.MonkeyPatch, child: subprocess.Popen[bytes], call: str, errors: list[int], found: bool
+) -> None:
+    """Processes that are there must not pass for exited when descriptors or memory run out for a moment."""
+    known = look(child)
+    with monkeypatch.context() as scarce:
+        scarce.setattr(os, call, failing(getattr(os, call), *errors))
+        assert (procfs.look(child.pid) is not None) is found
+    monkeypatch.setattr(os, call, failing(getattr(os, call), *errors))
+    assert procfs.is_there(known) is found
+
+
 def test_each_value_comes_from_its_field_in_stat(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(procfs, "read_file", lambda *_: stat(*range(4, 23)))
     found = look(17)
@@ -324,6 +349,24 @@ def test_a_process_that_has_exited_has_no_children(child: subprocess.Popen[bytes
     assert child.pid in [process.pid for process in procfs.children(os.getpid())]
     assert procfs.children(child.pid) == []
     assert procfs.children(gone) == []
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(), ProcessLookupError(), OSError(errno.EMFILE, "")], ids=repr)
+def test_a_thread_that_exits_meanwhile_does_not_hide_children_of_other_threads(
+    monkeypatch: pytest.MonkeyPatch, child: subprocess.Popen[bytes], error: OSError
+) -> None:
+    """Wherever it is among them."""
+    real = procfs.read_file
+
+    def read_file(path: str, *more: int) -> bytes:
+        if "/task/gone" in path:
+            raise error
+        return real(path, *more)
+
+    tasks = os.listdir("/proc/self/task")
+    monkeypatch.setattr(procfs, "read_file", read_file)
+    monkeypatch.setattr(os, "listdir", lambda _: ["gone", *tasks, "gone too"])
+    assert child.pid in [process.pid for process in procfs.children(os.getpid())]
 
 
 def test_children_of_all_threads_are_found() -> None:

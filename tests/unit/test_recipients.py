@@ -117,6 +117,17 @@ def test_a_launcher_above_several_recipients_is_held_back_once(family: Family) -
     assert family.resolve() == ({13, 14}, {10, 11, 12})
 
 
+def test_a_process_above_an_agent_with_a_helper_is_held_back(family: Family) -> None:
+    """As above any other recipient: the two may be a launcher and the agent."""
+    family.agents, family.helpers = {10, 11}, {13}
+    assert family.resolve() == ({11}, {10})
+    assert family.resolve(to_stop=False) == (set(), set())
+    family.agents, family.helpers = {10, 11, 13}, {15}
+    assert family.resolve() == ({13}, {10, 11})
+    family.agents = {11, 13}
+    assert family.resolve() == ({13}, {11})
+
+
 def test_pids_in_a_circle_end_the_search(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pid that was reused during the look may be its own ancestor's parent."""
     monkeypatch.setattr(family, "PARENTS", {10: 13, 11: 10, 13: 11})

@@ -41,6 +41,7 @@ from tests.support.world import (
     CONT,
     INT,
     KILL,
+    OWN_GROUP,
     OWN_PID,
     TERM,
     TSTP,
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from entrypoint.init.main_process import MainProcess
     from tests.support.world import Harness
 
 
@@ -720,6 +722,27 @@ def test_without_waitid_reaped_orphans_have_no_names(
 # --- Stall reports. -------------------------------------------------------------------------------------------------
 
 
+def test_lines_of_a_reaped_reporter_are_logged_before_the_last_line(
+    world: World, supervise: Callable[..., Harness]
+) -> None:
+    """The reporter and the agent may exit at the same moment."""
+    harness = supervise()
+    reporter = harness.supervisor.reporter
+    reporter._fd, writer = os.pipe()
+    harness.supervisor.loop.add_reader(reporter._fd, reporter._read)
+    reporter.pids.add(30)
+    os.write(writer, b"three\n")
+    os.close(writer)
+    world.wait_results += [(30, exited(0)), (AGENT, exited(4))]
+    world.no_children = True
+    harness.receive(CHLD)
+    report, end = harness.lines()[-2:]
+    assert report == "warning: three"
+    assert end.startswith("ended: ")
+    assert reporter._fd < 0
+    assert world.sent == []
+
+
 @pytest.mark.parametrize("no_proc", [False, True])
 def test_the_cpu_snapshot_has_all_descendants(
     world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch, no_proc: bool
@@ -802,8 +825,8 @@ class FakeNotifySocket:
 
     resumed = 0
 
-    def receive(self, agent: int, named: Process | None) -> list[tuple[dict[str, str], Process]]:
-        return [({"READY": "1"}, Process(agent, "agent", OWN_PID, agent, 1))]
+    def receive(self, agent: MainProcess, handle: Callable[[dict[str, str], Process], object]) -> None:
+        handle({"READY": "1"}, Process(agent.pid, agent.name, OWN_PID, agent.group, 1))
 
     def resume(self) -> None:
         self.resumed += 1
@@ -838,6 +861,36 @@ def test_the_notify_socket_is_read_when_a_message_comes(world: World, supervise:
         sender.send(b"READY=1")
         harness.run_loop_once()
     assert harness.lines(f"ignored a message to the notify socket from pytest (pid {OWN_PID}) (--notify-access main)")
+
+
+@pytest.mark.parametrize("where", ["the state machine", "what follows"])
+def test_a_message_that_fails_for_want_of_memory_is_handled_again_and_takes_effect_once(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    sender, receiver = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with sender, receiver:
+        receiver.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        harness = supervise("-t", "20s", "--ready-timeout", "60s", environment=NotifiedEnvironment(receiver))
+        monkeypatch.setattr(Reporter, "start", lambda *_: harness.supervisor._report_complete())
+        supervisor = harness.supervisor
+        supervisor.agent.named = world.add(OWN_PID, os.getppid(), "pytest", group=OWN_GROUP)
+        if where == "the state machine":
+            monkeypatch.setattr(supervisor.lifecycle, "notified", failing(supervisor.lifecycle.notified, MemoryError()))
+        else:
+            monkeypatch.setattr(supervisor, "_stop", failing(supervisor._stop, MemoryError()))
+        sender.send(b"READY=1\nWATCHDOG=trigger")
+        attempts = 0
+        while not world.sent and attempts < 10:
+            attempts += 1
+            try:
+                harness.run_loop_once()
+            except MemoryError:
+                supervisor._catch_up()  # as the loop does
+        harness.run_loop_once()
+        with pytest.raises(BlockingIOError):
+            receiver.recv(1, socket.MSG_DONTWAIT)
+    assert world.sent == [(OWN_PID, ABRT), (OWN_PID, CONT)]
+    assert len(harness.lines("the agent is ready")) == 1
 
 
 def test_a_sign_of_life_that_came_in_time_counts_even_if_we_are_late(
