@@ -114,5 +114,5 @@ def test_the_report_precedes_the_kill(start: Start) -> None:
     assert init.wait() == 137
     lines = init.lines()
     place = at(lines, "in flush_recordings: await asyncio.Event().wait()")
-    assert at(lines, "the agent") < at(lines, "task Task-1") < place < at(lines, "SIGKILL; still there")
+    assert at(lines, "the agent") < at(lines, "task Task-1") < place < at(lines, "SIGKILL; still running")
     assert " since the stop, " in lines[at(lines, ", the agent, ")]
