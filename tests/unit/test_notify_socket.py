@@ -217,7 +217,7 @@ def test_a_message_is_kept_if_there_is_no_memory_to_handle_it(
             stage.receive(handle)
         assert (found, passed_on(parent), stage.is_watched) == ([], [], True)
         assert is_open(reader) is with_descriptor
-    while len(found) < 2:
+    for _ in range(2):
         stage.receive(handle)
         stage.until_it_is_watched()
     assert found == [{"READY": "1"}, {"STATUS": "last"}]
