@@ -7,6 +7,8 @@ import errno
 import os
 import re
 import sys
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +18,14 @@ from entrypoint.init import agent_environment
 from entrypoint.init.agent_environment import AgentEnvironment
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A directory whose name leaves room for a socket's: an address has at most 107 bytes (unix(7))."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:
+        yield Path(directory)
 
 
 def make(
@@ -132,52 +141,52 @@ class Refusal:
     ("given", "place"), [(None, "/tmp"), ("", "/tmp"), ("scratch", "/tmp"), ("./scratch", "/tmp"), ("{}", "{}")]
 )
 def test_where_run_cannot_be_written_the_socket_lies_in_tmpdir_if_that_is_absolute(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: str | None, place: str
+    monkeypatch: pytest.MonkeyPatch, short_path: Path, given: str | None, place: str
 ) -> None:
     """A relative address is none, and the agent may have another working directory."""
-    (tmp_path / "scratch").mkdir()
-    monkeypatch.chdir(tmp_path)
+    (short_path / "scratch").mkdir()
+    monkeypatch.chdir(short_path)
     made_in = Refusal(monkeypatch, "mkdir", "/run/")
-    made, environment = make() if given is None else make(TMPDIR=given.format(tmp_path))
-    assert [os.path.dirname(path) for path in made_in.paths] == ["/run", place.format(tmp_path)]
+    made, environment = make() if given is None else make(TMPDIR=given.format(short_path))
+    assert [os.path.dirname(path) for path in made_in.paths] == ["/run", place.format(short_path)]
     assert environment["NOTIFY_SOCKET"] == f"{made_in.paths[-1]}/notify"
     assert made is not None
     assert made.socket is not None
     assert made.socket.getsockname() == environment["NOTIFY_SOCKET"]
     cleaned_up(made)
-    assert os.listdir(tmp_path) == ["scratch"]
+    assert os.listdir(short_path) == ["scratch"]
     assert os.listdir("scratch") == []
 
 
 @pytest.mark.parametrize("what", ["the socket", "the directory"])
 @pytest.mark.parametrize("everywhere", [False, True])
 def test_where_modes_cannot_be_changed_the_next_place_is_tried(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, everywhere: bool, what: str
+    monkeypatch: pytest.MonkeyPatch, short_path: Path, everywhere: bool, what: str
 ) -> None:
     """Nothing is left behind in the first place, no descriptor either."""
     opened = len(os.listdir("/proc/self/fd"))
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     places = Refusal(monkeypatch, "mkdir")
     chmod = Refusal(monkeypatch, "chmod")
-    chmod.refused = ("/run/", *[f"{tmp_path}/"] * everywhere)
+    chmod.refused = ("/run/", *[f"{short_path}/"] * everywhere)
     if what == "the directory":
         real = chmod.real
         monkeypatch.setattr(os, "chmod", lambda path, mode: (real if path.endswith("/notify") else chmod)(path, mode))
     problems: list[str] = []
-    made, environment = make(problems=problems, TMPDIR=str(tmp_path))
-    assert [os.path.dirname(path) for path in places.paths] == ["/run", str(tmp_path)]
-    assert any(path.startswith(f"{tmp_path}/") for path in chmod.paths)
+    made, environment = make(problems=problems, TMPDIR=str(short_path))
+    assert [os.path.dirname(path) for path in places.paths] == ["/run", str(short_path)]
+    assert any(path.startswith(f"{short_path}/") for path in chmod.paths)
     assert problems == []
     assert len(os.listdir("/proc/self/fd")) == opened + 1
     assert not os.path.exists(places.paths[0])
     assert os.path.exists(places.paths[1]) is not everywhere
-    assert environment["NOTIFY_SOCKET"].startswith("@" if everywhere else f"{tmp_path}/")
+    assert environment["NOTIFY_SOCKET"].startswith("@" if everywhere else f"{short_path}/")
     assert made is not None
     assert made.socket is not None
     address = made.socket.getsockname()
     assert (address if isinstance(address, str) else "@" + address[1:].decode()) == environment["NOTIFY_SOCKET"]
     assert cleaned_up(made).directory == ("" if everywhere else places.paths[1])
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(short_path) == []
 
 
 @pytest.mark.parametrize(("user", "modes"), [(0, (0o711, 0o666)), (1000, (0o700, 0o600))])
