@@ -232,7 +232,8 @@ _add("setuidgid", _in_front("setuidgid", "nobody"), "setuidgid")
 
 # --- Small tools. ---
 
-_add("timeout", _in_front("timeout", "60"), "timeout")
+# Without --foreground it signals its child twice, once by pid and once by group: a race that nobody else decides.
+_add("timeout", _in_front("timeout", "--foreground", "60"), "timeout")
 _add("nice", _in_front("nice"), "nice")
 _add("stdbuf", _in_front("stdbuf", "-oL"), "stdbuf")
 _add("setsid -w", _in_front("setsid", "-w"), "setsid")
