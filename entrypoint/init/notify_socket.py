@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 MAX_MESSAGES, MAX_SECONDS = 64, 0.02  # at once; then the clock and the signals have their turn
 RETRY_AFTER = 0.1  # seconds until a thread is asked for again
 ANCILLARY_BYTES = _socket.CMSG_SPACE(12)  # for the sender's credentials, which come first
-PEEK = _socket.MSG_PEEK | _socket.MSG_DONTWAIT | _socket.MSG_CMSG_CLOEXEC
+PEEK = _socket.MSG_PEEK | _socket.MSG_DONTWAIT
 # Passed on to a supervisor above us. It deals with us: not with the agent's pid, nor its descriptors.
 PASSED_ON = ("READY", "RELOADING", "MONOTONIC_USEC", "STOPPING", "STATUS", "ERRNO", "EXTEND_TIMEOUT_USEC", "WATCHDOG")
 

@@ -39,7 +39,7 @@ SHELLS = frozenset(("sh", "bash", "dash", "ash", "busybox", "ksh", "mksh", "zsh"
 class Process:
     """A process as it was when looked at.
 
-    `start`: clock ticks from the boot to its start; tells apart two processes with one pid. `alive`: it has not
+    `start`: clock ticks from the boot to its start; distinguishes two processes with one pid. `alive`: it has not
     exited; a zombie has. `cpu`: clock ticks of processor time that it has used.
     """
 
