@@ -33,8 +33,8 @@ class Settings:
 
     Durations are seconds, signals are numbers. `grace` is None for `auto`; `stop_schedule` is None if the grace and the
     stop signal define it. `log_level` is -1 for errors only, 0 for warnings too, and higher for more. `sources` maps an
-    option's name to the flag or variable that set it. `unknown` names the variables with our prefix that are not
-    options.
+    option's name to the flag or variable that set it. `unknown` names the variables with our prefix that are neither
+    options nor made by Kubernetes.
     """
 
     __slots__ = (
@@ -178,19 +178,43 @@ def _read_flags(arguments: "Sequence[str]", texts: dict[str, list[str]], sources
 def _read_variables(
     environment: "Mapping[str, str]", texts: dict[str, list[str]], sources: dict[str, str]
 ) -> tuple[str, ...]:
-    """Add values from the environment for options without a flag. Returns the unknown variables with our prefix."""
+    """Add values from the environment for options without a flag. Returns the variables that may be misspelt ones."""
     ours = {option.variable: option for option in OPTIONS}
     unknown = []
     for variable in environment:
         if not variable.startswith(PREFIX) or variable in (STOP_SECONDS, RESPONDERS):
             continue
         if variable not in ours:
-            unknown.append(variable)
+            if not _is_service_link(variable, environment[variable]):
+                unknown.append(variable)
         elif (text := environment[variable]) and ours[variable].name not in texts:
             option = ours[variable]
             texts[option.name] = text.replace(",", " ").split() if option.many else [text]
             sources[option.name] = variable
     return tuple(unknown)
+
+
+def _is_service_link(variable: str, value: str) -> bool:
+    """Whether Kubernetes made the variable for a Service called `agent-init`, or whose name begins with `agent-init-`.
+
+    kubelet sets these for each Service of the namespace, as Docker does for a container's links
+    (https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables):
+
+        ..._SERVICE_HOST    ..._SERVICE_PORT    ..._SERVICE_PORT_<name of the port>
+        ..._PORT=tcp://10.0.0.11:80    ..._PORT_80_TCP    ..._PORT_80_TCP_PROTO, _PORT and _ADDR
+    """
+    if variable.endswith("_SERVICE_HOST") or "_SERVICE_PORT_" in variable + "_":
+        return True
+    if variable.endswith("_PORT") and "://" in value:
+        return True
+    words = variable.split("_")
+    return any(
+        words[i] == "PORT"
+        and words[i + 1].isdigit()
+        and words[i + 2] in ("TCP", "UDP", "SCTP")
+        and words[i + 3 :] in ([], ["PROTO"], ["PORT"], ["ADDR"])
+        for i in range(len(words) - 2)
+    )
 
 
 def _exclude_schedule(texts: dict[str, list[str]], sources: dict[str, str]) -> None:

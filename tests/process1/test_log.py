@@ -172,6 +172,19 @@ def test_known_variables_are_not_warned_about(start_in_role: Start) -> None:
     assert not init.lines("warning")
 
 
+def test_service_links_of_kubernetes_are_not_warned_about(start_in_role: Start) -> None:
+    links = {
+        "AGENT_INIT_SERVICE_HOST": "10.0.0.11",
+        "AGENT_INIT_SERVICE_PORT_HTTP": "80",
+        "AGENT_INIT_PORT": "tcp://10.0.0.11:80",
+        "AGENT_INIT_PORT_80_TCP": "tcp://10.0.0.11:80",
+        "AGENT_INIT_PORT_80_TCP_ADDR": "10.0.0.11",
+    }
+    init = start_in_role(command=["true"], env=clean_environment(**links, AGENT_INIT_GRACEE="5"))
+    assert init.wait() == 0
+    assert init.lines("warning") == ["warning: unknown variable AGENT_INIT_GRACEE; did you mean AGENT_INIT_GRACE?"]
+
+
 # --- JSON. ----------------------------------------------------------------------------------------------------------
 
 

@@ -335,6 +335,34 @@ def test_unknown_variables_with_the_prefix_are_returned() -> None:
     assert settings.unknown == ("AGENT_INIT_GRACEE", "AGENT_INIT_")
 
 
+LINKS = {
+    "SERVICE_HOST": "10.0.0.11",
+    "SERVICE_PORT": "80",
+    "SERVICE_PORT_HTTP": "80",
+    "SERVICE_PORT_GRPC_WEB": "81",
+    "PORT": "tcp://10.0.0.11:80",
+    "PORT_80_TCP": "tcp://10.0.0.11:80",
+    "PORT_80_TCP_PROTO": "tcp",
+    "PORT_80_TCP_PORT": "80",
+    "PORT_80_TCP_ADDR": "fd00::11",
+    "PORT_53_UDP": "udp://10.0.0.11:53",
+    "PORT_5000_SCTP_ADDR": "10.0.0.11",
+}
+
+
+@pytest.mark.parametrize("service", ["", "WEB_", "GRACE_"])
+def test_service_links_of_kubernetes_are_not_misspelt_options(service: str) -> None:
+    links = {f"AGENT_INIT_{service}{name}": value for name, value in LINKS.items()}
+    assert read(**links, AGENT_INIT_GRAEC="5").unknown == ("AGENT_INIT_GRAEC",)
+
+
+@pytest.mark.parametrize(
+    "name", ["PORT", "SERVICE", "SERVICE_HOSTS", "SERVICE_PORTS", "PORT_80", "PORT_x_TCP", "PORT_80_TCP_X", "80_TCP"]
+)
+def test_what_only_resembles_a_service_link_is_reported(name: str) -> None:
+    assert read(**{f"AGENT_INIT_{name}": "8080"}).unknown == (f"AGENT_INIT_{name}",)
+
+
 def test_unhandled_is_forward_if_nothing_requests_a_stop() -> None:
     assert read("--stop-on", "none").unhandled == "forward"
     assert read("--stop-on", "none", "--unhandled", "shield").unhandled == "shield"
