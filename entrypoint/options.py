@@ -204,7 +204,8 @@ OPTIONS = (
     Option(
         "stop_on",
         signal_set,
-        "TERM,INT",
+        # PWR halts an LXC container (lxc.signal.halt in lxc.container.conf(5)); macOS has no such signal.
+        "TERM,INT,PWR" if "PWR" in signals.NUMBERS else "TERM,INT",
         "The signals that request a stop, separated by commas; none turns agent-init into a plain forwarder.",
         metavar="SIG,...",
         flags=("--stop-on",),

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
 MAX_NAMED = 12  # processes in one line
 
+# These ask systemd to halt, power off, reboot or kexec: RTMIN+3 to 7 and 13 to 17 (systemd(1), "Signals"). An image that
+# was made for systemd has one as its STOPSIGNAL. Container engines count from glibc's RTMIN, which is 34.
+STOPS_SYSTEMD = frozenset((*range(34 + 3, 34 + 8), *range(34 + 13, 34 + 18)))
+
 # --- Text. ----------------------------------------------------------------------------------------------------------
 
 
@@ -43,7 +47,15 @@ def _not_forwarded(signal: int, sender: object) -> str:
 
 
 def _shielded(signal: int, sender: object) -> str:
-    return f"{name_of(signal)} from {sender} dropped: no process handles it (--unhandled forward sends it anyway)"
+    return f"{name_of(signal)} from {sender} dropped: no process handles it"
+
+
+def _remedy(signal: int, stop_on: "frozenset[int]") -> str:
+    """Return which option fits a signal that was dropped."""
+    if signal in STOPS_SYSTEMD:
+        names = ",".join(map(name_of, (signal, *sorted(stop_on, reverse=True))))
+        return f"--stop-on {names} turns it into a stop request"
+    return "--unhandled forward sends it anyway"
 
 
 def _forwarded(signal: int, sender: object, to: "Sequence[Process]") -> str:
@@ -318,6 +330,8 @@ class Narrator:
             added, processes = self._process_list(listing)
             text += added
             fields.update(processes)
+        if entry.event == "shielded":
+            text += f" ({_remedy(entry.facts['signal'], self._settings.stop_on)})"
         if entry.event == "stopping" and (status := entry.facts["status"]):
             text += f', "{status}"'
         if entry.event == "ended":

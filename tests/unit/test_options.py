@@ -100,7 +100,7 @@ def test_a_switch_takes_no_value(flag: str) -> None:
 def test_defaults() -> None:
     settings = read()
     assert (settings.grace, settings.linger, settings.stop_delay) == (None, 5.0, 0.0)
-    assert (settings.stop_signal, settings.stop_schedule, settings.stop_on) == (15, None, frozenset({15, 2}))
+    assert (settings.stop_signal, settings.stop_schedule, settings.stop_on) == (15, None, frozenset({15, 2, 30}))
     assert (settings.repeat, settings.target, settings.unhandled) == ("ignore", "auto", "shield")
     assert (settings.rewrite, settings.ok_exit, settings.subreaper) == ({}, frozenset(), None)
     assert (settings.parent_death_signal, settings.warn_reaped) == (None, False)
