@@ -20,6 +20,18 @@ STOP_SECONDS = PREFIX + "STOP_SECONDS"
 RESPONDERS = PREFIX + "RESPONDERS"
 
 
+# Variables of tini and dumb-init, left in an image whose entrypoint was switched to ours: the value that counts (None:
+# any, even an empty one), and the option and its text that mean the same. Sources: parse_env in tini's src/tini.c, and
+# parse_command in dumb-init's dumb-init.c, which compares with just these values.
+OTHER_INITS = (
+    ("TINI_KILL_PROCESS_GROUP", None, "target", "group"),
+    ("DUMB_INIT_SETSID", "0", "target", "child"),
+    ("TINI_SUBREAPER", None, "subreaper", "on"),
+    ("TINI_VERBOSITY", None, "verbose", ""),  # see _tini_verbosity
+    ("DUMB_INIT_DEBUG", "1", "verbose", "1"),
+)
+
+
 class UsageError(Exception):
     """Bad usage. The message is one line that names the bad input and what is accepted."""
 
@@ -95,6 +107,7 @@ def read(arguments: "Sequence[str]", environment: "Mapping[str, str]") -> Settin
     sources: dict[str, str] = {}
     command = _read_flags(arguments, texts, sources)
     unknown = _read_variables(environment, texts, sources)
+    _read_other_inits(environment, texts, sources)
     if "stop_schedule" in texts:
         _exclude_schedule(texts, sources)
 
@@ -192,6 +205,32 @@ def _read_variables(
             texts[option.name] = text.replace(",", " ").split() if option.many else [text]
             sources[option.name] = variable
     return tuple(unknown)
+
+
+def _read_other_inits(environment: "Mapping[str, str]", texts: dict[str, list[str]], sources: dict[str, str]) -> None:
+    """Add what the variables of tini and dumb-init mean, for options without a flag or a variable of ours."""
+    for variable, accepted, name, text in OTHER_INITS:
+        value = environment.get(variable)
+        if value is None or accepted not in (None, value):
+            continue
+        if variable == "TINI_VERBOSITY":
+            name, text = _tini_verbosity(value)
+        if name not in sources and (name not in ("verbose", "quiet") or not {"verbose", "quiet"} & sources.keys()):
+            texts[name], sources[name] = [text], variable
+
+
+def _tini_verbosity(text: str) -> tuple[str, str]:
+    """Return the option and its text for a TINI_VERBOSITY: 0 errors, 1 warnings (its default), 2 info, 3 each signal.
+
+    tini reads it with atoi(3) into an unsigned number: no digits mean 0, and a negative number is a large one. Its 4
+    does not mean our -vv, which logs the agent's arguments: tini never logs those.
+    """
+    text = text.lstrip(" \t\n\v\f\r")
+    digits = text.removeprefix("+")
+    digits = digits[: len(digits) - len(digits.lstrip("0123456789"))]
+    negative = text[:1] == "-" and text[1:2].isdigit()
+    level = 3 if negative or len(digits) > 9 else min(int(digits or "0"), 3)
+    return ("quiet", str(2 - level)) if level < 2 else ("verbose", str(level - 2))
 
 
 def _is_service_link(variable: str, value: str) -> bool:

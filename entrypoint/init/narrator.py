@@ -7,7 +7,7 @@ stop went wrong, with the last line, go to the termination log as well.
 import os
 
 from ..options import OPTIONS
-from ..settings import nearest
+from ..settings import OTHER_INITS, nearest
 from ..signals import name_of
 from ..units import INFINITY, format_bytes, format_duration
 from . import exit_status, termination_log
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 MAX_NAMED = 12  # processes in one line
 
-# These ask systemd to halt, power off, reboot or kexec: RTMIN+3 to 7 and 13 to 17 (systemd(1), "Signals"). An image that
-# was made for systemd has one as its STOPSIGNAL. Container engines count from glibc's RTMIN, which is 34.
+# They ask systemd to halt, power off, reboot or kexec: RTMIN+3 to 7 and 13 to 17 (systemd(1), "Signals"). An image made
+# for systemd has one as its STOPSIGNAL. Container engines count from glibc's RTMIN, which is 34.
 STOPS_SYSTEMD = frozenset((*range(34 + 3, 34 + 8), *range(34 + 13, 34 + 18)))
 
 # --- Text. ----------------------------------------------------------------------------------------------------------
@@ -310,8 +310,31 @@ class Narrator:
             near = nearest(variable, known)
             text = f"unknown variable {variable}{f'; did you mean {near}?' if near else ''}"
             self.console.log(WARNING, "unknown-variable", text, variable=variable)
+        self._log_other_inits()
         for problem in problems:
             self.console.log(WARNING, "problem", problem)
+
+    def _log_other_inits(self) -> None:
+        """Log which variables of tini and dumb-init are honoured, even if one of them makes the log quiet."""
+        settings = self._settings
+        variables = {row[0] for row in OTHER_INITS}
+        inherited = {name: source for name, source in settings.sources.items() if source in variables}
+        if not inherited:
+            return
+        level = {-1: "-qq", 0: "-q", 1: "the default level", 2: "-v"}
+        meanings = {"target": f"--target {settings.target}", "subreaper": "--subreaper"}
+        honoured = [
+            f"{source} as {meanings[name] if name in meanings else level[settings.log_level]}"
+            for name, source in inherited.items()
+        ]
+        text = (
+            f"variables of another init are honoured: {', '.join(honoured)}; the options of agent-init go before them"
+        )
+        allowed = self.console.level
+        if "quiet" in inherited:
+            self.console.level = INFO
+        self.console.log(INFO, "other-init", text, variables=list(inherited.values()))
+        self.console.level = allowed
 
     def log(self, entry: "Log") -> None:
         """Log an event of the state machine."""

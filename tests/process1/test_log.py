@@ -185,6 +185,27 @@ def test_service_links_of_kubernetes_are_not_warned_about(start_in_role: Start) 
     assert init.lines("warning") == ["warning: unknown variable AGENT_INIT_GRACEE; did you mean AGENT_INIT_GRACE?"]
 
 
+@pytest.mark.parametrize("verbosity", ["0", "1", "2"])
+def test_honoured_variables_of_other_inits_are_logged(start_in_role: Start, verbosity: str) -> None:
+    env = clean_environment(TINI_SUBREAPER="", DUMB_INIT_SETSID="0", DUMB_INIT_DEBUG="1", TINI_VERBOSITY=verbosity)
+    init = start_in_role(command=["true"], env=env)
+    assert init.wait() == 0
+    (line,) = init.lines("honoured")
+    level = {"0": "-qq", "1": "-q", "2": "the default level"}[verbosity]
+    for text in ("TINI_SUBREAPER as --subreaper", "DUMB_INIT_SETSID as --target child", f"TINI_VERBOSITY as {level}"):
+        assert text in line
+    assert "DUMB_INIT_DEBUG" not in line
+    assert len(init.lines()) == (3 if verbosity == "2" else 1)
+
+
+def test_variables_of_other_inits_without_effect_are_not_logged(start_in_role: Start) -> None:
+    env = clean_environment(TINI_KILL_PROCESS_GROUP="1", DUMB_INIT_SETSID="1", TINI_VERBOSITY="0")
+    init = start_in_role("-c", "-v", command=["true"], env=env)
+    assert init.wait() == 0
+    assert init.lines("started")
+    assert not init.lines("honoured")
+
+
 # --- JSON. ----------------------------------------------------------------------------------------------------------
 
 

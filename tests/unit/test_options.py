@@ -363,6 +363,71 @@ def test_what_only_resembles_a_service_link_is_reported(name: str) -> None:
     assert read(**{f"AGENT_INIT_{name}": "8080"}).unknown == (f"AGENT_INIT_{name}",)
 
 
+# --- Variables of tini and dumb-init. -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", ["", "0", "1", "yes"])
+def test_tini_variables_count_whatever_their_value(value: str) -> None:
+    settings = read(TINI_KILL_PROCESS_GROUP=value, TINI_SUBREAPER=value)
+    assert (settings.target, settings.subreaper) == ("group", True)
+    assert settings.sources == {"target": "TINI_KILL_PROCESS_GROUP", "subreaper": "TINI_SUBREAPER"}
+
+
+@pytest.mark.parametrize(
+    ("value", "level"),
+    [
+        ("0", -1),
+        ("1", 0),
+        ("2", 1),
+        ("3", 2),
+        ("4", 2),
+        ("99", 2),
+        ("-1", 2),
+        ("9" * 30, 2),
+        ("", -1),
+        ("x", -1),
+        ("-", -1),
+        (" +1x", 0),
+        ("\u0662", -1),
+    ],
+)
+def test_tini_verbosity_sets_the_log_level(value: str, level: int) -> None:
+    assert read(TINI_VERBOSITY=value).log_level == level
+
+
+@pytest.mark.parametrize(("value", "target"), [("0", "child"), ("1", "auto"), ("", "auto"), ("00", "auto")])
+def test_dumb_init_setsid_0_is_single_child(value: str, target: str) -> None:
+    assert read(DUMB_INIT_SETSID=value).target == target
+
+
+@pytest.mark.parametrize(("value", "level"), [("1", 2), ("0", 1), ("", 1), ("true", 1)])
+def test_dumb_init_debug_1_is_verbose(value: str, level: int) -> None:
+    assert read(DUMB_INIT_DEBUG=value).log_level == level
+
+
+OTHERS = {"TINI_KILL_PROCESS_GROUP": "1", "TINI_SUBREAPER": "1", "TINI_VERBOSITY": "0", "DUMB_INIT_DEBUG": "1"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment"),
+    [
+        (["-c", "--no-subreaper", "-v"], {}),
+        (["-c", "--no-subreaper"], {"AGENT_INIT_VERBOSE": "1"}),
+        ([], {"AGENT_INIT_TARGET": "child", "AGENT_INIT_SUBREAPER": "off", "AGENT_INIT_VERBOSE": "1"}),
+    ],
+)
+def test_our_own_options_go_before_those_of_other_inits(arguments: list[str], environment: dict[str, str]) -> None:
+    settings = read(*arguments, **OTHERS, **environment)
+    assert (settings.target, settings.subreaper, settings.log_level) == ("child", False, 2)
+    assert not set(OTHERS) & set(settings.sources.values())
+
+
+@pytest.mark.parametrize("own", ["AGENT_INIT_VERBOSE", "AGENT_INIT_QUIET"])
+def test_any_level_of_our_own_goes_before_that_of_tini(own: str) -> None:
+    assert read(**{own: "0"}, TINI_VERBOSITY="0").log_level == 1
+    assert read(**{own: ""}, TINI_VERBOSITY="0").log_level == -1
+
+
 def test_unhandled_is_forward_if_nothing_requests_a_stop() -> None:
     assert read("--stop-on", "none").unhandled == "forward"
     assert read("--stop-on", "none", "--unhandled", "shield").unhandled == "shield"
