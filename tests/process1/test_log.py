@@ -72,6 +72,7 @@ def test_normal_stop_logs_three_lines(start_in_role: Start) -> None:
             "grace: Kubernetes's own, 30s unless raised; AGENT_INIT_GRACE not set",
         ),
         ({"RAILWAY_DEPLOYMENT_DRAINING_SECONDS": "45"}, "grace: Railway's own, 45s as set"),
+        ({"CONTAINER_APP_NAME": "agent"}, "grace: Azure Container Apps's own, 30s unless raised"),
         ({"AGENT_INIT_STOP_SCHEDULE": "TERM/5s/INT/1s/KILL"}, "schedule TERM/5s/INT/1s/KILL"),
     ],
 )

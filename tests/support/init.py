@@ -54,6 +54,9 @@ def clean_environment(**variables: str) -> dict[str, str]:
         "NOMAD_",
         "RAILWAY_",
         "LISTEN_",
+        "CONTAINER_APP_",
+        "CLOUD_RUN_",
+        "MODAL_",
         "TINI_",
         "DUMB_INIT_",
     )
