@@ -32,8 +32,8 @@ BY_VARIABLE = (
     ("FLY_APP_NAME", "Fly.io", 5.0),
     ("NOMAD_ALLOC_ID", "Nomad", 5.0),
     ("DYNO", "Heroku", 30.0),
-    # https://modal.com/docs/guide/environment_variables: in every container, of a Function or a Sandbox. The wait is the
-    # one for exit handlers (https://modal.com/docs/guide/lifecycle-functions#modalexit); it begins with an INT
+    # https://modal.com/docs/guide/environment_variables: in every container, of a Function or a Sandbox. The wait is
+    # the one for exit handlers (https://modal.com/docs/guide/lifecycle-functions#modalexit); it begins with an INT
     # (https://modal.com/docs/guide/preemption).
     ("MODAL_TASK_ID", "Modal", 30.0),
     ("RENDER", "Render", 30.0),

@@ -214,10 +214,11 @@ def json_lines(text: str) -> list[dict[str, Any]]:
     """Parse the lines and check the fields that every line has."""
     records: list[dict[str, Any]] = [json.loads(line) for line in text.splitlines()]
     for record in records:
-        assert record.keys() >= {"time", "level", "event", "message"}
+        assert record.keys() >= {"time", "level", "severity", "event", "message"}
         at = datetime.datetime.fromisoformat(record["time"])
         assert abs((datetime.datetime.now(datetime.UTC) - at).total_seconds()) < 600
         assert record["level"] in ("debug", "info", "warning", "error")
+        assert record["severity"] == record["level"].upper()
     return records
 
 
@@ -252,7 +253,7 @@ def test_stop_with_sigkill_in_json(start_in_role: Start) -> None:
     for event in ("started", "shielded", "stop-requested", "stop-repeated", "deadline", "ended"):
         assert event in events
     deadline = records[events.index("deadline")]
-    assert (deadline["level"], len(deadline["processes"])) == ("warning", 2)
+    assert (deadline["level"], deadline["severity"], len(deadline["processes"])) == ("warning", "WARNING", 2)
 
 
 def test_odd_program_name_is_escaped(start_in_role: Start, tmp_path: Path) -> None:
