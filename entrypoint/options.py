@@ -362,4 +362,13 @@ OPTIONS = (
         metavar="text|json",
         flags=("--log-format",),
     ),
+    Option(
+        "log_to",
+        choice("stderr", "stdout"),
+        "stderr",
+        "Log to stderr or stdout. Some platforms count each line on stderr as an error. stdout is wrong for a program "
+        "that speaks a protocol there, such as an MCP server over stdio.",
+        metavar="stderr|stdout",
+        flags=("--log-to",),
+    ),
 )

@@ -81,6 +81,7 @@ class Settings:
         warn_reaped: bool
         log_level: int
         log_format: str
+        log_to: str
         command: tuple[str, ...]
         sources: dict[str, str]
         unknown: tuple[str, ...]
@@ -91,6 +92,11 @@ class Settings:
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"settings are immutable: {name}")
+
+    @property
+    def log_fd(self) -> int:
+        """Return the descriptor to log to."""
+        return 1 if self.log_to == "stdout" else 2
 
 
 # --- The reader. ----------------------------------------------------------------------------------------------------

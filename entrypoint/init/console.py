@@ -1,7 +1,7 @@
-"""The log on stderr: it never blocks and never fails.
+"""The log, on stderr or stdout: it never blocks and never fails.
 
 A pipe that nobody reads must not stop process 1. O_NONBLOCK belongs to the open file, which we share with the agent,
-so it cannot simply be set; each kind of stderr has its own way round (`_writer`). A line that does not fit is dropped
+so it cannot simply be set; each kind of file has its own way round (`_writer`). A line that does not fit is dropped
 and counted, and the count is logged with the next line that does.
 """
 

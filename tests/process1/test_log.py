@@ -269,6 +269,48 @@ def test_odd_program_name_is_escaped(start_in_role: Start, tmp_path: Path) -> No
             assert json_lines(init.stderr)[0]["program"] == program.name
 
 
+# --- Where it goes. -------------------------------------------------------------------------------------------------
+
+
+def test_log_to_stdout_leaves_stderr_empty(start_in_role: Start) -> None:
+    init = start_in_role("--log-to", "stdout", agent=GRACEFUL)
+    init.wait_for_event("ready")
+    init.signal("TERM")
+    assert init.wait() == 0
+    assert init.stderr == ""
+    assert init.outer.stdout is not None
+    lines = init.outer.stdout.read().decode().splitlines()
+    assert [line.split()[1] for line in lines] == ["started", "stop", "ended:"]
+
+
+def test_log_to_stdout_by_its_variable(start_in_role: Start) -> None:
+    init = start_in_role(
+        "--log-format", "json", command=["/no/such"], env=clean_environment(AGENT_INIT_LOG_TO="stdout")
+    )
+    assert init.wait() == 127
+    assert init.stderr == ""
+    assert init.outer.stdout is not None
+    assert json.loads(init.outer.stdout.read())["event"] == "not-started"
+
+
+@pytest.mark.parametrize(("to", "closing"), [("stdout", "1>&-"), ("stderr", "2>&-")])
+def test_log_to_a_closed_descriptor_goes_nowhere(start_in_role: Start, to: str, closing: str) -> None:
+    """What the agent opens on that number is no place for the log."""
+    before = ["sh", "-c", f'exec "$@" {closing}', "sh"]
+    init = start_in_role("--log-to", to, command=["true"], before=before)
+    assert init.wait() == 0
+    assert init.stderr == ""
+    assert init.outer.stdout is not None
+    assert init.outer.stdout.read() == b""
+
+
+def test_full_stdout_does_not_delay_the_exit(start_in_role: Start, pipe: tuple[int, int], as_user: list[str]) -> None:
+    _, writer = pipe
+    fill_pipe(writer)
+    init = start_in_role("--log-to", "stdout", "-t", "500ms", agent=STUBBORN, stdout=writer, before=as_user)
+    assert_killed_on_time(init, 0.5)
+
+
 # --- Kinds of stderr. -----------------------------------------------------------------------------------------------
 
 

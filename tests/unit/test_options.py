@@ -41,6 +41,7 @@ VALUES: dict[str, list[tuple[str, Any]]] = {
     "ready_timeout": [("1m", 60.0), ("0", None)],
     "termination_log": [("/tmp/log", "/tmp/log"), ("none", None)],
     "log_format": [("json", "json"), ("text", "text")],
+    "log_to": [("stdout", "stdout"), ("stderr", "stderr")],
 }
 TAKING = [(o.name, flag, text, value) for o in options.OPTIONS for flag in o.flags for text, value in VALUES[o.name]]
 
@@ -108,6 +109,10 @@ def test_defaults() -> None:
     assert (settings.watchdog, settings.ready_timeout, settings.stacks) == (None, None, False)
     assert settings.termination_log == "/dev/termination-log"
     assert (settings.log_level, settings.log_format, settings.sources, settings.unknown) == (1, "text", {}, ())
+
+
+def test_the_log_goes_to_stderr_unless_asked_otherwise() -> None:
+    assert [read(*arguments).log_fd for arguments in ((), ("--log-to", "stdout"))] == [2, 1]
 
 
 def test_settings_are_immutable() -> None:
@@ -281,6 +286,7 @@ def invalid_values() -> list[tuple[str, str]]:
         "stacks": ["2"],
         "termination_log": ["log", "./log", "NONE"],
         "log_format": ["JSON", "yaml"],
+        "log_to": ["stdin", "STDOUT", "/var/log/agent"],
         "subreaper": ["2", "maybe"],
         "warn_reaped": ["2"],
         "verbose": ["-1", "10", "x", "1.5"],
