@@ -113,6 +113,18 @@ def count(text: str) -> int:
         raise ValueError(f"{quote(text)} is not a count; accepted: 0 to 9") from None
 
 
+def secret_name(text: str) -> str:
+    """Return the name of a variable for a secret.
+
+    PATH is refused: where a command is not found, the log shows it.
+    """
+    is_name = text.isascii() and ("x" + text[1:].replace("-", "_").replace(".", "_")).isidentifier()
+    if not (is_name and text[:1].isidentifier() and len(text) <= 200) or text == "PATH":
+        accepted = "up to 200 letters, digits and _ - . that begin with a letter or _, and not PATH"
+        raise ValueError(f"{quote(text)} is not a name for a secret; accepted: {accepted}")
+    return text
+
+
 def choice(*values: str) -> "Callable[[str], str]":
     """Return a parser that accepts one of `values`."""
 
@@ -322,6 +334,16 @@ OPTIONS = (
         "Let every Python process of the agent report its stacks and tasks when a stop stalls. This puts a "
         "sitecustomize at the front of PYTHONPATH.",
         constants={"--stacks": "on"},
+    ),
+    Option(
+        "secret",
+        secret_name,
+        None,
+        "Read the file that the variable NAME_FILE names, such as /run/secrets/x, and give the agent its content as "
+        "NAME, without NAME_FILE (repeatable).",
+        metavar="NAME",
+        flags=("--secret",),
+        many=True,
     ),
     Option(
         "termination_log",

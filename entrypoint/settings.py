@@ -77,6 +77,7 @@ class Settings:
         watchdog: float | None
         ready_timeout: float | None
         stacks: bool
+        secret: tuple[str, ...]
         termination_log: str | None
         warn_reaped: bool
         log_level: int
@@ -134,6 +135,7 @@ def read(arguments: "Sequence[str]", environment: "Mapping[str, str]") -> Settin
         values["unhandled"] = "forward"
     values["rewrite"] = dict(values["rewrite"])
     values["ok_exit"] = frozenset(values["ok_exit"])
+    values["secret"] = tuple(dict.fromkeys(values["secret"]))
     values["log_level"] = max(-1, 1 + values.pop("verbose") - values.pop("quiet"))
     settings = Settings(**values, command=command, sources=sources, unknown=unknown)
     _refuse_contradictions(settings)

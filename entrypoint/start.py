@@ -93,9 +93,14 @@ def start_agent(
         ours = os.getpgrp()
         started.previous_foreground = ours if terminal.foreground() == ours else None
     started.environment = agent_environment.make(settings, environment, package, started.problems)
+    if settings.secret:
+        from .init import secret_files
+
+        secret_files.put_into(environment, settings)
     started.at = time.monotonic()
     has_terminal = started.previous_foreground is not None
     started.pid = spawn.spawn(list(settings.command), environment, terminal=has_terminal)
+    environment.clear()  # it may hold secrets, and is not needed any more
 
 
 def supervise(settings: "Settings", package: str, started: Started) -> int:

@@ -41,6 +41,7 @@ VALUES: dict[str, list[tuple[str, Any]]] = {
     "ready_timeout": [("1m", 60.0), ("0", None)],
     "termination_log": [("/tmp/log", "/tmp/log"), ("none", None)],
     "log_format": [("json", "json"), ("text", "text")],
+    "secret": [("API_KEY", ("API_KEY",)), ("_a.b-c", ("_a.b-c",))],
     "log_to": [("stdout", "stdout"), ("stderr", "stderr")],
 }
 TAKING = [(o.name, flag, text, value) for o in options.OPTIONS for flag in o.flags for text, value in VALUES[o.name]]
@@ -286,6 +287,7 @@ def invalid_values() -> list[tuple[str, str]]:
         "stacks": ["2"],
         "termination_log": ["log", "./log", "NONE"],
         "log_format": ["JSON", "yaml"],
+        "secret": ["1A", "A=B", "PATH", ".A", "-A", "A/B", "x" * 201],
         "log_to": ["stdin", "STDOUT", "/var/log/agent"],
         "subreaper": ["2", "maybe"],
         "warn_reaped": ["2"],
