@@ -68,13 +68,14 @@ def schedule(text: str) -> tuple[tuple[int, float], ...]:
 
 
 def signal_set(text: str) -> frozenset[int]:
-    """`TERM,INT` -> {15, 2}; `none` -> the empty set."""
+    """`TERM,INT` -> {15, 2}; `EOF` -> {signals.EOF}; `none` -> the empty set."""
     if text == "none":
         return frozenset()
+    names = text.split(",")
     try:
-        return frozenset(signals.parse_catchable(name) for name in text.split(","))
+        return frozenset(signals.EOF if name.upper() == "EOF" else signals.parse_catchable(name) for name in names)
     except ValueError as error:
-        raise ValueError(f"{error}, or none") from None
+        raise ValueError(f"{error}, EOF, or none") from None
 
 
 def rewrite(text: str) -> tuple[int, int]:
@@ -218,7 +219,8 @@ OPTIONS = (
         signal_set,
         # PWR halts an LXC container (lxc.signal.halt in lxc.container.conf(5)); macOS has no such signal.
         "TERM,INT,PWR" if "PWR" in signals.NUMBERS else "TERM,INT",
-        "The signals that request a stop, separated by commas; none turns agent-init into a plain forwarder.",
+        "The signals that request a stop, separated by commas; none turns agent-init into a plain forwarder. EOF is "
+        "the end of stdin: its other end is gone, and the agent has read the rest.",
         metavar="SIG,...",
         flags=("--stop-on",),
     ),

@@ -8,7 +8,7 @@ import os
 
 from ..options import OPTIONS
 from ..settings import OTHER_INITS, nearest
-from ..signals import name_of
+from ..signals import EOF, name_of
 from ..units import INFINITY, format_bytes, format_duration
 from . import exit_status, termination_log
 from .console import DEBUG, ERROR, INFO, TRACE, WARNING
@@ -96,7 +96,8 @@ def _ready_timeout(allowed: float, sender: object, upcoming: "Upcoming", status:
 
 
 def _stop_requested(signal: int, sender: object, upcoming: "Upcoming") -> str:
-    return f"stop requested by {name_of(signal)} from {sender}: {_steps(upcoming)}"
+    by = "the end of stdin, whose other end is gone" if signal == EOF else f"{name_of(signal)} from {sender}"
+    return f"stop requested by {by}: {_steps(upcoming)}"
 
 
 def _steps(upcoming: "Upcoming") -> str:

@@ -24,6 +24,7 @@ from . import (
     procfs,
     signalfd,
     stall_report,
+    stdin_watch,
     tree,
 )
 from .console import DEBUG, ERROR, INFO, TRACE, WARNING, Console
@@ -119,6 +120,7 @@ class Supervisor:
         self._timer: Timer | None = None
         self._guarded(self.narrator.log_start, self.agent, plan, problems)
         self.loop.add_reader(source.fd, self._catch_up)
+        stdin_watch.start(settings, self.loop, self._inbox, self._catch_up)
         self.notify_socket = self._open_notify_socket()
 
     def _make_reporter(self, package: str, started: float) -> stall_report.Reporter:

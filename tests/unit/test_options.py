@@ -28,7 +28,12 @@ VALUES: dict[str, list[tuple[str, Any]]] = {
     "linger": [("1m30s", 90.0), ("0", 0.0)],
     "stop_signal": [("INT", 2), ("sigusr1", 10), ("RTMIN+3", 37), ("9", 9)],
     "stop_schedule": [("TERM/20s/INT/5s/KILL", ((15, 20.0), (2, 5.0), (9, math.inf))), ("INT", ((2, math.inf),))],
-    "stop_on": [("TERM", frozenset({15})), ("none", frozenset()), ("HUP,15,RTMIN", frozenset({1, 15, 34}))],
+    "stop_on": [
+        ("TERM", frozenset({15})),
+        ("none", frozenset()),
+        ("HUP,15,RTMIN", frozenset({1, 15, 34})),
+        ("INT,eof", frozenset({2, 0})),
+    ],
     "stop_delay": [("500ms", 0.5)],
     "repeat": [("escalate", "escalate"), ("forward", "forward")],
     "rewrite": [("HUP:QUIT", {1: 3}), ("15:0", {15: 0}), ("USR1:KILL", {10: 9})],
