@@ -25,7 +25,7 @@ Rules of this file:
   - State is replaced, never mutated in place: `snapshot` copies references only, and `restore` undoes an event.
 """
 
-from ..signals import ABRT, HUP, KILL, QUIT, VALID
+from ..signals import ABRT, EOF, HUP, KILL, QUIT, VALID
 from ..units import INFINITY
 from . import stop_plan
 
@@ -206,7 +206,9 @@ class Lifecycle:
     # --- Events. ----------------------------------------------------------------------------------------------------
 
     def signal(self, now: float, number: int, sender: object) -> list[Action]:
-        """Process 1 got a signal from `sender`, which is only logged."""
+        """Process 1 got a signal from `sender`, which is only logged; or EOF, which repeats no stop request."""
+        if number == EOF:
+            return self._start_stop(now, EOF, None, None) if self.state == RUNNING else []
         rewritten = self.settings.rewrite.get(number, number)
         if rewritten == 0:
             return [Log("dropped", signal=number, sender=sender)]
@@ -414,11 +416,12 @@ class Lifecycle:
 
     def _start_stop(self, now: float, number: int, sender: object, instead: int | None) -> list[Action]:
         delay = self.settings.stop_delay
-        (first, wait), *later = stop_plan.with_delay(self.plan.steps, delay)
+        steps = stop_plan.unknown_to_platform(self.plan, delay) if number == EOF else self.plan.steps
+        (first, wait), *later = stop_plan.with_delay(steps, delay)
         if instead is not None and first != KILL:
             first = instead
         self._begin(now, [(first, wait), *later], delay)
-        if self.plan.limit_report_after is not None:
+        if self.plan.limit_report_after is not None and number != EOF:
             self._set(limit=now + self.plan.limit_report_after)
         log = Log("stop-requested", signal=number, sender=sender, upcoming=self._upcoming(now))
         return [log, *self._next_step(now)] if self._at("step") <= now else [log]

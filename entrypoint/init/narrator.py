@@ -7,8 +7,8 @@ stop went wrong, with the last line, go to the termination log as well.
 import os
 
 from ..options import OPTIONS
-from ..settings import nearest
-from ..signals import name_of
+from ..settings import OTHER_INITS, nearest
+from ..signals import EOF, name_of
 from ..units import INFINITY, format_bytes, format_duration
 from . import exit_status, termination_log
 from .console import DEBUG, ERROR, INFO, TRACE, WARNING
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
 MAX_NAMED = 12  # processes in one line
 
+# They ask systemd to halt, power off, reboot or kexec: RTMIN+3 to 7 and 13 to 17 (systemd(1), "Signals"). An image made
+# for systemd has one as its STOPSIGNAL. Container engines count from glibc's RTMIN, which is 34.
+STOPS_SYSTEMD = frozenset((*range(34 + 3, 34 + 8), *range(34 + 13, 34 + 18)))
+
 # --- Text. ----------------------------------------------------------------------------------------------------------
 
 
@@ -43,7 +47,15 @@ def _not_forwarded(signal: int, sender: object) -> str:
 
 
 def _shielded(signal: int, sender: object) -> str:
-    return f"{name_of(signal)} from {sender} dropped: no process handles it (--unhandled forward sends it anyway)"
+    return f"{name_of(signal)} from {sender} dropped: no process handles it"
+
+
+def _remedy(signal: int, stop_on: "frozenset[int]") -> str:
+    """Return which option fits a signal that was dropped."""
+    if signal in STOPS_SYSTEMD:
+        names = ",".join(map(name_of, (signal, *sorted(stop_on, reverse=True))))
+        return f"--stop-on {names} turns it into a stop request"
+    return "--unhandled forward sends it anyway"
 
 
 def _forwarded(signal: int, sender: object, to: "Sequence[Process]") -> str:
@@ -84,7 +96,8 @@ def _ready_timeout(allowed: float, sender: object, upcoming: "Upcoming", status:
 
 
 def _stop_requested(signal: int, sender: object, upcoming: "Upcoming") -> str:
-    return f"stop requested by {name_of(signal)} from {sender}: {_steps(upcoming)}"
+    by = "the end of stdin, whose other end is gone" if signal == EOF else f"{name_of(signal)} from {sender}"
+    return f"stop requested by {by}: {_steps(upcoming)}"
 
 
 def _steps(upcoming: "Upcoming") -> str:
@@ -298,8 +311,31 @@ class Narrator:
             near = nearest(variable, known)
             text = f"unknown variable {variable}{f'; did you mean {near}?' if near else ''}"
             self.console.log(WARNING, "unknown-variable", text, variable=variable)
+        self._log_other_inits()
         for problem in problems:
             self.console.log(WARNING, "problem", problem)
+
+    def _log_other_inits(self) -> None:
+        """Log which variables of tini and dumb-init are honoured, even if one of them makes the log quiet."""
+        settings = self._settings
+        variables = {row[0] for row in OTHER_INITS}
+        inherited = {name: source for name, source in settings.sources.items() if source in variables}
+        if not inherited:
+            return
+        level = {-1: "-qq", 0: "-q", 1: "the default level", 2: "-v"}
+        meanings = {"target": f"--target {settings.target}", "subreaper": "--subreaper"}
+        honoured = [
+            f"{source} as {meanings[name] if name in meanings else level[settings.log_level]}"
+            for name, source in inherited.items()
+        ]
+        text = (
+            f"variables of another init are honoured: {', '.join(honoured)}; the options of agent-init go before them"
+        )
+        allowed = self.console.level
+        if "quiet" in inherited:
+            self.console.level = INFO
+        self.console.log(INFO, "other-init", text, variables=list(inherited.values()))
+        self.console.level = allowed
 
     def log(self, entry: "Log") -> None:
         """Log an event of the state machine."""
@@ -316,6 +352,8 @@ class Narrator:
             added, processes = self._process_list(listing)
             text += added
             fields.update(processes)
+        if entry.event == "shielded":
+            text += f" ({_remedy(entry.facts['signal'], self._settings.stop_on)})"
         if entry.event == "stopping" and (status := entry.facts["status"]):
             text += f', "{status}"'
         if entry.event == "ended":

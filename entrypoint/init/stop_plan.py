@@ -122,6 +122,16 @@ def of_a_hang(plan: StopPlan, signal: int) -> "Steps":
     return steps
 
 
+def unknown_to_platform(plan: StopPlan, delay: float) -> "Steps":
+    """Return the steps of a stop that the platform did not request, and so does not end: its limit becomes ours.
+
+    It counts from the stop signal, after `delay` seconds.
+    """
+    if plan.limit_report_after is None:
+        return plan.steps
+    return [(plan.steps[0][0], delay + plan.limit_report_after + REPORT_BEFORE_LIMIT), (KILL, INFINITY)]
+
+
 def middle(start: float, end: float) -> float:
     """Return the time half-way between two times."""
     return start + (end - start) / 2

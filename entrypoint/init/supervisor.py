@@ -24,6 +24,7 @@ from . import (
     procfs,
     signalfd,
     stall_report,
+    stdin_watch,
     tree,
 )
 from .console import DEBUG, ERROR, INFO, TRACE, WARNING, Console
@@ -89,18 +90,18 @@ class Supervisor:
         *,
         package: str,
         started: float,
-        stderr: int | None,
+        log_fd: int | None,
         previous_foreground: int | None,
         problems: "Sequence[str]",
     ) -> None:
-        """`agent` is its pid, `started` when it was (monotonic clock), `stderr` the descriptor to log to, if any.
+        """`agent` is its pid, `started` when it was (monotonic clock), `log_fd` the descriptor to log to, if any.
 
         `environment`: what the agent's environment refers to, such as the notify socket. `package`: the directory of
         `entrypoint`. `previous_foreground`: the process group that had the terminal before the agent got it, None if
         it did not. `problems`: what went wrong before this, to be logged.
         """
         self.settings, self.source, self.environment = settings, source, environment
-        self.console = Console(stderr, level=settings.log_level, json=settings.log_format == "json")
+        self.console = Console(log_fd, level=settings.log_level, json=settings.log_format == "json")
         self.loop = Loop(report=self._log_unexpected, recover=self._catch_up)
         self.agent = main_process.MainProcess(agent, settings.command[0])
         self.lifecycle = Lifecycle(settings, plan, started)
@@ -119,6 +120,7 @@ class Supervisor:
         self._timer: Timer | None = None
         self._guarded(self.narrator.log_start, self.agent, plan, problems)
         self.loop.add_reader(source.fd, self._catch_up)
+        stdin_watch.start(settings, self.loop, self._inbox, self._catch_up)
         self.notify_socket = self._open_notify_socket()
 
     def _make_reporter(self, package: str, started: float) -> stall_report.Reporter:

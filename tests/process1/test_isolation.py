@@ -230,9 +230,9 @@ LOADED = frozenset(
     "entrypoint.init.libc entrypoint.init.lifecycle entrypoint.init.loop entrypoint.init.main_process "
     "entrypoint.init.narrator entrypoint.init.notify_socket entrypoint.init.own_process entrypoint.init.procfs "
     "entrypoint.init.recipients entrypoint.init.signalfd entrypoint.init.spawn entrypoint.init.stall_report "
-    "entrypoint.init.stop_plan entrypoint.init.supervisor entrypoint.init.terminal entrypoint.init.termination_log "
-    "entrypoint.init.tree entrypoint.notify entrypoint.options entrypoint.platforms entrypoint.settings "
-    "entrypoint.signals entrypoint.start entrypoint.units".split()
+    "entrypoint.init.stdin_watch entrypoint.init.stop_plan entrypoint.init.supervisor entrypoint.init.terminal "
+    "entrypoint.init.termination_log entrypoint.init.tree entrypoint.notify entrypoint.options entrypoint.platforms "
+    "entrypoint.settings entrypoint.signals entrypoint.start entrypoint.units".split()
 )
 NEVER = frozenset("asyncio ctypes click enum json logging psutil re signal threading traceback typing uvloop".split())
 

@@ -173,7 +173,7 @@ class Harness:
         read_end, write_end = os.pipe()
         self.source = FakeSignals(read_end)
         self.fds = [self.fd, read_end, write_end]
-        given = {"package": "/none", "stderr": self.fd, "previous_foreground": None, "problems": (), **more}
+        given = {"package": "/none", "log_fd": self.fd, "previous_foreground": None, "problems": (), **more}
         settings = reader.read([*flags, "--", "/app/agent", "secret"], given.pop("variables", {}))
         self.supervisor = Supervisor(
             settings,
