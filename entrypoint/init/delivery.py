@@ -205,7 +205,9 @@ class Delivery:
         if dispositions.handles_or_ignores(number) and not self._is_shells_habit(number):
             return recipients.Recipients()
         try:
-            return recipients.resolve(agent, number, to_stop=to_stop, adapts=to_stop and self._adapts)
+            return recipients.resolve(
+                agent, number, to_stop=to_stop, quickly=not to_stop, adapts=to_stop and self._adapts
+            )
         except OSError:
             return recipients.Recipients()  # no /proc: nothing is known
 

@@ -571,9 +571,9 @@ class Lifecycle:
         by_int = self._interrupted and code == 128 + INT
         counts_as = code if code in self.settings.ok_exit or not by_int else 128 + TERM  # as ended by the stop signal
         if counts_as in self.settings.ok_exit:
-            code, why = 0, f"--ok-exit {counts_as}"
+            code, why = 0, "ok-exit"
         if self.hung and code == 0:
-            code, why = 128 + ABRT, "it hung"
+            code, why = 128 + ABRT, "hung"
         log = Log(
             "ended",
             code=code,
@@ -584,9 +584,10 @@ class Lifecycle:
             hung=self.hung,
             seconds=now - self._started,
             stop_seconds=now - self._requested if self._requested < INFINITY else None,
-            by_int=by_int,
             status=self.status,
         )
+        if by_int:
+            log.facts = {**log.facts, "by_int": True, "counts_as": counts_as}
         return [log, Exit(code)]
 
     # --- Facts for the log. -----------------------------------------------------------------------------------------

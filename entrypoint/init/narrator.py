@@ -139,7 +139,7 @@ def _limit_near(elapsed: float, hung: bool, platform: str) -> str:
     )
 
 
-def _looked_through(signal: int, to: "Sequence[Process]", reason: str, interrupted: "Sequence[Process]") -> str:
+def _looked_through(signal: int, to: "Sequence[Process]", reason: str, interrupted: "Sequence[Process]" = ()) -> str:
     others = [process for process in to if process not in interrupted]
     sent = f"{name_of(signal)} sent to {listed(others)}" if others else ""
     sent += "; " if others and interrupted else ""
@@ -194,11 +194,13 @@ def _ended(
     hung: str,
     seconds: float,
     stop_seconds: float | None,
-    by_int: bool,
     status: str,
+    by_int: bool = False,
+    counts_as: int | None = None,
 ) -> str:
     since = "" if stop_seconds is None else f", {_since(stop_seconds, bool(hung))}"
-    because = f" ({why})" if why else ""
+    ok_code = agent_code if counts_as is None else counts_as
+    because = {"": "", "ok-exit": f" (--ok-exit {ok_code})", "hung": " (it hung)"}[why]
     how = describe(ending, cause)
     if by_int:
         how += ", the normal end of a program that INT interrupts"
@@ -247,7 +249,7 @@ def listed(processes: "Sequence[Process]") -> str:
 
 # --- Events. --------------------------------------------------------------------------------------------------------
 
-TEXT_ONLY = frozenset(("why", "hung", "extended", "by_int"))  # facts that do not go into JSON
+TEXT_ONLY = frozenset(("why", "hung", "extended", "by_int", "counts_as"))  # facts that do not go into JSON
 NAMES, COUNT = "names", "count"  # the processes that are still running, at the end of a line
 
 # For each event: its name in JSON, its level, its text, and which process list follows.

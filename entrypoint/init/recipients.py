@@ -59,15 +59,15 @@ class _Node:
         self.children: list[Process] = []
 
 
-def resolve(agent: "Process", number: int, *, to_stop: bool, adapts: bool = False) -> Recipients:
+def resolve(agent: "Process", number: int, *, to_stop: bool, quickly: bool = False, adapts: bool = False) -> Recipients:
     """Return the recipients of a signal that `agent` does not handle. Raises OSError when /proc cannot be read.
 
     `to_stop`: below a wrapper, an agent with helpers is a recipient even if it does not handle the signal; otherwise
-    only processes that handle it are, and no more are looked at than necessary: one may be missed if a sibling of it
-    exits at that moment (proc(5), /proc/pid/task/tid/children). `adapts`: where nothing below a process handles the
-    signal, a process that prefers INT to TERM is a recipient; behind a wrapper rather than the wrapper itself.
+    only processes that handle it are. `quickly`: look at no more processes than necessary; one may be missed if a
+    sibling of it exits at that moment (proc(5), /proc/pid/task/tid/children). `adapts`: where no process below handles
+    the signal, one that prefers INT to TERM is a recipient; behind a wrapper rather than the wrapper itself.
     """
-    if not to_stop:
+    if quickly:
         found = _resolve(agent, number, procfs.children, to_stop=to_stop, adapts=adapts)
         if found.processes:
             return found
