@@ -35,6 +35,16 @@ def limit(text: str) -> float | None:
     return seconds if 0 < seconds < INFINITY else None
 
 
+def stop_signal(text: str) -> int | None:
+    """Return a signal's number, or None for `auto`."""
+    if text == "auto":
+        return None
+    try:
+        return signals.parse(text)
+    except ValueError as error:
+        raise ValueError(f"{error}; or auto") from None
+
+
 def file_path(text: str) -> str | None:
     """Return an absolute path, or None for `none`."""
     if text == "none":
@@ -199,10 +209,11 @@ OPTIONS = (
     ),
     Option(
         "stop_signal",
-        signals.parse,
-        "TERM",
-        "The signal that asks the agent to stop: a name or number, such as INT, SIGINT or 2.",
-        metavar="SIG",
+        stop_signal,
+        "auto",
+        "The signal that asks the agent to stop: a name or number, such as INT, SIGINT or 2. auto: TERM, but INT for a "
+        "program that handles INT and not TERM.",
+        metavar="SIG|auto",
         flags=("--stop-signal",),
     ),
     Option(

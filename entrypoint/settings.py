@@ -43,10 +43,10 @@ class InfoRequested(Exception):
 class Settings:
     """The parsed settings. Immutable.
 
-    Durations are seconds, signals are numbers. `grace` is None for `auto`; `stop_schedule` is None if the grace and the
-    stop signal define it. `log_level` is -1 for errors only, 0 for warnings too, and higher for more. `sources` maps an
-    option's name to the flag or variable that set it. `unknown` names the variables with our prefix that are neither
-    options nor made by Kubernetes.
+    Durations are seconds, signals are numbers. `grace` and `stop_signal` are None for `auto`; `stop_schedule` is None
+    if the grace and the stop signal define it. `log_level` is -1 for errors only, 0 for warnings too, and higher for
+    more. `sources` maps an option's name to the flag or variable that set it. `unknown` names the variables with our
+    prefix that are neither options nor made by Kubernetes.
     """
 
     __slots__ = (
@@ -61,7 +61,7 @@ class Settings:
         grace: float | None
         max_grace: float
         linger: float
-        stop_signal: int
+        stop_signal: int | None
         stop_schedule: tuple[tuple[int, float], ...] | None
         stop_on: frozenset[int]
         stop_delay: float

@@ -3,6 +3,7 @@
     a step of the stop   the main process that the agent has named; else the agent if it handles the signal; else its
                          recipients (see `recipients`); else those of an earlier step; else the agent
     a forwarded signal   the same, but only to processes that handle or ignore it, or to the agent in any case
+    ... with auto        TERM; INT for a process that handles INT and would die of TERM (`--stop-signal auto`)
     to leftovers         every descendant that has not had the stop signal yet
     SIGKILL              everything below us
 
@@ -12,9 +13,10 @@
 import _signal
 import os
 
-from ..signals import CONT, KILL, name_of
-from . import procfs, recipients, tree
+from ..signals import CONT, INT, KILL, TERM, name_of
+from . import procfs, recipients, tree, wrapper
 from .console import WARNING
+from .lifecycle import WORKING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,22 +40,27 @@ class Delivery:
         self.held_back: list[Process] = []  # those that get the stop signal later, as they may be agents themselves
         self.all_signalled = False  # they have got it; a further step goes to them at once
         self.kill_forwarded = False  # the agent was sent a SIGKILL that was not for the end of the grace
+        self.interrupted: list[Process] = []  # those that were sent INT in place of TERM
+        self.wrapper: wrapper.Wrapper | None = None  # the agent, where recipients got the stop signal in its place
+        self._adapts = False  # whether the current step may be INT
         self._stopped: set[tuple[int, int]] = set()  # processes that have had the stop signal
         self._reached: list[Process] = []  # by the current step
 
     # --- The stop. --------------------------------------------------------------------------------------------------
 
-    def stop(self, number: int, *, hung: bool, retry: bool = False) -> "tuple[list[Process], str]":
+    def stop(self, number: int, *, adapts: bool, hung: bool, retry: bool = False) -> "tuple[list[Process], str]":
         """Send a step of the stop, then SIGCONT; return the recipients, nobody for the agent itself, and the reason.
 
-        `retry`: an earlier attempt has failed half-way; those that it has reached do not get the signal again.
+        `adapts`: INT takes the place of TERM for those that prefer it. `retry`: an earlier attempt has failed
+        half-way; those that it has reached do not get the signal again.
         """
+        self._adapts = adapts
         if not retry:
             self._reached = []
         to, held_back, reason = self._stop_recipients(number, hung=hung)
         had_it = [process.identity for process in self._reached]
         for process in to:
-            if process.identity not in had_it and self.send(process, number, CONT):
+            if process.identity not in had_it and self.send(process, self._adapted(process, number), CONT):
                 self._reached.append(process)
         if reached := self._reached:
             self.previous_recipients = reached
@@ -65,9 +72,20 @@ class Delivery:
                 self._stopped.update(p.identity for p in self._descendants.all() if p.group == self._agent.group)
             except OSError:  # no /proc to find them in
                 pass
-        self.send_agent(number)
-        self.send_agent(CONT)
+        self._stop_agent(number)
         return [], ""
+
+    def _stop_agent(self, number: int) -> None:
+        agent = procfs.look(self._agent.pid)
+        self.send_agent(number if agent is None else self._adapted(agent, number))
+        self.send_agent(CONT)
+
+    def _adapted(self, process: "Process", number: int) -> int:
+        """Return the signal that stops this process."""
+        if not self._adapts or number != TERM or not procfs.prefers_int(process):
+            return number
+        self.interrupted.append(process)
+        return INT
 
     def _stop_recipients(self, number: int, *, hung: bool) -> "tuple[list[Process], list[Process], str]":
         """Return who gets a step of the stop in the agent's place, who is held back from it, and the reason."""
@@ -75,6 +93,8 @@ class Delivery:
             return [named], [], "the agent has named its main process"
         found = self.resolve(number, to_stop=True)
         if found.processes:
+            agent = found.seen.get(self._agent.pid)
+            self.wrapper = wrapper.Wrapper(agent, found.processes, found.seen) if agent is not None else None
             return found.processes, found.held_back, f"{self._agent.name} does not handle {name_of(number)}"
         # No process handles a later step, such as ABRT: then those of the first step get it rather than their shell.
         if there := [process for process in self.previous_recipients if procfs.is_there(process)]:
@@ -89,10 +109,27 @@ class Delivery:
         self.all_signalled = True
         for process in self.held_back:
             if process.pid == self._agent.pid:
-                self.send_agent(number)
-                self.send_agent(CONT)
-            elif self.send(process, number, CONT):
+                self._stop_agent(number)
+            elif self.send(process, self._adapted(process, number), CONT):
                 self._stopped.add(process.identity)
+
+    def look_at_wrapper(self) -> str:
+        """Return what the wrapper does now that its recipients have exited; hold back whoever should be signalled."""
+        assert self.wrapper is not None
+        try:
+            what, self.held_back = self.wrapper.look()
+        except OSError:  # no /proc: nothing is known
+            return WORKING
+        return what
+
+    def stop_interrupted(self, number: int) -> None:
+        """Send a signal to those that were sent INT, have not exited, and still do not handle TERM."""
+        for process in self.interrupted:
+            if procfs.is_there(process) and procfs.prefers_int(process):
+                if process.pid == self._agent.pid:
+                    self.send_agent(number)
+                else:
+                    self.send(process, number)
 
     def stop_successor(self, successor: "Process", number: int) -> None:
         """Send a step of the stop to the process that has become the agent, unless it has had it."""
@@ -168,7 +205,9 @@ class Delivery:
         if dispositions.handles_or_ignores(number) and not self._is_shells_habit(number):
             return recipients.Recipients()
         try:
-            return recipients.resolve(agent, number, to_stop=to_stop, quickly=not to_stop)
+            return recipients.resolve(
+                agent, number, to_stop=to_stop, quickly=not to_stop, adapts=to_stop and self._adapts
+            )
         except OSError:
             return recipients.Recipients()  # no /proc: nothing is known
 

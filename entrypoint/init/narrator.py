@@ -152,8 +152,29 @@ def _limit_near(elapsed: float, hung: bool, platform: str) -> str:
     )
 
 
-def _looked_through(signal: int, to: "Sequence[Process]", reason: str) -> str:
-    return f"{reason}; {name_of(signal)} sent to {listed(to)}"
+def _looked_through(signal: int, to: "Sequence[Process]", reason: str, interrupted: "Sequence[Process]" = ()) -> str:
+    others = [process for process in to if process not in interrupted]
+    sent = f"{name_of(signal)} sent to {listed(others)}" if others else ""
+    sent += "; " if others and interrupted else ""
+    return f"{reason}; {sent}{_interrupted(interrupted) if interrupted else ''}"
+
+
+def _interrupted(interrupted: "Sequence[Process]") -> str:
+    verb = "does" if len(interrupted) == 1 else "do"
+    return f"INT sent to {listed(interrupted)}, which {verb} not handle TERM"
+
+
+def _last_term(signal: int, elapsed: float) -> str:
+    return f"{format_duration(elapsed)} after the stop request, {name_of(signal)} to what has not exited by INT"
+
+
+def _wrapper_stays(signal: int, what: str) -> str:
+    why = {
+        "exiting": "it has not exited",
+        "waiting": "it waits for another process",
+        "restarting": "it has started the same program again",
+    }[what]
+    return f"all processes behind the agent have exited, but {why}: {name_of(signal)} to it as well"
 
 
 def _held_back(signal: int, seconds: float) -> str:
@@ -187,10 +208,15 @@ def _ended(
     seconds: float,
     stop_seconds: float | None,
     status: str,
+    by_int: bool = False,
+    counts_as: int | None = None,
 ) -> str:
     since = "" if stop_seconds is None else f", {_since(stop_seconds, bool(hung))}"
-    because = {"": "", "ok-exit": f" (--ok-exit {agent_code})", "hung": " (it hung)"}[why]
+    ok_code = agent_code if counts_as is None else counts_as
+    because = {"": "", "ok-exit": f" (--ok-exit {ok_code})", "hung": " (it hung)"}[why]
     how = describe(ending, cause)
+    if by_int:
+        how += ", the normal end of a program that INT interrupts"
     return f"ended: the agent {how}{since}, after {format_duration(seconds)} in all; exit code {code}{because}"
 
 
@@ -236,6 +262,7 @@ def listed(processes: "Sequence[Process]") -> str:
 
 # --- Events. --------------------------------------------------------------------------------------------------------
 
+TEXT_ONLY = frozenset(("why", "hung", "extended", "by_int", "counts_as"))  # facts that do not go into JSON
 NAMES, COUNT = "names", "count"  # the processes that are still running, at the end of a line
 
 # For each event: its name in JSON, its level, its text, and which process list follows.
@@ -262,6 +289,9 @@ EVENTS: "dict[str, tuple[str, int, Callable[..., str], str]]" = {
     "deadline": ("deadline", WARNING, _step, NAMES),
     "limit-near": ("limit-near", WARNING, _limit_near, NAMES),
     "looked-through": ("looked-through", INFO, _looked_through, ""),
+    "interrupted": ("interrupted", INFO, _interrupted, ""),
+    "last-term": ("last-term", INFO, _last_term, ""),
+    "wrapper-stays": ("wrapper-stays", INFO, _wrapper_stays, ""),
     "held-back": ("held-back", INFO, _held_back, ""),
     "held-back-signalled": ("held-back", INFO, _held_back_signalled, ""),
     "lingering": ("lingering", INFO, _lingering, NAMES),
@@ -365,6 +395,15 @@ class Narrator:
             self.write_early()
         self.console.log(level, event, text, **fields)
 
+    def log_unexpected(self, error: BaseException) -> None:
+        """Log an error of our own, and where it was raised."""
+        where = error.__traceback__
+        while where is not None and where.tb_next is not None:
+            where = where.tb_next
+        at = f" ({os.path.basename(where.tb_frame.f_code.co_filename)}:{where.tb_lineno})" if where else ""
+        text = f"unexpected {type(error).__name__}: {error}{at}; continuing"
+        self.console.log(ERROR, "unexpected", text)
+
     def report_line(self, line: str) -> None:
         """Log one line of a stall report."""
         self._remember(line)
@@ -414,7 +453,7 @@ class Narrator:
 
 def _is_field(name: str, value: object) -> bool:
     """Whether a fact goes into JSON as it is; others only make up the text."""
-    return name == "sender" or (isinstance(value, str | int | float | None) and name not in ("why", "hung", "extended"))
+    return name == "sender" or (isinstance(value, str | int | float | None) and name not in TEXT_ONLY)
 
 
 def _field(name: str, value: object) -> object:

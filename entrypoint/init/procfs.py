@@ -300,6 +300,20 @@ def handles(process: Process, number: int) -> bool:
         dispositions.close()
 
 
+def prefers_int(process: Process) -> bool:
+    """Whether TERM would kill it and INT would not: it handles INT, and TERM has its default action.
+
+    That is so of every Python program that does not handle TERM itself: INT raises KeyboardInterrupt, and `finally` is
+    run. False for a shell, and where nothing is known.
+    """
+    dispositions = Dispositions(process.pid)
+    try:
+        dies_of_term = not dispositions.handles_or_ignores(_signal.SIGTERM)
+        return dies_of_term and dispositions.handles(_signal.SIGINT) and not is_shell(process)
+    finally:
+        dispositions.close()
+
+
 def handles_or_ignores(process: Process, number: int) -> bool:
     """Whether it handles or ignores the signal. True where nothing is known."""
     dispositions = Dispositions(process.pid)

@@ -27,7 +27,7 @@ from . import (
     stdin_watch,
     tree,
 )
-from .console import DEBUG, ERROR, INFO, TRACE, WARNING, Console
+from .console import DEBUG, INFO, TRACE, WARNING, Console
 from .lifecycle import (
     STOPPING,
     Action,
@@ -36,10 +36,12 @@ from .lifecycle import (
     KillAll,
     Lifecycle,
     Log,
+    LookAtWrapper,
     MakeStallReport,
     Signalling,
     Stop,
     StopHeldBack,
+    StopInterrupted,
     StopLeftovers,
     TakeCpuSnapshot,
 )
@@ -132,7 +134,7 @@ class Supervisor:
             responders=self.environment.responders if self.environment is not None else "",
             stacks=self.settings.stacks,
             arguments=self.settings.log_level >= TRACE,
-            on_line=self._report_line,
+            on_line=lambda line: self.narrator.report_line(line),
             on_complete=self._report_complete,
         )
 
@@ -368,6 +370,10 @@ class Supervisor:
         elif isinstance(action, StopHeldBack):
             self.exit_watch.stop()
             self.delivery.stop_held_back(action.number)
+        elif isinstance(action, StopInterrupted):
+            self.delivery.stop_interrupted(action.number)
+        elif isinstance(action, LookAtWrapper):
+            self._note(self.lifecycle.wrapper_seen, self.delivery.look_at_wrapper())
         elif isinstance(action, StopLeftovers):
             self.delivery.stop_leftovers(action.number)
         elif isinstance(action, KillAll):
@@ -401,18 +407,26 @@ class Supervisor:
     def _stop(self, number: int) -> None:
         self.reporter.end()
         try:
-            reached, reason = self.delivery.stop(number, hung=bool(self.lifecycle.hung), retry=self._retries > 0)
+            reached, reason = self.delivery.stop(
+                number, adapts=self.lifecycle.adapts, hung=bool(self.lifecycle.hung), retry=self._retries > 0
+            )
         except Exception as error:  # whatever is wrong with finding out who else should get it
             if not isinstance(error, MemoryError) or self._retries >= MAX_RETRIES:
                 self.delivery.send_agent(number)
             raise
+        interrupted = self.delivery.interrupted
+        if interrupted:
+            self._note(self.lifecycle.interrupted)
         if not reached:
+            if interrupted:
+                self.narrator.log(Log("interrupted", interrupted=interrupted))
             return
-        self.narrator.log(Log("looked-through", signal=number, to=reached, reason=reason))
+        self.narrator.log(Log("looked-through", signal=number, to=reached, reason=reason, interrupted=interrupted))
         if self.delivery.all_signalled:
             self.delivery.stop_held_back(number)
         elif self.delivery.held_back:
             self._note(self.lifecycle.held_back)
+        if self.delivery.wrapper is not None:
             self.exit_watch.start(reached)
 
     def _recipients_exited(self) -> None:
@@ -421,9 +435,6 @@ class Supervisor:
         self._arm()
 
     # --- Stall reports, and what goes wrong. ------------------------------------------------------------------------
-
-    def _report_line(self, line: str) -> None:
-        self.narrator.report_line(line)
 
     def _report_complete(self) -> None:
         self.narrator.report_is_complete()
@@ -439,11 +450,6 @@ class Supervisor:
 
     def _log_unexpected(self, error: BaseException) -> None:
         try:
-            where = error.__traceback__
-            while where is not None and where.tb_next is not None:
-                where = where.tb_next
-            at = f" ({os.path.basename(where.tb_frame.f_code.co_filename)}:{where.tb_lineno})" if where else ""
-            text = f"unexpected {type(error).__name__}: {error}{at}; continuing"
-            self.console.log(ERROR, "unexpected", text)
+            self.narrator.log_unexpected(error)
         except Exception:  # no memory even for that
             return

@@ -26,7 +26,7 @@ VALUES: dict[str, list[tuple[str, Any]]] = {
     "grace": [("25s", 25.0), ("auto", None), ("infinity", math.inf), ("0", 0.0)],
     "max_grace": [("10m", 600.0), ("infinity", math.inf)],
     "linger": [("1m30s", 90.0), ("0", 0.0)],
-    "stop_signal": [("INT", 2), ("sigusr1", 10), ("RTMIN+3", 37), ("9", 9)],
+    "stop_signal": [("INT", 2), ("sigusr1", 10), ("RTMIN+3", 37), ("9", 9), ("auto", None)],
     "stop_schedule": [("TERM/20s/INT/5s/KILL", ((15, 20.0), (2, 5.0), (9, math.inf))), ("INT", ((2, math.inf),))],
     "stop_on": [
         ("TERM", frozenset({15})),
@@ -107,7 +107,7 @@ def test_a_switch_takes_no_value(flag: str) -> None:
 def test_defaults() -> None:
     settings = read()
     assert (settings.grace, settings.linger, settings.stop_delay) == (None, 5.0, 0.0)
-    assert (settings.stop_signal, settings.stop_schedule, settings.stop_on) == (15, None, frozenset({15, 2, 30}))
+    assert (settings.stop_signal, settings.stop_schedule, settings.stop_on) == (None, None, frozenset({15, 2, 30}))
     assert (settings.repeat, settings.target, settings.unhandled) == ("ignore", "auto", "shield")
     assert (settings.rewrite, settings.ok_exit, settings.subreaper) == ({}, frozenset(), None)
     assert (settings.parent_death_signal, settings.warn_reaped) == (None, False)
@@ -265,7 +265,7 @@ def invalid_values() -> list[tuple[str, str]]:
         ],
         "linger": ["-5", "auto", "367d"],
         "stop_delay": ["-1", "auto"],
-        "stop_signal": ["0", "-9", "65", "TERMM", "TERM,INT", "none"],
+        "stop_signal": ["0", "-9", "65", "TERMM", "TERM,INT", "none", "AUTO"],
         "stop_on": ["TERM,", ",", "TERM;INT", "KILL", "STOP", "CHLD", "none,TERM", "NONE", "0", "TERM INT"],
         "stop_schedule": [
             "/",
@@ -336,7 +336,7 @@ def test_a_schedule_excludes_grace_and_stop_signal(arguments: list[str], environ
 
 def test_a_flag_wins_where_a_schedule_and_a_grace_exclude_each_other() -> None:
     settings = read("--stop-schedule", "TERM", AGENT_INIT_GRACE="5", AGENT_INIT_STOP_SIGNAL="INT")
-    assert (settings.stop_schedule, settings.grace, settings.stop_signal) == (((15, math.inf),), None, 15)
+    assert (settings.stop_schedule, settings.grace, settings.stop_signal) == (((15, math.inf),), None, None)
     settings = read("--grace", "5", AGENT_INIT_STOP_SCHEDULE="TERM")
     assert (settings.stop_schedule, settings.grace) == (None, 5)
     settings = read("--stop-signal", "INT", AGENT_INIT_STOP_SCHEDULE="TERM")
@@ -666,7 +666,12 @@ def test_the_command_and_the_reader_parse_a_line_alike(groups: list[list[str]], 
 
 @pytest.mark.parametrize(
     ("option", "begun", "expected"),
-    [("repeat", "f", ["forward"]), ("log_format", "", ["text", "json"]), ("stop_signal", "US", ["USR1", "USR2"])],
+    [
+        ("repeat", "f", ["forward"]),
+        ("log_format", "", ["text", "json"]),
+        ("stop_signal", "US", ["USR1", "USR2"]),
+        ("stop_signal", "a", ["auto"]),
+    ],
 )
 def test_shell_completion_offers_values(option: str, begun: str, expected: list[str]) -> None:
     [parameter] = [p for p in click_options() if set(p.opts) == set(BY_NAME[option].flags)]

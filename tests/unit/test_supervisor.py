@@ -933,7 +933,7 @@ def test_the_termination_log_is_written_early_if_the_platform_may_kill_us(
     )
     harness.do(LIMIT_NEAR)
     assert log.read_text() == f"{step}\n{limit}\n"
-    harness.supervisor._report_line("three")
+    harness.supervisor.narrator.report_line("three")
     assert harness.lines("three") == ["warning: three"]
     harness.supervisor._report_complete()
     assert log.read_text() == f"{step}\n{limit}\nthree\n"
