@@ -10,7 +10,7 @@ from ..options import OPTIONS
 from ..settings import nearest
 from ..signals import name_of
 from ..units import INFINITY, format_bytes, format_duration
-from . import exit_status, termination_log
+from . import exit_status, procfs, termination_log
 from .console import DEBUG, ERROR, INFO, TRACE, WARNING
 
 TYPE_CHECKING = False
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     Upcoming = dict[str, Any]
 
 MAX_NAMED = 12  # processes in one line
+MASKS_UNKNOWN = (
+    "signal handlers cannot be seen here (a sandbox, or emulation): a signal may kill the agent; what helps: "
+    "--rewrite, --unhandled, --target, or X_AGENT_INIT_HANDLES from the agent (entrypoint.agent.run sends it)"
+)
 
 # --- Text. ----------------------------------------------------------------------------------------------------------
 
@@ -43,7 +47,8 @@ def _not_forwarded(signal: int, sender: object) -> str:
 
 
 def _shielded(signal: int, sender: object) -> str:
-    return f"{name_of(signal)} from {sender} dropped: no process handles it (--unhandled forward sends it anyway)"
+    nobody = "no process is known to handle it" if procfs.masks_are_false() else "no process handles it"
+    return f"{name_of(signal)} from {sender} dropped: {nobody} (--unhandled forward sends it anyway)"
 
 
 def _forwarded(signal: int, sender: object, to: "Sequence[Process]") -> str:
@@ -293,6 +298,8 @@ class Narrator:
             grace=None if plan.grace == INFINITY else plan.grace,
             grace_from=plan.why,
         )
+        if procfs.masks_are_false():
+            self.console.log(INFO, "masks-unknown", MASKS_UNKNOWN)
         known = [option.variable for option in OPTIONS]
         for variable in settings.unknown:
             near = nearest(variable, known)
