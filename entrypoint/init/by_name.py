@@ -40,6 +40,9 @@ def resolve(agent: "Process", number: int, *, to_stop: bool) -> recipients.Recip
     `to_stop`: every program below a wrapper counts, and where there is none, the innermost wrapper. Nobody is held
     back.
     """
+    found = recipients.Recipients()
+    if not has_wrappers_name(agent) and not procfs.wait_channel(agent.pid):
+        return found  # a look at all processes would show nothing more
     children_of = tree.children_among(tree.everything())
     to_all = to_stop or number in HARMLESS
     agents: list[Process] = []
@@ -61,7 +64,6 @@ def resolve(agent: "Process", number: int, *, to_stop: bool) -> recipients.Recip
                 to_look_through.append((child, below_shell or procfs.is_shell(child)))
             elif handles or to_all or (handles is None and not below_shell and may_be_handled(number)):
                 agents.append(child)
-    found = recipients.Recipients()
     found.processes = agents or (innermost if to_all else [])
     return found
 

@@ -287,16 +287,18 @@ def note_report(process: Process, handled: frozenset[int]) -> None:
     """Note the signals that a process reports to handle or ignore. Its last report counts."""
     _reports.pop(process.pid, None)
     if len(_reports) >= MAX_REPORTS:
-        for pid in [pid for pid in _reports if not _report_of(pid)] or list(_reports)[:1]:
+        for pid in [pid for pid in _reports if _report_of(pid) is None] or list(_reports)[:1]:
             del _reports[pid]
     _reports[process.pid] = (process.start, handled)
 
 
 def _report_of(pid: int) -> frozenset[int] | None:
     """Return what the process has reported; None if it has not, or if another process has its pid now."""
-    start, handled = _reports.get(pid, (0, None))
-    now = look(pid) if handled is not None and MOUNTED else None
-    return handled if now is None or now.start == start else None
+    if pid not in _reports:
+        return None
+    start, handled = _reports[pid]
+    now = look(pid)
+    return handled if not MOUNTED or (now is not None and now.start == start) else None
 
 
 class Dispositions:

@@ -162,8 +162,10 @@ def test_the_number_of_reports_is_bounded(monkeypatch: pytest.MonkeyPatch) -> No
         procfs.note_report(living[pid], frozenset({USR1}))
     assert len(procfs._reports) == procfs.MAX_REPORTS
     assert 199 in procfs._reports
-    for pid in range(180, 190):
+    for pid in range(180, 185):
         living[pid] = Process(pid, "another", 1, 1, 0)
+    for pid in range(185, 190):
+        del living[pid]
     procfs.note_report(Process(200, "x", 1, 1, 200), frozenset({USR1}))
     assert {pid for pid in range(136, 201) if pid not in procfs._reports} == set(range(180, 190)), "those that are gone"
 
@@ -222,13 +224,15 @@ class Family:
         self.processes: dict[int, Process] = {}
         self.handles: dict[int, bool] = {}  # those that are known
         self.waiting: set[int] = set()  # seen waiting for a child
+        self.sleeping: set[int] = set()  # seen waiting for something else
         monkeypatch.setattr(tree, "everything", lambda: self.processes)
         monkeypatch.setattr(procfs, "program_names", lambda process: frozenset({process.name}))
         monkeypatch.setattr(procfs, "argv_of", lambda _: [])
         monkeypatch.setattr(procfs, "handles", lambda process, _: self.handles.get(process.pid))
-        monkeypatch.setattr(
-            procfs, "wait_channel", lambda pid: b"do_wait" if pid in self.waiting else b"", raising=True
-        )
+        monkeypatch.setattr(procfs, "wait_channel", self.wait_channel)
+
+    def wait_channel(self, pid: int) -> bytes:
+        return b"do_wait" if pid in self.waiting else b"ep_poll" if pid in self.sleeping else b""
 
     def add(self, pid: int, name: str, parent: int = 10, *, alive: bool = True) -> None:
         self.processes[pid] = Process(pid, name, parent, 10, 0, alive=alive)
@@ -249,6 +253,13 @@ def test_a_program_that_is_no_wrapper_is_signalled_itself(family: Family) -> Non
     family.add(10, "python3")
     family.add(11, "node")
     family.handles = {11: True}
+    assert family.resolve() == set()
+
+
+def test_a_process_that_is_seen_doing_something_else_is_signalled_itself(family: Family) -> None:
+    family.add(10, "python3")
+    family.add(11, "python3")
+    family.sleeping = {10}
     assert family.resolve() == set()
 
 
