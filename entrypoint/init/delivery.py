@@ -7,20 +7,22 @@
     to leftovers         every descendant that has not had the stop signal yet
     SIGKILL              everything below us
 
-`--target child` and `--target group` send to the agent or to its process group, and look no further.
+`--target child` and `--target group` send to the agent or to its process group, and look no further. Where signal masks
+cannot be seen, `by_name` finds the recipients.
 """
 
 import _signal
 import os
 
+from .. import notify, signals
 from ..signals import CONT, INT, KILL, TERM, name_of
-from . import procfs, recipients, tree, wrapper
+from . import by_name, procfs, recipients, tree, wrapper
 from .console import WARNING
 from .lifecycle import WORKING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ..settings import Settings
     from .console import Console
@@ -95,7 +97,7 @@ class Delivery:
         if found.processes:
             agent = found.seen.get(self._agent.pid)
             self.wrapper = wrapper.Wrapper(agent, found.processes, found.seen) if agent is not None else None
-            return found.processes, found.held_back, f"{self._agent.name} does not handle {name_of(number)}"
+            return found.processes, found.held_back, self._why_others(number)
         # No process handles a later step, such as ABRT: then those of the first step get it rather than their shell.
         if there := [process for process in self.previous_recipients if procfs.is_there(process)]:
             return there, self.held_back, "as before"
@@ -103,6 +105,11 @@ class Delivery:
         if hung and self._settings.target == "auto" and sender is not None and procfs.is_there(sender):
             return [sender], [], f"{sender.name} sent the last message"
         return [], [], ""
+
+    def _why_others(self, number: int) -> str:
+        if self._agent.dispositions.handles(number) is None:
+            return f"{self._agent.name} is a wrapper"
+        return f"{self._agent.name} does not handle {name_of(number)}"
 
     def stop_held_back(self, number: int) -> None:
         """Send the stop signal and SIGCONT to those that were held back from it and are still there."""
@@ -179,7 +186,8 @@ class Delivery:
     def forward_recipients(self, number: int) -> "tuple[list[Process], bool]":
         """Return who a signal is for in the agent's place, and whether it is handled or ignored there."""
         if (named := self._named_process()) is not None:
-            return [named], procfs.handles_or_ignores(named, number)
+            known = procfs.handles_or_ignores(named, number)
+            return [named], self._is_forwarded_unknown(named, number) if known is None else known
         found = self.resolve(number, to_stop=False).processes
         return found, bool(found) or self.agent_handles_or_ignores(number)
 
@@ -191,23 +199,35 @@ class Delivery:
             self.send_agent(number)
 
     def agent_handles_or_ignores(self, number: int) -> bool:
-        """Whether the agent handles or ignores the signal. What a shell ignores by habit does not count."""
+        """Whether the agent handles or ignores the signal, or may. What a shell ignores by habit does not count."""
         if self._is_shells_habit(number):
-            return self._agent.dispositions.handles(number)
-        return self._agent.dispositions.handles_or_ignores(number)
+            return bool(self._agent.dispositions.handles(number))
+        known = self._agent.dispositions.handles_or_ignores(number)
+        return self._is_forwarded_unknown(procfs.look(self._agent.pid), number) if known is None else known
+
+    def _is_forwarded_unknown(self, process: "Process | None", number: int) -> bool:
+        """Whether a process gets a signal of which it is not known whether it handles it.
+
+        Always where that is unknown for the moment, or without /proc. Where masks are never shown, wrappers do not.
+        """
+        if process is None or not procfs.masks_are_false():
+            return True
+        return by_name.may_be_handled(number) and not by_name.has_wrappers_name(process)
 
     def resolve(self, number: int, *, to_stop: bool) -> recipients.Recipients:
         """Return who gets a signal in the agent's place: nobody if it handles the signal, or no process below does."""
-        dispositions = self._agent.dispositions
         agent = procfs.look(self._agent.pid)
-        if self._settings.target != "auto" or not dispositions or agent is None:
+        if self._settings.target != "auto" or agent is None:
             return recipients.Recipients()
-        if dispositions.handles_or_ignores(number) and not self._is_shells_habit(number):
+        by_names = procfs.masks_are_false()
+        known = self._agent.dispositions.handles_or_ignores(number)
+        if (known is None and not by_names) or (known and not self._is_shells_habit(number)):
             return recipients.Recipients()
         try:
-            return recipients.resolve(
-                agent, number, to_stop=to_stop, quickly=not to_stop, adapts=to_stop and self._adapts
-            )
+            if by_names:
+                return by_name.resolve(agent, number, to_stop=to_stop)
+            adapts = to_stop and self._adapts
+            return recipients.resolve(agent, number, to_stop=to_stop, quickly=not to_stop, adapts=adapts)
         except OSError:
             return recipients.Recipients()  # no /proc: nothing is known
 
@@ -218,6 +238,17 @@ class Delivery:
 
     def _is_shells_habit(self, number: int) -> bool:
         return number in procfs.SHELL_HABITS and procfs.is_shell(procfs.look(self._agent.pid))
+
+    def note_handlers(self, fields: "Mapping[str, str]", sender: "Process") -> None:
+        """Note which signals a process reports to handle; that counts where masks are not shown."""
+        if (text := fields.get(notify.HANDLES)) is None:
+            return
+        try:
+            handled = frozenset(signals.parse(name.strip()) for name in text.split(",") if name.strip())
+        except ValueError as error:
+            self._console.log(WARNING, "not-noted", f"{notify.HANDLES} from {sender}: {error}; ignored", pid=sender.pid)
+            return
+        procfs.note_report(sender, handled)
 
     # --- Sending. ---------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from ..options import OPTIONS
 from ..settings import OTHER_INITS, nearest
 from ..signals import EOF, name_of
 from ..units import INFINITY, format_bytes, format_duration
-from . import exit_status, termination_log
+from . import exit_status, procfs, termination_log
 from .console import DEBUG, ERROR, INFO, TRACE, WARNING
 
 TYPE_CHECKING = False
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     Upcoming = dict[str, Any]
 
 MAX_NAMED = 12  # processes in one line
+MASKS_UNKNOWN = (
+    "signal handlers cannot be seen here (a sandbox, or emulation): a signal may kill the agent; what helps: "
+    "--rewrite, --unhandled, --target, or X_AGENT_INIT_HANDLES from the agent (entrypoint.agent.run sends it)"
+)
 
 # They ask systemd to halt, power off, reboot or kexec: RTMIN+3 to 7 and 13 to 17 (systemd(1), "Signals"). An image made
 # for systemd has one as its STOPSIGNAL. Container engines count from glibc's RTMIN, which is 34.
@@ -47,7 +51,8 @@ def _not_forwarded(signal: int, sender: object) -> str:
 
 
 def _shielded(signal: int, sender: object) -> str:
-    return f"{name_of(signal)} from {sender} dropped: no process handles it"
+    nobody = "no process is known to handle it" if procfs.masks_are_false() else "no process handles it"
+    return f"{name_of(signal)} from {sender} dropped: {nobody}"
 
 
 def _remedy(signal: int, stop_on: "frozenset[int]") -> str:
@@ -336,6 +341,8 @@ class Narrator:
             grace=None if plan.grace == INFINITY else plan.grace,
             grace_from=plan.why,
         )
+        if procfs.masks_are_false():
+            self.console.log(INFO, "masks-unknown", MASKS_UNKNOWN)
         known = [option.variable for option in OPTIONS]
         for variable in settings.unknown:
             near = nearest(variable, known)

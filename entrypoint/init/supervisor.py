@@ -267,6 +267,7 @@ class Supervisor:
     def _handle_message(self, fields: dict[str, str], sender: procfs.Process) -> None:
         if (text := fields.get("MAINPID", "")).isascii() and text.isdigit() and len(text) < 10:
             self._name_successor(int(text))
+        self.delivery.note_handlers(fields, sender)
         by_agent = sender.pid == self.agent.pid
         if "READY" in fields or "WATCHDOG" in fields:
             self.agent.last_sender = None if by_agent else sender

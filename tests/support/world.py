@@ -142,11 +142,11 @@ class FakeDispositions:
     def __bool__(self) -> bool:
         return not self.world.no_proc and self.pid in self.world.handled
 
-    def handles(self, number: int) -> bool:
-        return bool(self) and number in self.world.handled[self.pid]
+    def handles(self, number: int) -> bool | None:
+        return number in self.world.handled[self.pid] if self else None
 
-    def handles_or_ignores(self, number: int) -> bool:
-        return not self or self.handles(number)
+    def handles_or_ignores(self, number: int) -> bool | None:
+        return self.handles(number)
 
     def close(self) -> None:
         self.pid = 0

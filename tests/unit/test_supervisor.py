@@ -488,7 +488,7 @@ def test_one_look_serves_many_signals_that_the_agent_handles(
     world.handled[AGENT].add(USR1)
     looks: list[int] = []
 
-    def look(dispositions: FakeDispositions, number: int) -> bool:
+    def look(dispositions: FakeDispositions, number: int) -> bool | None:
         looks.append(number)
         return dispositions.handles(number)
 
