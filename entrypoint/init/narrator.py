@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .lifecycle import Log
     from .main_process import MainProcess
     from .procfs import Process
+    from .signalfd import Received
     from .stop_plan import StopPlan
     from .tree import Descendants
 
@@ -307,6 +308,25 @@ EVENTS: "dict[str, tuple[str, int, Callable[..., str], str]]" = {
 FINAL = frozenset(
     "watchdog ready-timeout step deadline repeat-kills limit-near linger-over left-behind errno".split()
 )  # ... that go into the final message
+
+
+class Sender:
+    """Who sent a signal, as far as the kernel reports it. Looked up when it is printed: most never are."""
+
+    __slots__ = ("_received",)
+
+    def __init__(self, received: "Received") -> None:
+        self._received = received
+
+    def __str__(self) -> str:
+        pid = self._received.pid
+        if pid is None:
+            return "an unknown sender"
+        if self._received.by_kernel:
+            return "the kernel"
+        if pid == 0:
+            return "outside the container"
+        return str(procfs.look(pid) or f"pid {pid}")
 
 
 class Narrator:

@@ -60,25 +60,6 @@ MAX_RETRIES = 20  # of an action that fails for want of memory
 MAX_REAPED_AT_ONCE = 500  # children; then the clock and the signals have their turn
 
 
-class Sender:
-    """Who sent a signal, as far as the kernel reports it. Looked up when it is printed: most never are."""
-
-    __slots__ = ("_received",)
-
-    def __init__(self, received: signalfd.Received) -> None:
-        self._received = received
-
-    def __str__(self) -> str:
-        pid = self._received.pid
-        if pid is None:
-            return "an unknown sender"
-        if self._received.by_kernel:
-            return "the kernel"
-        if pid == 0:
-            return "outside the container"
-        return str(procfs.look(pid) or f"pid {pid}")
-
-
 class Supervisor:
     """One agent, from just after its exec to the exit code. Carries out what `lifecycle` decides."""
 
@@ -179,7 +160,7 @@ class Supervisor:
             received = self._inbox[0]
             if not self._is_ours(received) and not self._send_at_once(received.number):
                 try:
-                    self._note(self.lifecycle.signal, received.number, Sender(received))
+                    self._note(self.lifecycle.signal, received.number, narrator.Sender(received))
                 except MemoryError:
                     raise  # it stays in the inbox
                 except Exception as error:

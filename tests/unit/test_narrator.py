@@ -71,6 +71,7 @@ class Narration:
         records = [json.loads(line) for line in self.path.read_text().splitlines()]
         for record in records:
             assert record.pop("time")
+            assert record.pop("severity") == record["level"].upper()
         return records
 
     def final_message(self) -> str | None:

@@ -29,11 +29,11 @@ from entrypoint.init.lifecycle import (
     StopLeftovers,
     TakeCpuSnapshot,
 )
-from entrypoint.init.narrator import Narrator
+from entrypoint.init.narrator import Narrator, Sender
 from entrypoint.init.procfs import Process
 from entrypoint.init.signalfd import Received
 from entrypoint.init.stall_report import Reporter
-from entrypoint.init.supervisor import MAX_REAPED_AT_ONCE, MAX_RETRIES, Sender
+from entrypoint.init.supervisor import MAX_REAPED_AT_ONCE, MAX_RETRIES
 from tests.support.world import (
     ABRT,
     AGENT,
