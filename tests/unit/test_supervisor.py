@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from entrypoint.init import delivery, tree
+from entrypoint.init import delivery, terminal, tree
 from entrypoint.init.job_control import JobControl
 from entrypoint.init.lifecycle import (
     Action,
@@ -407,6 +407,15 @@ def test_the_terminal_is_given_back_even_if_the_cleanup_fails(world: World, supe
     harness.supervisor._to_do.append(Exit(7))
     assert harness.supervisor.run() == 7
     assert world.foreground == 77
+
+
+def test_the_exit_code_is_returned_even_if_the_terminal_cannot_be_given_back(
+    supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = supervise(previous_foreground=77)
+    monkeypatch.setattr(terminal, "foreground", failing(terminal.foreground, MemoryError()))
+    harness.supervisor._to_do.append(Exit(7))
+    assert harness.supervisor.run() == 7
 
 
 @pytest.mark.parametrize("failing_part", ["the second signal", "the log line"])
