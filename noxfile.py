@@ -94,6 +94,13 @@ def containers(session: nox.Session) -> None:
 
 
 @nox.session
+def gvisor(session: nox.Session) -> None:
+    """agent-init in a gVisor sandbox. Needs root, and Debian's package runsc."""
+    install(session)
+    run(session, "pytest", "-n", "2", "tests/gvisor")
+
+
+@nox.session
 def coverage(session: nox.Session) -> None:
     """Fails where a branch of process 1 is run by no test. Needs root."""
     install(session, "coverage")

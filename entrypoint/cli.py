@@ -108,5 +108,5 @@ def _complete(option: options.Option, begun: str) -> list[CompletionItem]:
 
     values = option.metavar.split("|") if "|" in option.metavar else ()
     if option.metavar.startswith("SIG"):
-        values = sorted(signals.NUMBERS)
+        values = [*sorted(signals.NUMBERS), *values[1:]]
     return [CompletionItem(value) for value in values if value.startswith(begun)]

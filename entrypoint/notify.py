@@ -3,6 +3,9 @@
 Both ends use this module: process 1, which receives, and the runner in the agent, which sends. Imports nothing.
 """
 
+# A field of our own: the signals that the sender handles or ignores, by number or name, separated by commas. Names that
+# begin with X_ are free for such use (sd_notify(3)).
+HANDLES = "X_AGENT_INIT_HANDLES"
 MAX_DATAGRAM_BYTES = 4096  # systemd's limit too (NOTIFY_BUFFER_MAX)
 
 

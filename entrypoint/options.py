@@ -35,6 +35,16 @@ def limit(text: str) -> float | None:
     return seconds if 0 < seconds < INFINITY else None
 
 
+def stop_signal(text: str) -> int | None:
+    """Return a signal's number, or None for `auto`."""
+    if text == "auto":
+        return None
+    try:
+        return signals.parse(text)
+    except ValueError as error:
+        raise ValueError(f"{error}; or auto") from None
+
+
 def file_path(text: str) -> str | None:
     """Return an absolute path, or None for `none`."""
     if text == "none":
@@ -68,13 +78,14 @@ def schedule(text: str) -> tuple[tuple[int, float], ...]:
 
 
 def signal_set(text: str) -> frozenset[int]:
-    """`TERM,INT` -> {15, 2}; `none` -> the empty set."""
+    """`TERM,INT` -> {15, 2}; `EOF` -> {signals.EOF}; `none` -> the empty set."""
     if text == "none":
         return frozenset()
+    names = text.split(",")
     try:
-        return frozenset(signals.parse_catchable(name) for name in text.split(","))
+        return frozenset(signals.EOF if name.upper() == "EOF" else signals.parse_catchable(name) for name in names)
     except ValueError as error:
-        raise ValueError(f"{error}, or none") from None
+        raise ValueError(f"{error}, EOF, or none") from None
 
 
 def rewrite(text: str) -> tuple[int, int]:
@@ -111,6 +122,18 @@ def count(text: str) -> int:
         return int(boolean(text))
     except ValueError:
         raise ValueError(f"{quote(text)} is not a count; accepted: 0 to 9") from None
+
+
+def secret_name(text: str) -> str:
+    """Return the name of a variable for a secret.
+
+    PATH is refused: where a command is not found, the log shows it.
+    """
+    is_name = text.isascii() and ("x" + text[1:].replace("-", "_").replace(".", "_")).isidentifier()
+    if not (is_name and text[:1].isidentifier() and len(text) <= 200) or text == "PATH":
+        accepted = "up to 200 letters, digits and _ - . that begin with a letter or _, and not PATH"
+        raise ValueError(f"{quote(text)} is not a name for a secret; accepted: {accepted}")
+    return text
 
 
 def choice(*values: str) -> "Callable[[str], str]":
@@ -186,10 +209,11 @@ OPTIONS = (
     ),
     Option(
         "stop_signal",
-        signals.parse,
-        "TERM",
-        "The signal that asks the agent to stop: a name or number, such as INT, SIGINT or 2.",
-        metavar="SIG",
+        stop_signal,
+        "auto",
+        "The signal that asks the agent to stop: a name or number, such as INT, SIGINT or 2. auto: TERM, but INT for a "
+        "program that handles INT and not TERM.",
+        metavar="SIG|auto",
         flags=("--stop-signal",),
     ),
     Option(
@@ -204,8 +228,10 @@ OPTIONS = (
     Option(
         "stop_on",
         signal_set,
-        "TERM,INT",
-        "The signals that request a stop, separated by commas; none turns agent-init into a plain forwarder.",
+        # PWR halts an LXC container (lxc.signal.halt in lxc.container.conf(5)); macOS has no such signal.
+        "TERM,INT,PWR" if "PWR" in signals.NUMBERS else "TERM,INT",
+        "The signals that request a stop, separated by commas; none turns agent-init into a plain forwarder. EOF is "
+        "the end of stdin: its other end is gone, and the agent has read the rest.",
         metavar="SIG,...",
         flags=("--stop-on",),
     ),
@@ -323,6 +349,16 @@ OPTIONS = (
         constants={"--stacks": "on"},
     ),
     Option(
+        "secret",
+        secret_name,
+        None,
+        "Read the file that the variable NAME_FILE names, such as /run/secrets/x, and give the agent its content as "
+        "NAME, without NAME_FILE (repeatable).",
+        metavar="NAME",
+        flags=("--secret",),
+        many=True,
+    ),
+    Option(
         "termination_log",
         file_path,
         "/dev/termination-log",
@@ -360,5 +396,14 @@ OPTIONS = (
         "Log as lines for people (text), or as one JSON object per line (json).",
         metavar="text|json",
         flags=("--log-format",),
+    ),
+    Option(
+        "log_to",
+        choice("stderr", "stdout"),
+        "stderr",
+        "Log to stderr or stdout. Some platforms count each line on stderr as an error. stdout is wrong for a program "
+        "that speaks a protocol there, such as an MCP server over stdio.",
+        metavar="stderr|stdout",
+        flags=("--log-to",),
     ),
 )

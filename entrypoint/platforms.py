@@ -11,14 +11,31 @@ DEFAULT_GRACE = 10.0  # seconds, if no platform is recognised
 
 # (variable in the environment, platform, seconds it waits by default, from the platform's documentation). The first
 # variable that is set wins, and all of them win over a file: an orchestrator over the engine below it.
+#
+# Not recognised, because nothing in the container shows them:
+# - AWS App Runner: PORT is its only documented variable, and its wait is documented nowhere
+#   (https://github.com/aws/apprunner-roadmap issues 176, 202 and 256).
+# - plain containerd: neither a variable nor a file. `nerdctl stop` waits 10 s, as our own default; with `ctr` the
+#   operator sends each signal.
 BY_VARIABLE = (
+    # Container Apps runs on Kubernetes and shows that too, so it comes first. Variable:
+    # https://learn.microsoft.com/azure/container-apps/environment-variables; wait (terminationGracePeriodSeconds):
+    # https://learn.microsoft.com/azure/container-apps/application-lifecycle-management#shutdown
+    ("CONTAINER_APP_NAME", "Azure Container Apps", 30.0),
     ("KUBERNETES_SERVICE_HOST", "Kubernetes", 30.0),
     ("ECS_CONTAINER_METADATA_URI_V4", "ECS", 30.0),
+    # https://cloud.google.com/run/docs/container-contract: the variables of services and of jobs, and 10 s from TERM to
+    # SIGKILL.
     ("K_SERVICE", "Cloud Run", 10.0),
+    ("CLOUD_RUN_JOB", "Cloud Run jobs", 10.0),
     ("FLY_MACHINE_ID", "Fly.io", 5.0),
     ("FLY_APP_NAME", "Fly.io", 5.0),
     ("NOMAD_ALLOC_ID", "Nomad", 5.0),
     ("DYNO", "Heroku", 30.0),
+    # https://modal.com/docs/guide/environment_variables: in every container, of a Function or a Sandbox. The wait is
+    # the one for exit handlers (https://modal.com/docs/guide/lifecycle-functions#modalexit); it begins with an INT
+    # (https://modal.com/docs/guide/preemption).
+    ("MODAL_TASK_ID", "Modal", 30.0),
     ("RENDER", "Render", 30.0),
     ("RAILWAY_DEPLOYMENT_DRAINING_SECONDS", "Railway", 3.0),
     ("RAILWAY_ENVIRONMENT_ID", "Railway", 3.0),

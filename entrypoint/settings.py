@@ -20,6 +20,18 @@ STOP_SECONDS = PREFIX + "STOP_SECONDS"
 RESPONDERS = PREFIX + "RESPONDERS"
 
 
+# Variables of tini and dumb-init, left in an image whose entrypoint was switched to ours: the value that counts (None:
+# any, even an empty one), and the option and its text that mean the same. Sources: parse_env in tini's src/tini.c, and
+# parse_command in dumb-init's dumb-init.c, which compares with just these values.
+OTHER_INITS = (
+    ("TINI_KILL_PROCESS_GROUP", None, "target", "group"),
+    ("DUMB_INIT_SETSID", "0", "target", "child"),
+    ("TINI_SUBREAPER", None, "subreaper", "on"),
+    ("TINI_VERBOSITY", None, "verbose", ""),  # see _tini_verbosity
+    ("DUMB_INIT_DEBUG", "1", "verbose", "1"),
+)
+
+
 class UsageError(Exception):
     """Bad usage. The message is one line that names the bad input and what is accepted."""
 
@@ -31,10 +43,10 @@ class InfoRequested(Exception):
 class Settings:
     """The parsed settings. Immutable.
 
-    Durations are seconds, signals are numbers. `grace` is None for `auto`; `stop_schedule` is None if the grace and the
-    stop signal define it. `log_level` is -1 for errors only, 0 for warnings too, and higher for more. `sources` maps an
-    option's name to the flag or variable that set it. `unknown` names the variables with our prefix that are not
-    options.
+    Durations are seconds, signals are numbers. `grace` and `stop_signal` are None for `auto`; `stop_schedule` is None
+    if the grace and the stop signal define it. `log_level` is -1 for errors only, 0 for warnings too, and higher for
+    more. `sources` maps an option's name to the flag or variable that set it. `unknown` names the variables with our
+    prefix that are neither options nor made by Kubernetes.
     """
 
     __slots__ = (
@@ -49,7 +61,7 @@ class Settings:
         grace: float | None
         max_grace: float
         linger: float
-        stop_signal: int
+        stop_signal: int | None
         stop_schedule: tuple[tuple[int, float], ...] | None
         stop_on: frozenset[int]
         stop_delay: float
@@ -65,10 +77,12 @@ class Settings:
         watchdog: float | None
         ready_timeout: float | None
         stacks: bool
+        secret: tuple[str, ...]
         termination_log: str | None
         warn_reaped: bool
         log_level: int
         log_format: str
+        log_to: str
         command: tuple[str, ...]
         sources: dict[str, str]
         unknown: tuple[str, ...]
@@ -79,6 +93,11 @@ class Settings:
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"settings are immutable: {name}")
+
+    @property
+    def log_fd(self) -> int:
+        """Return the descriptor to log to."""
+        return 1 if self.log_to == "stdout" else 2
 
 
 # --- The reader. ----------------------------------------------------------------------------------------------------
@@ -95,6 +114,7 @@ def read(arguments: "Sequence[str]", environment: "Mapping[str, str]") -> Settin
     sources: dict[str, str] = {}
     command = _read_flags(arguments, texts, sources)
     unknown = _read_variables(environment, texts, sources)
+    _read_other_inits(environment, texts, sources)
     if "stop_schedule" in texts:
         _exclude_schedule(texts, sources)
 
@@ -115,6 +135,7 @@ def read(arguments: "Sequence[str]", environment: "Mapping[str, str]") -> Settin
         values["unhandled"] = "forward"
     values["rewrite"] = dict(values["rewrite"])
     values["ok_exit"] = frozenset(values["ok_exit"])
+    values["secret"] = tuple(dict.fromkeys(values["secret"]))
     values["log_level"] = max(-1, 1 + values.pop("verbose") - values.pop("quiet"))
     settings = Settings(**values, command=command, sources=sources, unknown=unknown)
     _refuse_contradictions(settings)
@@ -178,19 +199,69 @@ def _read_flags(arguments: "Sequence[str]", texts: dict[str, list[str]], sources
 def _read_variables(
     environment: "Mapping[str, str]", texts: dict[str, list[str]], sources: dict[str, str]
 ) -> tuple[str, ...]:
-    """Add values from the environment for options without a flag. Returns the unknown variables with our prefix."""
+    """Add values from the environment for options without a flag. Returns the variables that may be misspelt ones."""
     ours = {option.variable: option for option in OPTIONS}
     unknown = []
     for variable in environment:
         if not variable.startswith(PREFIX) or variable in (STOP_SECONDS, RESPONDERS):
             continue
         if variable not in ours:
-            unknown.append(variable)
+            if not _is_service_link(variable, environment[variable]):
+                unknown.append(variable)
         elif (text := environment[variable]) and ours[variable].name not in texts:
             option = ours[variable]
             texts[option.name] = text.replace(",", " ").split() if option.many else [text]
             sources[option.name] = variable
     return tuple(unknown)
+
+
+def _read_other_inits(environment: "Mapping[str, str]", texts: dict[str, list[str]], sources: dict[str, str]) -> None:
+    """Add what the variables of tini and dumb-init mean, for options without a flag or a variable of ours."""
+    for variable, accepted, name, text in OTHER_INITS:
+        value = environment.get(variable)
+        if value is None or accepted not in (None, value):
+            continue
+        if variable == "TINI_VERBOSITY":
+            name, text = _tini_verbosity(value)
+        if name not in sources and (name not in ("verbose", "quiet") or not {"verbose", "quiet"} & sources.keys()):
+            texts[name], sources[name] = [text], variable
+
+
+def _tini_verbosity(text: str) -> tuple[str, str]:
+    """Return the option and its text for a TINI_VERBOSITY: 0 errors, 1 warnings (its default), 2 info, 3 each signal.
+
+    tini reads it with atoi(3) into an unsigned number: no digits mean 0, and a negative number is a large one. Its 4
+    does not mean our -vv, which logs the agent's arguments: tini never logs those.
+    """
+    text = text.lstrip(" \t\n\v\f\r")
+    digits = text.removeprefix("+")
+    digits = digits[: len(digits) - len(digits.lstrip("0123456789"))]
+    negative = text[:1] == "-" and text[1:2].isdigit()
+    level = 3 if negative or len(digits) > 9 else min(int(digits or "0"), 3)
+    return ("quiet", str(2 - level)) if level < 2 else ("verbose", str(level - 2))
+
+
+def _is_service_link(variable: str, value: str) -> bool:
+    """Whether Kubernetes made the variable for a Service called `agent-init`, or whose name begins with `agent-init-`.
+
+    kubelet sets these for each Service of the namespace, as Docker does for a container's links
+    (https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables):
+
+        ..._SERVICE_HOST    ..._SERVICE_PORT    ..._SERVICE_PORT_<name of the port>
+        ..._PORT=tcp://10.0.0.11:80    ..._PORT_80_TCP    ..._PORT_80_TCP_PROTO, _PORT and _ADDR
+    """
+    if variable.endswith("_SERVICE_HOST") or "_SERVICE_PORT_" in variable + "_":
+        return True
+    if variable.endswith("_PORT") and "://" in value:
+        return True
+    words = variable.split("_")
+    return any(
+        words[i] == "PORT"
+        and words[i + 1].isdigit()
+        and words[i + 2] in ("TCP", "UDP", "SCTP")
+        and words[i + 3 :] in ([], ["PROTO"], ["PORT"], ["ADDR"])
+        for i in range(len(words) - 2)
+    )
 
 
 def _exclude_schedule(texts: dict[str, list[str]], sources: dict[str, str]) -> None:

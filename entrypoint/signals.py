@@ -8,6 +8,7 @@ import _signal
 KILL, STOP, CONT, CHLD = int(_signal.SIGKILL), int(_signal.SIGSTOP), int(_signal.SIGCONT), int(_signal.SIGCHLD)
 TERM, INT, HUP, QUIT = int(_signal.SIGTERM), int(_signal.SIGINT), int(_signal.SIGHUP), int(_signal.SIGQUIT)
 ABRT, TSTP = int(_signal.SIGABRT), int(_signal.SIGTSTP)
+EOF = 0  # no signal: the end of stdin, which --stop-on accepts beside signals
 JOB_CONTROL = frozenset(map(int, (_signal.SIGTSTP, _signal.SIGTTIN, _signal.SIGTTOU)))
 
 # The kernel sends these for a failed write, and the interpreter ignores them before any of our code runs: whether they
@@ -17,7 +18,7 @@ OF_WRITES = frozenset(map(int, (_signal.SIGPIPE, _signal.SIGXFSZ)))
 # These do no harm to a process that does not handle them (signal(7): default action "Ign" or "Cont").
 HARMLESS = frozenset(map(int, (_signal.SIGCONT, _signal.SIGWINCH, _signal.SIGURG)))
 
-NAMES: dict[int, str] = {}
+NAMES: dict[int, str] = {EOF: "EOF"}
 NUMBERS: dict[str, int] = {}
 for _name, _number in vars(_signal).items():
     if _name[:3] == "SIG" and _name[3] != "_":

@@ -39,12 +39,12 @@ MAX_RETRIES = 100  # after which the agent's exit is looked for without a superv
 class Started:
     """The agent that was started, and what the supervisor must know about its start."""
 
-    __slots__ = ("at", "environment", "has_stderr", "pid", "previous_foreground", "problems")
+    __slots__ = ("at", "environment", "has_log", "pid", "previous_foreground", "problems")
 
     def __init__(self) -> None:
         self.environment: AgentEnvironment | None = None
         self.problems: list[str] = []
-        self.has_stderr = True
+        self.has_log = True  # the descriptor to log to was open
         self.previous_foreground: int | None = None  # the process group that had the terminal before the agent
         self.at = 0.0  # monotonic clock
         self.pid = 0
@@ -85,7 +85,7 @@ def start_agent(
     """Prepare our own process and start the agent; fill in `started`. Raises spawn.NotStarted, OSError."""
     from .init import agent_environment, own_process, spawn
 
-    started.has_stderr = own_process.fill_standard_descriptors()[2]
+    started.has_log = own_process.fill_standard_descriptors()[settings.log_fd]
     started.problems = own_process.adopt(settings.subreaper, settings.parent_death_signal, parent)
     if os.isatty(0):
         from .init import terminal
@@ -93,9 +93,14 @@ def start_agent(
         ours = os.getpgrp()
         started.previous_foreground = ours if terminal.foreground() == ours else None
     started.environment = agent_environment.make(settings, environment, package, started.problems)
+    if settings.secret:
+        from .init import secret_files
+
+        secret_files.put_into(environment, settings)
     started.at = time.monotonic()
     has_terminal = started.previous_foreground is not None
     started.pid = spawn.spawn(list(settings.command), environment, terminal=has_terminal)
+    environment.clear()  # it may hold secrets, and is not needed any more
 
 
 def supervise(settings: "Settings", package: str, started: Started) -> int:
@@ -135,7 +140,7 @@ def make_supervisor(settings: "Settings", package: str, started: Started) -> "Su
         started.environment,
         package=package,
         started=started.at,
-        stderr=2 if started.has_stderr else None,
+        log_fd=settings.log_fd if started.has_log else None,
         previous_foreground=started.previous_foreground,
         problems=started.problems,
     )
@@ -147,7 +152,7 @@ def _fail(code: int, text: str, settings: "Settings", started: Started) -> int:
 
     if started.environment is not None:
         started.environment.cleanup()
-    Console(2, json=settings.log_format == "json").log(ERROR, "not-started", text, code=code)
+    Console(settings.log_fd, json=settings.log_format == "json").log(ERROR, "not-started", text, code=code)
     termination_log.write(settings, [text])
     return code
 

@@ -10,6 +10,7 @@ Rules of this file:
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import time
 from typing import TYPE_CHECKING
@@ -64,16 +65,23 @@ class Supervisor:
         self._loop = loop
         self._notifier = Notifier()
         self._unsent: dict[str, object] = {}
+        self._reports_handlers = "AGENT_INIT_RESPONDERS" in os.environ  # agent-init is the supervisor
+        self._handlers = ""  # as last reported
         self._is_ready = self._is_stopping = False
 
     def close(self) -> None:
         self._notifier.close()
 
     def report(self, fields: Mapping[str, object]) -> None:
-        """Send `fields`. If the receiver's queue is full, send the latest value of each key as soon as it has room."""
+        """Send `fields`, and which signals this process handles if that has changed.
+
+        If the receiver's queue is full, send the latest value of each key as soon as it has room.
+        """
         is_retrying = bool(self._unsent)
         self._unsent.update(fields)
-        if not is_retrying:
+        if self._reports_handlers and (handlers := ",".join(map(str, handled_signals()))) != self._handlers:
+            self._handlers = self._unsent[notify.HANDLES] = handlers
+        if self._unsent and not is_retrying:
             self._send_unsent()
 
     def ready(self, text: str | None = None) -> None:
@@ -108,7 +116,14 @@ class Supervisor:
     def _ping(self) -> None:
         if self._notifier.watchdog_seconds:
             self._notifier.send(WATCHDOG="1")
+            self.report({})
             self._loop.call_later(self._notifier.watchdog_seconds / 2, self._ping)
+
+
+def handled_signals() -> list[int]:
+    """The signals for which this process has a handler, or which it ignores or blocks, in order."""
+    numbers = {int(number) for number in signal.valid_signals() if signal.getsignal(number) != signal.SIG_DFL}
+    return sorted(numbers | set(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))))
 
 
 def report_once(**fields: object) -> None:

@@ -163,10 +163,12 @@ class _Run(Generic[T]):
         self._supervising = task
         if handlers:
             handlers.unblock()
+        self.supervisor.report({})  # the signals that it handles
         self._ending.watch_generators()
         self._main = asyncio.create_task(self._coroutine, name="main")
         self._ending.tasks.raised_by_run.add(self._main)
         await asyncio.sleep(0)  # main takes its first step
+        self.supervisor.report({})  # it may have set handlers of its own
         if self._auto_ready and not self._main.done():
             self.supervisor.ready()
         await self._wait_for(self._main, math.inf)

@@ -1,7 +1,7 @@
-"""The log on stderr: it never blocks and never fails.
+"""The log, on stderr or stdout: it never blocks and never fails.
 
 A pipe that nobody reads must not stop process 1. O_NONBLOCK belongs to the open file, which we share with the agent,
-so it cannot simply be set; each kind of stderr has its own way round (`_writer`). A line that does not fit is dropped
+so it cannot simply be set; each kind of file has its own way round (`_writer`). A line that does not fit is dropped
 and counted, and the count is logged with the next line that does.
 """
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 ERROR, WARNING, INFO, DEBUG, TRACE = -1, 0, 1, 2, 3
 LEVEL_NAMES = {ERROR: "error", WARNING: "warning", INFO: "info", DEBUG: "debug", TRACE: "debug"}
+# JSON lines have the level a second time, as Google Cloud Logging reads it: field `severity`, LogSeverity's names
+# (https://cloud.google.com/logging/docs/structured-logging). Without it, it takes all of stderr for errors.
 MAX_LINE_BYTES = 4096  # PIPE_BUF on Linux: a write of this much goes into a pipe whole or not at all (pipe(7))
 
 
@@ -62,10 +64,11 @@ def _cut(line: bytes, ending: bytes) -> bytes:
 def _json_line(level: int, event: str, text: str, fields: dict[str, object]) -> bytes:
     now = time.time()
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
-    record = {"time": stamp, "level": LEVEL_NAMES[level], "event": event, "message": text, **fields}
-    line = json_text(record).encode("ascii")
+    name = LEVEL_NAMES[level]
+    head = {"time": stamp, "level": name, "severity": name.upper(), "event": event}
+    line = json_text({**head, "message": text, **fields}).encode("ascii")
     if len(line) >= MAX_LINE_BYTES - 256:
-        record = {"time": stamp, "level": LEVEL_NAMES[level], "event": event, "message": text[:300], "cut": True}
+        record = {**head, "message": text[:300], "cut": True}
         line = json_text(record).encode("ascii")
     return line + b"\n"
 

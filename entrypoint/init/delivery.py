@@ -3,22 +3,26 @@
     a step of the stop   the main process that the agent has named; else the agent if it handles the signal; else its
                          recipients (see `recipients`); else those of an earlier step; else the agent
     a forwarded signal   the same, but only to processes that handle or ignore it, or to the agent in any case
+    ... with auto        TERM; INT for a process that handles INT and would die of TERM (`--stop-signal auto`)
     to leftovers         every descendant that has not had the stop signal yet
     SIGKILL              everything below us
 
-`--target child` and `--target group` send to the agent or to its process group, and look no further.
+`--target child` and `--target group` send to the agent or to its process group, and look no further. Where signal masks
+cannot be seen, `by_name` finds the recipients.
 """
 
 import _signal
 import os
 
-from ..signals import CONT, KILL, name_of
-from . import procfs, recipients, tree
+from .. import notify, signals
+from ..signals import CONT, INT, KILL, TERM, name_of
+from . import by_name, procfs, recipients, tree, wrapper
 from .console import WARNING
+from .lifecycle import WORKING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ..settings import Settings
     from .console import Console
@@ -38,22 +42,27 @@ class Delivery:
         self.held_back: list[Process] = []  # those that get the stop signal later, as they may be agents themselves
         self.all_signalled = False  # they have got it; a further step goes to them at once
         self.kill_forwarded = False  # the agent was sent a SIGKILL that was not for the end of the grace
+        self.interrupted: list[Process] = []  # those that were sent INT in place of TERM
+        self.wrapper: wrapper.Wrapper | None = None  # the agent, where recipients got the stop signal in its place
+        self._adapts = False  # whether the current step may be INT
         self._stopped: set[tuple[int, int]] = set()  # processes that have had the stop signal
         self._reached: list[Process] = []  # by the current step
 
     # --- The stop. --------------------------------------------------------------------------------------------------
 
-    def stop(self, number: int, *, hung: bool, retry: bool = False) -> "tuple[list[Process], str]":
+    def stop(self, number: int, *, adapts: bool, hung: bool, retry: bool = False) -> "tuple[list[Process], str]":
         """Send a step of the stop, then SIGCONT; return the recipients, nobody for the agent itself, and the reason.
 
-        `retry`: an earlier attempt has failed half-way; those that it has reached do not get the signal again.
+        `adapts`: INT takes the place of TERM for those that prefer it. `retry`: an earlier attempt has failed
+        half-way; those that it has reached do not get the signal again.
         """
+        self._adapts = adapts
         if not retry:
             self._reached = []
         to, held_back, reason = self._stop_recipients(number, hung=hung)
         had_it = [process.identity for process in self._reached]
         for process in to:
-            if process.identity not in had_it and self.send(process, number, CONT):
+            if process.identity not in had_it and self.send(process, self._adapted(process, number), CONT):
                 self._reached.append(process)
         if reached := self._reached:
             self.previous_recipients = reached
@@ -65,9 +74,20 @@ class Delivery:
                 self._stopped.update(p.identity for p in self._descendants.all() if p.group == self._agent.group)
             except OSError:  # no /proc to find them in
                 pass
-        self.send_agent(number)
-        self.send_agent(CONT)
+        self._stop_agent(number)
         return [], ""
+
+    def _stop_agent(self, number: int) -> None:
+        agent = procfs.look(self._agent.pid)
+        self.send_agent(number if agent is None else self._adapted(agent, number))
+        self.send_agent(CONT)
+
+    def _adapted(self, process: "Process", number: int) -> int:
+        """Return the signal that stops this process."""
+        if not self._adapts or number != TERM or not procfs.prefers_int(process):
+            return number
+        self.interrupted.append(process)
+        return INT
 
     def _stop_recipients(self, number: int, *, hung: bool) -> "tuple[list[Process], list[Process], str]":
         """Return who gets a step of the stop in the agent's place, who is held back from it, and the reason."""
@@ -75,7 +95,9 @@ class Delivery:
             return [named], [], "the agent has named its main process"
         found = self.resolve(number, to_stop=True)
         if found.processes:
-            return found.processes, found.held_back, f"{self._agent.name} does not handle {name_of(number)}"
+            agent = found.seen.get(self._agent.pid)
+            self.wrapper = wrapper.Wrapper(agent, found.processes, found.seen) if agent is not None else None
+            return found.processes, found.held_back, self._why_others(number)
         # No process handles a later step, such as ABRT: then those of the first step get it rather than their shell.
         if there := [process for process in self.previous_recipients if procfs.is_there(process)]:
             return there, self.held_back, "as before"
@@ -84,15 +106,37 @@ class Delivery:
             return [sender], [], f"{sender.name} sent the last message"
         return [], [], ""
 
+    def _why_others(self, number: int) -> str:
+        if self._agent.dispositions.handles(number) is None:
+            return f"{self._agent.name} is a wrapper"
+        return f"{self._agent.name} does not handle {name_of(number)}"
+
     def stop_held_back(self, number: int) -> None:
         """Send the stop signal and SIGCONT to those that were held back from it and are still there."""
         self.all_signalled = True
         for process in self.held_back:
             if process.pid == self._agent.pid:
-                self.send_agent(number)
-                self.send_agent(CONT)
-            elif self.send(process, number, CONT):
+                self._stop_agent(number)
+            elif self.send(process, self._adapted(process, number), CONT):
                 self._stopped.add(process.identity)
+
+    def look_at_wrapper(self) -> str:
+        """Return what the wrapper does now that its recipients have exited; hold back whoever should be signalled."""
+        assert self.wrapper is not None
+        try:
+            what, self.held_back = self.wrapper.look()
+        except OSError:  # no /proc: nothing is known
+            return WORKING
+        return what
+
+    def stop_interrupted(self, number: int) -> None:
+        """Send a signal to those that were sent INT, have not exited, and still do not handle TERM."""
+        for process in self.interrupted:
+            if procfs.is_there(process) and procfs.prefers_int(process):
+                if process.pid == self._agent.pid:
+                    self.send_agent(number)
+                else:
+                    self.send(process, number)
 
     def stop_successor(self, successor: "Process", number: int) -> None:
         """Send a step of the stop to the process that has become the agent, unless it has had it."""
@@ -142,7 +186,8 @@ class Delivery:
     def forward_recipients(self, number: int) -> "tuple[list[Process], bool]":
         """Return who a signal is for in the agent's place, and whether it is handled or ignored there."""
         if (named := self._named_process()) is not None:
-            return [named], procfs.handles_or_ignores(named, number)
+            known = procfs.handles_or_ignores(named, number)
+            return [named], self._is_forwarded_unknown(named, number) if known is None else known
         found = self.resolve(number, to_stop=False).processes
         return found, bool(found) or self.agent_handles_or_ignores(number)
 
@@ -154,21 +199,35 @@ class Delivery:
             self.send_agent(number)
 
     def agent_handles_or_ignores(self, number: int) -> bool:
-        """Whether the agent handles or ignores the signal. What a shell ignores by habit does not count."""
+        """Whether the agent handles or ignores the signal, or may. What a shell ignores by habit does not count."""
         if self._is_shells_habit(number):
-            return self._agent.dispositions.handles(number)
-        return self._agent.dispositions.handles_or_ignores(number)
+            return bool(self._agent.dispositions.handles(number))
+        known = self._agent.dispositions.handles_or_ignores(number)
+        return self._is_forwarded_unknown(procfs.look(self._agent.pid), number) if known is None else known
+
+    def _is_forwarded_unknown(self, process: "Process | None", number: int) -> bool:
+        """Whether a process gets a signal of which it is not known whether it handles it.
+
+        Always where that is unknown for the moment, or without /proc. Where masks are never shown, wrappers do not.
+        """
+        if process is None or not procfs.masks_are_false():
+            return True
+        return by_name.may_be_handled(number) and not by_name.has_wrappers_name(process)
 
     def resolve(self, number: int, *, to_stop: bool) -> recipients.Recipients:
         """Return who gets a signal in the agent's place: nobody if it handles the signal, or no process below does."""
-        dispositions = self._agent.dispositions
         agent = procfs.look(self._agent.pid)
-        if self._settings.target != "auto" or not dispositions or agent is None:
+        if self._settings.target != "auto" or agent is None:
             return recipients.Recipients()
-        if dispositions.handles_or_ignores(number) and not self._is_shells_habit(number):
+        by_names = procfs.masks_are_false()
+        known = self._agent.dispositions.handles_or_ignores(number)
+        if (known is None and not by_names) or (known and not self._is_shells_habit(number)):
             return recipients.Recipients()
         try:
-            return recipients.resolve(agent, number, to_stop=to_stop, quickly=not to_stop)
+            if by_names:
+                return by_name.resolve(agent, number, to_stop=to_stop)
+            adapts = to_stop and self._adapts
+            return recipients.resolve(agent, number, to_stop=to_stop, quickly=not to_stop, adapts=adapts)
         except OSError:
             return recipients.Recipients()  # no /proc: nothing is known
 
@@ -179,6 +238,17 @@ class Delivery:
 
     def _is_shells_habit(self, number: int) -> bool:
         return number in procfs.SHELL_HABITS and procfs.is_shell(procfs.look(self._agent.pid))
+
+    def note_handlers(self, fields: "Mapping[str, str]", sender: "Process") -> None:
+        """Note which signals a process reports to handle; that counts where masks are not shown."""
+        if (text := fields.get(notify.HANDLES)) is None:
+            return
+        try:
+            handled = frozenset(signals.parse(name.strip()) for name in text.split(",") if name.strip())
+        except ValueError as error:
+            self._console.log(WARNING, "not-noted", f"{notify.HANDLES} from {sender}: {error}; ignored", pid=sender.pid)
+            return
+        procfs.note_report(sender, handled)
 
     # --- Sending. ---------------------------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ Rules of this file:
   - State is replaced, never mutated in place: `snapshot` copies references only, and `restore` undoes an event.
 """
 
-from ..signals import ABRT, HUP, KILL, QUIT, VALID
+from ..signals import ABRT, EOF, HUP, INT, KILL, QUIT, TERM, VALID
 from ..units import INFINITY
 from . import stop_plan
 
@@ -46,7 +46,9 @@ TIMERS: "dict[str, dict[str, str]]" = {
     RUNNING: {"ready": "_check_silence", "silence": "_check_silence"},
     STOPPING: {
         "step": "_next_step",
+        "last_term": "_send_last_term",  # some seconds before the KILL, to those that were sent INT
         "held_back": "_stop_held_back",
+        "settle": "_look_at_wrapper",  # all recipients have exited, the agent has not
         "limit": "_report_limit",  # just before the platform's limit, where the end is not ours
         "stall_report": "_report_stall",  # some time before the next step
         "progress": "_log_progress",
@@ -56,6 +58,9 @@ TIMERS: "dict[str, dict[str, str]]" = {
     ENDED: {},
 }
 
+# What a wrapper does once its recipients have exited, see `wrapper`.
+EXITING, WORKING, WAITING, RESTARTING = "exiting", "working", "waiting", "restarting"
+
 PROGRESS_EVERY = 10.0  # seconds between log lines of a long stop
 SWEEP_EVERY = 0.02  # seconds between two SIGKILLs to everything: processes may have been forked meanwhile
 FROZEN_AFTER = 0.1  # a timer that is so many seconds late: the container may have been frozen, and the agent with it
@@ -64,6 +69,7 @@ GIVE_UP_AFTER = 0.4  # seconds; what has not died of SIGKILL by then sits in the
 # An agent that may be a launcher is signalled this long after the children that got the stop signal have exited: one
 # that polls for its child's exit does so every second or more often, and is to exit by itself, with the child's code.
 HELD_BACK_FOR = 1.5
+SETTLE_EVERY = 0.2  # seconds between looks at a wrapper whose recipients have exited
 MAX_HELD_BACK = 5.0  # seconds, where there is no deadline of which to take the half
 MAX_STATUS_CHARACTERS = 200
 MAX_ERRNO = 4095  # what a system call can fail with (include/linux/err.h)
@@ -111,6 +117,12 @@ class StopHeldBack(Signalling):
     __slots__ = ()
 
 
+class StopInterrupted(Signalling):
+    """Send a signal to those that were sent INT in place of TERM and are still there."""
+
+    __slots__ = ()
+
+
 class StopLeftovers(Signalling):
     """Send the stop signal and SIGCONT to each descendant that has not had it yet."""
 
@@ -131,6 +143,12 @@ class Forward(Action):
 
 class KillAll(Action):
     """Send SIGKILL to every descendant."""
+
+    __slots__ = ()
+
+
+class LookAtWrapper(Action):
+    """Find out what the agent does now that its recipients have exited; the event `wrapper_seen` follows."""
 
     __slots__ = ()
 
@@ -187,6 +205,10 @@ class Lifecycle:
         self._requested = INFINITY  # when the stop was requested
         self._steps: Steps = ()  # still to be sent, each with the wait that follows it
         self.last_sent = 0  # the signal of the last step
+        self.adapts = False  # whether the last step was the stop signal, which may be INT for some processes
+        self._instead = False  # the stop signal was replaced by --rewrite
+        self._interrupted = False  # INT was sent in its place
+        self._recipients_gone = INFINITY  # when all recipients had exited
         self._extended = False  # by the agent
         self._all_signalled = False  # those held back from the stop signal have got it
         self._reported_at = -INFINITY  # the last stall report
@@ -206,7 +228,9 @@ class Lifecycle:
     # --- Events. ----------------------------------------------------------------------------------------------------
 
     def signal(self, now: float, number: int, sender: object) -> list[Action]:
-        """Process 1 got a signal from `sender`, which is only logged."""
+        """Process 1 got a signal from `sender`, which is only logged; or EOF, which repeats no stop request."""
+        if number == EOF:
+            return self._start_stop(now, EOF, None, None) if self.state == RUNNING else []
         rewritten = self.settings.rewrite.get(number, number)
         if rewritten == 0:
             return [Log("dropped", signal=number, sender=sender)]
@@ -259,7 +283,32 @@ class Lifecycle:
     def recipients_ended(self, now: float) -> list[Action]:
         """The descendants that got the stop signal in place of those held back have all exited."""
         if self.state == STOPPING and not self._all_signalled:
-            self._set(held_back=min(self._at("held_back"), now + HELD_BACK_FOR))
+            self._recipients_gone = now
+            if "held_back" in self._timers:
+                self._set(held_back=min(self._at("held_back"), now + HELD_BACK_FOR))
+            else:
+                self._set(settle=now + SETTLE_EVERY)
+        return []
+
+    def wrapper_seen(self, now: float, what: str) -> list[Action]:
+        """The answer to LookAtWrapper: see `wrapper`. One that would stay gets the stop signal too."""
+        if self.state != STOPPING or self._all_signalled:
+            return []
+        stays = what in (WAITING, RESTARTING) or (what == EXITING and now >= self._recipients_gone + HELD_BACK_FOR)
+        if not stays:
+            if what == WORKING:
+                self._recipients_gone = now  # when it has finished, it has time to exit
+            self._set(settle=now + SETTLE_EVERY)
+            return []
+        self._all_signalled = True
+        return [Log("wrapper-stays", signal=self.last_sent, what=what), StopHeldBack(self.last_sent)]
+
+    def interrupted(self, now: float) -> list[Action]:
+        """INT was sent in place of TERM; a process that stays after it gets TERM before the KILL."""
+        self._interrupted = True
+        kill = self._time_of_kill()
+        if self.state == STOPPING and kill < INFINITY:
+            self._set(last_term=stop_plan.time_of_last_term(now, kill))
         return []
 
     def reported(self, now: float) -> list[Action]:
@@ -280,7 +329,7 @@ class Lifecycle:
         self._steps = ()
         progress = min(self._at("progress"), now + PROGRESS_EVERY)
         self._enter(LINGERING, kill=now + linger, progress=progress)
-        number = self.settings.stop_signal
+        number = stop_plan.stop_signal(self.settings)
         log = Log("lingering", code=ending.code, ending=ending, cause=self._cause, signal=number, linger=linger)
         return [log, StopLeftovers(number)]
 
@@ -386,6 +435,8 @@ class Lifecycle:
         self._set(step=until)
         if "held_back" in self._timers:  # they are working: leave them half of the new time too
             self._set(held_back=max(self._at("held_back"), self._half_time(now, now)))
+        if "last_term" in self._timers:
+            self._set(last_term=stop_plan.time_of_last_term(now, self._time_of_kill()))
         if now > self._reported_at + PROGRESS_EVERY:
             self._plan_stall_report(now, until - now)
         return [Log("extended", max_grace=bound)] if first else []
@@ -408,17 +459,18 @@ class Lifecycle:
             self._set(step=now)
             return [Log("repeat-escalates", **facts), *self._send_step(now, "escalated")]
         elif self.settings.repeat == "forward" and self.state == STOPPING and self.last_sent:
-            passed_on = self.settings.stop_signal if instead is None else instead
+            passed_on = stop_plan.stop_signal(self.settings) if instead is None else instead
             return [Log("stop-repeated", passed_on=passed_on, **facts), Stop(passed_on)]
         return [Log("stop-repeated", passed_on=None, **facts)]
 
     def _start_stop(self, now: float, number: int, sender: object, instead: int | None) -> list[Action]:
         delay = self.settings.stop_delay
-        (first, wait), *later = stop_plan.with_delay(self.plan.steps, delay)
+        steps = stop_plan.unknown_to_platform(self.plan, delay) if number == EOF else self.plan.steps
+        (first, wait), *later = stop_plan.with_delay(steps, delay)
         if instead is not None and first != KILL:
-            first = instead
+            first, self._instead = instead, True
         self._begin(now, [(first, wait), *later], delay)
-        if self.plan.limit_report_after is not None:
+        if self.plan.limit_report_after is not None and number != EOF:
             self._set(limit=now + self.plan.limit_report_after)
         log = Log("stop-requested", signal=number, sender=sender, upcoming=self._upcoming(now))
         return [log, *self._next_step(now)] if self._at("step") <= now else [log]
@@ -437,6 +489,7 @@ class Lifecycle:
         step = self._at("step") + wait if self._steps else INFINITY
         self._set(step=step, stall_report=INFINITY)
         self.last_sent = number
+        self.adapts = first and self.plan.adapts and not self._instead and not self.hung
         facts = {"signal": number, "elapsed": now - self._requested, "hung": bool(self.hung)}
         if number == KILL:
             return self._kill(now, why, Log("deadline" if why == "deadline" else "step", **facts))
@@ -471,6 +524,14 @@ class Lifecycle:
         self._set(held_back=INFINITY)
         self._all_signalled = True
         return [Log("held-back-signalled", signal=self.last_sent), StopHeldBack(self.last_sent)]
+
+    def _look_at_wrapper(self, now: float) -> list[Action]:
+        self._set(settle=INFINITY)
+        return [LookAtWrapper()]
+
+    def _send_last_term(self, now: float) -> list[Action]:
+        self._set(last_term=INFINITY)
+        return [Log("last-term", signal=TERM, elapsed=now - self._requested), StopInterrupted(TERM)]
 
     def _log_progress(self, now: float) -> list[Action]:
         at = self._at("progress")
@@ -510,7 +571,9 @@ class Lifecycle:
         self._enter(ENDED)
         agent_code = 128 + KILL if self.ending is None else self.ending.code
         code, why = agent_code, ""
-        if code in self.settings.ok_exit:
+        by_int = self._interrupted and code == 128 + INT
+        counts_as = code if code in self.settings.ok_exit or not by_int else 128 + TERM  # as ended by the stop signal
+        if counts_as in self.settings.ok_exit:
             code, why = 0, "ok-exit"
         if self.hung and code == 0:
             code, why = 128 + ABRT, "hung"
@@ -526,6 +589,8 @@ class Lifecycle:
             stop_seconds=now - self._requested if self._requested < INFINITY else None,
             status=self.status,
         )
+        if by_int:
+            log.facts = {**log.facts, "by_int": True, "counts_as": counts_as}
         return [log, Exit(code)]
 
     # --- Facts for the log. -----------------------------------------------------------------------------------------

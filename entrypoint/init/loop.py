@@ -38,9 +38,9 @@ class Loop:
 
     time = staticmethod(time.monotonic)
 
-    def add_reader(self, fd: int, callback: "Callback") -> None:
-        """Call `callback` whenever `fd` is readable, at end of file, or in error; until it is removed."""
-        self._poll.register(fd, select.POLLIN)
+    def add_reader(self, fd: int, callback: "Callback", events: int = select.POLLIN) -> None:
+        """Call `callback` whenever `fd` has one of `events`, is hung up, or in error (poll(2)); until it is removed."""
+        self._poll.register(fd, events)
         self._readers[fd] = callback
 
     def remove_reader(self, fd: int) -> None:

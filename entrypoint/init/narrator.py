@@ -7,10 +7,10 @@ stop went wrong, with the last line, go to the termination log as well.
 import os
 
 from ..options import OPTIONS
-from ..settings import nearest
-from ..signals import name_of
+from ..settings import OTHER_INITS, nearest
+from ..signals import EOF, name_of
 from ..units import INFINITY, format_bytes, format_duration
-from . import exit_status, termination_log
+from . import exit_status, procfs, termination_log
 from .console import DEBUG, ERROR, INFO, TRACE, WARNING
 
 TYPE_CHECKING = False
@@ -24,12 +24,21 @@ if TYPE_CHECKING:
     from .lifecycle import Log
     from .main_process import MainProcess
     from .procfs import Process
+    from .signalfd import Received
     from .stop_plan import StopPlan
     from .tree import Descendants
 
     Upcoming = dict[str, Any]
 
 MAX_NAMED = 12  # processes in one line
+MASKS_UNKNOWN = (
+    "signal handlers cannot be seen here (a sandbox, or emulation): a signal may kill the agent; what helps: "
+    "--rewrite, --unhandled, --target, or X_AGENT_INIT_HANDLES from the agent (entrypoint.agent.run sends it)"
+)
+
+# They ask systemd to halt, power off, reboot or kexec: RTMIN+3 to 7 and 13 to 17 (systemd(1), "Signals"). An image made
+# for systemd has one as its STOPSIGNAL. Container engines count from glibc's RTMIN, which is 34.
+STOPS_SYSTEMD = frozenset((*range(34 + 3, 34 + 8), *range(34 + 13, 34 + 18)))
 
 # --- Text. ----------------------------------------------------------------------------------------------------------
 
@@ -43,7 +52,16 @@ def _not_forwarded(signal: int, sender: object) -> str:
 
 
 def _shielded(signal: int, sender: object) -> str:
-    return f"{name_of(signal)} from {sender} dropped: no process handles it (--unhandled forward sends it anyway)"
+    nobody = "no process is known to handle it" if procfs.masks_are_false() else "no process handles it"
+    return f"{name_of(signal)} from {sender} dropped: {nobody}"
+
+
+def _remedy(signal: int, stop_on: "frozenset[int]") -> str:
+    """Return which option fits a signal that was dropped."""
+    if signal in STOPS_SYSTEMD:
+        names = ",".join(map(name_of, (signal, *sorted(stop_on, reverse=True))))
+        return f"--stop-on {names} turns it into a stop request"
+    return "--unhandled forward sends it anyway"
 
 
 def _forwarded(signal: int, sender: object, to: "Sequence[Process]") -> str:
@@ -84,7 +102,8 @@ def _ready_timeout(allowed: float, sender: object, upcoming: "Upcoming", status:
 
 
 def _stop_requested(signal: int, sender: object, upcoming: "Upcoming") -> str:
-    return f"stop requested by {name_of(signal)} from {sender}: {_steps(upcoming)}"
+    by = "the end of stdin, whose other end is gone" if signal == EOF else f"{name_of(signal)} from {sender}"
+    return f"stop requested by {by}: {_steps(upcoming)}"
 
 
 def _steps(upcoming: "Upcoming") -> str:
@@ -139,8 +158,29 @@ def _limit_near(elapsed: float, hung: bool, platform: str) -> str:
     )
 
 
-def _looked_through(signal: int, to: "Sequence[Process]", reason: str) -> str:
-    return f"{reason}; {name_of(signal)} sent to {listed(to)}"
+def _looked_through(signal: int, to: "Sequence[Process]", reason: str, interrupted: "Sequence[Process]" = ()) -> str:
+    others = [process for process in to if process not in interrupted]
+    sent = f"{name_of(signal)} sent to {listed(others)}" if others else ""
+    sent += "; " if others and interrupted else ""
+    return f"{reason}; {sent}{_interrupted(interrupted) if interrupted else ''}"
+
+
+def _interrupted(interrupted: "Sequence[Process]") -> str:
+    verb = "does" if len(interrupted) == 1 else "do"
+    return f"INT sent to {listed(interrupted)}, which {verb} not handle TERM"
+
+
+def _last_term(signal: int, elapsed: float) -> str:
+    return f"{format_duration(elapsed)} after the stop request, {name_of(signal)} to what has not exited by INT"
+
+
+def _wrapper_stays(signal: int, what: str) -> str:
+    why = {
+        "exiting": "it has not exited",
+        "waiting": "it waits for another process",
+        "restarting": "it has started the same program again",
+    }[what]
+    return f"all processes behind the agent have exited, but {why}: {name_of(signal)} to it as well"
 
 
 def _held_back(signal: int, seconds: float) -> str:
@@ -174,10 +214,15 @@ def _ended(
     seconds: float,
     stop_seconds: float | None,
     status: str,
+    by_int: bool = False,
+    counts_as: int | None = None,
 ) -> str:
     since = "" if stop_seconds is None else f", {_since(stop_seconds, bool(hung))}"
-    because = {"": "", "ok-exit": f" (--ok-exit {agent_code})", "hung": " (it hung)"}[why]
+    ok_code = agent_code if counts_as is None else counts_as
+    because = {"": "", "ok-exit": f" (--ok-exit {ok_code})", "hung": " (it hung)"}[why]
     how = describe(ending, cause)
+    if by_int:
+        how += ", the normal end of a program that INT interrupts"
     return f"ended: the agent {how}{since}, after {format_duration(seconds)} in all; exit code {code}{because}"
 
 
@@ -223,6 +268,7 @@ def listed(processes: "Sequence[Process]") -> str:
 
 # --- Events. --------------------------------------------------------------------------------------------------------
 
+TEXT_ONLY = frozenset(("why", "hung", "extended", "by_int", "counts_as"))  # facts that do not go into JSON
 NAMES, COUNT = "names", "count"  # the processes that are still running, at the end of a line
 
 # For each event: its name in JSON, its level, its text, and which process list follows.
@@ -249,6 +295,9 @@ EVENTS: "dict[str, tuple[str, int, Callable[..., str], str]]" = {
     "deadline": ("deadline", WARNING, _step, NAMES),
     "limit-near": ("limit-near", WARNING, _limit_near, NAMES),
     "looked-through": ("looked-through", INFO, _looked_through, ""),
+    "interrupted": ("interrupted", INFO, _interrupted, ""),
+    "last-term": ("last-term", INFO, _last_term, ""),
+    "wrapper-stays": ("wrapper-stays", INFO, _wrapper_stays, ""),
     "held-back": ("held-back", INFO, _held_back, ""),
     "held-back-signalled": ("held-back", INFO, _held_back_signalled, ""),
     "lingering": ("lingering", INFO, _lingering, NAMES),
@@ -259,6 +308,25 @@ EVENTS: "dict[str, tuple[str, int, Callable[..., str], str]]" = {
 FINAL = frozenset(
     "watchdog ready-timeout step deadline repeat-kills limit-near linger-over left-behind errno".split()
 )  # ... that go into the final message
+
+
+class Sender:
+    """Who sent a signal, as far as the kernel reports it. Looked up when it is printed: most never are."""
+
+    __slots__ = ("_received",)
+
+    def __init__(self, received: "Received") -> None:
+        self._received = received
+
+    def __str__(self) -> str:
+        pid = self._received.pid
+        if pid is None:
+            return "an unknown sender"
+        if self._received.by_kernel:
+            return "the kernel"
+        if pid == 0:
+            return "outside the container"
+        return str(procfs.look(pid) or f"pid {pid}")
 
 
 class Narrator:
@@ -293,13 +361,38 @@ class Narrator:
             grace=None if plan.grace == INFINITY else plan.grace,
             grace_from=plan.why,
         )
+        if procfs.masks_are_false():
+            self.console.log(INFO, "masks-unknown", MASKS_UNKNOWN)
         known = [option.variable for option in OPTIONS]
         for variable in settings.unknown:
             near = nearest(variable, known)
             text = f"unknown variable {variable}{f'; did you mean {near}?' if near else ''}"
             self.console.log(WARNING, "unknown-variable", text, variable=variable)
+        self._log_other_inits()
         for problem in problems:
             self.console.log(WARNING, "problem", problem)
+
+    def _log_other_inits(self) -> None:
+        """Log which variables of tini and dumb-init are honoured, even if one of them makes the log quiet."""
+        settings = self._settings
+        variables = {row[0] for row in OTHER_INITS}
+        inherited = {name: source for name, source in settings.sources.items() if source in variables}
+        if not inherited:
+            return
+        level = {-1: "-qq", 0: "-q", 1: "the default level", 2: "-v"}
+        meanings = {"target": f"--target {settings.target}", "subreaper": "--subreaper"}
+        honoured = [
+            f"{source} as {meanings[name] if name in meanings else level[settings.log_level]}"
+            for name, source in inherited.items()
+        ]
+        text = (
+            f"variables of another init are honoured: {', '.join(honoured)}; the options of agent-init go before them"
+        )
+        allowed = self.console.level
+        if "quiet" in inherited:
+            self.console.level = INFO
+        self.console.log(INFO, "other-init", text, variables=list(inherited.values()))
+        self.console.level = allowed
 
     def log(self, entry: "Log") -> None:
         """Log an event of the state machine."""
@@ -316,6 +409,8 @@ class Narrator:
             added, processes = self._process_list(listing)
             text += added
             fields.update(processes)
+        if entry.event == "shielded":
+            text += f" ({_remedy(entry.facts['signal'], self._settings.stop_on)})"
         if entry.event == "stopping" and (status := entry.facts["status"]):
             text += f', "{status}"'
         if entry.event == "ended":
@@ -326,6 +421,15 @@ class Narrator:
             self._may_be_killed = True
             self.write_early()
         self.console.log(level, event, text, **fields)
+
+    def log_unexpected(self, error: BaseException) -> None:
+        """Log an error of our own, and where it was raised."""
+        where = error.__traceback__
+        while where is not None and where.tb_next is not None:
+            where = where.tb_next
+        at = f" ({os.path.basename(where.tb_frame.f_code.co_filename)}:{where.tb_lineno})" if where else ""
+        text = f"unexpected {type(error).__name__}: {error}{at}; continuing"
+        self.console.log(ERROR, "unexpected", text)
 
     def report_line(self, line: str) -> None:
         """Log one line of a stall report."""
@@ -376,7 +480,7 @@ class Narrator:
 
 def _is_field(name: str, value: object) -> bool:
     """Whether a fact goes into JSON as it is; others only make up the text."""
-    return name == "sender" or (isinstance(value, str | int | float | None) and name not in ("why", "hung", "extended"))
+    return name == "sender" or (isinstance(value, str | int | float | None) and name not in TEXT_ONLY)
 
 
 def _field(name: str, value: object) -> object:

@@ -34,6 +34,9 @@ MOUNTED = _is_our_own()
 # While a command runs, shells catch INT and bash ignores QUIT for their own sake: no evidence about the command.
 SHELL_HABITS = (_signal.SIGINT, _signal.SIGQUIT)
 SHELLS = frozenset(("sh", "bash", "dash", "ash", "busybox", "ksh", "mksh", "zsh", "fish"))
+# A handler for one of these is one that the program has set: no interpreter or debugging aid sets it for itself.
+TELLTALES = (_signal.SIGHUP, _signal.SIGUSR1, _signal.SIGUSR2, _signal.SIGTERM)
+MAX_REPORTS = 64  # processes whose own reports of their handlers are kept
 
 
 class Process:
@@ -153,11 +156,20 @@ def children(pid: int) -> list[Process]:
 
 
 def argv_of(pid: int) -> list[str]:
-    """Return its command line, as far as 4096 bytes of it; empty where it cannot be read."""
+    """Return its command line, as far as 4096 bytes of it; empty where it cannot be read.
+
+    Of an emulated program it is the program's own: the kernel puts the emulator's path in front (binfmt_misc).
+    """
     try:
-        return [os.fsdecode(argument) for argument in read_file(f"/proc/{pid}/cmdline").split(b"\0")[:-1]]
+        argv = [os.fsdecode(argument) for argument in read_file(f"/proc/{pid}/cmdline").split(b"\0")[:-1]]
     except OSError:
         return []
+    return argv[1:] if argv[1:] and _is_emulator(os.path.basename(argv[0])) else argv
+
+
+def _is_emulator(name: str) -> bool:
+    """Whether it is the name of qemu's emulator of single programs, such as qemu-aarch64-static."""
+    return name.startswith("qemu-") and not name.startswith("qemu-system-")
 
 
 def program_names(process: Process) -> frozenset[str]:
@@ -168,6 +180,8 @@ def program_names(process: Process) -> frozenset[str]:
     try:
         file = os.path.basename(os.readlink(f"/proc/{process.pid}/exe"))
     except OSError:
+        file = ""
+    if _is_emulator(file):
         file = ""
     argv = argv_of(process.pid)
     own = os.path.basename(argv[0]).lstrip("-") if argv else ""
@@ -224,6 +238,69 @@ def open_modes(pid: int, target: str) -> "Iterator[int]":
 # --- What it does with signals. -------------------------------------------------------------------------------------
 
 
+# gVisor shows no signal masks (`status` has no Sig* lines, fields 31 to 34 of `stat` are zero), and under qemu's user
+# emulation the kernel shows the emulator's, which catches nearly everything. Process 1 knows its own mask and handlers,
+# so a look at itself shows whether what /proc shows of others is true.
+_masks_are_false: bool | None = None  # None: not looked at yet
+
+# What processes have reported of themselves: by pid, the start time and the signals that they handle or ignore.
+_reports: dict[int, tuple[int, frozenset[int]]] = {}
+
+
+def masks_are_false() -> bool:
+    """Whether /proc is known to show signal masks that are not true. False where it cannot be read at all."""
+    global _masks_are_false
+    if _masks_are_false is None and MOUNTED:
+        try:
+            _masks_are_false = not _shows_our_masks()
+        except (OSError, ValueError, IndexError):
+            return False  # looked at again the next time
+    return bool(_masks_are_false)
+
+
+def _shows_our_masks() -> bool:
+    """Whether /proc shows the signals that this thread blocks, else those that it handles, and none that it does not.
+
+    The file is not `/proc/self/stat` or `/proc/<pid>/stat`: qemu makes up a content of its own for these two.
+    """
+    pid = os.getpid()
+    shown_blocked, _, shown_caught = _masks_in_stat(read_file(f"/proc/{pid}/task/{pid}/stat"))
+    blocked = [number for number in _signal.pthread_sigmask(_signal.SIG_BLOCK, ()) if number < 32]
+    handled = [number for number in range(1, 32) if callable(_signal.getsignal(number))]
+    shown, expected = (shown_blocked, blocked) if blocked else (shown_caught, handled)
+    return all(shown & _bit(number) for number in expected) and not any(
+        shown_caught & _bit(number) for number in TELLTALES if _signal.getsignal(number) == _signal.SIG_DFL
+    )
+
+
+def _bit(number: int) -> int:
+    return 1 << (number - 1)
+
+
+def _masks_in_stat(line: bytes) -> tuple[int, int, int]:
+    """Return the masks of blocked, ignored and caught signals, up to 31 (proc(5), fields 32 to 34 of `stat`)."""
+    fields = line[line.rfind(b")") + 2 :].split(b" ", 32)
+    return int(fields[29]), int(fields[30]), int(fields[31])
+
+
+def note_report(process: Process, handled: frozenset[int]) -> None:
+    """Note the signals that a process reports to handle or ignore. Its last report counts."""
+    _reports.pop(process.pid, None)
+    if len(_reports) >= MAX_REPORTS:
+        for pid in [pid for pid in _reports if _report_of(pid) is None] or list(_reports)[:1]:
+            del _reports[pid]
+    _reports[process.pid] = (process.start, handled)
+
+
+def _report_of(pid: int) -> frozenset[int] | None:
+    """Return what the process has reported; None if it has not, or if another process has its pid now."""
+    if pid not in _reports:
+        return None
+    start, handled = _reports[pid]
+    now = look(pid)
+    return handled if not MOUNTED or (now is not None and now.start == start) else None
+
+
 class Dispositions:
     """The signal dispositions of one process. The file in /proc stays open: a look costs one pread(2).
 
@@ -232,6 +309,9 @@ class Dispositions:
 
     A signal that the main thread blocks counts as handled: it waits for sigwait(3) or signalfd(2), or for the moment
     when the process is ready for it. Inside sigwait the kernel shows it unblocked; then `/proc/<pid>/wchan` shows it.
+
+    Each answer is None where it is not known. Where masks cannot be seen, what the process has reported of itself
+    counts (`note_report`).
     """
 
     __slots__ = ("_fd", "pid")
@@ -242,7 +322,7 @@ class Dispositions:
         bool(self)
 
     def __bool__(self) -> bool:
-        """Whether anything can be known."""
+        """Whether /proc has this process."""
         if self._fd < 0 and self.pid and MOUNTED:
             try:
                 self._fd = os.open(f"/proc/{self.pid}/task/{self.pid}/stat", os.O_RDONLY)
@@ -250,31 +330,31 @@ class Dispositions:
                 pass  # hidden, or no descriptor left: nothing is known for now
         return self._fd >= 0
 
-    def handles(self, number: int) -> bool:
-        """Whether it handles the signal. False where nothing is known."""
+    def handles(self, number: int) -> bool | None:
+        """Whether it handles the signal; None if that is not known."""
         return self._look(number)[0]
 
-    def handles_or_ignores(self, number: int) -> bool:
-        """Whether the signal does what the program's author meant, not the default. True where nothing is known."""
-        return True in self._look(number, unknown=True)
+    def handles_or_ignores(self, number: int) -> bool | None:
+        """Whether the signal does what the program's author meant, not the default; None if that is not known."""
+        handles, ignores = self._look(number)
+        return None if handles is None else handles or ignores
 
-    def _look(self, number: int, *, unknown: bool = False) -> tuple[bool, bool]:
-        """Return whether it handles and whether it ignores the signal; `unknown` for both if that is not known."""
-        for _ in range(ATTEMPTS):
+    def _look(self, number: int) -> tuple[bool | None, bool]:
+        """Return whether it handles and whether it ignores the signal; None, False if that is not known."""
+        for _ in range(0 if masks_are_false() else ATTEMPTS):
             try:
                 if not self:
                     continue
                 if number > 31:
                     blocked, ignored, caught = self._masks_in_status()
                 else:
-                    line = os.pread(self._fd, 1024, 0)
-                    fields = line[line.rfind(b")") + 2 :].split(b" ", 32)
-                    blocked, ignored, caught = map(int, fields[29:32])
+                    blocked, ignored, caught = _masks_in_stat(os.pread(self._fd, 1024, 0))
             except (OSError, ValueError, IndexError):
                 continue
-            bit = 1 << (number - 1)
+            bit = _bit(number)
             return bool((caught | blocked) & bit) or self._waits_for_signals(), bool(ignored & bit)
-        return unknown, unknown
+        reported = _report_of(self.pid)
+        return (None if reported is None else number in reported), False
 
     def _waits_for_signals(self) -> bool:
         return b"sigtimedwait" in wait_channel(self.pid)
@@ -291,17 +371,32 @@ class Dispositions:
         self._fd, self.pid = -1, 0
 
 
-def handles(process: Process, number: int) -> bool:
-    """Whether it handles the signal, other than by a shell's habit. False where nothing is known."""
+def handles(process: Process, number: int) -> bool | None:
+    """Whether it handles the signal, other than by a shell's habit; None if that is not known."""
     dispositions = Dispositions(process.pid)
     try:
-        return dispositions.handles(number) and not (number in SHELL_HABITS and is_shell(process))
+        known = dispositions.handles(number)
+        return known and not (number in SHELL_HABITS and is_shell(process))
     finally:
         dispositions.close()
 
 
-def handles_or_ignores(process: Process, number: int) -> bool:
-    """Whether it handles or ignores the signal. True where nothing is known."""
+def prefers_int(process: Process) -> bool:
+    """Whether TERM would kill it and INT would not: it handles INT, and TERM has its default action.
+
+    That is so of every Python program that does not handle TERM itself: INT raises KeyboardInterrupt, and `finally` is
+    run. False for a shell, and where nothing is known.
+    """
+    dispositions = Dispositions(process.pid)
+    try:
+        dies_of_term = dispositions.handles_or_ignores(_signal.SIGTERM) is False
+        return dies_of_term and dispositions.handles(_signal.SIGINT) is True and not is_shell(process)
+    finally:
+        dispositions.close()
+
+
+def handles_or_ignores(process: Process, number: int) -> bool | None:
+    """Whether it handles or ignores the signal; None if that is not known."""
     dispositions = Dispositions(process.pid)
     try:
         return dispositions.handles_or_ignores(number)

@@ -35,69 +35,93 @@ class Recipients:
     """What `resolve` returns.
 
     `processes`: those that get the signal in the agent's place; none: the agent gets it. `held_back`: those between
-    the agent and them, the agent included, that may need it too.
+    the agent and them, the agent included, that may need it too. `seen`: all processes, by pid; empty if `quickly`.
     """
 
-    __slots__ = ("held_back", "processes")
+    __slots__ = ("held_back", "processes", "seen")
 
     def __init__(self) -> None:
         self.processes: list[Process] = []
         self.held_back: list[Process] = []
+        self.seen: dict[int, Process] = {}
 
 
-def resolve(agent: "Process", number: int, *, to_stop: bool, quickly: bool) -> Recipients:
+HANDLER, WRAPPER, HELPED, UNCERTAIN = range(4)
+
+
+class _Node:
+    """A process at or below the agent that was looked at, and what it is."""
+
+    __slots__ = ("children", "kind", "process")
+
+    def __init__(self, process: "Process") -> None:
+        self.process, self.kind = process, WRAPPER
+        self.children: list[Process] = []
+
+
+def resolve(agent: "Process", number: int, *, to_stop: bool, quickly: bool = False, adapts: bool = False) -> Recipients:
     """Return the recipients of a signal that `agent` does not handle. Raises OSError when /proc cannot be read.
 
     `to_stop`: below a wrapper, an agent with helpers is a recipient even if it does not handle the signal; otherwise
     only processes that handle it are. `quickly`: look at no more processes than necessary; one may be missed if a
-    sibling of it exits at that moment (proc(5), /proc/pid/task/tid/children).
+    sibling of it exits at that moment (proc(5), /proc/pid/task/tid/children). `adapts`: where no process below handles
+    the signal, one that prefers INT to TERM is a recipient; behind a wrapper rather than the wrapper itself.
     """
     if quickly:
-        found = _resolve(agent, number, procfs.children, to_stop=to_stop)
+        found = _resolve(agent, number, procfs.children, to_stop=to_stop, adapts=adapts)
         if found.processes:
             return found
-    return _resolve(agent, number, tree.children_among(tree.everything()), to_stop=to_stop)
-
-
-def _resolve(
-    agent: "Process", number: int, children_of: "Callable[[int], list[Process]]", *, to_stop: bool
-) -> Recipients:
-    found = Recipients()
-    held_back: dict[int, Process] = {}
-    uncertain: dict[int, Process | None] = {agent.pid: None}  # by pid: the nearest process above that may be an agent
-    to_look_through = [agent]
-    while to_look_through:
-        process = to_look_through.pop()
-        # A pid that was reused during the look may lead round in a circle.
-        children = [child for child in children_of(process.pid) if child.alive and child.pid not in uncertain]
-        if not children:
-            continue
-        above = uncertain[process.pid]
-        if not is_wrapper(process, children):
-            if any(is_helper(child, process) for child in children):
-                if to_stop and process is not agent:
-                    found.processes.append(process)
-                    _hold_back(above, uncertain, held_back)
-                continue
-            above = process
-        for child in children:
-            uncertain[child.pid] = above
-            if procfs.handles(child, number):
-                found.processes.append(child)
-                _hold_back(above, uncertain, held_back)
-            else:
-                to_look_through.append(child)
-    found.held_back = list(held_back.values())
+    seen = tree.everything()
+    found = _resolve(agent, number, tree.children_among(seen), to_stop=to_stop, adapts=adapts)
+    found.seen = seen
     return found
 
 
-def _hold_back(
-    above: "Process | None", uncertain: "dict[int, Process | None]", held_back: "dict[int, Process]"
-) -> None:
-    """Hold back all that may be agents above a recipient."""
-    while above is not None and above.pid not in held_back:
-        held_back[above.pid] = above
-        above = uncertain[above.pid]
+def _resolve(
+    agent: "Process", number: int, children_of: "Callable[[int], list[Process]]", *, to_stop: bool, adapts: bool
+) -> Recipients:
+    found = Recipients()
+    nodes = _look_through(agent, number, children_of)
+    recipients: dict[int, list[Process]] = {}  # at or below each process
+    for node in reversed(nodes):  # children before their parents
+        process = node.process
+        below = [recipient for child in node.children for recipient in recipients.pop(child.pid, [])]
+        if node.kind in (HANDLER, HELPED):
+            below = [process] if node.kind == HANDLER or to_stop else []
+        elif adapts and _takes_int(node, below, number):
+            below = [process]
+        elif below and node.kind == UNCERTAIN:
+            found.held_back.append(process)
+        recipients[process.pid] = below
+    found.processes = [process for process in recipients[agent.pid] if process is not agent]
+    return found
+
+
+def _takes_int(node: _Node, below: "list[Process]", number: int) -> bool:
+    """Whether the process itself gets INT, rather than those below it, which come first behind a wrapper."""
+    if below and (node.kind == WRAPPER or any(procfs.handles(process, number) for process in below)):
+        return False
+    return procfs.prefers_int(node.process)
+
+
+def _look_through(agent: "Process", number: int, children_of: "Callable[[int], list[Process]]") -> list[_Node]:
+    """Return the processes from the agent down to those that handle the signal, or have helpers."""
+    nodes = [_Node(agent)]
+    known = {agent.pid}
+    for node in nodes:  # grows meanwhile
+        process = node.process
+        if process is not agent and procfs.handles(process, number):
+            node.kind = HANDLER
+            continue
+        # A pid that was reused during the look may lead round in a circle.
+        children = [child for child in children_of(process.pid) if child.alive and child.pid not in known]
+        if children and not is_wrapper(process, children):
+            node.kind = HELPED if any(is_helper(child, process) for child in children) else UNCERTAIN
+        if node.kind != HELPED:
+            node.children = children
+            known.update(child.pid for child in children)
+            nodes += map(_Node, children)
+    return nodes
 
 
 def is_wrapper(process: "Process", children: "list[Process]") -> bool:

@@ -9,7 +9,7 @@ import os
 
 from ..platforms import DEFAULT_GRACE, recognise
 from ..settings import UsageError
-from ..signals import KILL, name_of
+from ..signals import KILL, TERM, name_of
 from ..units import INFINITY, format_duration
 
 TYPE_CHECKING = False
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     Steps = Sequence[tuple[int, float]]  # signals, each with the seconds to wait after it
 
+LAST_TERM_BEFORE_KILL = 2.0  # seconds; TERM to a process that was sent INT and has not exited
 REPORT_BEFORE_LIMIT = 2.0  # seconds before the platform's limit; the report has to be complete by then
 MAX_REPORT_SECONDS = 1.5
 MIN_REPORT_SECONDS = 0.2  # in less time there is no report
@@ -28,12 +29,13 @@ MIN_REPORT_SECONDS = 0.2  # in less time there is no report
 class StopPlan:
     """The steps of a stop, and who ends it when time is up.
 
-    `steps`: signals, each with the wait that follows it, as `options.schedule` returns them. `limit_report_after`:
-    seconds from the request to the one report where the platform ends the stop and we do not, else None. `grace`:
-    seconds to the KILL, or infinity. `why`: the grace and where it came from, as text for the first log line.
+    `adapts`: the first step is TERM, or INT for a process that handles INT and not TERM. `steps`: signals, each with
+    the wait that follows it, as `options.schedule` returns them. `limit_report_after`: seconds from the request to the
+    one report where the platform ends the stop and we do not, else None. `grace`: seconds to the KILL, or infinity.
+    `why`: the grace and where it came from, as text for the first log line.
     """
 
-    __slots__ = ("grace", "limit_report_after", "platform", "steps", "why")
+    __slots__ = ("adapts", "grace", "limit_report_after", "platform", "steps", "why")
 
     def __init__(
         self,
@@ -45,6 +47,7 @@ class StopPlan:
     ) -> None:
         self.steps, self.why, self.platform, self.limit_report_after = steps, why, platform, limit_report_after
         self.grace = seconds_to_kill(steps)
+        self.adapts = False
 
 
 def make(
@@ -56,21 +59,22 @@ def make(
         why = f"schedule {_as_text(settings.stop_schedule)} ({source('stop_schedule')})"
         made = StopPlan(settings.stop_schedule, why)
     elif settings.grace is not None:
-        steps = ((settings.stop_signal, settings.grace), (KILL, INFINITY))
+        steps = ((stop_signal(settings), settings.grace), (KILL, INFINITY))
         made = StopPlan(steps, f"grace {format_duration(settings.grace)} ({source('grace')})")
     elif platform := recognise(environment, exists):
         name, seconds, whose = platform
         own = f"{format_duration(seconds)} {whose}"
         made = StopPlan(
-            ((settings.stop_signal, INFINITY), (KILL, INFINITY)),
+            ((stop_signal(settings), INFINITY), (KILL, INFINITY)),
             f"grace: {name}'s own, {own}; {_not_set(settings)}",
             platform=f"{name} ({own})",
             limit_report_after=max(0.0, seconds - REPORT_BEFORE_LIMIT),
         )
     else:
-        steps = ((settings.stop_signal, DEFAULT_GRACE), (KILL, INFINITY))
+        steps = ((stop_signal(settings), DEFAULT_GRACE), (KILL, INFINITY))
         why = f"no platform recognised; {_not_set(settings)}"
         made = StopPlan(steps, f"grace {format_duration(DEFAULT_GRACE)} ({why})")
+    made.adapts = settings.stop_signal is None and settings.stop_schedule is None
     first = made.steps[0][1]
     if settings.stop_delay and settings.stop_delay >= first:
         raise UsageError(
@@ -78,6 +82,11 @@ def make(
             f"accepted: a finite time of less than {format_duration(first)} ({made.why})"
         )
     return made
+
+
+def stop_signal(settings: "Settings") -> int:
+    """Return the stop signal; TERM for `auto`."""
+    return TERM if settings.stop_signal is None else settings.stop_signal
 
 
 def stop_seconds(settings: "Settings") -> float | None:
@@ -120,6 +129,21 @@ def of_a_hang(plan: StopPlan, signal: int) -> "Steps":
     if len(steps) == 1 or steps[-1][0] != KILL:
         steps.append((KILL, INFINITY))
     return steps
+
+
+def unknown_to_platform(plan: StopPlan, delay: float) -> "Steps":
+    """Return the steps of a stop that the platform did not request, and so does not end: its limit becomes ours.
+
+    It counts from the stop signal, after `delay` seconds.
+    """
+    if plan.limit_report_after is None:
+        return plan.steps
+    return [(plan.steps[0][0], delay + plan.limit_report_after + REPORT_BEFORE_LIMIT), (KILL, INFINITY)]
+
+
+def time_of_last_term(now: float, kill: float) -> float:
+    """Return when a process that was sent INT gets TERM as well: some seconds before the KILL, half-way at most."""
+    return max(kill - LAST_TERM_BEFORE_KILL, middle(now, kill))
 
 
 def middle(start: float, end: float) -> float:

@@ -24,9 +24,10 @@ from . import (
     procfs,
     signalfd,
     stall_report,
+    stdin_watch,
     tree,
 )
-from .console import DEBUG, ERROR, INFO, TRACE, WARNING, Console
+from .console import DEBUG, INFO, TRACE, WARNING, Console
 from .lifecycle import (
     STOPPING,
     Action,
@@ -35,10 +36,12 @@ from .lifecycle import (
     KillAll,
     Lifecycle,
     Log,
+    LookAtWrapper,
     MakeStallReport,
     Signalling,
     Stop,
     StopHeldBack,
+    StopInterrupted,
     StopLeftovers,
     TakeCpuSnapshot,
 )
@@ -57,25 +60,6 @@ MAX_RETRIES = 20  # of an action that fails for want of memory
 MAX_REAPED_AT_ONCE = 500  # children; then the clock and the signals have their turn
 
 
-class Sender:
-    """Who sent a signal, as far as the kernel reports it. Looked up when it is printed: most never are."""
-
-    __slots__ = ("_received",)
-
-    def __init__(self, received: signalfd.Received) -> None:
-        self._received = received
-
-    def __str__(self) -> str:
-        pid = self._received.pid
-        if pid is None:
-            return "an unknown sender"
-        if self._received.by_kernel:
-            return "the kernel"
-        if pid == 0:
-            return "outside the container"
-        return str(procfs.look(pid) or f"pid {pid}")
-
-
 class Supervisor:
     """One agent, from just after its exec to the exit code. Carries out what `lifecycle` decides."""
 
@@ -89,18 +73,18 @@ class Supervisor:
         *,
         package: str,
         started: float,
-        stderr: int | None,
+        log_fd: int | None,
         previous_foreground: int | None,
         problems: "Sequence[str]",
     ) -> None:
-        """`agent` is its pid, `started` when it was (monotonic clock), `stderr` the descriptor to log to, if any.
+        """`agent` is its pid, `started` when it was (monotonic clock), `log_fd` the descriptor to log to, if any.
 
         `environment`: what the agent's environment refers to, such as the notify socket. `package`: the directory of
         `entrypoint`. `previous_foreground`: the process group that had the terminal before the agent got it, None if
         it did not. `problems`: what went wrong before this, to be logged.
         """
         self.settings, self.source, self.environment = settings, source, environment
-        self.console = Console(stderr, level=settings.log_level, json=settings.log_format == "json")
+        self.console = Console(log_fd, level=settings.log_level, json=settings.log_format == "json")
         self.loop = Loop(report=self._log_unexpected, recover=self._catch_up)
         self.agent = main_process.MainProcess(agent, settings.command[0])
         self.lifecycle = Lifecycle(settings, plan, started)
@@ -119,6 +103,7 @@ class Supervisor:
         self._timer: Timer | None = None
         self._guarded(self.narrator.log_start, self.agent, plan, problems)
         self.loop.add_reader(source.fd, self._catch_up)
+        stdin_watch.start(settings, self.loop, self._inbox, self._catch_up)
         self.notify_socket = self._open_notify_socket()
 
     def _make_reporter(self, package: str, started: float) -> stall_report.Reporter:
@@ -130,7 +115,7 @@ class Supervisor:
             responders=self.environment.responders if self.environment is not None else "",
             stacks=self.settings.stacks,
             arguments=self.settings.log_level >= TRACE,
-            on_line=self._report_line,
+            on_line=lambda line: self.narrator.report_line(line),
             on_complete=self._report_complete,
         )
 
@@ -175,7 +160,7 @@ class Supervisor:
             received = self._inbox[0]
             if not self._is_ours(received) and not self._send_at_once(received.number):
                 try:
-                    self._note(self.lifecycle.signal, received.number, Sender(received))
+                    self._note(self.lifecycle.signal, received.number, narrator.Sender(received))
                 except MemoryError:
                     raise  # it stays in the inbox
                 except Exception as error:
@@ -263,6 +248,7 @@ class Supervisor:
     def _handle_message(self, fields: dict[str, str], sender: procfs.Process) -> None:
         if (text := fields.get("MAINPID", "")).isascii() and text.isdigit() and len(text) < 10:
             self._name_successor(int(text))
+        self.delivery.note_handlers(fields, sender)
         by_agent = sender.pid == self.agent.pid
         if "READY" in fields or "WATCHDOG" in fields:
             self.agent.last_sender = None if by_agent else sender
@@ -366,6 +352,10 @@ class Supervisor:
         elif isinstance(action, StopHeldBack):
             self.exit_watch.stop()
             self.delivery.stop_held_back(action.number)
+        elif isinstance(action, StopInterrupted):
+            self.delivery.stop_interrupted(action.number)
+        elif isinstance(action, LookAtWrapper):
+            self._note(self.lifecycle.wrapper_seen, self.delivery.look_at_wrapper())
         elif isinstance(action, StopLeftovers):
             self.delivery.stop_leftovers(action.number)
         elif isinstance(action, KillAll):
@@ -399,18 +389,26 @@ class Supervisor:
     def _stop(self, number: int) -> None:
         self.reporter.end()
         try:
-            reached, reason = self.delivery.stop(number, hung=bool(self.lifecycle.hung), retry=self._retries > 0)
+            reached, reason = self.delivery.stop(
+                number, adapts=self.lifecycle.adapts, hung=bool(self.lifecycle.hung), retry=self._retries > 0
+            )
         except Exception as error:  # whatever is wrong with finding out who else should get it
             if not isinstance(error, MemoryError) or self._retries >= MAX_RETRIES:
                 self.delivery.send_agent(number)
             raise
+        interrupted = self.delivery.interrupted
+        if interrupted:
+            self._note(self.lifecycle.interrupted)
         if not reached:
+            if interrupted:
+                self.narrator.log(Log("interrupted", interrupted=interrupted))
             return
-        self.narrator.log(Log("looked-through", signal=number, to=reached, reason=reason))
+        self.narrator.log(Log("looked-through", signal=number, to=reached, reason=reason, interrupted=interrupted))
         if self.delivery.all_signalled:
             self.delivery.stop_held_back(number)
         elif self.delivery.held_back:
             self._note(self.lifecycle.held_back)
+        if self.delivery.wrapper is not None:
             self.exit_watch.start(reached)
 
     def _recipients_exited(self) -> None:
@@ -419,9 +417,6 @@ class Supervisor:
         self._arm()
 
     # --- Stall reports, and what goes wrong. ------------------------------------------------------------------------
-
-    def _report_line(self, line: str) -> None:
-        self.narrator.report_line(line)
 
     def _report_complete(self) -> None:
         self.narrator.report_is_complete()
@@ -437,11 +432,6 @@ class Supervisor:
 
     def _log_unexpected(self, error: BaseException) -> None:
         try:
-            where = error.__traceback__
-            while where is not None and where.tb_next is not None:
-                where = where.tb_next
-            at = f" ({os.path.basename(where.tb_frame.f_code.co_filename)}:{where.tb_lineno})" if where else ""
-            text = f"unexpected {type(error).__name__}: {error}{at}; continuing"
-            self.console.log(ERROR, "unexpected", text)
+            self.narrator.log_unexpected(error)
         except Exception:  # no memory even for that
             return

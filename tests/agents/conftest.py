@@ -5,6 +5,9 @@ Run these with `pytest tests/agents`. They need Linux, root or user namespaces, 
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -49,3 +52,21 @@ def start(tmp_path: Path) -> Iterator[Start]:
     yield start
     for agent in running:
         agent.kill()
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[str]:
+    """A Redis server on a Unix socket, as a queue's broker."""
+    server = shutil.which("redis-server")
+    if server is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("redis-server is not installed", pytrace=False)
+        pytest.skip("redis-server is not installed: the queue has no broker between processes without a service")
+    socket = tmp_path / "redis.sock"
+    running = subprocess.Popen(
+        [server, "--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(tmp_path)],
+        stdout=subprocess.DEVNULL,
+    )
+    yield f"unix://{socket}"
+    running.terminate()
+    running.wait()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from signal import SIGTERM
 
@@ -71,24 +69,6 @@ def test_celery_stopped_during_startup_exits_143(start: Start, tmp_path: Path) -
     agent.wait_for_start()
     stop_scenarios.TERM.stop(agent)
     agent.must_exit(143)
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[str]:
-    """A Redis server on a Unix socket, as Dramatiq's broker."""
-    server = shutil.which("redis-server")
-    if server is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("redis-server is not installed", pytrace=False)
-        pytest.skip("redis-server is not installed: Dramatiq has no broker between processes without a service")
-    socket = tmp_path / "redis.sock"
-    running = subprocess.Popen(
-        [server, "--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(tmp_path)],
-        stdout=subprocess.DEVNULL,
-    )
-    yield f"unix://{socket}"
-    running.terminate()
-    running.wait()
 
 
 DRAMATIQ = ("dramatiq", "actors", "--processes", "2", "--threads", "2")

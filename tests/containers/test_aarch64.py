@@ -1,8 +1,8 @@
 """The core behaviour on aarch64: natively on an aarch64 machine, else under qemu's user emulation.
 
 Under qemu the kernel is the host's, so signals, PID namespaces and reaping are real. Emulation is slow, so times are
-not checked closely. qemu handles every signal itself, so agent-init cannot see which signals the agent handles: the
-shield and the lookup behind a shell are not tested. The images are built from Debian's and Python's arm64 packages.
+not checked closely. qemu handles every signal itself, so agent-init cannot see which signals the agent handles: names
+decide. The images are built from Debian's and Python's arm64 packages.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def test_stop_passes_the_agents_exit_code_on(arm: Containers) -> None:
 
 
 def test_signals_are_forwarded(arm: Containers) -> None:
-    """Only handled signals are tested, because qemu handles every signal."""
+    """Only handled signals are tested: under qemu the others are forwarded too."""
     container = arm.run(*RECORDER, VERBOSE="1")
     for name in ("USR1", "HUP", "QUIT"):
         container.signal(name)
@@ -69,6 +69,18 @@ def test_signals_are_forwarded(arm: Containers) -> None:
     container.signal("INT")
     assert container.wait_for_exit().code == 0
     assert container.signals() == ["USR1", "HUP", "QUIT", "TERM"]
+
+
+def test_agent_behind_a_shell_drains(arm: Containers) -> None:
+    """For longer than what a shell leaves behind would have. A signal that it does not handle is dropped."""
+    command = ("sh", "-c", '"$@"; exit $?', "sh", *RECORDER, "--handle=TERM,INT", "--cleanup=3", "--code=3")
+    container = arm.run(*command, LINGER="500ms", VERBOSE="1")
+    container.signal("USR1")
+    assert container.wait_for_events("shielded")
+    ended, _ = container.stop("-t", "60")
+    assert ended.code == 3
+    assert container.signals() == ["TERM"]
+    assert container.output()[-1] == "cleaned up"
 
 
 def test_orphans_are_reaped_and_leftover_processes_stopped(arm: Containers) -> None:

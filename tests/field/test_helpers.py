@@ -30,7 +30,7 @@ AT_ONCE = 3.0  # seconds; the clean-up of 0.3 s included, and clearly before hal
 KINDS = ("asyncio", "uvloop", "sync")
 OVER_PIPES = ("mcp server", "mcp server behind a shell", "transcoder", "transcoder, stdin inherited", "playwright")
 BESIDE = ("redis", "redis, inherited", "xvfb", "xvfb, inherited")
-SIGNALS = ("TERM", "INT")
+SIGNALS = ("TERM", "INT", "auto")
 
 
 def command(kind: str, helper: str) -> list[str]:
@@ -49,7 +49,7 @@ def command(kind: str, helper: str) -> list[str]:
 
 def stop(start: Start, tmp_path: Path, argv: list[str], stop_signal: str) -> tuple[Init, int, float]:
     """Start it, stop it; the run, the exit code, and the seconds from TERM to the end of the agent itself."""
-    options = ["-t", f"{GRACE:g}s", *(["--stop-signal", stop_signal] if stop_signal != "TERM" else [])]
+    options = ["-t", f"{GRACE:g}s", "--stop-signal", stop_signal]
     number = display.free()
     init = start(*options, command=argv, env=clean_environment(FIELD_DISPLAY=f":{number}"), cwd=tmp_path)
     init.wait_for_event("ready")

@@ -18,6 +18,8 @@ CHILD = "on('TERM', lambda: leave(0)); ready()"
 WORKER = "on('TERM', lambda: leave(7, after=0.5)); ready()"  # the program behind a launcher
 STAYS = "on('TERM'); ready()"
 
+TERM = ("--stop-signal", "TERM")  # by default these agents, in Python, would get INT
+
 PIPES = "stdin=subprocess.PIPE, stdout=subprocess.PIPE"
 SOCKETS = "stdin=far, stdout=far"
 PAIR = "import socket; near, far = socket.socketpair(); "
@@ -39,7 +41,7 @@ def stop(init: Init, child: str = "child") -> tuple[int, float]:
 
 @pytest.mark.parametrize("how", [PIPES, "stdin=subprocess.PIPE", "stdout=subprocess.PIPE", SOCKETS, "stdin=far"])
 def test_an_agent_with_a_helper_on_a_pipe_is_signalled_itself(start_in_role: Start, how: str) -> None:
-    init = start_in_role("-t", "20s", agent=spawn(CHILD, how) + "log('ready'); time.sleep(90)")
+    init = start_in_role(*TERM, "-t", "20s", agent=spawn(CHILD, how) + "log('ready'); time.sleep(90)")
     code, seconds = stop(init)
     assert code == 143
     assert seconds < 5
@@ -48,7 +50,7 @@ def test_an_agent_with_a_helper_on_a_pipe_is_signalled_itself(start_in_role: Sta
 
 
 def test_an_agent_that_talks_to_a_helper_and_waits_for_its_answer_is_signalled_itself(start_in_role: Start) -> None:
-    init = start_in_role("-t", "20s", agent=spawn(CHILD, PIPES) + "log('ready'); process.stdout.read()")
+    init = start_in_role(*TERM, "-t", "20s", agent=spawn(CHILD, PIPES) + "log('ready'); process.stdout.read()")
     code, seconds = stop(init)
     assert code == 143
     assert seconds < 5
@@ -56,7 +58,7 @@ def test_an_agent_that_talks_to_a_helper_and_waits_for_its_answer_is_signalled_i
 
 def test_an_agent_with_a_helper_behind_a_shell_is_signalled_itself(start_in_role: Start) -> None:
     agent = spawn(CHILD, PIPES) + "log('ready'); time.sleep(90)"
-    init = start_in_role("-t", "20s", "--", "sh", "-c", f"{actor_line('agent', agent)}; exit 3")
+    init = start_in_role(*TERM, "-t", "20s", "--", "sh", "-c", f"{actor_line('agent', agent)}; exit 3")
     code, seconds = stop(init)
     assert code == 3
     assert seconds < 5
@@ -65,7 +67,7 @@ def test_an_agent_with_a_helper_behind_a_shell_is_signalled_itself(start_in_role
 
 def test_a_signal_that_only_a_helper_handles_is_not_sent_to_it(start_in_role: Start) -> None:
     helper = "on('USR1'); " + CHILD
-    init = start_in_role("-t", "20s", agent=spawn(helper, PIPES) + "log('ready'); time.sleep(90)")
+    init = start_in_role(*TERM, "-t", "20s", agent=spawn(helper, PIPES) + "log('ready'); time.sleep(90)")
     init.wait_for_event("ready", "child")
     init.wait_for_event("ready")
     init.signal("USR1")
@@ -85,7 +87,7 @@ def test_a_signal_that_only_a_helper_handles_is_not_sent_to_it(start_in_role: St
 )
 def test_a_launcher_that_waits_is_looked_through(start_in_role: Start, how: str, wait: str) -> None:
     launcher = spawn(WORKER, how) + f"log('ready'); {wait}; os._exit(process.wait())"
-    init = start_in_role("-t", "20s", agent=launcher)
+    init = start_in_role(*TERM, "-t", "20s", agent=launcher)
     assert stop(init)[0] == 7
     assert init.events("child") == ["ready", "TERM", "end"]
     assert init.lines("does not handle TERM")
@@ -94,13 +96,13 @@ def test_a_launcher_that_waits_is_looked_through(start_in_role: Start, how: str,
 @pytest.mark.parametrize("pause", [0.05, 1.0])
 def test_a_launcher_that_polls_is_looked_through(start_in_role: Start, pause: float) -> None:
     poll = f"log('ready')\nwhile process.poll() is None: time.sleep({pause})\nos._exit(process.returncode)"
-    init = start_in_role("-t", "20s", agent=spawn(WORKER) + poll)
+    init = start_in_role(*TERM, "-t", "20s", agent=spawn(WORKER) + poll)
     assert stop(init)[0] == 7
     assert init.events("child") == ["ready", "TERM", "end"]
 
 
 def test_an_agent_beside_a_helper_that_has_ended_is_signalled_too(start_in_role: Start) -> None:
-    init = start_in_role("-t", "20s", agent=spawn(CHILD) + "log('ready'); time.sleep(90)")
+    init = start_in_role(*TERM, "-t", "20s", agent=spawn(CHILD) + "log('ready'); time.sleep(90)")
     code, seconds = stop(init)
     assert code == 143
     assert seconds < 5
@@ -111,7 +113,7 @@ def test_an_agent_beside_a_helper_that_has_ended_is_signalled_too(start_in_role:
 def test_an_agent_beside_a_helper_that_stays_is_signalled_at_half_of_the_grace(
     start_in_role: Start, grace: str, least: float
 ) -> None:
-    init = start_in_role("-t", grace, "--linger", "100ms", agent=spawn(STAYS) + "log('ready'); time.sleep(90)")
+    init = start_in_role(*TERM, "-t", grace, "--linger", "100ms", agent=spawn(STAYS) + "log('ready'); time.sleep(90)")
     code, seconds = stop(init)
     assert code == 143
     assert least - 0.1 < seconds < least + 2
@@ -120,6 +122,7 @@ def test_an_agent_beside_a_helper_that_stays_is_signalled_at_half_of_the_grace(
 def test_a_helpers_end_is_seen_without_pidfds(start_in_role: Start) -> None:
     """As in some sandboxes and before Linux 5.3."""
     init = start_in_role(
+        *TERM,
         "-t",
         "20s",
         agent=spawn(CHILD) + "log('ready'); time.sleep(90)",

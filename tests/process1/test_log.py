@@ -72,6 +72,7 @@ def test_normal_stop_logs_three_lines(start_in_role: Start) -> None:
             "grace: Kubernetes's own, 30s unless raised; AGENT_INIT_GRACE not set",
         ),
         ({"RAILWAY_DEPLOYMENT_DRAINING_SECONDS": "45"}, "grace: Railway's own, 45s as set"),
+        ({"CONTAINER_APP_NAME": "agent"}, "grace: Azure Container Apps's own, 30s unless raised"),
         ({"AGENT_INIT_STOP_SCHEDULE": "TERM/5s/INT/1s/KILL"}, "schedule TERM/5s/INT/1s/KILL"),
     ],
 )
@@ -172,6 +173,40 @@ def test_known_variables_are_not_warned_about(start_in_role: Start) -> None:
     assert not init.lines("warning")
 
 
+def test_service_links_of_kubernetes_are_not_warned_about(start_in_role: Start) -> None:
+    links = {
+        "AGENT_INIT_SERVICE_HOST": "10.0.0.11",
+        "AGENT_INIT_SERVICE_PORT_HTTP": "80",
+        "AGENT_INIT_PORT": "tcp://10.0.0.11:80",
+        "AGENT_INIT_PORT_80_TCP": "tcp://10.0.0.11:80",
+        "AGENT_INIT_PORT_80_TCP_ADDR": "10.0.0.11",
+    }
+    init = start_in_role(command=["true"], env=clean_environment(**links, AGENT_INIT_GRACEE="5"))
+    assert init.wait() == 0
+    assert init.lines("warning") == ["warning: unknown variable AGENT_INIT_GRACEE; did you mean AGENT_INIT_GRACE?"]
+
+
+@pytest.mark.parametrize("verbosity", ["0", "1", "2"])
+def test_honoured_variables_of_other_inits_are_logged(start_in_role: Start, verbosity: str) -> None:
+    env = clean_environment(TINI_SUBREAPER="", DUMB_INIT_SETSID="0", DUMB_INIT_DEBUG="1", TINI_VERBOSITY=verbosity)
+    init = start_in_role(command=["true"], env=env)
+    assert init.wait() == 0
+    (line,) = init.lines("honoured")
+    level = {"0": "-qq", "1": "-q", "2": "the default level"}[verbosity]
+    for text in ("TINI_SUBREAPER as --subreaper", "DUMB_INIT_SETSID as --target child", f"TINI_VERBOSITY as {level}"):
+        assert text in line
+    assert "DUMB_INIT_DEBUG" not in line
+    assert len(init.lines()) == (3 if verbosity == "2" else 1)
+
+
+def test_variables_of_other_inits_without_effect_are_not_logged(start_in_role: Start) -> None:
+    env = clean_environment(TINI_KILL_PROCESS_GROUP="1", DUMB_INIT_SETSID="1", TINI_VERBOSITY="0")
+    init = start_in_role("-c", "-v", command=["true"], env=env)
+    assert init.wait() == 0
+    assert init.lines("started")
+    assert not init.lines("honoured")
+
+
 # --- JSON. ----------------------------------------------------------------------------------------------------------
 
 
@@ -179,10 +214,11 @@ def json_lines(text: str) -> list[dict[str, Any]]:
     """Parse the lines and check the fields that every line has."""
     records: list[dict[str, Any]] = [json.loads(line) for line in text.splitlines()]
     for record in records:
-        assert record.keys() >= {"time", "level", "event", "message"}
+        assert record.keys() >= {"time", "level", "severity", "event", "message"}
         at = datetime.datetime.fromisoformat(record["time"])
         assert abs((datetime.datetime.now(datetime.UTC) - at).total_seconds()) < 600
         assert record["level"] in ("debug", "info", "warning", "error")
+        assert record["severity"] == record["level"].upper()
     return records
 
 
@@ -217,7 +253,7 @@ def test_stop_with_sigkill_in_json(start_in_role: Start) -> None:
     for event in ("started", "shielded", "stop-requested", "stop-repeated", "deadline", "ended"):
         assert event in events
     deadline = records[events.index("deadline")]
-    assert (deadline["level"], len(deadline["processes"])) == ("warning", 2)
+    assert (deadline["level"], deadline["severity"], len(deadline["processes"])) == ("warning", "WARNING", 2)
 
 
 def test_odd_program_name_is_escaped(start_in_role: Start, tmp_path: Path) -> None:
@@ -231,6 +267,48 @@ def test_odd_program_name_is_escaped(start_in_role: Start, tmp_path: Path) -> No
         assert "\x1b" not in init.stderr
         if form == "json":
             assert json_lines(init.stderr)[0]["program"] == program.name
+
+
+# --- Where it goes. -------------------------------------------------------------------------------------------------
+
+
+def test_log_to_stdout_leaves_stderr_empty(start_in_role: Start) -> None:
+    init = start_in_role("--log-to", "stdout", agent=GRACEFUL)
+    init.wait_for_event("ready")
+    init.signal("TERM")
+    assert init.wait() == 0
+    assert init.stderr == ""
+    assert init.outer.stdout is not None
+    lines = init.outer.stdout.read().decode().splitlines()
+    assert [line.split()[1] for line in lines] == ["started", "stop", "ended:"]
+
+
+def test_log_to_stdout_by_its_variable(start_in_role: Start) -> None:
+    init = start_in_role(
+        "--log-format", "json", command=["/no/such"], env=clean_environment(AGENT_INIT_LOG_TO="stdout")
+    )
+    assert init.wait() == 127
+    assert init.stderr == ""
+    assert init.outer.stdout is not None
+    assert json.loads(init.outer.stdout.read())["event"] == "not-started"
+
+
+@pytest.mark.parametrize(("to", "closing"), [("stdout", "1>&-"), ("stderr", "2>&-")])
+def test_log_to_a_closed_descriptor_goes_nowhere(start_in_role: Start, to: str, closing: str) -> None:
+    """What the agent opens on that number is no place for the log."""
+    before = ["sh", "-c", f'exec "$@" {closing}', "sh"]
+    init = start_in_role("--log-to", to, command=["true"], before=before)
+    assert init.wait() == 0
+    assert init.stderr == ""
+    assert init.outer.stdout is not None
+    assert init.outer.stdout.read() == b""
+
+
+def test_full_stdout_does_not_delay_the_exit(start_in_role: Start, pipe: tuple[int, int], as_user: list[str]) -> None:
+    _, writer = pipe
+    fill_pipe(writer)
+    init = start_in_role("--log-to", "stdout", "-t", "500ms", agent=STUBBORN, stdout=writer, before=as_user)
+    assert_killed_on_time(init, 0.5)
 
 
 # --- Kinds of stderr. -----------------------------------------------------------------------------------------------

@@ -123,7 +123,7 @@ def names(init: Init) -> list[str]:
 @root_only
 def test_message_of_an_agent_that_dropped_privileges_is_accepted(start_in_role: Start) -> None:
     agent = "import array, socket; os.setgroups([]); os.setgid(65534); os.setuid(65534); notify('READY=1'); forever()"
-    init = start_in_role(agent=agent)
+    init = start_in_role("--stop-signal", "TERM", agent=agent)
     assert init.wait_for_line("the agent is ready")
     stop(init)
 

@@ -23,7 +23,7 @@ GRACEFUL = "on('TERM', lambda: leave(7, after=0.2)); ready()"
 
 
 def test_handled_signal_is_forwarded(start_in_role: Start) -> None:
-    names = ["HUP", "QUIT", "USR1", "USR2", "ALRM", "PIPE", "WINCH", "URG", "CONT", "TSTP", "TTIN", "TTOU", "IO", "PWR"]
+    names = ["HUP", "QUIT", "USR1", "USR2", "ALRM", "PIPE", "WINCH", "URG", "CONT", "TSTP", "TTIN", "TTOU", "IO"]
     init = start_in_role("-t", "20s", agent=f"[on(n) for n in {names}]; on('TERM', lambda: leave(0)); ready()")
     init.wait_for_event("ready")
     for name in names:
@@ -120,6 +120,46 @@ def test_unhandled_signal_is_dropped_with_a_warning(start_in_role: Start, name: 
     assert f"warning: {name} from" in init.wait_for_line("dropped")
     init.signal("TERM")
     assert init.wait() == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "remedy"),
+    [
+        ("RTMIN+3", [], "--stop-on RTMIN+3,PWR,TERM,INT turns it into a stop request"),
+        ("RTMIN+4", [], "--stop-on RTMIN+4,PWR,TERM,INT turns it into a stop request"),
+        ("RTMIN+14", ["--stop-on", "USR1"], "--stop-on RTMIN+14,USR1 turns it into a stop request"),
+        ("RTMIN+8", [], "--unhandled forward sends it anyway"),
+        ("USR2", [], "--unhandled forward sends it anyway"),
+    ],
+)
+def test_warning_about_a_dropped_signal_names_the_remedy(
+    start_in_role: Start, name: str, options: list[str], remedy: str
+) -> None:
+    init = start_in_role("-t", "20s", *options, agent="on('TERM', lambda: leave(7)); ready()")
+    init.wait_for_event("ready")
+    init.signal(name)
+    assert init.wait_for_line(f"{name} from").endswith(f"dropped: no process handles it ({remedy})")
+    init.signal("USR1" if options else "TERM")
+    assert init.wait() == 7
+
+
+def test_the_remedy_in_the_warning_works(start_in_role: Start) -> None:
+    """RTMIN+3 is the STOPSIGNAL of images that were made for systemd."""
+    init = start_in_role("--stop-on", "RTMIN+3,PWR,TERM,INT", agent=GRACEFUL)
+    init.wait_for_event("ready")
+    init.signal("RTMIN+3")
+    assert init.wait() == 7
+    assert init.events() == ["ready", "TERM", "end"]
+
+
+def test_pwr_is_a_stop_request(start_in_role: Start) -> None:
+    """LXC halts a container with it."""
+    init = start_in_role("-t", "20s", agent=GRACEFUL)
+    init.wait_for_event("ready")
+    init.signal("PWR")
+    assert init.wait() == 7
+    assert init.events() == ["ready", "TERM", "end"]
+    assert "stop requested by PWR" in init.wait_for_line("stop requested")
 
 
 @pytest.mark.parametrize("name", ["HUP", "QUIT"])

@@ -191,6 +191,8 @@ def test_xfsz_from_writing_the_termination_log_is_not_forwarded(start: Start, tm
     init = start(
         "--termination-log",
         str(log),
+        "--stop-on",
+        "TERM",
         command=["bash", "-c", agent],
         process1=False,
         before=["prlimit", "--fsize=0"],

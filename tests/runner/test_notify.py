@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from entrypoint.agent.stopping import granted_seconds
+from entrypoint.notify import HANDLES
 
 from .agents import PROGRAM, Agent, Listener
 from .pythons import environment
@@ -42,6 +43,25 @@ def test_ready_is_sent_when_main_waits_and_stopping_when_a_stop_is_requested(
     agent.stop()
     assert agent.init.wait() == 0
     assert listener.reports() == [{"READY": "1"}, {"STOPPING": "1"}]
+
+
+def test_an_agent_reports_its_handlers_to_agent_init(start: Start, tmp_path: Path, listener: Listener) -> None:
+    agent = alone(start, tmp_path, listener, "sets_handlers", None, AGENT_INIT_RESPONDERS="@none")
+    agent.stop()
+    assert agent.init.wait() == 0
+    found = [set(message.fields[HANDLES].split(",")) for message in listener.messages(HANDLES)]
+    changes = [{"10", "12", "2", "15"} & each for each in found]
+    assert changes == [{"2", "15"}, {"2", "15", "10"}, {"2", "15", "10", "12"}, {"2", "15", "12"}]
+    assert not any({"1", "9", "37"} & each for each in found)
+    assert [message.fields.get("STATUS") for message in listener.messages(HANDLES)][2:] == ["one more", "one less"]
+
+
+def test_other_supervisors_get_no_report_of_handlers(start: Start, tmp_path: Path, listener: Listener) -> None:
+    agent = alone(start, tmp_path, listener, "sets_handlers", None)
+    agent.stop()
+    assert agent.init.wait() == 0
+    assert listener.messages("STATUS")
+    assert not listener.messages(HANDLES)
 
 
 def test_stopping_is_sent_when_main_returns(start: Start, tmp_path: Path, listener: Listener) -> None:

@@ -54,6 +54,11 @@ def clean_environment(**variables: str) -> dict[str, str]:
         "NOMAD_",
         "RAILWAY_",
         "LISTEN_",
+        "CONTAINER_APP_",
+        "CLOUD_RUN_",
+        "MODAL_",
+        "TINI_",
+        "DUMB_INIT_",
     )
     kept = {
         k: v for k, v in os.environ.items() if not k.startswith(dropped) and k not in ("DYNO", "RENDER", "container")

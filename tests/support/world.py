@@ -142,11 +142,11 @@ class FakeDispositions:
     def __bool__(self) -> bool:
         return not self.world.no_proc and self.pid in self.world.handled
 
-    def handles(self, number: int) -> bool:
-        return bool(self) and number in self.world.handled[self.pid]
+    def handles(self, number: int) -> bool | None:
+        return number in self.world.handled[self.pid] if self else None
 
-    def handles_or_ignores(self, number: int) -> bool:
-        return not self or self.handles(number)
+    def handles_or_ignores(self, number: int) -> bool | None:
+        return self.handles(number)
 
     def close(self) -> None:
         self.pid = 0
@@ -173,7 +173,7 @@ class Harness:
         read_end, write_end = os.pipe()
         self.source = FakeSignals(read_end)
         self.fds = [self.fd, read_end, write_end]
-        given = {"package": "/none", "stderr": self.fd, "previous_foreground": None, "problems": (), **more}
+        given = {"package": "/none", "log_fd": self.fd, "previous_foreground": None, "problems": (), **more}
         settings = reader.read([*flags, "--", "/app/agent", "secret"], given.pop("variables", {}))
         self.supervisor = Supervisor(
             settings,

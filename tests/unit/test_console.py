@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from entrypoint.init.console import DEBUG, ERROR, INFO, MAX_LINE_BYTES, WARNING, Console, json_text
+from entrypoint.init.console import DEBUG, ERROR, INFO, MAX_LINE_BYTES, TRACE, WARNING, Console, json_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -201,7 +201,8 @@ def test_a_long_line_and_the_count_of_dropped_ones_fit_in_one_write(tmp_path: Pa
 def test_time_in_json_has_milliseconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "time", lambda: 1_700_000_001.9375)
     record = json.loads(written(tmp_path / "err", "x", json=True))
-    assert record == {"time": "2023-11-14T22:13:21.937Z", "level": "info", "event": "event", "message": "x"}
+    assert record["time"] == "2023-11-14T22:13:21.937Z"
+    assert list(record) == ["time", "level", "severity", "event", "message"]
 
 
 @pytest.mark.parametrize(
@@ -210,3 +211,16 @@ def test_time_in_json_has_milliseconds(tmp_path: Path, monkeypatch: pytest.Monke
 )
 def test_values_in_json(value: object, text: str) -> None:
     assert json_text(value) == text
+
+
+@pytest.mark.parametrize(
+    ("level", "severity"), [(ERROR, "ERROR"), (WARNING, "WARNING"), (INFO, "INFO"), (DEBUG, "DEBUG"), (TRACE, "DEBUG")]
+)
+@pytest.mark.parametrize("size", [1, 9000])
+def test_json_lines_have_the_severity_of_google_cloud(level: int, severity: str, size: int) -> None:
+    reader, writer = os.pipe()
+    Console(writer, level=TRACE, json=True).log(level, "event", "x" * size)
+    record = json.loads(os.read(reader, 65536))
+    os.close(reader)
+    os.close(writer)
+    assert (record["severity"], record["level"]) == (severity, severity.lower())

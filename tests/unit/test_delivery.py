@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from entrypoint.init import procfs, recipients
-from entrypoint.init.lifecycle import Exit, Forward, KillAll, Stop, StopHeldBack, StopLeftovers
+from entrypoint.init.lifecycle import (
+    WORKING,
+    Exit,
+    Forward,
+    KillAll,
+    Stop,
+    StopHeldBack,
+    StopInterrupted,
+    StopLeftovers,
+)
 from tests.support.world import (
     ABRT,
     AGENT,
@@ -438,3 +447,39 @@ def test_a_successor_gets_the_last_step_even_if_the_memory_runs_out(
     harness.receive()
     assert world.sent == [(20, TERM), (20, CONT)]
     assert harness.supervisor.agent.dispositions
+
+
+# --- INT in place of TERM. ------------------------------------------------------------------------------------------
+
+
+def test_an_interrupted_agent_gets_term_as_long_as_it_does_not_handle_it(
+    world: World, supervise: Callable[..., Harness]
+) -> None:
+    harness = supervise("-t", "20s")
+    world.add(AGENT, OWN_PID, "agent", INT)
+    harness.receive(TERM)
+    assert world.sent == [(AGENT, INT), (AGENT, CONT)]
+    assert harness.lines("INT sent to agent (10000001), which does not handle TERM")
+    harness.do(StopInterrupted(TERM))
+    assert world.sent[2:] == [(AGENT, TERM)]
+    world.handled[AGENT].add(TERM)
+    harness.do(StopInterrupted(TERM))
+    assert world.sent[3:] == []
+
+
+def test_an_interrupted_recipient_gets_term_itself(world: World, supervise: Callable[..., Harness]) -> None:
+    harness = supervise("-t", "20s")
+    world.add(20, AGENT, "worker", INT)
+    harness.receive(TERM)
+    harness.do(StopInterrupted(TERM))
+    assert world.sent == [(20, INT), (20, CONT), (20, TERM)]
+
+
+def test_without_proc_a_wrapper_counts_as_working(supervise: Callable[..., Harness]) -> None:
+    class Unseen:
+        def look(self) -> tuple[str, list[procfs.Process]]:
+            raise OSError
+
+    delivery = supervise().supervisor.delivery
+    delivery.wrapper = Unseen()  # type: ignore[assignment]
+    assert delivery.look_at_wrapper() == WORKING

@@ -71,6 +71,7 @@ class Narration:
         records = [json.loads(line) for line in self.path.read_text().splitlines()]
         for record in records:
             assert record.pop("time")
+            assert record.pop("severity") == record["level"].upper()
         return records
 
     def final_message(self) -> str | None:
@@ -457,6 +458,36 @@ CASES: list[tuple[str, Callable[[], list[Action]], int, str, dict[str, object]]]
         INFO,
         "sh does not handle TERM; TERM sent to worker (20), worker (21)",
         {"signal": "TERM", "reason": "sh does not handle TERM", "pids": [20, 21]},
+    ),
+    (
+        "looked-through",
+        lambda: [
+            Log("looked-through", signal=TERM, to=(both := processes(2)), reason="as before", interrupted=both[1:])
+        ],
+        INFO,
+        "as before; TERM sent to worker (20); INT sent to worker (21), which does not handle TERM",
+        {"signal": "TERM", "reason": "as before", "pids": [20, 21]},
+    ),
+    (
+        "interrupted",
+        lambda: [Log("interrupted", interrupted=processes(2))],
+        INFO,
+        "INT sent to worker (20), worker (21), which do not handle TERM",
+        {},
+    ),
+    (
+        "last-term",
+        lambda: [Log("last-term", signal=TERM, elapsed=8.0)],
+        INFO,
+        "8s after the stop request, TERM to what has not exited by INT",
+        {"signal": "TERM", "elapsed": 8.0},
+    ),
+    (
+        "wrapper-stays",
+        lambda: [Log("wrapper-stays", signal=TERM, what="restarting")],
+        INFO,
+        "all processes behind the agent have exited, but it has started the same program again: TERM to it as well",
+        {"signal": "TERM", "what": "restarting"},
     ),
 ]
 RENAMED = {  # in JSON; users know these names

@@ -26,9 +26,14 @@ VALUES: dict[str, list[tuple[str, Any]]] = {
     "grace": [("25s", 25.0), ("auto", None), ("infinity", math.inf), ("0", 0.0)],
     "max_grace": [("10m", 600.0), ("infinity", math.inf)],
     "linger": [("1m30s", 90.0), ("0", 0.0)],
-    "stop_signal": [("INT", 2), ("sigusr1", 10), ("RTMIN+3", 37), ("9", 9)],
+    "stop_signal": [("INT", 2), ("sigusr1", 10), ("RTMIN+3", 37), ("9", 9), ("auto", None)],
     "stop_schedule": [("TERM/20s/INT/5s/KILL", ((15, 20.0), (2, 5.0), (9, math.inf))), ("INT", ((2, math.inf),))],
-    "stop_on": [("TERM", frozenset({15})), ("none", frozenset()), ("HUP,15,RTMIN", frozenset({1, 15, 34}))],
+    "stop_on": [
+        ("TERM", frozenset({15})),
+        ("none", frozenset()),
+        ("HUP,15,RTMIN", frozenset({1, 15, 34})),
+        ("INT,eof", frozenset({2, 0})),
+    ],
     "stop_delay": [("500ms", 0.5)],
     "repeat": [("escalate", "escalate"), ("forward", "forward")],
     "rewrite": [("HUP:QUIT", {1: 3}), ("15:0", {15: 0}), ("USR1:KILL", {10: 9})],
@@ -41,6 +46,8 @@ VALUES: dict[str, list[tuple[str, Any]]] = {
     "ready_timeout": [("1m", 60.0), ("0", None)],
     "termination_log": [("/tmp/log", "/tmp/log"), ("none", None)],
     "log_format": [("json", "json"), ("text", "text")],
+    "secret": [("API_KEY", ("API_KEY",)), ("_a.b-c", ("_a.b-c",))],
+    "log_to": [("stdout", "stdout"), ("stderr", "stderr")],
 }
 TAKING = [(o.name, flag, text, value) for o in options.OPTIONS for flag in o.flags for text, value in VALUES[o.name]]
 
@@ -100,7 +107,7 @@ def test_a_switch_takes_no_value(flag: str) -> None:
 def test_defaults() -> None:
     settings = read()
     assert (settings.grace, settings.linger, settings.stop_delay) == (None, 5.0, 0.0)
-    assert (settings.stop_signal, settings.stop_schedule, settings.stop_on) == (15, None, frozenset({15, 2}))
+    assert (settings.stop_signal, settings.stop_schedule, settings.stop_on) == (None, None, frozenset({15, 2, 30}))
     assert (settings.repeat, settings.target, settings.unhandled) == ("ignore", "auto", "shield")
     assert (settings.rewrite, settings.ok_exit, settings.subreaper) == ({}, frozenset(), None)
     assert (settings.parent_death_signal, settings.warn_reaped) == (None, False)
@@ -108,6 +115,10 @@ def test_defaults() -> None:
     assert (settings.watchdog, settings.ready_timeout, settings.stacks) == (None, None, False)
     assert settings.termination_log == "/dev/termination-log"
     assert (settings.log_level, settings.log_format, settings.sources, settings.unknown) == (1, "text", {}, ())
+
+
+def test_the_log_goes_to_stderr_unless_asked_otherwise() -> None:
+    assert [read(*arguments).log_fd for arguments in ((), ("--log-to", "stdout"))] == [2, 1]
 
 
 def test_settings_are_immutable() -> None:
@@ -254,7 +265,7 @@ def invalid_values() -> list[tuple[str, str]]:
         ],
         "linger": ["-5", "auto", "367d"],
         "stop_delay": ["-1", "auto"],
-        "stop_signal": ["0", "-9", "65", "TERMM", "TERM,INT", "none"],
+        "stop_signal": ["0", "-9", "65", "TERMM", "TERM,INT", "none", "AUTO"],
         "stop_on": ["TERM,", ",", "TERM;INT", "KILL", "STOP", "CHLD", "none,TERM", "NONE", "0", "TERM INT"],
         "stop_schedule": [
             "/",
@@ -281,6 +292,8 @@ def invalid_values() -> list[tuple[str, str]]:
         "stacks": ["2"],
         "termination_log": ["log", "./log", "NONE"],
         "log_format": ["JSON", "yaml"],
+        "secret": ["1A", "A=B", "PATH", ".A", "-A", "A/B", "x" * 201],
+        "log_to": ["stdin", "STDOUT", "/var/log/agent"],
         "subreaper": ["2", "maybe"],
         "warn_reaped": ["2"],
         "verbose": ["-1", "10", "x", "1.5"],
@@ -323,7 +336,7 @@ def test_a_schedule_excludes_grace_and_stop_signal(arguments: list[str], environ
 
 def test_a_flag_wins_where_a_schedule_and_a_grace_exclude_each_other() -> None:
     settings = read("--stop-schedule", "TERM", AGENT_INIT_GRACE="5", AGENT_INIT_STOP_SIGNAL="INT")
-    assert (settings.stop_schedule, settings.grace, settings.stop_signal) == (((15, math.inf),), None, 15)
+    assert (settings.stop_schedule, settings.grace, settings.stop_signal) == (((15, math.inf),), None, None)
     settings = read("--grace", "5", AGENT_INIT_STOP_SCHEDULE="TERM")
     assert (settings.stop_schedule, settings.grace) == (None, 5)
     settings = read("--stop-signal", "INT", AGENT_INIT_STOP_SCHEDULE="TERM")
@@ -333,6 +346,99 @@ def test_a_flag_wins_where_a_schedule_and_a_grace_exclude_each_other() -> None:
 def test_unknown_variables_with_the_prefix_are_returned() -> None:
     settings = read(AGENT_INIT_GRACEE="5", AGENT_INIT_="", AGENTINIT_X="1", OTHER="1")
     assert settings.unknown == ("AGENT_INIT_GRACEE", "AGENT_INIT_")
+
+
+LINKS = {
+    "SERVICE_HOST": "10.0.0.11",
+    "SERVICE_PORT": "80",
+    "SERVICE_PORT_HTTP": "80",
+    "SERVICE_PORT_GRPC_WEB": "81",
+    "PORT": "tcp://10.0.0.11:80",
+    "PORT_80_TCP": "tcp://10.0.0.11:80",
+    "PORT_80_TCP_PROTO": "tcp",
+    "PORT_80_TCP_PORT": "80",
+    "PORT_80_TCP_ADDR": "fd00::11",
+    "PORT_53_UDP": "udp://10.0.0.11:53",
+    "PORT_5000_SCTP_ADDR": "10.0.0.11",
+}
+
+
+@pytest.mark.parametrize("service", ["", "WEB_", "GRACE_"])
+def test_service_links_of_kubernetes_are_not_misspelt_options(service: str) -> None:
+    links = {f"AGENT_INIT_{service}{name}": value for name, value in LINKS.items()}
+    assert read(**links, AGENT_INIT_GRAEC="5").unknown == ("AGENT_INIT_GRAEC",)
+
+
+@pytest.mark.parametrize(
+    "name", ["PORT", "SERVICE", "SERVICE_HOSTS", "SERVICE_PORTS", "PORT_80", "PORT_x_TCP", "PORT_80_TCP_X", "80_TCP"]
+)
+def test_what_only_resembles_a_service_link_is_reported(name: str) -> None:
+    assert read(**{f"AGENT_INIT_{name}": "8080"}).unknown == (f"AGENT_INIT_{name}",)
+
+
+# --- Variables of tini and dumb-init. -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", ["", "0", "1", "yes"])
+def test_tini_variables_count_whatever_their_value(value: str) -> None:
+    settings = read(TINI_KILL_PROCESS_GROUP=value, TINI_SUBREAPER=value)
+    assert (settings.target, settings.subreaper) == ("group", True)
+    assert settings.sources == {"target": "TINI_KILL_PROCESS_GROUP", "subreaper": "TINI_SUBREAPER"}
+
+
+@pytest.mark.parametrize(
+    ("value", "level"),
+    [
+        ("0", -1),
+        ("1", 0),
+        ("2", 1),
+        ("3", 2),
+        ("4", 2),
+        ("99", 2),
+        ("-1", 2),
+        ("9" * 30, 2),
+        ("", -1),
+        ("x", -1),
+        ("-", -1),
+        (" +1x", 0),
+        ("\u0662", -1),
+    ],
+)
+def test_tini_verbosity_sets_the_log_level(value: str, level: int) -> None:
+    assert read(TINI_VERBOSITY=value).log_level == level
+
+
+@pytest.mark.parametrize(("value", "target"), [("0", "child"), ("1", "auto"), ("", "auto"), ("00", "auto")])
+def test_dumb_init_setsid_0_is_single_child(value: str, target: str) -> None:
+    assert read(DUMB_INIT_SETSID=value).target == target
+
+
+@pytest.mark.parametrize(("value", "level"), [("1", 2), ("0", 1), ("", 1), ("true", 1)])
+def test_dumb_init_debug_1_is_verbose(value: str, level: int) -> None:
+    assert read(DUMB_INIT_DEBUG=value).log_level == level
+
+
+OTHERS = {"TINI_KILL_PROCESS_GROUP": "1", "TINI_SUBREAPER": "1", "TINI_VERBOSITY": "0", "DUMB_INIT_DEBUG": "1"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment"),
+    [
+        (["-c", "--no-subreaper", "-v"], {}),
+        (["-c", "--no-subreaper"], {"AGENT_INIT_VERBOSE": "1"}),
+        ([], {"AGENT_INIT_TARGET": "child", "AGENT_INIT_SUBREAPER": "off", "AGENT_INIT_VERBOSE": "1"}),
+    ],
+)
+def test_our_own_options_go_before_those_of_other_inits(arguments: list[str], environment: dict[str, str]) -> None:
+    settings = read(*arguments, **OTHERS, **environment)
+    assert (settings.target, settings.subreaper, settings.log_level) == ("child", False, 2)
+    assert not set(OTHERS) & set(settings.sources.values())
+
+
+@pytest.mark.parametrize("own", ["AGENT_INIT_VERBOSE", "AGENT_INIT_QUIET"])
+def test_any_level_of_our_own_goes_before_that_of_tini(own: str) -> None:
+    assert read(**{own: "0"}, TINI_VERBOSITY="0").log_level == 1
+    assert read(**{own: ""}, TINI_VERBOSITY="0").log_level == -1
 
 
 def test_unhandled_is_forward_if_nothing_requests_a_stop() -> None:
@@ -560,7 +666,12 @@ def test_the_command_and_the_reader_parse_a_line_alike(groups: list[list[str]], 
 
 @pytest.mark.parametrize(
     ("option", "begun", "expected"),
-    [("repeat", "f", ["forward"]), ("log_format", "", ["text", "json"]), ("stop_signal", "US", ["USR1", "USR2"])],
+    [
+        ("repeat", "f", ["forward"]),
+        ("log_format", "", ["text", "json"]),
+        ("stop_signal", "US", ["USR1", "USR2"]),
+        ("stop_signal", "a", ["auto"]),
+    ],
 )
 def test_shell_completion_offers_values(option: str, begun: str, expected: list[str]) -> None:
     [parameter] = [p for p in click_options() if set(p.opts) == set(BY_NAME[option].flags)]

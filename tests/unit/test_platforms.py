@@ -8,7 +8,10 @@ from entrypoint import platforms
 
 # From each platform's documentation: how it is recognised, and the seconds before its own SIGKILL.
 TABLE: list[tuple[str, dict[str, str], tuple[str, ...], float]] = [
+    ("Azure Container Apps", {"CONTAINER_APP_NAME": "agent"}, (), 30),
     ("Kubernetes", {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, (), 30),
+    ("Cloud Run jobs", {"CLOUD_RUN_JOB": "agent"}, (), 10),
+    ("Modal", {"MODAL_TASK_ID": "ta-1"}, (), 30),
     ("ECS", {"ECS_CONTAINER_METADATA_URI_V4": "http://169.254.170.2/v4/x"}, (), 30),
     ("Cloud Run", {"K_SERVICE": "agent"}, (), 10),
     ("Fly.io", {"FLY_MACHINE_ID": "1"}, (), 5),

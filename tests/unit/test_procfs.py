@@ -194,7 +194,13 @@ def test_psutil_tells_apart_two_processes_with_one_pid(monkeypatch: pytest.Monke
 # --- Signal dispositions. -------------------------------------------------------------------------------------------
 
 
-def answers(dispositions: Dispositions, number: int) -> tuple[bool, bool]:
+@pytest.fixture(autouse=True)
+def masks_are_true(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Process 1 has looked at itself already; for what it finds see test_unknown_masks.py."""
+    monkeypatch.setattr(procfs, "_masks_are_false", False)
+
+
+def answers(dispositions: Dispositions, number: int) -> tuple[bool | None, bool | None]:
     return dispositions.handles(number), dispositions.handles_or_ignores(number)
 
 
@@ -203,7 +209,7 @@ def test_handled_ignored_and_blocked_signals_are_distinguished(child: subprocess
     found = {number: answers(dispositions, number) for number in (TERM, USR1, USR2, RTMIN)}
     assert found == {TERM: (False, False), USR1: (True, True), USR2: (False, True), RTMIN: (True, True)}
     dispositions.close()
-    assert (dispositions.handles(USR1), dispositions.handles_or_ignores(TERM)) == (False, True)
+    assert (dispositions.handles(USR1), dispositions.handles_or_ignores(TERM)) == (None, None)
     dispositions.close()
 
 
@@ -231,7 +237,7 @@ def test_real_time_signals_are_distinguished(monkeypatch: pytest.MonkeyPatch) ->
             (1 << 64) - 1,
         )
 
-    def found() -> dict[int, tuple[bool, bool]]:
+    def found() -> dict[int, tuple[bool | None, bool | None]]:
         return {number: each for number in range(32, 65) if True in (each := answers(dispositions, number))}
 
     monkeypatch.setattr(procfs, "read_file", read)
@@ -275,7 +281,7 @@ def test_nothing_is_known_until_a_descriptor_can_be_opened(
         full.setattr(os, "open", always(errno.EMFILE))
         dispositions = Dispositions(child.pid)
         assert not dispositions
-        assert (dispositions.handles(USR1), dispositions.handles_or_ignores(TERM)) == (False, True)
+        assert (dispositions.handles(USR1), dispositions.handles_or_ignores(TERM)) == (None, None)
     assert (dispositions.handles(USR1), dispositions.handles_or_ignores(TERM)) == (True, False)
     dispositions.close()
 
@@ -283,7 +289,7 @@ def test_nothing_is_known_until_a_descriptor_can_be_opened(
 def test_opening_is_tried_three_times(monkeypatch: pytest.MonkeyPatch, child: subprocess.Popen[bytes]) -> None:
     monkeypatch.setattr(os, "open", failing(os.open, errno.EMFILE, errno.EMFILE))
     dispositions = Dispositions(child.pid)
-    assert not dispositions.handles_or_ignores(TERM)
+    assert dispositions.handles_or_ignores(TERM) is False
     dispositions.close()
 
 
@@ -293,7 +299,7 @@ def test_a_read_is_tried_three_times(
 ) -> None:
     dispositions = Dispositions(child.pid)
     monkeypatch.setattr(os, "pread", failing(os.pread, *[errno.EIO] * failures))
-    assert dispositions.handles_or_ignores(TERM) is (failures == 3)
+    assert dispositions.handles_or_ignores(TERM) is (None if failures == 3 else False)
     dispositions.close()
 
 
@@ -304,8 +310,8 @@ def test_nothing_is_known_from_a_malformed_line(
     dispositions = Dispositions(child.pid)
     monkeypatch.setattr(os, "pread", lambda *_: line)
     monkeypatch.setattr(procfs, "read_file", lambda *_: line)
-    assert (dispositions.handles(USR1), dispositions.handles_or_ignores(TERM)) == (False, True)
-    assert (dispositions.handles(RTMIN), dispositions.handles_or_ignores(RTMIN + 1)) == (False, True)
+    assert (dispositions.handles(USR1), dispositions.handles_or_ignores(TERM)) == (None, None)
+    assert (dispositions.handles(RTMIN), dispositions.handles_or_ignores(RTMIN + 1)) == (None, None)
     dispositions.close()
 
 
@@ -313,7 +319,7 @@ def test_nothing_is_known_of_a_process_that_has_exited(child: subprocess.Popen[b
     dispositions = Dispositions(child.pid)
     child.kill()
     child.wait()
-    assert (dispositions.handles(USR1), dispositions.handles_or_ignores(TERM)) == (False, True)
+    assert (dispositions.handles(USR1), dispositions.handles_or_ignores(TERM)) == (None, None)
     dispositions.close()
 
 

@@ -168,6 +168,35 @@ def test_every_topmost_handler_is_found(data: st.DataObject) -> None:
     assert held_back == set()
 
 
+@pytest.mark.parametrize(
+    ("takes_int", "handling", "agents", "expected"),
+    [
+        ({12}, set(), set(), {12}),  # behind a wrapper
+        ({11, 13, 15}, set(), set(), {15}),  # launchers are looked through, too
+        ({11, 13}, set(), {13}, {13}),
+        ({11, 13}, set(), {11, 13}, {11}),  # an agent with workers, which INT would interrupt as well
+        ({12, 15}, {11}, set(), {11, 12}),  # each for itself
+        ({11, 15}, {13}, {11}, {13}),  # TERM first
+        ({10, 11}, set(), set(), {11}),
+        ({10}, set(), set(), set()),  # the agent itself
+        ({10, 11}, set(), {10}, set()),
+    ],
+)
+def test_where_no_process_handles_term_those_that_prefer_int_are_recipients(
+    monkeypatch: pytest.MonkeyPatch,
+    family: Family,
+    takes_int: set[int],
+    handling: set[int],
+    agents: set[int],
+    expected: set[int],
+) -> None:
+    family.handling, family.agents = handling, agents
+    monkeypatch.setattr(procfs, "prefers_int", lambda process: process.pid in takes_int)
+    found = recipients.resolve(family.process(10), TERM, to_stop=True, adapts=True)
+    assert {process.pid for process in found.processes} == expected
+    assert found.seen.keys() == family.PARENTS.keys()
+
+
 # --- Among real processes. ------------------------------------------------------------------------------------------
 
 

@@ -278,4 +278,4 @@ def test_the_agent_gets_the_terminal_if_we_have_it(
     assert run.run() == 7
     assert run.terminal is (whose == "ours")
     assert run.supervisor["previous_foreground"] == (os.getpgrp() if whose == "ours" else None)
-    assert run.supervisor["stderr"] == (2 if were_open[2] else None)
+    assert run.supervisor["log_fd"] == (2 if were_open[2] else None)

@@ -29,11 +29,11 @@ from entrypoint.init.lifecycle import (
     StopLeftovers,
     TakeCpuSnapshot,
 )
-from entrypoint.init.narrator import Narrator
+from entrypoint.init.narrator import Narrator, Sender
 from entrypoint.init.procfs import Process
 from entrypoint.init.signalfd import Received
 from entrypoint.init.stall_report import Reporter
-from entrypoint.init.supervisor import MAX_REAPED_AT_ONCE, MAX_RETRIES, Sender
+from entrypoint.init.supervisor import MAX_REAPED_AT_ONCE, MAX_RETRIES
 from tests.support.world import (
     ABRT,
     AGENT,
@@ -497,7 +497,7 @@ def test_one_look_serves_many_signals_that_the_agent_handles(
     world.handled[AGENT].add(USR1)
     looks: list[int] = []
 
-    def look(dispositions: FakeDispositions, number: int) -> bool:
+    def look(dispositions: FakeDispositions, number: int) -> bool | None:
         looks.append(number)
         return dispositions.handles(number)
 
@@ -942,7 +942,7 @@ def test_the_termination_log_is_written_early_if_the_platform_may_kill_us(
     )
     harness.do(LIMIT_NEAR)
     assert log.read_text() == f"{step}\n{limit}\n"
-    harness.supervisor._report_line("three")
+    harness.supervisor.narrator.report_line("three")
     assert harness.lines("three") == ["warning: three"]
     harness.supervisor._report_complete()
     assert log.read_text() == f"{step}\n{limit}\nthree\n"

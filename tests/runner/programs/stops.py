@@ -383,6 +383,19 @@ async def reports_its_status() -> None:
     await asyncio.Event().wait()
 
 
+async def sets_handlers() -> None:
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGUSR1, print)
+    await asyncio.sleep(0.1)
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    status("one more")
+    await asyncio.sleep(0.1)
+    loop.remove_signal_handler(signal.SIGUSR1)
+    status("one less")
+    print_now("ready")
+    await asyncio.Event().wait()
+
+
 async def blocks() -> None:
     """Blocks the loop for as long as a file exists."""
     await asyncio.sleep(0.3)

@@ -1,0 +1,55 @@
+"""What a wrapper does once the processes behind it have exited by the stop signal.
+
+exiting     it has no children any more, or only other wrappers: most exit at once, with the right code
+working     it has started something new, such as an upload: clean-up, which has the rest of the grace period
+waiting     for a child that is older than the stop, such as `tail -f /dev/null`, or for sleep(1): it would stay
+restarting  it has started one of its programs again: nothing starts work after a stop request
+"""
+
+from . import procfs, tree
+from .lifecycle import EXITING, RESTARTING, WAITING, WORKING
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .procfs import Process
+
+
+class Wrapper:
+    """The agent as a wrapper: what was below it when the stop signal was sent to `recipients`."""
+
+    __slots__ = ("_argvs", "_between", "_older", "_root")
+
+    def __init__(self, root: "Process", recipients: "Sequence[Process]", seen: "dict[int, Process]") -> None:
+        self._root = root
+        self._argvs = [argv for recipient in recipients if (argv := procfs.argv_of(recipient.pid))]
+        self._older = {process.identity for process in tree.below(root.pid, seen)}
+        self._between = {root.identity}  # the wrappers from the root down to the recipients
+        for recipient in recipients:
+            above = seen.get(recipient.parent)
+            while above is not None and above.identity not in self._between:
+                self._between.add(above.identity)
+                above = seen.get(above.parent)
+
+    def look(self) -> "tuple[str, list[Process]]":
+        """Return what it does, and the processes that need the stop signal so that it stops. Raises OSError."""
+        below = [
+            process
+            for process in tree.below(self._root.pid, tree.everything())
+            if process.identity not in self._between
+        ]
+        new = [process for process in below if process.identity not in self._older]
+        again = [process for process in new if procfs.argv_of(process.pid) in self._argvs]
+        if again:
+            return RESTARTING, [*again, self._root]
+        if any("sleep" not in procfs.program_names(process) for process in new):
+            return WORKING, []
+        if below and self._waits():
+            return WAITING, [self._root]
+        return EXITING, [self._root]
+
+    def _waits(self) -> bool:
+        """Whether a wrapper waits for a child, as far as that is known."""
+        channels = [procfs.wait_channel(pid) for pid, _ in self._between]
+        return any(b"do_wait" in channel or b"sigsuspend" in channel for channel in channels) or not any(channels)

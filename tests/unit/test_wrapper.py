@@ -1,0 +1,95 @@
+"""What a wrapper does once its recipients have exited, among processes that are made up."""
+
+from __future__ import annotations
+
+import pytest
+
+from entrypoint.init import procfs, tree
+from entrypoint.init.lifecycle import EXITING, RESTARTING, WAITING, WORKING
+from entrypoint.init.procfs import Process
+from entrypoint.init.wrapper import Wrapper
+
+SHELL, INNER, AGENT, TAIL, NEW = 10, 11, 12, 13, 14
+
+
+class World:
+    """A shell with another wrapper below it, an agent behind both, and an older process."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.processes = {
+            SHELL: Process(SHELL, "sh", 1, 1, 1),
+            INNER: Process(INNER, "sh", SHELL, 1, 2),
+            AGENT: Process(AGENT, "python", INNER, 1, 3),
+        }
+        self.argvs = {AGENT: ["python", "agent.py"]}
+        self.channel = b"do_wait"
+        monkeypatch.setattr(tree, "everything", lambda: dict(self.processes))
+        monkeypatch.setattr(procfs, "argv_of", lambda pid: self.argvs.get(pid, []))
+        monkeypatch.setattr(procfs, "program_names", lambda process: {process.name})
+        monkeypatch.setattr(procfs, "wait_channel", lambda pid: self.channel)
+
+    def wrapper(self) -> Wrapper:
+        """Return it as it is when the stop signal is sent; then the agent exits."""
+        made = Wrapper(self.processes[SHELL], [self.processes[AGENT]], tree.everything())
+        del self.processes[AGENT]
+        return made
+
+    def look(self, made: Wrapper) -> tuple[str, list[int]]:
+        what, to_signal = made.look()
+        return what, [process.pid for process in to_signal]
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    return World(monkeypatch)
+
+
+def test_without_children_it_is_exiting(world: World) -> None:
+    made = world.wrapper()
+    assert world.look(made) == (EXITING, [SHELL])  # the other wrapper is no reason to stay
+    del world.processes[INNER]
+    assert world.look(made) == (EXITING, [SHELL])
+
+
+def test_it_waits_for_an_older_child(world: World) -> None:
+    world.processes[TAIL] = Process(TAIL, "tail", SHELL, 1, 4)
+    made = world.wrapper()
+    assert world.look(made) == (WAITING, [SHELL])
+
+
+@pytest.mark.parametrize(("channel", "expected"), [(b"do_wait", WAITING), (b"", WAITING), (b"do_poll", EXITING)])
+def test_with_an_older_child_it_waits_unless_it_does_something_else(
+    world: World, channel: bytes, expected: str
+) -> None:
+    world.processes[TAIL] = Process(TAIL, "tail", SHELL, 1, 4)
+    made = world.wrapper()
+    world.channel = channel
+    assert world.look(made)[0] == expected
+
+
+def test_it_waits_for_sleep(world: World) -> None:
+    made = world.wrapper()
+    world.processes[NEW] = Process(NEW, "sleep", SHELL, 1, 5)
+    assert world.look(made) == (WAITING, [SHELL])
+
+
+def test_something_new_is_clean_up(world: World) -> None:
+    world.processes[TAIL] = Process(TAIL, "tail", SHELL, 1, 4)
+    made = world.wrapper()
+    world.processes[NEW] = Process(NEW, "upload", SHELL, 1, 5)
+    world.argvs[NEW] = ["upload"]
+    assert world.look(made) == (WORKING, [])
+
+
+def test_the_same_program_again_is_no_clean_up(world: World) -> None:
+    made = world.wrapper()
+    world.processes[NEW] = Process(NEW, "python", INNER, 1, 5)
+    world.argvs[NEW] = ["python", "agent.py"]
+    assert world.look(made) == (RESTARTING, [NEW, SHELL])
+
+
+def test_a_program_whose_argv_could_not_be_read_is_not_taken_for_another_one(world: World) -> None:
+    world.argvs.clear()
+    made = world.wrapper()
+    world.processes[NEW] = Process(NEW, "python", SHELL, 1, 5)
+    assert world.look(made) == (WORKING, [])
