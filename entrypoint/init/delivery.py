@@ -4,7 +4,7 @@
                          recipients (see `recipients`); else those of an earlier step; else the agent
     a forwarded signal   the same, but only to processes that handle or ignore it, or to the agent in any case
     ... with auto        TERM; INT for a process that handles INT and would die of TERM (`--stop-signal auto`)
-    to leftovers         every descendant that has not had the stop signal yet
+    to leftovers         the topmost that act on the stop signal, once each; those below them when they have exited
     SIGKILL              everything below us
 
 `--target child` and `--target group` send to the agent or to its process group, and look no further. Where signal masks
@@ -16,7 +16,7 @@ import os
 
 from .. import notify, signals
 from ..signals import CONT, INT, KILL, TERM, name_of
-from . import by_name, procfs, recipients, tree, wrapper
+from . import by_name, leftovers, procfs, recipients, tree, wrapper
 from .console import WARNING
 from .lifecycle import WORKING
 
@@ -44,6 +44,11 @@ class Delivery:
         self.kill_forwarded = False  # the agent was sent a SIGKILL that was not for the end of the grace
         self.interrupted: list[Process] = []  # those that were sent INT in place of TERM
         self.wrapper: wrapper.Wrapper | None = None  # the agent, where recipients got the stop signal in its place
+        self.work: list[Process] = []  # what the agent, a wrapper, has left during the stop
+        self.signalled_by_wrapper: list[Process] = []  # those of it that did not get the stop signal from us
+        self.ahead: list[Process] = []  # leftover processes that have had it, while others wait for their exit
+        self._looked_through = False  # recipients got the last step in the agent's place
+        self._signalled_wrapper: leftovers.Wrapper | None = None  # the agent, where it got the last step itself
         self._adapts = False  # whether the current step may be INT
         self._stopped: set[tuple[int, int]] = set()  # processes that have had the stop signal
         self._reached: list[Process] = []  # by the current step
@@ -60,6 +65,7 @@ class Delivery:
         if not retry:
             self._reached = []
         to, held_back, reason = self._stop_recipients(number, hung=hung)
+        self._looked_through = bool(to)
         had_it = [process.identity for process in self._reached]
         for process in to:
             if process.identity not in had_it and self.send(process, self._adapted(process, number), CONT):
@@ -74,10 +80,22 @@ class Delivery:
                 self._stopped.update(p.identity for p in self._descendants.all() if p.group == self._agent.group)
             except OSError:  # no /proc to find them in
                 pass
+        self._note_what_is_below(number)
         self._stop_agent(number)
         return [], ""
 
+    def _note_what_is_below(self, number: int) -> None:
+        """The agent itself is about to get a step of the stop: it may be a wrapper that exits before its work."""
+        agent = procfs.look(self._agent.pid)
+        seen = self._descendants.listable()
+        if self._agent.has_exited or agent is None or seen is None:
+            return
+        below = tree.below(agent.pid, {process.pid: process for process in seen})
+        self._signalled_wrapper = leftovers.Wrapper(agent, below, number, adapts=self._adapts)
+
     def _stop_agent(self, number: int) -> None:
+        if self._agent.has_exited:
+            return
         agent = procfs.look(self._agent.pid)
         self.send_agent(number if agent is None else self._adapted(agent, number))
         self.send_agent(CONT)
@@ -129,8 +147,30 @@ class Delivery:
             return WORKING
         return what
 
+    def agent_left(self) -> "list[Process]":
+        """The agent has exited during the stop. Return the work that is still going on below it, if it was a wrapper.
+
+        That is none where it is not known whether it was one (it was held back from the stop signal).
+        """
+        uncertain = any(process.pid == self._agent.pid for process in self.held_back)
+        self.work, self.signalled_by_wrapper = [], []
+        if self._looked_through and not uncertain:
+            self.work = [process for process in self.previous_recipients if procfs.is_there(process)]
+        elif self._signalled_wrapper is not None and not uncertain:
+            self.work, signalled = self._signalled_wrapper.left(self._agent.status)
+            self.signalled_by_wrapper = [process for process in signalled if process.identity not in self._stopped]
+            self._stopped.update(process.identity for process in signalled)
+        if self.work:
+            self.previous_recipients, self.held_back, self.wrapper = self.work, [], None
+        return self.work
+
     def stop_interrupted(self, number: int) -> None:
-        """Send a signal to those that were sent INT, have not exited, and still do not handle TERM."""
+        """Send a signal to those that were sent INT, have not exited, and still do not handle TERM.
+
+        So too to those that a wrapper may have signalled in our place.
+        """
+        for process in self.signalled_by_wrapper:
+            self.send(process, number)
         for process in self.interrupted:
             if procfs.is_there(process) and procfs.prefers_int(process):
                 if process.pid == self._agent.pid:
@@ -145,17 +185,30 @@ class Delivery:
             self.send_agent(CONT)
 
     def stop_leftovers(self, number: int) -> None:
-        """Send the stop signal and SIGCONT to what the agent left behind, once each."""
+        """Send the stop signal and SIGCONT to what the agent left behind, once each, from the top down."""
         try:
-            leftovers = self._descendants.all()
+            there = self._descendants.all()
         except OSError:  # no /proc to find them in; most will be in the agent's group
             self.send_group(number)
             self.send_group(CONT)
             return
-        for process in leftovers:
-            if process.identity not in self._stopped:
-                self.send(process, number, CONT)
+        now, later = there, []
+        if len(there) <= tree.MAX_LISTED:
+            now, later = leftovers.topmost(there, lambda process: self._acts_on(process, number), self._had_it)
+        for process in now:
+            if not self._had_it(process):
+                self.send(process, self._adapted(process, number) if self.work else number, CONT)
                 self._stopped.add(process.identity)
+        self.ahead = [process for process in there if self._had_it(process)] if later else []
+
+    def _had_it(self, process: "Process") -> bool:
+        return process.identity in self._stopped
+
+    def _acts_on(self, process: "Process", number: int) -> bool:
+        """Whether the stop signal does more than end a leftover process, or may: it may have to end others first."""
+        if procfs.handles(process, number) is not False:
+            return True
+        return bool(self.work) and self._adapts and procfs.prefers_int(process)
 
     def kill_all(self) -> None:
         """SIGKILL to everything below us.
@@ -217,7 +270,7 @@ class Delivery:
     def resolve(self, number: int, *, to_stop: bool) -> recipients.Recipients:
         """Return who gets a signal in the agent's place: nobody if it handles the signal, or no process below does."""
         agent = procfs.look(self._agent.pid)
-        if self._settings.target != "auto" or agent is None:
+        if self._settings.target != "auto" or agent is None or self._agent.has_exited:
             return recipients.Recipients()
         by_names = procfs.masks_are_false()
         known = self._agent.dispositions.handles_or_ignores(number)

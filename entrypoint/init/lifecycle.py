@@ -8,6 +8,7 @@ turns them into text.
     RUNNING ----- stop request ----> STOPPING       the schedule runs, step by step
     RUNNING ----- hangs -----------> STOPPING       the same, with ABRT for the stop signal
     RUNNING, STOPPING -- agent ends -> LINGERING    what it left behind gets the stop signal and the linger time
+    STOPPING -- a wrapper ends, its work does not   the stop goes on until the work has ended
     STOPPING, LINGERING -- time up --> KILLING      SIGKILL to everything, again and again
     any of them -- nothing is left --> ENDED        with the agent's exit code
 
@@ -16,7 +17,8 @@ Whatever the order of events:
   - nothing is addressed to the agent after its exit was seen
   - SIGKILL comes by the end of the grace, and our own exit at most GIVE_UP_AFTER seconds later
   - the agent can extend its time, each message to the time it names, but never past --max-grace
-  - the exit code is the agent's; an agent that hung does not end with 0
+  - the exit code is the agent's; an agent that hung does not end with 0, and where the agent was a wrapper and we have
+    killed the work below it, the exit code is SIGKILL's
 
 Rules of this file:
   - Everything that decides when to send what, and the exit code, is in here. One decision is taken elsewhere, for
@@ -49,11 +51,12 @@ TIMERS: "dict[str, dict[str, str]]" = {
         "last_term": "_send_last_term",  # some seconds before the KILL, to those that were sent INT
         "held_back": "_stop_held_back",
         "settle": "_look_at_wrapper",  # all recipients have exited, the agent has not
+        "turn": "_next_turn",  # a leftover process has exited, others may get the stop signal
         "limit": "_report_limit",  # just before the platform's limit, where the end is not ours
         "stall_report": "_report_stall",  # some time before the next step
         "progress": "_log_progress",
     },
-    LINGERING: {"kill": "_linger_is_over", "progress": "_log_progress"},
+    LINGERING: {"kill": "_linger_is_over", "turn": "_next_turn", "progress": "_log_progress"},
     KILLING: {"give_up": "_give_up", "sweep": "_kill_again"},
     ENDED: {},
 }
@@ -70,6 +73,9 @@ GIVE_UP_AFTER = 0.4  # seconds; what has not died of SIGKILL by then sits in the
 # that polls for its child's exit does so every second or more often, and is to exit by itself, with the child's code.
 HELD_BACK_FOR = 1.5
 SETTLE_EVERY = 0.2  # seconds between looks at a wrapper whose recipients have exited
+NEXT_TURN_AFTER = (
+    0.05  # seconds from the exit of a leftover process until others get the stop signal: many exit together
+)
 MAX_HELD_BACK = 5.0  # seconds, where there is no deadline of which to take the half
 MAX_STATUS_CHARACTERS = 200
 MAX_ERRNO = 4095  # what a system call can fail with (include/linux/err.h)
@@ -118,13 +124,13 @@ class StopHeldBack(Signalling):
 
 
 class StopInterrupted(Signalling):
-    """Send a signal to those that were sent INT in place of TERM and are still there."""
+    """Send a signal to those that were sent INT in place of TERM, or perhaps a wrapper's, and are still there."""
 
     __slots__ = ()
 
 
 class StopLeftovers(Signalling):
-    """Send the stop signal and SIGCONT to each descendant that has not had it yet."""
+    """Send the stop signal and SIGCONT to each descendant that has not had it yet, and whose turn it is."""
 
     __slots__ = ()
 
@@ -212,6 +218,8 @@ class Lifecycle:
         self._extended = False  # by the agent
         self._all_signalled = False  # those held back from the stop signal have got it
         self._reported_at = -INFINITY  # the last stall report
+        self._works_on = False  # the agent was a wrapper and has exited, its work has not
+        self._was_cut = False  # ... and was killed by us
         self._killed_for = ""  # KILLING: deadline, linger-over, escalated
         self._timers: dict[str, float] = {}
         if settings.ready_timeout is not None:
@@ -281,7 +289,10 @@ class Lifecycle:
         return [Log("held-back", signal=self.last_sent, seconds=self._at("held_back") - now)]
 
     def recipients_ended(self, now: float) -> list[Action]:
-        """The descendants that got the stop signal in place of those held back have all exited."""
+        """The descendants that got the stop signal in place of the agent, or after its exit, have all exited."""
+        if self.ending is not None:
+            self._works_on = False
+            return self.leftover_ended(now)
         if self.state == STOPPING and not self._all_signalled:
             self._recipients_gone = now
             if "held_back" in self._timers:
@@ -306,6 +317,10 @@ class Lifecycle:
     def interrupted(self, now: float) -> list[Action]:
         """INT was sent in place of TERM; a process that stays after it gets TERM before the KILL."""
         self._interrupted = True
+        return self.signalled_by_wrapper(now)
+
+    def signalled_by_wrapper(self, now: float) -> list[Action]:
+        """A process did not get the stop signal, as a wrapper may have sent it: it gets it before the KILL."""
         kill = self._time_of_kill()
         if self.state == STOPPING and kill < INFINITY:
             self._set(last_term=stop_plan.time_of_last_term(now, kill))
@@ -317,21 +332,26 @@ class Lifecycle:
             self._set(step=now)
         return []
 
-    def agent_ended(self, now: float, ending: "Ending", *, alone: bool) -> list[Action]:
-        """The agent's exit was seen. `alone`: it left no processes behind."""
+    def agent_ended(self, now: float, ending: "Ending", *, alone: bool, works_on: bool = False) -> list[Action]:
+        """The agent's exit was seen. `alone`: it left no processes behind. `works_on`: it left its work behind."""
         self.ending, self._cause, self.sent_at_once = ending, self._find_cause(ending), frozenset()
         if alone:
             return self._end(now)
         if self.state == KILLING:
             return []
-        end = self._time_of_kill() if self.state == STOPPING else now + self.plan.grace
-        linger = max(0.0, min(self.settings.linger, end - now))
-        self._steps = ()
-        progress = min(self._at("progress"), now + PROGRESS_EVERY)
-        self._enter(LINGERING, kill=now + linger, progress=progress)
-        number = stop_plan.stop_signal(self.settings)
-        log = Log("lingering", code=ending.code, ending=ending, cause=self._cause, signal=number, linger=linger)
-        return [log, StopLeftovers(number)]
+        if works_on and self.state == STOPPING:
+            self._works_on = True
+            self._set(held_back=INFINITY, settle=INFINITY)
+            number, left = stop_plan.stop_signal(self.settings), self._time_left(now)["left"]
+            log = Log("wrapper-left", code=ending.code, ending=ending, cause=self._cause, signal=number, left=left)
+            return [log, StopLeftovers(number)]
+        return self._linger(now)
+
+    def leftover_ended(self, now: float) -> list[Action]:
+        """A process that the agent left behind has exited: it may be the turn of others."""
+        if self.ending is not None and "turn" in TIMERS[self.state]:
+            self._set(turn=min(self._at("turn"), now + NEXT_TURN_AFTER))
+        return []
 
     def nothing_left(self, now: float) -> list[Action]:
         """There are no children any more. No effect before the agent's own exit was seen."""
@@ -531,7 +551,8 @@ class Lifecycle:
 
     def _send_last_term(self, now: float) -> list[Action]:
         self._set(last_term=INFINITY)
-        return [Log("last-term", signal=TERM, elapsed=now - self._requested), StopInterrupted(TERM)]
+        number = stop_plan.stop_signal(self.settings)  # TERM, where INT was sent
+        return [Log("last-term", signal=number, elapsed=now - self._requested), StopInterrupted(number)]
 
     def _log_progress(self, now: float) -> list[Action]:
         at = self._at("progress")
@@ -540,11 +561,30 @@ class Lifecycle:
 
     # --- The end. ---------------------------------------------------------------------------------------------------
 
+    def _linger(self, now: float) -> list[Action]:
+        """The agent has exited, and nothing is left that has the rest of the grace."""
+        assert self.ending is not None
+        end = self._time_of_kill() if self.state == STOPPING else now + self.plan.grace
+        linger = max(0.0, min(self.settings.linger, end - now))
+        self._steps = ()
+        progress = min(self._at("progress"), now + PROGRESS_EVERY)
+        self._enter(LINGERING, kill=now + linger, progress=progress)
+        number, ending = stop_plan.stop_signal(self.settings), self.ending
+        log = Log("lingering", code=ending.code, ending=ending, cause=self._cause, signal=number, linger=linger)
+        return [log, StopLeftovers(number)]
+
+    def _next_turn(self, now: float) -> list[Action]:
+        self._set(turn=INFINITY)
+        if self.state == STOPPING and not self._works_on:
+            return self._linger(now)
+        return [StopLeftovers(stop_plan.stop_signal(self.settings))]
+
     def _linger_is_over(self, now: float) -> list[Action]:
         return self._kill(now, "linger-over", Log("linger-over"))
 
     def _kill(self, now: float, why: str, log: Log) -> list[Action]:
         self._killed_for, self._steps, self.sent_at_once = why, (), frozenset()
+        self._was_cut = self._works_on
         self._enter(KILLING, sweep=now + SWEEP_EVERY, give_up=now + GIVE_UP_AFTER)
         return [log, KillAll()]
 
@@ -569,7 +609,7 @@ class Lifecycle:
 
     def _end(self, now: float) -> list[Action]:
         self._enter(ENDED)
-        agent_code = 128 + KILL if self.ending is None else self.ending.code
+        agent_code = 128 + KILL if self.ending is None or self._was_cut else self.ending.code
         code, why = agent_code, ""
         by_int = self._interrupted and code == 128 + INT
         counts_as = code if code in self.settings.ok_exit or not by_int else 128 + TERM  # as ended by the stop signal
@@ -591,6 +631,8 @@ class Lifecycle:
         )
         if by_int:
             log.facts = {**log.facts, "by_int": True, "counts_as": counts_as}
+        if self._was_cut:
+            log.facts = {**log.facts, "cut": self._killed_for}
         return [log, Exit(code)]
 
     # --- Facts for the log. -----------------------------------------------------------------------------------------

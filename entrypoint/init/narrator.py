@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     Upcoming = dict[str, Any]
 
 MAX_NAMED = 12  # processes in one line
+AT = {"deadline": "at the deadline", "escalated": "at a repeated stop request (--repeat escalate)"}
 MASKS_UNKNOWN = (
     "signal handlers cannot be seen here (a sandbox, or emulation): a signal may kill the agent; what helps: "
     "--rewrite, --unhandled, --target, or X_AGENT_INIT_HANDLES from the agent (entrypoint.agent.run sends it)"
@@ -171,7 +172,7 @@ def _interrupted(interrupted: "Sequence[Process]") -> str:
 
 
 def _last_term(signal: int, elapsed: float) -> str:
-    return f"{format_duration(elapsed)} after the stop request, {name_of(signal)} to what has not exited by INT"
+    return f"{format_duration(elapsed)} after the stop request, {name_of(signal)} to what has not exited"
 
 
 def _wrapper_stays(signal: int, what: str) -> str:
@@ -189,6 +190,15 @@ def _held_back(signal: int, seconds: float) -> str:
 
 def _held_back_signalled(signal: int) -> str:
     return f"the agent has not exited: {name_of(signal)} to it as well"
+
+
+def _wrapper_left(code: int, ending: "Ending", cause: str, signal: int, left: float | None) -> str:
+    rest = "no deadline" if left is None else f"{format_duration(left)} left"
+    return f"the agent {describe(ending, cause)} before the program that it runs; {name_of(signal)} to that ({rest})"
+
+
+def _not_signalled(to: "Sequence[Process]", wrapper: str) -> str:
+    return f"{wrapper} is likely to have stopped {listed(to)} itself: no second signal"
 
 
 def _lingering(code: int, ending: "Ending", cause: str, signal: int, linger: float) -> str:
@@ -216,11 +226,14 @@ def _ended(
     status: str,
     by_int: bool = False,
     counts_as: int | None = None,
+    cut: str = "",
 ) -> str:
     since = "" if stop_seconds is None else f", {_since(stop_seconds, bool(hung))}"
     ok_code = agent_code if counts_as is None else counts_as
     because = {"": "", "ok-exit": f" (--ok-exit {ok_code})", "hung": " (it hung)"}[why]
     how = describe(ending, cause)
+    if cut:
+        how += f", the program that it ran was killed by SIGKILL {AT[cut]}"
     if by_int:
         how += ", the normal end of a program that INT interrupts"
     return f"ended: the agent {how}{since}, after {format_duration(seconds)} in all; exit code {code}{because}"
@@ -235,10 +248,8 @@ def describe(ending: "Ending | None", cause: str) -> str:
     how = exit_status.describe(ending.status)
     if not ending.killed:
         return f"{how}; meanwhile {_oom(ending)}" if ending.oom_kills else how
-    if cause == "deadline":
-        return f"{how} at the deadline"
-    if cause == "escalated":
-        return f"{how} at a repeated stop request (--repeat escalate)"
+    if cause in AT:
+        return f"{how} {AT[cause]}"
     if cause == "signal":
         return f"{how}, which agent-init forwarded"
     if cause == "oom":
@@ -268,7 +279,7 @@ def listed(processes: "Sequence[Process]") -> str:
 
 # --- Events. --------------------------------------------------------------------------------------------------------
 
-TEXT_ONLY = frozenset(("why", "hung", "extended", "by_int", "counts_as"))  # facts that do not go into JSON
+TEXT_ONLY = frozenset(("why", "hung", "extended", "by_int", "counts_as", "cut"))  # facts that do not go into JSON
 NAMES, COUNT = "names", "count"  # the processes that are still running, at the end of a line
 
 # For each event: its name in JSON, its level, its text, and which process list follows.
@@ -300,6 +311,8 @@ EVENTS: "dict[str, tuple[str, int, Callable[..., str], str]]" = {
     "wrapper-stays": ("wrapper-stays", INFO, _wrapper_stays, ""),
     "held-back": ("held-back", INFO, _held_back, ""),
     "held-back-signalled": ("held-back", INFO, _held_back_signalled, ""),
+    "wrapper-left": ("wrapper-left", INFO, _wrapper_left, NAMES),
+    "not-signalled": ("not-signalled", INFO, _not_signalled, ""),
     "lingering": ("lingering", INFO, _lingering, NAMES),
     "linger-over": ("linger-over", WARNING, _linger_over, NAMES),
     "left-behind": ("left-behind", ERROR, _left_behind, NAMES),
@@ -447,12 +460,12 @@ class Narrator:
 
     def _end(self, text: str, facts: "dict[str, Any]", fields: "dict[str, object]") -> str:
         """Return the last line, and write the final message, or remove an early one where the end was a good one."""
-        if facts["cause"] == "deadline" and self._still_running:
+        if "deadline" in (facts["cause"], facts.get("cut")) and self._still_running:
             text += f"; running when it was sent: {self._still_running}"
         if facts["code"] and facts["status"]:
             text += f'; its last status: "{facts["status"]}"'
         fields["how"] = describe(facts["ending"], facts["cause"])
-        fields["cause"] = facts["hung"] or facts["cause"]
+        fields["cause"] = facts["hung"] or facts.get("cut") or facts["cause"]
         if facts["code"]:
             termination_log.write(self._settings, [text, *self._final_message])
         elif self._may_be_killed:

@@ -29,6 +29,7 @@ from . import (
 )
 from .console import DEBUG, INFO, TRACE, WARNING, Console
 from .lifecycle import (
+    LINGERING,
     STOPPING,
     Action,
     Exit,
@@ -295,7 +296,7 @@ class Supervisor:
             elif pid in self.reporter.pids:
                 self.reporter.pids.discard(pid)
             elif pid != self.agent.pid:
-                self._guarded(self._log_reaped, pid, name, status)
+                self._guarded(self._orphan_reaped, pid, name, status)
         else:
             self.loop.call_at(self.loop.time(), self._catch_up)  # there will be more
         if self.lifecycle.ending is None and (self.agent.has_exited or alone):
@@ -322,7 +323,12 @@ class Supervisor:
         self.reporter.end()
         if self.reporter.pids:  # children, but none that the agent left behind
             alone = alone or self.descendants.listable() == []
-        self._event(lambda now: self.lifecycle.agent_ended(now, ending, alone=alone))
+        work: list[procfs.Process] = []
+        if self.lifecycle.state == STOPPING and self.lifecycle.last_sent and not alone:
+            self._guarded(lambda: work.extend(self.delivery.agent_left()))
+        self._event(lambda now: self.lifecycle.agent_ended(now, ending, alone=alone, works_on=bool(work)))
+        if work:
+            self._guarded(self._work_goes_on, work)
 
     def _hand_over(self) -> bool:
         """The agent has exited. Return whether the main process that it named is the agent now."""
@@ -335,7 +341,9 @@ class Supervisor:
         self.console.log(INFO, "handed-over", text, pid=successor.pid)
         return True
 
-    def _log_reaped(self, pid: int, name: str, status: int) -> None:
+    def _orphan_reaped(self, pid: int, name: str, status: int) -> None:
+        if self.delivery.ahead:
+            self._note(self.lifecycle.leftover_ended)
         level = WARNING if self.settings.warn_reaped else DEBUG
         if level <= self.console.level:
             orphan = f"{name} (pid {pid})" if name else f"pid {pid}"
@@ -357,7 +365,7 @@ class Supervisor:
         elif isinstance(action, LookAtWrapper):
             self._note(self.lifecycle.wrapper_seen, self.delivery.look_at_wrapper())
         elif isinstance(action, StopLeftovers):
-            self.delivery.stop_leftovers(action.number)
+            self._stop_leftovers(action.number)
         elif isinstance(action, KillAll):
             self.reporter.end()
             self.delivery.kill_all()
@@ -410,6 +418,20 @@ class Supervisor:
             self._note(self.lifecycle.held_back)
         if self.delivery.wrapper is not None:
             self.exit_watch.start(reached)
+
+    def _work_goes_on(self, work: "Sequence[procfs.Process]") -> None:
+        self.exit_watch.start(work)
+        if signalled := self.delivery.signalled_by_wrapper:
+            self.narrator.log(Log("not-signalled", to=signalled, wrapper=self.agent.name))
+            self._note(self.lifecycle.signalled_by_wrapper)
+
+    def _stop_leftovers(self, number: int) -> None:
+        interrupted = len(self.delivery.interrupted)
+        self.delivery.stop_leftovers(number)
+        if len(self.delivery.interrupted) > interrupted:
+            self._note(self.lifecycle.interrupted)
+        if self.delivery.ahead and self.lifecycle.state == LINGERING:
+            self.exit_watch.start(self.delivery.ahead)
 
     def _recipients_exited(self) -> None:
         """Those that got the stop signal in place of others have exited."""
