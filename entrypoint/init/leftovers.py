@@ -148,8 +148,11 @@ def _awaited_child(pid: int) -> int:
 def _script(pid: int) -> str | None:
     """Return the text that a shell runs, if that is an argument of it (-c)."""
     argv = procfs.argv_of(pid)
-    if len(argv) > 2 and argv[1].startswith("-") and not argv[1].startswith("--") and argv[1].endswith("c"):
-        return argv[2]
+    for index, option in enumerate(argv[1:-1], 1):
+        if option.startswith("-") and not option.startswith("--") and option.endswith("c"):
+            return argv[index + 1]
+        if not option.startswith(("-", "+")) and not argv[index - 1].endswith("o"):  # bash -o pipefail
+            break  # a file
     return None
 
 

@@ -327,8 +327,7 @@ class Supervisor:
         if self.lifecycle.state == STOPPING and self.lifecycle.last_sent and not alone:
             self._guarded(lambda: work.extend(self.delivery.agent_left()))
         self._event(lambda now: self.lifecycle.agent_ended(now, ending, alone=alone, works_on=bool(work)))
-        if work:
-            self._guarded(self._work_goes_on, work)
+        self._guarded(self._watch_work, work)
 
     def _hand_over(self) -> bool:
         """The agent has exited. Return whether the main process that it named is the agent now."""
@@ -419,8 +418,12 @@ class Supervisor:
         if self.delivery.wrapper is not None:
             self.exit_watch.start(reached)
 
-    def _work_goes_on(self, work: "Sequence[procfs.Process]") -> None:
-        self.exit_watch.start(work)
+    def _watch_work(self, work: "Sequence[procfs.Process]") -> None:
+        """The agent has exited; `work`: what goes on below it."""
+        if not self.delivery.ahead:
+            self.exit_watch.stop()
+        if work:
+            self.exit_watch.start(work)
         if signalled := self.delivery.signalled_by_wrapper:
             self.narrator.log(Log("not-signalled", to=signalled, wrapper=self.agent.name))
             self._note(self.lifecycle.signalled_by_wrapper)
