@@ -16,7 +16,7 @@ import os
 
 from .. import notify, signals
 from ..signals import CONT, INT, KILL, TERM, name_of
-from . import by_name, leftovers, procfs, recipients, tree, wrapper
+from . import by_name, exit_status, leftovers, procfs, recipients, tree, wrapper
 from .console import WARNING
 from .lifecycle import WORKING
 
@@ -44,11 +44,12 @@ class Delivery:
         self.kill_forwarded = False  # the agent was sent a SIGKILL that was not for the end of the grace
         self.interrupted: list[Process] = []  # those that were sent INT in place of TERM
         self.wrapper: wrapper.Wrapper | None = None  # the agent, where recipients got the stop signal in its place
-        self.work: list[Process] = []  # what the agent, a wrapper, has left during the stop
-        self.signalled_by_wrapper: list[Process] = []  # those of it that did not get the stop signal from us
+        self.departures = leftovers.Departures()  # of wrappers that exit before their work
+        self.presumed: list[Process] = []  # work that a wrapper is likely to have signalled: it gets no second signal
+        self.newly_presumed: list[Process] = []  # of them those that were not logged yet
+        self._last_stop: tuple[Process | None, int] = None, 0  # the agent, and the signal of the last step
         self.ahead: list[Process] = []  # leftover processes that have had it, while others wait for their exit
         self._looked_through = False  # recipients got the last step in the agent's place
-        self._signalled_wrapper: leftovers.Wrapper | None = None  # the agent, where it got the last step itself
         self._adapts = False  # whether the current step may be INT
         self._stopped: set[tuple[int, int]] = set()  # processes that have had the stop signal
         self._reached: list[Process] = []  # by the current step
@@ -66,6 +67,9 @@ class Delivery:
             self._reached = []
         to, held_back, reason = self._stop_recipients(number, hung=hung)
         self._looked_through = bool(to)
+        agent = None if self._agent.has_exited else procfs.look(self._agent.pid)
+        self._last_stop = agent, number
+        self._note_wrappers(to if to or agent is None else [agent], number)
         had_it = [process.identity for process in self._reached]
         for process in to:
             if process.identity not in had_it and self.send(process, self._adapted(process, number), CONT):
@@ -80,18 +84,16 @@ class Delivery:
                 self._stopped.update(p.identity for p in self._descendants.all() if p.group == self._agent.group)
             except OSError:  # no /proc to find them in
                 pass
-        self._note_what_is_below(number)
         self._stop_agent(number)
         return [], ""
 
-    def _note_what_is_below(self, number: int) -> None:
-        """The agent itself is about to get a step of the stop: it may be a wrapper that exits before its work."""
-        agent = procfs.look(self._agent.pid)
-        seen = self._descendants.listable()
-        if self._agent.has_exited or agent is None or seen is None:
-            return
-        below = tree.below(agent.pid, {process.pid: process for process in seen})
-        self._signalled_wrapper = leftovers.Wrapper(agent, below, number, adapts=self._adapts)
+    def _note_wrappers(self, to: "Sequence[Process]", number: int) -> None:
+        """These are about to get the stop signal, and may be wrappers that exit before their work."""
+        try:
+            if (seen := self._descendants.listable()) is not None:
+                self.departures.note(to, seen, number, adapts=self._adapts)
+        except Exception:  # the signal itself is more important
+            pass
 
     def _stop_agent(self, number: int) -> None:
         if self._agent.has_exited:
@@ -147,29 +149,41 @@ class Delivery:
             return WORKING
         return what
 
-    def agent_left(self) -> "list[Process]":
-        """The agent has exited during the stop. Return the work that is still going on below it, if it was a wrapper.
+    def agent_left(self) -> bool:
+        """The agent has exited during the stop. Return whether it was a wrapper, and work goes on below it.
 
-        That is none where it is not known whether it was one (it was held back from the stop signal).
+        That is not so where it is not known whether it was one: it was held back from the stop signal.
         """
-        uncertain = any(process.pid == self._agent.pid for process in self.held_back)
-        self.work, self.signalled_by_wrapper = [], []
-        if self._looked_through and not uncertain:
-            self.work = [process for process in self.previous_recipients if procfs.is_there(process)]
-        elif self._signalled_wrapper is not None and not uncertain:
-            self.work, signalled = self._signalled_wrapper.left(self._agent.status)
-            self.signalled_by_wrapper = [process for process in signalled if process.identity not in self._stopped]
-            self._stopped.update(process.identity for process in signalled)
-        if self.work:
-            self.previous_recipients, self.held_back, self.wrapper = self.work, [], None
-        return self.work
+        agent, number = self._last_stop
+        if agent is None or self._agent.status is None or any(held.pid == agent.pid for held in self.held_back):
+            return False
+        if self._looked_through:
+            died = exit_status.exit_code(self._agent.status) == 128 + number  # a shell's code is its program's
+            return self._look_at_work(self.previous_recipients, died=died)
+        self.departures.statuses[agent.pid] = self._agent.status
+        return self._look_at_work([agent])
+
+    def look_at_work(self) -> bool:
+        """Return whether work still goes on below wrappers that have exited."""
+        return self._look_at_work(self.departures.work)
+
+    def _look_at_work(self, former: "Sequence[Process]", *, died: bool = False) -> bool:
+        signalled = self.departures.look(former, died=died)
+        new = [process for process in signalled if not self._had_it(process)]
+        self._note_wrappers(new, self._last_stop[1])
+        self._stopped.update(process.identity for process in new)
+        self.presumed += new
+        self.newly_presumed += new
+        if self.departures.work:
+            self.previous_recipients, self.held_back, self.wrapper = self.departures.work, [], None
+        return bool(self.departures.work)
 
     def stop_interrupted(self, number: int) -> None:
         """Send a signal to those that were sent INT, have not exited, and still do not handle TERM.
 
         So too to those that a wrapper may have signalled in our place.
         """
-        for process in self.signalled_by_wrapper:
+        for process in self.presumed:
             self.send(process, number)
         for process in self.interrupted:
             if procfs.is_there(process) and procfs.prefers_int(process):
@@ -192,12 +206,16 @@ class Delivery:
             self.send_group(number)
             self.send_group(CONT)
             return
-        now, later = there, []
+        now: list[Process] = there
+        later: list[Process] = []
         if len(there) <= tree.MAX_LISTED:
             now, later = leftovers.topmost(there, lambda process: self._acts_on(process, number), self._had_it)
+        works_on = bool(self.departures.work)
+        if works_on:
+            self._note_wrappers(now, number)
         for process in now:
             if not self._had_it(process):
-                self.send(process, self._adapted(process, number) if self.work else number, CONT)
+                self.send(process, self._adapted(process, number) if works_on else number, CONT)
                 self._stopped.add(process.identity)
         self.ahead = [process for process in there if self._had_it(process)] if later else []
 
@@ -208,7 +226,7 @@ class Delivery:
         """Whether the stop signal does more than end a leftover process, or may: it may have to end others first."""
         if procfs.handles(process, number) is not False:
             return True
-        return bool(self.work) and self._adapts and procfs.prefers_int(process)
+        return bool(self.departures.work) and self._adapts and procfs.prefers_int(process)
 
     def kill_all(self) -> None:
         """SIGKILL to everything below us.

@@ -33,7 +33,7 @@ SIGKILL the stop signal can do no more harm. All others get it at once.
 import _signal
 import os
 
-from . import by_name, procfs, recipients
+from . import by_name, procfs, recipients, tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ P_PID = 1  # the first argument of waitid(2): the second is a pid
 
 
 class _Below:
-    """A process below the agent, as it was before the agent got the stop signal."""
+    """A process below a wrapper, as it was before the wrapper got the stop signal."""
 
     __slots__ = ("handles", "in_background", "process", "switches")
 
@@ -59,38 +59,44 @@ class _Below:
 
 
 class Wrapper:
-    """The agent, which gets the stop signal itself, and what is below it at that moment."""
+    """A process that gets the stop signal itself, and what is below it at that moment.
+
+    That is all that does not handle the signal, and the topmost that do, as for the agent itself.
+    """
 
     __slots__ = ("_awaited", "_below", "_is_known", "_is_shell", "_number", "_script", "_signals_nobody")
 
-    def __init__(self, agent: "Process", below: "Sequence[Process]", number: int, *, adapts: bool) -> None:
-        """`below`: its descendants, parents before their children. `adapts`: see `Delivery.stop`."""
+    def __init__(
+        self, process: "Process", children_of: "Callable[[int], list[Process]]", number: int, *, adapts: bool
+    ) -> None:
+        """`adapts`: see `Delivery.stop`."""
         self._number = number
-        self._is_shell = procfs.is_shell(agent)
-        self._is_known = self._is_shell or by_name.has_wrappers_name(agent)
-        self._signals_nobody = not SIGNALS_NOBODY.isdisjoint(procfs.program_names(agent))
-        self._script = _script(agent.pid) if self._is_shell else None
-        self._awaited = {_awaited_child(agent.pid)} - {0}  # and what is below it
+        self._is_shell = procfs.is_shell(process)
+        self._is_known = self._is_shell or by_name.has_wrappers_name(process)
+        self._signals_nobody = not SIGNALS_NOBODY.isdisjoint(procfs.program_names(process))
+        self._script = _script(process.pid) if self._is_shell else None
+        self._awaited = {_awaited_child(process.pid)} - {0}  # and what is below it
         self._below: list[_Below] = []
-        helpers: set[int] = set()  # and what is below them
-        for process in below:
-            is_helper = process.parent == agent.pid and not self._is_known and recipients.is_helper(process, agent)
-            if is_helper or process.parent in helpers:
-                helpers.add(process.pid)
-                continue
-            if process.parent in self._awaited:
-                self._awaited.add(process.pid)
-            self._below.append(_Below(process, number, adapts=adapts))
+        to_look_at = [child for child in children_of(process.pid) if not self._is_helper(child, process)]
+        for child in to_look_at:  # grows meanwhile
+            if child.parent in self._awaited:
+                self._awaited.add(child.pid)
+            entry = _Below(child, number, adapts=adapts)
+            self._below.append(entry)
+            if not entry.handles:
+                to_look_at += children_of(child.pid)
 
-    def left(self, status: int | None) -> "tuple[list[Process], list[Process]]":
+    def _is_helper(self, child: "Process", process: "Process") -> bool:
+        return not self._is_known and recipients.is_helper(child, process)
+
+    def left(self, *, died: bool) -> "tuple[list[Process], list[Process]]":
         """It has exited. Return the work below it, and those of it that it may have signalled.
 
-        `status`: its wait status, None if that is not known.
+        `died`: of the stop signal, as far as is known.
         """
         there = [entry for entry in self._below if procfs.is_there(entry.process)]
         if any(entry.handles and entry not in there for entry in self._below):
             return [], []
-        died = status is not None and os.WIFSIGNALED(status) and os.WTERMSIG(status) == self._number
         is_wrapper = died or self._is_known
         work = [entry for entry in there if entry.handles and (is_wrapper or entry.process.pid in self._awaited)]
         signalled = [entry.process for entry in work if self._may_have_signalled(entry, died=died)]
@@ -103,6 +109,47 @@ class Wrapper:
         if self._is_shell:
             return entry.in_background and (self._script is None or "kill" in self._script)
         return not died and not self._signals_nobody
+
+
+class Departures:
+    """Finds the work that goes on after the exit of wrappers: of the agent, of those below it, and so on.
+
+    `work`: processes that have got the stop signal, or are to get it. `statuses`: the wait statuses of those that have
+    exited, by pid, as far as they are known.
+    """
+
+    __slots__ = ("_wrappers", "statuses", "work")
+
+    def __init__(self) -> None:
+        self._wrappers: dict[tuple[int, int], tuple[int, Wrapper]] = {}
+        self.work: list[Process] = []
+        self.statuses: dict[int, int] = {}
+
+    def note(self, processes: "Sequence[Process]", seen: "Sequence[Process]", number: int, *, adapts: bool) -> None:
+        """These are about to get the stop signal. `seen`: all our descendants."""
+        children_of = tree.children_among({process.pid: process for process in seen})
+        for process in processes:
+            if children_of(process.pid):
+                self._wrappers[process.identity] = number, Wrapper(process, children_of, number, adapts=adapts)
+
+    def look(self, former: "Sequence[Process]", *, died: bool = False) -> "list[Process]":
+        """Find the work: those of the former that are still there, and what was below those that have exited.
+
+        `died`: whether these have died of the stop signal, where no status is known. Return those that a wrapper is
+        likely to have signalled in our place.
+        """
+        signalled: list[Process] = []
+        self.work = [process for process in former if procfs.is_there(process)]
+        for process in former:
+            if process in self.work or process.identity not in self._wrappers:
+                continue
+            number, wrapper = self._wrappers[process.identity]
+            status = self.statuses.get(process.pid)
+            killed_by = os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else 0
+            below, of_them = wrapper.left(died=died if status is None else killed_by == number)
+            self.work += below
+            signalled += of_them
+        return signalled
 
 
 def topmost(

@@ -159,6 +159,12 @@ class LookAtWrapper(Action):
     __slots__ = ()
 
 
+class LookAtWork(Action):
+    """Find out whether work goes on below wrappers that have exited; the event `work_seen` follows."""
+
+    __slots__ = ()
+
+
 class TakeCpuSnapshot(Action):
     """Note how much processor time each process has used: a stall report shows what it has used since."""
 
@@ -291,7 +297,6 @@ class Lifecycle:
     def recipients_ended(self, now: float) -> list[Action]:
         """The descendants that got the stop signal in place of the agent, or after its exit, have all exited."""
         if self.ending is not None:
-            self._works_on = False
             return self.leftover_ended(now)
         if self.state == STOPPING and not self._all_signalled:
             self._recipients_gone = now
@@ -317,9 +322,9 @@ class Lifecycle:
     def interrupted(self, now: float) -> list[Action]:
         """INT was sent in place of TERM; a process that stays after it gets TERM before the KILL."""
         self._interrupted = True
-        return self.signalled_by_wrapper(now)
+        return self.stopped_by_wrapper(now)
 
-    def signalled_by_wrapper(self, now: float) -> list[Action]:
+    def stopped_by_wrapper(self, now: float) -> list[Action]:
         """A process did not get the stop signal, as a wrapper may have sent it: it gets it before the KILL."""
         kill = self._time_of_kill()
         if self.state == STOPPING and kill < INFINITY:
@@ -352,6 +357,13 @@ class Lifecycle:
         if self.ending is not None and "turn" in TIMERS[self.state]:
             self._set(turn=min(self._at("turn"), now + NEXT_TURN_AFTER))
         return []
+
+    def work_seen(self, now: float, works_on: bool) -> list[Action]:
+        """The answer to LookAtWork."""
+        if self.state != STOPPING or self.ending is None:
+            return []
+        self._works_on = works_on
+        return [StopLeftovers(stop_plan.stop_signal(self.settings))] if works_on else self._linger(now)
 
     def nothing_left(self, now: float) -> list[Action]:
         """There are no children any more. No effect before the agent's own exit was seen."""
@@ -575,8 +587,8 @@ class Lifecycle:
 
     def _next_turn(self, now: float) -> list[Action]:
         self._set(turn=INFINITY)
-        if self.state == STOPPING and not self._works_on:
-            return self._linger(now)
+        if self.state == STOPPING:
+            return [LookAtWork()]
         return [StopLeftovers(stop_plan.stop_signal(self.settings))]
 
     def _linger_is_over(self, now: float) -> list[Action]:

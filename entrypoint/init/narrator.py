@@ -197,8 +197,8 @@ def _wrapper_left(code: int, ending: "Ending", cause: str, signal: int, left: fl
     return f"the agent {describe(ending, cause)} before the program that it runs; {name_of(signal)} to that ({rest})"
 
 
-def _not_signalled(to: "Sequence[Process]", wrapper: str) -> str:
-    return f"{wrapper} is likely to have stopped {listed(to)} itself: no second signal"
+def _not_signalled(to: "Sequence[Process]") -> str:
+    return f"the wrapper is likely to have passed the signal on to {listed(to)}: no second one"
 
 
 def _lingering(code: int, ending: "Ending", cause: str, signal: int, linger: float) -> str:

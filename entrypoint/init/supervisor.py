@@ -29,7 +29,6 @@ from . import (
 )
 from .console import DEBUG, INFO, TRACE, WARNING, Console
 from .lifecycle import (
-    LINGERING,
     STOPPING,
     Action,
     Exit,
@@ -37,6 +36,7 @@ from .lifecycle import (
     KillAll,
     Lifecycle,
     Log,
+    LookAtWork,
     LookAtWrapper,
     MakeStallReport,
     Signalling,
@@ -323,11 +323,10 @@ class Supervisor:
         self.reporter.end()
         if self.reporter.pids:  # children, but none that the agent left behind
             alone = alone or self.descendants.listable() == []
-        work: list[procfs.Process] = []
+        works_on: list[bool] = []
         if self.lifecycle.state == STOPPING and self.lifecycle.last_sent and not alone:
-            self._guarded(lambda: work.extend(self.delivery.agent_left()))
-        self._event(lambda now: self.lifecycle.agent_ended(now, ending, alone=alone, works_on=bool(work)))
-        self._guarded(self._watch_work, work)
+            self._guarded(lambda: works_on.append(self.delivery.agent_left()))
+        self._event(lambda now: self.lifecycle.agent_ended(now, ending, alone=alone, works_on=any(works_on)))
 
     def _hand_over(self) -> bool:
         """The agent has exited. Return whether the main process that it named is the agent now."""
@@ -341,7 +340,8 @@ class Supervisor:
         return True
 
     def _orphan_reaped(self, pid: int, name: str, status: int) -> None:
-        if self.delivery.ahead:
+        if self.delivery.ahead or self.delivery.departures.work:
+            self.delivery.departures.statuses[pid] = status
             self._note(self.lifecycle.leftover_ended)
         level = WARNING if self.settings.warn_reaped else DEBUG
         if level <= self.console.level:
@@ -363,6 +363,8 @@ class Supervisor:
             self.delivery.stop_interrupted(action.number)
         elif isinstance(action, LookAtWrapper):
             self._note(self.lifecycle.wrapper_seen, self.delivery.look_at_wrapper())
+        elif isinstance(action, LookAtWork):
+            self._note(self.lifecycle.work_seen, self.delivery.look_at_work())
         elif isinstance(action, StopLeftovers):
             self._stop_leftovers(action.number)
         elif isinstance(action, KillAll):
@@ -418,23 +420,19 @@ class Supervisor:
         if self.delivery.wrapper is not None:
             self.exit_watch.start(reached)
 
-    def _watch_work(self, work: "Sequence[procfs.Process]") -> None:
-        """The agent has exited; `work`: what goes on below it."""
-        if not self.delivery.ahead:
-            self.exit_watch.stop()
-        if work:
-            self.exit_watch.start(work)
-        if signalled := self.delivery.signalled_by_wrapper:
-            self.narrator.log(Log("not-signalled", to=signalled, wrapper=self.agent.name))
-            self._note(self.lifecycle.signalled_by_wrapper)
-
     def _stop_leftovers(self, number: int) -> None:
-        interrupted = len(self.delivery.interrupted)
-        self.delivery.stop_leftovers(number)
-        if len(self.delivery.interrupted) > interrupted:
+        delivery = self.delivery
+        interrupted = len(delivery.interrupted)
+        delivery.stop_leftovers(number)
+        if len(delivery.interrupted) > interrupted:
             self._note(self.lifecycle.interrupted)
-        if self.delivery.ahead and self.lifecycle.state == LINGERING:
-            self.exit_watch.start(self.delivery.ahead)
+        if presumed := delivery.newly_presumed:
+            delivery.newly_presumed = []
+            self.narrator.log(Log("not-signalled", to=presumed))
+            self._note(self.lifecycle.stopped_by_wrapper)
+        self.exit_watch.stop()
+        if watched := delivery.departures.work or delivery.ahead:
+            self.exit_watch.start(watched)
 
     def _recipients_exited(self) -> None:
         """Those that got the stop signal in place of others have exited."""

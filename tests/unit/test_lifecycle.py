@@ -23,6 +23,7 @@ from entrypoint.init.lifecycle import (
     KillAll,
     Lifecycle,
     Log,
+    LookAtWork,
     MakeStallReport,
     Stop,
     StopHeldBack,
@@ -648,11 +649,19 @@ class AnyOrder(RuleBasedStateMachine):
             assert self.life.due <= self.now + lifecycle.NEXT_TURN_AFTER
 
     @precondition(lambda self: not self.exits and self.works_on)
-    @rule()
-    def the_work_ends(self) -> None:
+    @rule(works_on=st.booleans())
+    def the_work_ends(self, works_on: bool) -> None:
+        """`works_on`: or only a part of it."""
         assert self.event(self.life.recipients_ended) == []
-        self.works_on = False
-        self.linger_from = self.now + lifecycle.NEXT_TURN_AFTER
+        while self.works_on and self.killed is None and self.life.due <= self.now + lifecycle.NEXT_TURN_AFTER:
+            self.now = max(self.now, self.life.due)
+            actions = self.event(self.life.tick)
+            self.take(actions)
+            if LookAtWork() in actions:
+                self.works_on = works_on
+                self.linger_from = None if works_on else self.now
+                self.take(self.event(self.life.work_seen, works_on))
+                return
 
     @precondition(lambda self: not self.exits)
     @rule()
