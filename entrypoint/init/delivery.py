@@ -206,11 +206,13 @@ class Delivery:
             self.send_group(number)
             self.send_group(CONT)
             return
+        works_on = bool(self.departures.work)
         now: list[Process] = there
         later: list[Process] = []
         if len(there) <= tree.MAX_LISTED:
-            now, later = leftovers.topmost(there, lambda process: self._acts_on(process, number), self._had_it)
-        works_on = bool(self.departures.work)
+            now, later = leftovers.topmost(
+                there, lambda process: self._acts_on(process, number), self._had_it, works_on=works_on
+            )
         if works_on:
             self._note_wrappers(now, number)
         for process in now:

@@ -153,30 +153,37 @@ class Departures:
 
 
 def topmost(
-    processes: "Sequence[Process]", takes_it: "Callable[[Process], bool]", had_it: "Callable[[Process], bool]"
+    processes: "Sequence[Process]",
+    acts_on_it: "Callable[[Process], bool]",
+    had_it: "Callable[[Process], bool]",
+    *,
+    works_on: bool,
 ) -> "tuple[list[Process], list[Process]]":
     """Return which leftover processes are to get the stop signal now, and which have to wait.
 
-    `processes`: all of them, parents before their children. `takes_it`: whether a process acts on the signal;
-    `had_it`: whether it has had it. Below one that does, processes wait until it has exited: a pool's workers. So does
-    a wrapper above it. Where no process acts on it, all get it.
+    `processes`: all of them, parents before their children. `acts_on_it`: whether a process acts on the signal;
+    `had_it`: whether it has had it. Below one that does, processes wait until it has exited: a pool's workers. So do
+    those above and beside it, the shell that runs it and tee(1), and where work goes on, all that do not act on it.
     """
-    above: set[int] = set()  # ... a process that acts on it, or has had it
-    for process in reversed(processes):
-        if process.pid in above or had_it(process) or takes_it(process):
-            above.add(process.parent)
-    now, later = [], []
-    below: set[int] = set()
+    top: dict[int, int] = {}  # for each process the topmost above it
+    busy: set[int] = set()  # of them those at or below which a process acts on the signal, or has had it
+    covered: set[int] = set()  # such processes, and those below them
+    now, others, later = [], [], []
     for process in processes:
-        if process.parent in below or had_it(process):
-            below.add(process.pid)
+        top[process.pid] = top.get(process.parent, process.pid)
+        if process.parent in covered or had_it(process):
+            covered.add(process.pid)
+            busy.add(top[process.pid])
             if not had_it(process):
                 later.append(process)
-        elif takes_it(process):
-            below.add(process.pid)
+        elif acts_on_it(process):
+            covered.add(process.pid)
+            busy.add(top[process.pid])
             now.append(process)
         else:
-            (later if process.pid in above else now).append(process)
+            others.append(process)
+    for process in others:
+        (later if works_on or top[process.pid] in busy else now).append(process)
     return now, later
 
 

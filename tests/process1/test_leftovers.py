@@ -109,6 +109,15 @@ def test_work_below_a_wrapper_below_a_wrapper(start_in_role: Start, shell: bool)
     assert init.events("work") == ["ready", "TERM", "end"]
 
 
+def test_work_keeps_what_reads_its_output(start_in_role: Start) -> None:
+    """Tee(1) is not signalled while the work goes on."""
+    script = f"trap 'echo bye' EXIT; {actor_line('work', DRAINS)} | tee -a /dev/null"
+    work = "on('TERM', lambda: (time.sleep(0.5), os.write(1, b'drained'), leave(0))); ready()"
+    init = start_in_role("-t", "20s", *LINGER, command=bash(script.replace(WORK, actor_line("work", work))))
+    assert stop(init)[0] == 143
+    assert init.events("work") == ["ready", "TERM", "end"]
+
+
 def test_work_that_prefers_int_gets_int(start_in_role: Start) -> None:
     work = (
         "signal.signal(signal.SIGINT, signal.default_int_handler); log('ready')\n"

@@ -168,6 +168,19 @@ def lingering(at: float) -> list[Action]:
     return [action for _, action in run_until(life, at)]
 
 
+def left_by_wrapper(*flags: str) -> list[Action]:
+    life = make(*flags)
+    life.signal(0.0, TERM, "a test")
+    return life.agent_ended(2.0, exited(3), alone=False, works_on=True)
+
+
+def left_at_deadline() -> list[tuple[float, Action]]:
+    life = make("-t", "20s")
+    life.signal(0.0, TERM, "a test")
+    life.agent_ended(2.0, exited(3), alone=False, works_on=True)
+    return run_until(life, 30.0)
+
+
 KUBERNETES = {"KUBERNETES_SERVICE_HOST": "x"}
 
 CASES: list[tuple[str, Callable[[], list[Action]], int, str, dict[str, object]]] = [
@@ -489,6 +502,43 @@ CASES: list[tuple[str, Callable[[], list[Action]], int, str, dict[str, object]]]
         "all processes behind the agent have exited, but it has started the same program again: TERM to it as well",
         {"signal": "TERM", "what": "restarting"},
     ),
+    (
+        "wrapper-left",
+        lambda: left_by_wrapper("-t", "20s"),
+        INFO,
+        "the agent exited with code 3 before the program that it runs; TERM to that (18s left)",
+        {"code": 3, "cause": "exited", "signal": "TERM", "left": 18.0},
+    ),
+    (
+        "wrapper-left",
+        lambda: left_by_wrapper("-t", "infinity"),
+        INFO,
+        "the agent exited with code 3 before the program that it runs; TERM to that (no deadline)",
+        {"code": 3, "cause": "exited", "signal": "TERM", "left": None},
+    ),
+    (
+        "not-signalled",
+        lambda: [Log("not-signalled", to=[Process(20, "worker", 2, 2, 1)])],
+        INFO,
+        "the wrapper is likely to have passed the signal on to worker (20): no second one",
+        {"pids": [20]},
+    ),
+    (
+        "ended",
+        lambda: [action for _, action in left_at_deadline()],
+        INFO,
+        "ended: the agent exited with code 3, the program that it ran was killed by SIGKILL at the deadline, 20.4s "
+        "after the stop request, after 20.4s in all; exit code 137",
+        {
+            "code": 137,
+            "agent_code": 137,
+            "cause": "deadline",
+            "seconds": 20.4,
+            "stop_seconds": 20.4,
+            "status": "",
+            "how": "exited with code 3",
+        },
+    ),
 ]
 RENAMED = {  # in JSON; users know these names
     "repeat-escalates": "escalated",
@@ -502,6 +552,7 @@ LISTS = {
     "step": narrator.NAMES,
     "deadline": narrator.NAMES,
     "limit-near": narrator.NAMES,
+    "wrapper-left": narrator.NAMES,
     "lingering": narrator.NAMES,
     "linger-over": narrator.NAMES,
     "left-behind": narrator.NAMES,
