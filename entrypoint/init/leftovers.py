@@ -16,13 +16,14 @@ Whether the wrapper has sent the stop signal to a process below it, no system ca
 at once, and without one none stops, so the evidence is weighed. In this order:
 
     the process has slept all the time          no: a signal wakes the main thread (its context switches in `status`)
+    it is no direct child                       no: a wrapper signals its child, a shell mostly, which has died of it
     a shell's script (-c) without `kill`        no
     a shell's foreground job                    no: a trap runs once the job is over, an EXIT trap at once; both are
                                                 there to clean up. A shell without job control has its background jobs
                                                 ignore QUIT, which tells them apart
     a shell's background job                    yes: `trap 'kill $!' TERM`, `trap 'kill 0' EXIT`. How the shell ends
                                                 shows nothing: after an EXIT trap, bash dies of the signal
-    any other wrapper that died of the signal   no: npm and pnpm have signalled their shell, which has exited
+    any other wrapper that died of the signal   no: it is its runtime's default action
     watch(1)                                    no: it exits at once
     any other wrapper that exited with a code   yes: it caught the signal
 
@@ -64,13 +65,13 @@ class Wrapper:
     That is all that does not handle the signal, and the topmost that do, as for the agent itself.
     """
 
-    __slots__ = ("_awaited", "_below", "_is_known", "_is_shell", "_number", "_script", "_signals_nobody")
+    __slots__ = ("_awaited", "_below", "_is_known", "_is_shell", "_number", "_pid", "_script", "_signals_nobody")
 
     def __init__(
         self, process: "Process", children_of: "Callable[[int], list[Process]]", number: int, *, adapts: bool
     ) -> None:
         """`adapts`: see `Delivery.stop`."""
-        self._number = number
+        self._pid, self._number = process.pid, number
         self._is_shell = procfs.is_shell(process)
         self._is_known = self._is_shell or by_name.has_wrappers_name(process)
         self._signals_nobody = not SIGNALS_NOBODY.isdisjoint(procfs.program_names(process))
@@ -104,7 +105,8 @@ class Wrapper:
 
     def _may_have_signalled(self, entry: _Below, *, died: bool) -> bool:
         switches = _switches_asleep(_status(entry.process.pid), self._number)
-        if switches is not None and switches == entry.switches:
+        has_slept = switches is not None and switches == entry.switches
+        if has_slept or entry.process.parent != self._pid:
             return False
         if self._is_shell:
             return entry.in_background and (self._script is None or "kill" in self._script)

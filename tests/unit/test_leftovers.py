@@ -52,7 +52,7 @@ class World:
         return self.processes[pid]
 
     def read(self, path: str, _: int = 0) -> bytes:
-        *_, pid, name = path.split("/")
+        pid, name = path.split("/")[-2:]
         if name == "syscall":
             if not self.call:
                 raise PermissionError
@@ -162,6 +162,17 @@ def test_a_known_wrapper_that_exits_with_a_code_may_have_signalled_what_has_been
     assert woken(world, died=False) == [WORK]
     assert woken(world, died=True) == []
     assert world.left(world.wrapper(), died=False) == ([WORK], [])
+
+
+def test_a_wrapper_has_signalled_its_child_not_that_ones_children(world: World) -> None:
+    """Such as yarn, whose shell dies."""
+    world.known.add(ROOT)
+    world.add(SHELL, ROOT, "sh")
+    world.add(WORK, SHELL, "python")
+    made = world.wrapper()
+    world.switches[WORK] += 2
+    del world.processes[SHELL]
+    assert world.left(made, died=False) == ([WORK], [])
 
 
 def test_watch_signals_nobody(world: World) -> None:
