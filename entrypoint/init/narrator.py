@@ -10,7 +10,7 @@ from ..options import OPTIONS
 from ..settings import nearest
 from ..signals import name_of
 from ..units import INFINITY, format_bytes, format_duration
-from . import exit_status, termination_log
+from . import exit_status, procfs, termination_log
 from .console import DEBUG, ERROR, INFO, TRACE, WARNING
 
 TYPE_CHECKING = False
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .lifecycle import Log
     from .main_process import MainProcess
     from .procfs import Process
+    from .signalfd import Received
     from .stop_plan import StopPlan
     from .tree import Descendants
 
@@ -261,6 +262,25 @@ FINAL = frozenset(
 )  # ... that go into the final message
 
 
+class Sender:
+    """Who sent a signal, as far as the kernel reports it. Looked up when it is printed: most never are."""
+
+    __slots__ = ("_received",)
+
+    def __init__(self, received: "Received") -> None:
+        self._received = received
+
+    def __str__(self) -> str:
+        pid = self._received.pid
+        if pid is None:
+            return "an unknown sender"
+        if self._received.by_kernel:
+            return "the kernel"
+        if pid == 0:
+            return "outside the container"
+        return str(procfs.look(pid) or f"pid {pid}")
+
+
 class Narrator:
     """Logs events and problems, and keeps the final message.
 
@@ -328,6 +348,23 @@ class Narrator:
             self._may_be_killed = True
             self.write_early()
         self.console.log(level, event, text, **fields)
+
+    def log_named(self, process: "Process") -> None:
+        """Log that the agent has named its main process."""
+        self.console.log(INFO, "main", f"the agent's main process is {process}", pid=process.pid)
+
+    def log_handed_over(self, process: "Process") -> None:
+        """Log that the agent has exited and its main process is the agent now."""
+        text = f"the agent has exited; its main process {process} is the agent now"
+        self.console.log(INFO, "handed-over", text, pid=process.pid)
+
+    def log_reaped(self, pid: int, name: str, status: int) -> None:
+        """Log an orphan that was reaped; `name`: of its program, if known."""
+        level = WARNING if self._settings.warn_reaped else DEBUG
+        if level <= self.console.level:
+            orphan = f"{name} (pid {pid})" if name else f"pid {pid}"
+            text = f"reaped orphan {orphan}, which {exit_status.describe(status)}"
+            self.console.log(level, "reaped", text, pid=pid, code=exit_status.exit_code(status))
 
     def report_line(self, line: str) -> None:
         """Log one line of a stall report."""
