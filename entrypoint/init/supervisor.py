@@ -180,9 +180,8 @@ class Supervisor:
             self._failing_since = INFINITY
             self.faults.replenish()
             return
-        now = self.loop.time()
-        self._failing_since = min(self._failing_since, now)
-        if self._must_give_up(now):
+        self._failing_since = min(self._failing_since, self.loop.time())
+        if self._must_give_up(self.loop.time()):
             self.loop.stop()
         raise failure
 

@@ -226,7 +226,8 @@ def test_process_1_is_isolated_when_started_with_python_m(start_in_role: Start, 
 LOADED = frozenset(
     "errno genericpath os os.path posixpath select stat _collections_abc _stat _ctypes _socket entrypoint "
     "entrypoint.init entrypoint.init.agent_environment entrypoint.init.cgroup entrypoint.init.console "
-    "entrypoint.init.delivery entrypoint.init.exit_status entrypoint.init.exit_watch entrypoint.init.fallback entrypoint.init.faults entrypoint.init.job_control "
+    "entrypoint.init.delivery entrypoint.init.exit_status entrypoint.init.exit_watch entrypoint.init.fallback "
+    "entrypoint.init.faults entrypoint.init.job_control "
     "entrypoint.init.libc entrypoint.init.lifecycle entrypoint.init.loop entrypoint.init.main_process "
     "entrypoint.init.narrator entrypoint.init.notify_socket entrypoint.init.own_process entrypoint.init.procfs "
     "entrypoint.init.recipients entrypoint.init.signalfd entrypoint.init.spawn entrypoint.init.stall_report "

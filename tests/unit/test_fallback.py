@@ -190,7 +190,7 @@ def test_a_pending_stop_request_starts_the_grace(
     monkeypatch: pytest.MonkeyPatch, pending: set[int], noticed: float
 ) -> None:
     stage = Stage(monkeypatch, "-t", "5s")
-    fallback._signal.sigpending = lambda: pending  # type: ignore[attr-defined,assignment]
+    fallback._signal.sigpending = lambda: pending  # type: ignore[attr-defined]
     stage.fallback.notice_stop_request()
     stage.now += 2
     stage.fallback.notice_stop_request()
