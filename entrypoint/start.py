@@ -35,6 +35,7 @@ HARMLESS = frozenset(
 )
 BEFORE_RETRY = 0.02  # seconds
 RETRY_FOR = 2.0  # seconds from the first failure to set up the supervisor, until the fallback does without
+ATTEMPTS_TO_RUN = (1, 2, 3)  # a supervisor that was set up; made before memory can be short
 STOP_WAITS = 0.5  # seconds, at most, of that time
 WHAT_IS_LEFT = "from now on agent-init only forwards signals, keeps the deadline, reaps and exits with the agent's code"
 CANNOT_GO_ON = f"cannot do what is due; {WHAT_IS_LEFT}"
@@ -120,14 +121,18 @@ def supervise(settings: "Settings", package: str, started: Started) -> int:
     """
     fallback = started.fallback
     supervisor = set_up(settings, package, started)
-    if supervisor is not None:
+    for attempt in ATTEMPTS_TO_RUN:
+        if supervisor is None:
+            break
         try:
             if (code := supervisor.run()) is not None:
                 return code
             supervisor.leave_to(fallback)
             _log(settings, started, "fallback", CANNOT_GO_ON)
-        except BaseException as error:
-            _log_failure(settings, started, "fallback", error, WHAT_IS_LEFT)
+            break
+        except BaseException as error:  # no memory at the moment: it goes on where it was
+            if attempt == ATTEMPTS_TO_RUN[-1]:
+                _log_failure(settings, started, "fallback", error, WHAT_IS_LEFT)
     while True:
         try:
             code = fallback.run()
@@ -144,12 +149,12 @@ def supervise(settings: "Settings", package: str, started: Started) -> int:
 
 def set_up(settings: "Settings", package: str, started: Started) -> "Supervisor | None":
     """Return the supervisor. Where that fails, for want of memory for example, try again; None after RETRY_FOR."""
-    from .init import own_process
-
-    socket = started.environment.socket if started.environment is not None else None
     failed_at = 0.0
     while True:
         try:
+            from .init import own_process
+
+            socket = started.environment.socket if started.environment is not None else None
             # Keep nothing in use that is not ours: an inherited pipe, a mounted directory.
             own_process.close_inherited({socket.fileno()} if socket is not None else set())
             own_process.leave_directory()

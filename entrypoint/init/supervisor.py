@@ -158,7 +158,7 @@ class Supervisor:
         fallback.kill_at, fallback.stop_sent = self.lifecycle.kill_due, self.lifecycle.last_sent != 0
         self.faults.guarded(fallback.block)
         self.faults.guarded(self.source.read, self._inbox)  # where signals were not blocked
-        fallback.inbox += [received.number for received in self._inbox]
+        fallback.inbox = [received.number for received in self._inbox]
         if self.lifecycle.state == STOPPING and not fallback.stop_sent:
             fallback.request_stop(fallback.stop_signal)
 

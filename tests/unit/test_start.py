@@ -280,8 +280,18 @@ def test_a_supervisor_that_cannot_go_on_leaves_the_agent_to_the_fallback(
     monkeypatch.setattr(supervisor, "Supervisor", lambda *_, **__: made)
     monkeypatch.setattr(Fallback, "run", failing(lambda _: 5, KeyboardInterrupt()))
     assert run.run() == 5
-    assert calls == (["run", "leave"] if failure == "gives up" else ["run"]) + ["clean up"]
+    assert calls == (["run", "leave"] if failure == "gives up" else ["run"] * 3) + ["clean up"]
     assert start.WHAT_IS_LEFT in capfd.readouterr().err
+
+
+def test_a_supervisor_that_fails_once_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(monkeypatch)
+    made = SimpleNamespace(run=failing(lambda: 7, MemoryError(), MemoryError()))
+    monkeypatch.setattr(supervisor, "Supervisor", lambda *_, **__: made)
+    assert run.run() == 7
+    assert capfd.readouterr().err == ""
 
 
 def test_a_failure_to_log_a_failure_ends_nothing(
