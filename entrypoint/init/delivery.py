@@ -174,6 +174,9 @@ class Delivery:
         except OSError:  # no /proc to find them in
             self.send_group(KILL)
             return
+        except MemoryError:  # this comes again in a moment, but there may be no memory then either
+            self.send_group(KILL)
+            raise
         ours = tree.below(os.getpid(), seen)
         shared = {os.getpgrp(), *(seen[pid].group for pid in seen.keys() - {process.pid for process in ours})}
         for group in {process.group for process in ours} - shared:

@@ -350,6 +350,13 @@ class Lifecycle:
         """When `tick` is to be called, on the clock of `now`; infinity where no timer runs."""
         return min(map(self._at, TIMERS[self.state]), default=INFINITY)
 
+    @property
+    def kill_due(self) -> float:
+        """When everything is to have got SIGKILL, as things are; infinity where no such time is set."""
+        if self.state == KILLING:
+            return -INFINITY
+        return self._at("kill") if self.state == LINGERING else self._time_of_kill()
+
     # --- Timers. ----------------------------------------------------------------------------------------------------
 
     def _at(self, timer: str) -> float:

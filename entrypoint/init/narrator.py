@@ -422,14 +422,22 @@ class Narrator:
             self.write_early()
         self.console.log(level, event, text, **fields)
 
-    def log_unexpected(self, error: BaseException) -> None:
-        """Log an error of our own, and where it was raised."""
-        where = error.__traceback__
-        while where is not None and where.tb_next is not None:
-            where = where.tb_next
-        at = f" ({os.path.basename(where.tb_frame.f_code.co_filename)}:{where.tb_lineno})" if where else ""
-        text = f"unexpected {type(error).__name__}: {error}{at}; continuing"
-        self.console.log(ERROR, "unexpected", text)
+    def log_named(self, process: "Process") -> None:
+        """Log that the agent has named its main process."""
+        self.console.log(INFO, "main", f"the agent's main process is {process}", pid=process.pid)
+
+    def log_handed_over(self, process: "Process") -> None:
+        """Log that the agent has exited and its main process is the agent now."""
+        text = f"the agent has exited; its main process {process} is the agent now"
+        self.console.log(INFO, "handed-over", text, pid=process.pid)
+
+    def log_reaped(self, pid: int, name: str, status: int) -> None:
+        """Log an orphan that was reaped; `name`: of its program, if known."""
+        level = WARNING if self._settings.warn_reaped else DEBUG
+        if level <= self.console.level:
+            orphan = f"{name} (pid {pid})" if name else f"pid {pid}"
+            text = f"reaped orphan {orphan}, which {exit_status.describe(status)}"
+            self.console.log(level, "reaped", text, pid=pid, code=exit_status.exit_code(status))
 
     def report_line(self, line: str) -> None:
         """Log one line of a stall report."""
