@@ -61,6 +61,7 @@ class Settings:
         grace: float | None
         max_grace: float
         linger: float
+        orphans: float | None
         stop_signal: int | None
         stop_schedule: tuple[tuple[int, float], ...] | None
         stop_on: frozenset[int]
