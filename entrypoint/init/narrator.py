@@ -337,6 +337,9 @@ FINAL = frozenset(
 )  # ... that go into the final message
 
 
+BEGINNINGS = frozenset("stop-requested lingering older-left watchdog ready-timeout".split())  # ... of a stop
+
+
 class Sender:
     """Who sent a signal, as far as the kernel reports it. Looked up when it is printed: most never are."""
 
@@ -426,7 +429,7 @@ class Narrator:
         """Log an event of the state machine."""
         event, level, render, listing = EVENTS[entry.event]
         self._replaced = self._replaced or entry.event == "replaced"
-        self._stopping = self._stopping or entry.event in ("stop-requested", "lingering", "watchdog", "ready-timeout")
+        self._stopping = self._stopping or entry.event in BEGINNINGS
         final = self._stopping and entry.event in FINAL
         if not final and level > self.console.level and entry.event != "ended":
             return

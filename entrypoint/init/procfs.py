@@ -403,10 +403,9 @@ def is_reached(process: Process, number: int) -> bool | None:
     if any(caught & ~blocked & _bit(number) for blocked, _, caught in masks):
         return True
     blocks = any(blocked & _bit(number) for blocked, _, _ in masks)
-    return blocks and (
-        any(b"sigtimedwait" in wait_channel(int(task)) for task in tasks)
-        or any(True for _ in open_modes(process.pid, "anon_inode:[signalfd]"))
-    )
+    if any(b"sigtimedwait" in wait_channel(int(task)) for task in tasks):
+        return True
+    return blocks and any(True for _ in open_modes(process.pid, "anon_inode:[signalfd]"))
 
 
 def prefers_int(process: Process) -> bool:

@@ -44,7 +44,8 @@ def test_an_orphan_counts_from_the_first_look_and_is_stopped_then_killed() -> No
     assert plan.look(60.0, [orphan]) == [orphan]
     assert plan.decide(60.0, [orphan], handles_none) == ([orphan], [])
     assert plan.adopted_at(orphan) == 0.0
-    assert (now := plan.next_look(60.0)) == 60.0 + STOPPING_PAUSE
+    now = plan.next_look(60.0)
+    assert now == 60.0 + STOPPING_PAUSE
     while now < 65.0:
         assert plan.look(now, [orphan]) == [orphan]
         assert plan.decide(now, [orphan], handles_none) == ([], [])
