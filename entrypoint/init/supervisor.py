@@ -23,6 +23,7 @@ from . import (
     narrator,
     notify_socket,
     procfs,
+    request_origin,
     signalfd,
     stall_report,
     stdin_watch,
@@ -40,6 +41,7 @@ from .lifecycle import (
     Log,
     LookAtWrapper,
     MakeStallReport,
+    NoteAllSignalled,
     Signalling,
     Stop,
     StopHeldBack,
@@ -205,7 +207,8 @@ class Supervisor:
             received = self._inbox[0]
             if not self._is_ours(received) and not self._send_at_once(received.number):
                 try:
-                    self._note(self.lifecycle.signal, received.number, narrator.Sender(received))
+                    sender, origin = narrator.Sender(received), request_origin.of(received)
+                    self._note(self.lifecycle.signal, received.number, sender, origin)
                 except MemoryError:
                     raise  # it stays in the inbox
                 except Exception as error:
@@ -390,6 +393,8 @@ class Supervisor:
             self._forward(action)
         elif isinstance(action, Stop):
             self._stop(action)
+        elif isinstance(action, NoteAllSignalled):
+            self.delivery.note_all_signalled()
         elif isinstance(action, StopHeldBack):
             self.exit_watch.stop()
             self.delivery.stop_held_back(action.number)
@@ -422,7 +427,7 @@ class Supervisor:
             to, handled = self.delivery.forward_recipients(number)
         if not (handled or action.always or number in signals.HARMLESS):
             self._handled[number] = False
-            self._note(self.lifecycle.unhandled, number, action.sender)
+            self._note(self.lifecycle.unhandled, number, action.sender, action.origin)
             return
         self.narrator.log(Log("forwarded", signal=number, sender=action.sender, to=to))
         self.delivery.forward(number, to)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from entrypoint.init import notify_access, procfs
+from entrypoint.init import notify_access, procfs, tree
 from entrypoint.init.main_process import MainProcess
 from tests.support.world import AGENT, OWN_PID, TERM, World
 
@@ -111,7 +111,7 @@ def test_systemd_notify_speaks_for_the_program_that_runs_it(world: World, parent
 
 def test_a_circle_of_parents_ends(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pids that are reused during the climb."""
-    monkeypatch.setattr(notify_access.tree, "is_below", lambda *_: True)
+    monkeypatch.setattr(tree, "is_below", lambda *_: True)
     world.add(20, 30, "sh")
     world.add(30, 20, "sh")
     assert keys(accept(20)) == OF_HELPERS
