@@ -338,8 +338,6 @@ class Lifecycle:
             return self._end(now)
         if self.state == KILLING:
             return []
-        # Where the platform signals every process, the agent may have died of that before our own signal was read.
-        by_platform = bool(self.plan.platform_signals_all) and self.state == RUNNING and ending.code == 128 + TERM
         end = self._time_of_kill() if self.state == STOPPING else now + self.plan.grace
         linger = max(0.0, min(self.settings.linger, end - now))
         self._steps = ()
@@ -347,9 +345,11 @@ class Lifecycle:
         self._enter(LINGERING, kill=now + linger, progress=progress)
         number = stop_plan.stop_signal(self.settings)
         log = Log("lingering", code=ending.code, ending=ending, cause=self._cause, signal=number, linger=linger)
-        if by_platform and number == TERM:
-            return [log, NoteAllSignalled(number)]
         return [log, StopLeftovers(number)]
+
+    def platform_has_signalled(self, ending: "Ending") -> bool:
+        """Whether the agent has died of TERM that the platform sends to every process, before our own one was read."""
+        return bool(self.plan.platform_signals_all) and self.state == RUNNING and ending.code == 128 + TERM
 
     def nothing_left(self, now: float) -> list[Action]:
         """There are no children any more. No effect before the agent's own exit was seen."""

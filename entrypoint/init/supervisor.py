@@ -372,6 +372,8 @@ class Supervisor:
     def _agent_ended(self, *, alone: bool) -> None:
         ending = exit_status.Ending(self.agent.status, self.memory, kill_forwarded=self.delivery.kill_forwarded)
         self.faults.guarded(self.reporter.end)
+        if self.lifecycle.platform_has_signalled(ending):
+            self.faults.guarded(self.delivery.note_all_signalled)
         if self.reporter.pids:  # children, but none that the agent left behind
             alone = alone or self.descendants.listable() == []
         self._event(lambda now: self.lifecycle.agent_ended(now, ending, alone=alone))

@@ -178,7 +178,7 @@ def test_agent_init_in_another_session_of_the_container_has_the_limit_as_its_gra
 def test_agent_init_in_an_interactive_shell_is_started_by_hand(tmp_path: Path, shell: str) -> None:
     line = f"{AGENT_INIT} -- {sys.executable} -S -c pass; echo the' 'end"
     (tmp_path / "script").write_text(line)
-    with pexpect.spawn(shell, env=clean_environment(**RAILWAY), cwd=tmp_path, timeout=30, dimensions=(24, 300)) as run:  # type: ignore[arg-type]
+    with pexpect.spawn(shell, env=clean_environment(**RAILWAY), cwd=tmp_path, timeout=30, dimensions=(24, 300)) as run:
         if "script" not in shell:
             run.sendline(line)
         run.expect_exact("the end")
@@ -224,13 +224,13 @@ def test_signals_that_heroku_does_not_send_are_sent(start: Start) -> None:
         ((), "USR1", 7),
     ):
         init = start(*options, agent=handlers, env=clean_environment(**HEROKU))
-        init.wait_for(lambda init=init: init.records(event="ready"), "ready")
+        init.wait_for_event("ready")
         if request == "USR1":
             os.kill(agent_of(init), signal.SIGUSR1)
         else:
             init.signal(request)
         assert init.wait() == code
-        init.log.write_text("")
+        init.log.write_text("")  # the next run has the same file
 
 
 @pytest.mark.parametrize("order", ["agent-init first", "shell first"])
