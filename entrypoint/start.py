@@ -246,9 +246,9 @@ def _fail(code: int, text: str, settings: "Settings", started: Started) -> int:
 
 def make_plan(settings: "Settings") -> "StopPlan":
     """Return the plan of a stop. Imported late: the agent need not wait for it. Raises UsageError."""
-    from .init import stop_plan
+    from .init import request_origin, stop_plan
 
-    return stop_plan.make(settings, os.environ)
+    return stop_plan.make(settings, os.environ, by_hand=request_origin.started_by_hand())
 
 
 def isolate(arguments: "Sequence[str]", package: str, environment: dict[bytes, bytes]) -> None:

@@ -148,6 +148,13 @@ class Delivery:
         """Note that these processes have had the stop signal from somebody else."""
         self._stopped.update(identities)
 
+    def note_all_signalled(self) -> None:
+        """Note that every process has had the stop signal: from the platform."""
+        try:
+            self._stopped.update(process.identity for process in self._descendants.all())
+        except OSError:  # no /proc to find them in
+            return
+
     def stop_leftovers(self, number: int) -> None:
         """Send the stop signal and SIGCONT to what the agent left behind, once each."""
         try:

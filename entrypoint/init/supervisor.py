@@ -25,6 +25,7 @@ from . import (
     older_processes,
     orphans,
     procfs,
+    request_origin,
     signalfd,
     stall_report,
     stdin_watch,
@@ -46,6 +47,7 @@ from .lifecycle import (
     LookAtWrapper,
     LookForOrphans,
     MakeStallReport,
+    NoteAllSignalled,
     Signalling,
     Stop,
     StopHeldBack,
@@ -218,7 +220,8 @@ class Supervisor:
             received = self._inbox[0]
             if not self._is_ours(received) and not self._send_at_once(received.number):
                 try:
-                    self._note(self.lifecycle.signal, received.number, narrator.Sender(received))
+                    sender, origin = narrator.Sender(received), request_origin.of(received)
+                    self._note(self.lifecycle.signal, received.number, sender, origin)
                 except MemoryError:
                     raise  # it stays in the inbox
                 except Exception as error:
@@ -384,6 +387,8 @@ class Supervisor:
     def _agent_ended(self, *, alone: bool) -> None:
         ending = exit_status.Ending(self.agent.status, self.memory, kill_forwarded=self.delivery.kill_forwarded)
         self.faults.guarded(self.reporter.end)
+        if self.lifecycle.platform_has_signalled(ending):
+            self.faults.guarded(self.delivery.note_all_signalled)
         if self.reporter.pids:  # children, but none that the agent left behind
             alone = alone or self.descendants.listable() == []
         about = {} if alone else self._about_leftovers(ending.code)
@@ -422,6 +427,8 @@ class Supervisor:
             self._forward(action)
         elif isinstance(action, Stop):
             self._stop(action)
+        elif isinstance(action, NoteAllSignalled):
+            self.delivery.note_all_signalled()
         elif isinstance(action, StopHeldBack):
             self.exit_watch.stop()
             self.delivery.stop_held_back(action.number)
@@ -457,7 +464,7 @@ class Supervisor:
             to, handled = self.delivery.forward_recipients(number)
         if not (handled or action.always or number in signals.HARMLESS):
             self._handled[number] = False
-            self._note(self.lifecycle.unhandled, number, action.sender)
+            self._note(self.lifecycle.unhandled, number, action.sender, action.origin)
             return
         self.narrator.log(Log("forwarded", signal=number, sender=action.sender, to=to))
         self.delivery.forward(number, to)
