@@ -4,7 +4,7 @@
                          recipients (see `recipients`); else those of an earlier step; else the agent
     a forwarded signal   the same, but only to processes that handle or ignore it, or to the agent in any case
     ... with auto        TERM; INT for a process that handles INT and would die of TERM (`--stop-signal auto`)
-    to leftovers         every descendant that has not had the stop signal yet
+    to leftovers         the topmost that act on the stop signal, once each; those below them when they have exited
     SIGKILL              everything below us
 
 `--target child` and `--target group` send to the agent or to its process group, and look no further. Where signal masks
@@ -16,7 +16,7 @@ import os
 
 from .. import notify, signals
 from ..signals import CONT, INT, KILL, TERM, name_of
-from . import by_name, procfs, recipients, tree, wrapper
+from . import by_name, exit_status, leftovers, procfs, recipients, tree, wrapper
 from .console import WARNING
 from .lifecycle import WORKING
 
@@ -44,6 +44,12 @@ class Delivery:
         self.kill_forwarded = False  # the agent was sent a SIGKILL that was not for the end of the grace
         self.interrupted: list[Process] = []  # those that were sent INT in place of TERM
         self.wrapper: wrapper.Wrapper | None = None  # the agent, where recipients got the stop signal in its place
+        self.departures = leftovers.Departures()  # of wrappers that exit before their work
+        self.presumed: list[Process] = []  # work that a wrapper is likely to have signalled: it gets no second signal
+        self.newly_presumed: list[Process] = []  # of them those that were not logged yet
+        self._last_stop: tuple[Process | None, int] = None, 0  # the agent, and the signal of the last step
+        self.ahead: list[Process] = []  # leftover processes that have had it, while others wait for their exit
+        self._looked_through = False  # recipients got the last step in the agent's place
         self._adapts = False  # whether the current step may be INT
         self._stopped: set[tuple[int, int]] = set()  # processes that have had the stop signal
         self._reached: list[Process] = []  # by the current step
@@ -60,6 +66,10 @@ class Delivery:
         if not retry:
             self._reached = []
         to, held_back, reason = self._stop_recipients(number, hung=hung)
+        self._looked_through = bool(to)
+        agent = None if self._agent.has_exited else procfs.look(self._agent.pid)
+        self._last_stop = agent, number
+        self._note_wrappers(to if to or agent is None else [agent], number)
         had_it = [process.identity for process in self._reached]
         for process in to:
             if process.identity not in had_it and self.send(process, self._adapted(process, number), CONT):
@@ -77,7 +87,17 @@ class Delivery:
         self._stop_agent(number)
         return [], ""
 
+    def _note_wrappers(self, to: "Sequence[Process]", number: int) -> None:
+        """These are about to get the stop signal, and may be wrappers that exit before their work."""
+        try:
+            if (seen := self._descendants.listable()) is not None:
+                self.departures.note(to, seen, number, adapts=self._adapts)
+        except Exception:  # the signal itself is more important
+            pass
+
     def _stop_agent(self, number: int) -> None:
+        if self._agent.has_exited:
+            return
         agent = procfs.look(self._agent.pid)
         self.send_agent(number if agent is None else self._adapted(agent, number))
         self.send_agent(CONT)
@@ -129,8 +149,42 @@ class Delivery:
             return WORKING
         return what
 
+    def agent_left(self) -> bool:
+        """The agent has exited during the stop. Return whether it was a wrapper, and work goes on below it.
+
+        That is not so where it is not known whether it was one: it was held back from the stop signal.
+        """
+        agent, number = self._last_stop
+        if agent is None or self._agent.status is None or any(held.pid == agent.pid for held in self.held_back):
+            return False
+        if self._looked_through:
+            died = exit_status.exit_code(self._agent.status) == 128 + number  # a shell's code is its program's
+            return self._look_at_work(self.previous_recipients, died=died)
+        self.departures.statuses[agent.pid] = self._agent.status
+        return self._look_at_work([agent])
+
+    def look_at_work(self) -> bool:
+        """Return whether work still goes on below wrappers that have exited."""
+        return self._look_at_work(self.departures.work)
+
+    def _look_at_work(self, former: "Sequence[Process]", *, died: bool = False) -> bool:
+        signalled = self.departures.look(former, died=died)
+        new = [process for process in signalled if not self._had_it(process)]
+        self._note_wrappers(new, self._last_stop[1])
+        self._stopped.update(process.identity for process in new)
+        self.presumed += new
+        self.newly_presumed += new
+        if self.departures.work:
+            self.previous_recipients, self.held_back, self.wrapper = self.departures.work, [], None
+        return bool(self.departures.work)
+
     def stop_interrupted(self, number: int) -> None:
-        """Send a signal to those that were sent INT, have not exited, and still do not handle TERM."""
+        """Send a signal to those that were sent INT, have not exited, and still do not handle TERM.
+
+        So too to those that a wrapper may have signalled in our place.
+        """
+        for process in self.presumed:
+            self.send(process, number)
         for process in self.interrupted:
             if procfs.is_there(process) and procfs.prefers_int(process):
                 if process.pid == self._agent.pid:
@@ -156,17 +210,34 @@ class Delivery:
             return
 
     def stop_leftovers(self, number: int) -> None:
-        """Send the stop signal and SIGCONT to what the agent left behind, once each."""
+        """Send the stop signal and SIGCONT to what the agent left behind, once each, from the top down."""
         try:
-            leftovers = self._descendants.all()
+            there = self._descendants.all()
         except OSError:  # no /proc to find them in; most will be in the agent's group
             self.send_group(number)
             self.send_group(CONT)
             return
-        for process in leftovers:
-            if process.identity not in self._stopped:
-                self.send(process, number, CONT)
+        now: list[Process] = there
+        later: list[Process] = []
+        if len(there) <= tree.MAX_LISTED:
+            now, later = leftovers.topmost(there, lambda process: self._acts_on(process, number), self._had_it)
+        works_on = bool(self.departures.work)
+        if works_on:
+            self._note_wrappers(now, number)
+        for process in now:
+            if not self._had_it(process):
+                self.send(process, self._adapted(process, number) if works_on else number, CONT)
                 self._stopped.add(process.identity)
+        self.ahead = [process for process in there if self._had_it(process)] if later else []
+
+    def _had_it(self, process: "Process") -> bool:
+        return process.identity in self._stopped
+
+    def _acts_on(self, process: "Process", number: int) -> bool:
+        """Whether the stop signal does more than end a leftover process, or may: it may have to end others first."""
+        if procfs.handles(process, number) is not False:
+            return True
+        return bool(self.departures.work) and self._adapts and procfs.prefers_int(process)
 
     def kill_all(self) -> None:
         """SIGKILL to everything below us.
@@ -231,7 +302,7 @@ class Delivery:
     def resolve(self, number: int, *, to_stop: bool) -> recipients.Recipients:
         """Return who gets a signal in the agent's place: nobody if it handles the signal, or no process below does."""
         agent = procfs.look(self._agent.pid)
-        if self._settings.target != "auto" or agent is None:
+        if self._settings.target != "auto" or agent is None or self._agent.has_exited:
             return recipients.Recipients()
         by_names = procfs.masks_are_false()
         known = self._agent.dispositions.handles_or_ignores(number)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 MAX_NAMED = 12  # processes in one line
 AT_ONCE = 1.0  # seconds from the start to an end that may need a hint
 PARENT_IS_1 = "; if it exits because its parent has pid 1, start it as a shell's child: sh -c 'COMMAND; exit $?'"
+AT = {"deadline": "at the deadline", "escalated": "at a repeated stop request (--repeat escalate)"}
 MASKS_UNKNOWN = (
     "signal handlers cannot be seen here (a sandbox, or emulation): a signal may kill the agent; what helps: "
     "--rewrite, --unhandled, --target, or X_AGENT_INIT_HANDLES from the agent (entrypoint.agent.run sends it)"
@@ -182,7 +183,7 @@ def _interrupted(interrupted: "Sequence[Process]") -> str:
 
 
 def _last_term(signal: int, elapsed: float) -> str:
-    return f"{format_duration(elapsed)} after the stop request, {name_of(signal)} to what has not exited by INT"
+    return f"{format_duration(elapsed)} after the stop request, {name_of(signal)} to what has not exited"
 
 
 def _wrapper_stays(signal: int, what: str) -> str:
@@ -209,6 +210,15 @@ def _orphan_stopped(orphan: str, seconds: float, signal: int, to: "Sequence[Proc
 def _orphan_killed(orphan: str, seconds: float, signal: int, linger: float, to: "Sequence[Process]") -> str:
     after = f"{format_duration(linger)} after {name_of(signal)}"
     return f"orphan {orphan}, adopted {format_duration(seconds)} ago: {after}, SIGKILL to {listed(to)}"
+
+
+def _wrapper_left(code: int, ending: "Ending", cause: str, signal: int, left: float | None) -> str:
+    rest = "no deadline" if left is None else f"{format_duration(left)} left"
+    return f"the agent {describe(ending, cause)} before the program that it runs; {name_of(signal)} to that ({rest})"
+
+
+def _not_signalled(to: "Sequence[Process]") -> str:
+    return f"the wrapper is likely to have passed the signal on to {listed(to)}: no second one"
 
 
 def _lingering(code: int, ending: "Ending", cause: str, signal: int, linger: float) -> str:
@@ -248,11 +258,14 @@ def _ended(
     status: str,
     by_int: bool = False,
     counts_as: int | None = None,
+    cut: str = "",
 ) -> str:
     since = "" if stop_seconds is None else f", {_since(stop_seconds, bool(hung))}"
     ok_code = agent_code if counts_as is None else counts_as
     because = {"": "", "ok-exit": f" (--ok-exit {ok_code})", "hung": " (it hung)"}[why]
     how = describe(ending, cause)
+    if cut:
+        how += f", the program that it ran was killed by SIGKILL {AT[cut]}"
     if by_int:
         how += ", the normal end of a program that INT interrupts"
     return f"ended: the agent {how}{since}, after {format_duration(seconds)} in all; exit code {code}{because}"
@@ -267,10 +280,8 @@ def describe(ending: "Ending | None", cause: str) -> str:
     how = exit_status.describe(ending.status)
     if not ending.killed:
         return f"{how}; meanwhile {_oom(ending)}" if ending.oom_kills else how
-    if cause == "deadline":
-        return f"{how} at the deadline"
-    if cause == "escalated":
-        return f"{how} at a repeated stop request (--repeat escalate)"
+    if cause in AT:
+        return f"{how} {AT[cause]}"
     if cause == "signal":
         return f"{how}, which agent-init forwarded"
     if cause == "oom":
@@ -300,7 +311,9 @@ def listed(processes: "Sequence[Process]") -> str:
 
 # --- Events. --------------------------------------------------------------------------------------------------------
 
-TEXT_ONLY = frozenset(("why", "hung", "extended", "by_int", "counts_as", "lifted_by"))  # facts that do not go into JSON
+TEXT_ONLY = frozenset(  # facts that do not go into JSON
+    ("why", "hung", "extended", "by_int", "counts_as", "lifted_by", "cut")
+)
 NAMES, COUNT = "names", "count"  # the processes that are still running, at the end of a line
 
 # For each event: its name in JSON, its level, its text, and which process list follows.
@@ -334,6 +347,8 @@ EVENTS: "dict[str, tuple[str, int, Callable[..., str], str]]" = {
     "held-back-signalled": ("held-back", INFO, _held_back_signalled, ""),
     "orphan-stopped": ("orphan-stopped", INFO, _orphan_stopped, ""),
     "orphan-killed": ("orphan-killed", WARNING, _orphan_killed, ""),
+    "wrapper-left": ("wrapper-left", INFO, _wrapper_left, NAMES),
+    "not-signalled": ("not-signalled", INFO, _not_signalled, ""),
     "lingering": ("lingering", INFO, _lingering, NAMES),
     "replaced": ("replaced", WARNING, _replaced, ""),
     "older-left": ("older-left", INFO, _older_left, NAMES),
@@ -496,14 +511,14 @@ class Narrator:
 
     def _end(self, text: str, facts: "dict[str, Any]", fields: "dict[str, object]") -> str:
         """Return the last line, and write the final message, or remove an early one where the end was a good one."""
-        if facts["cause"] == "deadline" and self._still_running:
+        if "deadline" in (facts["cause"], facts.get("cut")) and self._still_running:
             text += f"; running when it was sent: {self._still_running}"
         if not self._replaced and _may_mind_its_parent(facts):
             text += PARENT_IS_1
         if facts["code"] and facts["status"]:
             text += f'; its last status: "{facts["status"]}"'
         fields["how"] = describe(facts["ending"], facts["cause"])
-        fields["cause"] = facts["hung"] or facts["cause"]
+        fields["cause"] = facts["hung"] or facts.get("cut") or facts["cause"]
         if facts["code"]:
             termination_log.write(self._settings, [text, *self._final_message])
         elif self._may_be_killed:

@@ -44,6 +44,7 @@ from .lifecycle import (
     KillAll,
     Lifecycle,
     Log,
+    LookAtWork,
     LookAtWrapper,
     LookForOrphans,
     MakeStallReport,
@@ -360,7 +361,7 @@ class Supervisor:
             elif pid in self.reporter.pids:
                 self.reporter.pids.discard(pid)
             elif pid != self.agent.pid:
-                self.faults.guarded(self.narrator.log_reaped, pid, name, status)
+                self.faults.guarded(self._orphan_reaped, pid, name, status)
         else:
             self.loop.call_at(self.loop.time(), self._catch_up)  # there will be more
         if self.lifecycle.ending is None and (self.agent.has_exited or alone):
@@ -399,6 +400,8 @@ class Supervisor:
         try:
             if self.older.are_not_waited_for():
                 return {"only_older": True}
+            if self.lifecycle.state == STOPPING and self.lifecycle.last_sent:
+                return {"works_on": self.delivery.agent_left()}
             if code == 0 and self.lifecycle.state == RUNNING:
                 left = self.descendants.listable() or ()
                 return {"successor": successor.find(self.agent, self.settings.command, left)}
@@ -420,6 +423,12 @@ class Supervisor:
         self.narrator.log_handed_over(successor)
         return True
 
+    def _orphan_reaped(self, pid: int, name: str, status: int) -> None:
+        if self.delivery.ahead or self.delivery.departures.work:
+            self.delivery.departures.statuses[pid] = status
+            self._note(self.lifecycle.leftover_ended)
+        self.narrator.log_reaped(pid, name, status)
+
     # --- What is done. ----------------------------------------------------------------------------------------------
 
     def _do(self, action: Action) -> None:
@@ -438,9 +447,11 @@ class Supervisor:
             self._note(self.lifecycle.wrapper_seen, self.delivery.look_at_wrapper())
         elif isinstance(action, LookForOrphans):
             self._note(self.lifecycle.orphans_seen, self.orphans.look(self.loop.time()))
+        elif isinstance(action, LookAtWork):
+            self._note(self.lifecycle.work_seen, self.delivery.look_at_work())
         elif isinstance(action, StopLeftovers):
             self.delivery.note_stopped(self.orphans.signalled)
-            self.delivery.stop_leftovers(action.number)
+            self._stop_leftovers(action.number)
         elif isinstance(action, KillAll):
             self.faults.guarded(self.reporter.end)
             self.delivery.kill_all()
@@ -494,6 +505,20 @@ class Supervisor:
             self._note(self.lifecycle.held_back)
         if self.delivery.wrapper is not None:
             self.exit_watch.start(reached)
+
+    def _stop_leftovers(self, number: int) -> None:
+        delivery = self.delivery
+        interrupted = len(delivery.interrupted)
+        delivery.stop_leftovers(number)
+        if len(delivery.interrupted) > interrupted:
+            self._note(self.lifecycle.interrupted)
+        if presumed := delivery.newly_presumed:
+            delivery.newly_presumed = []
+            self.narrator.log(Log("not-signalled", to=presumed))
+            self._note(self.lifecycle.stopped_by_wrapper)
+        self.exit_watch.stop()
+        if watched := delivery.departures.work or delivery.ahead:
+            self.exit_watch.start(watched)
 
     def _recipients_exited(self) -> None:
         """Those that got the stop signal in place of others have exited."""

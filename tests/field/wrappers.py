@@ -79,7 +79,6 @@ class Place:
         }
 
 
-LINGER = "the wrapper ends at TERM, the agent has only the time to linger (5 s)"
 Build = Callable[[Place], list[str]]
 
 
@@ -116,7 +115,7 @@ class _Table:
         self.rows[name] = Wrapper(name, build, programs, outcome, why, full)
 
     def short(self, name: str, why: str, build: Build, *programs: str) -> None:
-        self.add(name, build, *programs, outcome=Outcome.FALLS_SHORT, why=why, full=why == LINGER)
+        self.add(name, build, *programs, outcome=Outcome.FALLS_SHORT, why=why)
 
     def ends(self, name: str, why: str, build: Build, *programs: str) -> None:
         self.add(name, build, *programs, outcome=Outcome.ENDS_ITS_CHILD, why=why)
@@ -164,12 +163,11 @@ _add("bash, sed", _shell("bash", "AGENT 2>&1 | sed -u 's/^/agent> /'"), "bash")
 _add("bash, process substitution", _shell("bash", "AGENT > >(tee log) 2>&1; exit $?"), "bash")
 _add("bash, background job and wait", _shell("bash", "AGENT & wait $!"), "bash")
 _add("bash, forwarding trap", _shell("bash", "trap 'kill -TERM $c' TERM; AGENT & c=$!; wait $c; wait $c"), "bash")
-_short("bash, EXIT trap", LINGER, _shell("bash", "trap 'echo bye' EXIT; AGENT"),
-       "bash")  # fmt: skip
+_add("bash, EXIT trap", _shell("bash", "trap 'echo bye' EXIT; AGENT"), "bash", full=True)
 _short("bash, exiting trap", "bash catches TERM and signals nobody",
        _shell("bash", "trap 'exit 0' TERM; AGENT"), "bash")  # fmt: skip
-_short("bash, forwarder exits first", "a second TERM, from process 1",
-       _shell("bash", "set -e; AGENT & c=$!; trap 'kill -TERM $c' TERM; wait $c"), "bash")  # fmt: skip
+_add("bash, forwarder exits first",
+     _shell("bash", "set -e; AGENT & c=$!; trap 'kill -TERM $c' TERM; wait $c"), "bash", full=True)  # fmt: skip
 _add("bash, keep-alive", _shell("bash", "AGENT & tail -f /dev/null"), "bash")
 _add("bash, restart loop",
        _shell("bash", "while true; do AGENT; sleep 1; done"), "bash")  # fmt: skip
@@ -181,8 +179,8 @@ _add("busybox sh", lambda place: ["busybox", "sh", "-c", f"{place.line}; exit $?
 # --- Launchers in other languages. ---
 
 _add("perl system", lambda place: ["perl", "-e", "exit(system(@ARGV) >> 8)", *place.agent], "perl")
-_short("ruby system", LINGER, lambda place: ["ruby", "-e", "system(*ARGV); exit $?.exitstatus || 1", *place.agent],
-       "ruby")  # fmt: skip
+_add("ruby system", lambda place: ["ruby", "-e", "system(*ARGV); exit $?.exitstatus || 1", *place.agent],
+     "ruby", full=True)  # fmt: skip
 _add("python subprocess.run", _python("import subprocess\nsys.exit(subprocess.run(agent).returncode)"))
 _add("python Popen, poll", _python(
     "import subprocess, time\np = subprocess.Popen(agent)\nwhile p.poll() is None: time.sleep(0.1)\n"
@@ -204,19 +202,19 @@ _add("python multiprocessing", _python(
     "if __name__ == '__main__':\n    p = multiprocessing.Process(target=work)\n    p.start()\n    p.join()\n"
     "    sys.exit(p.exitcode)"
 ))  # fmt: skip
-_short("node spawn", LINGER, _node(
+_add("node spawn", _node(
     "require('child_process').spawn(agent[0], agent.slice(1), {stdio: 'inherit'})"
     ".on('exit', code => process.exit(code ?? 1));"
-), "node")  # fmt: skip
-_short("node spawnSync", LINGER, _node(
+), "node", full=True)  # fmt: skip
+_add("node spawnSync", _node(
     "process.exit(require('child_process').spawnSync(agent[0], agent.slice(1), {stdio: 'inherit'}).status ?? 1);"
-), "node")  # fmt: skip
+), "node", full=True)  # fmt: skip
 _add("node, forwarding handler", _node(
     "const child = require('child_process').spawn(agent[0], agent.slice(1), {stdio: 'inherit'});\n"
     "for (const name of ['SIGINT', 'SIGTERM']) process.on(name, () => child.kill(name));\n"
     "child.on('exit', code => process.exit(code ?? 1));"
 ), "node")  # fmt: skip
-_short("go os/exec", LINGER, lambda place: [str(install.go_program()), *place.agent], str(install.go_program()))
+_add("go os/exec", lambda place: [str(install.go_program()), *place.agent], str(install.go_program()), full=True)
 
 # --- Another user. ---
 
@@ -250,7 +248,12 @@ _add("make", lambda place: ["make", "-f", place.file("Makefile", f"agent:\n\t{pl
 _add("entr", lambda place: ["sh", "-c", f"echo {place.file('watched/file', '')} | exec entr -nr {place.line}"], "entr")
 _add("chronic", _in_front("chronic"), "chronic")
 _add("ts", _shell("sh", "AGENT | ts"), "ts")
-_short("watch", LINGER, lambda place: ["watch", "-n", "60", place.line], "watch")
+_short(
+    "watch",
+    "watch closes its end of the pipe that the agent writes to",
+    lambda place: ["watch", "-n", "60", place.line],
+    "watch",
+)
 _ends("script", "script ends the terminal's session", lambda place: ["script", "-qec", place.line, "/dev/null"],
       "script")  # fmt: skip
 _ends("parallel", "sends TERM twice", lambda place: ["parallel", place.line, ":::", ""], "parallel")
@@ -380,12 +383,12 @@ def _pnpm_10(place: Place) -> list[str]:
     return [str(link), "start"]
 
 
-_short("npx", LINGER, _npx, "npx")
-_short("npm start", LINGER, _package_run("npm", "start"), "npm")
-_short("npm run", LINGER, _package_run("npm", "run", "start"), "npm")
-_short("yarn", LINGER, _package_run(_node_tool("yarn"), "start"), _node_tool("yarn"))
+_add("npx", _npx, "npx", full=True)
+_add("npm start", _package_run("npm", "start"), "npm", full=True)
+_add("npm run", _package_run("npm", "run", "start"), "npm", full=True)
+_add("yarn", _package_run(_node_tool("yarn"), "start"), _node_tool("yarn"), full=True)
 _add("pnpm", _package_run(PNPM, "start"), PNPM)
-_short("pnpm 10", "passes TERM on and exits first", _pnpm_10, PNPM_10)
+_add("pnpm 10", _pnpm_10, PNPM_10, full=True)
 _add("concurrently", lambda place: [_node_tool("concurrently"), place.line], _node_tool("concurrently"))
 _add("dotenv-cli", lambda place: [_node_tool("dotenv"), "-e", place.file(".env", "A=1\n"), "--", *place.agent],
      _node_tool("dotenv"))  # fmt: skip

@@ -206,6 +206,8 @@ def test_held_back_processes_count_as_stopped_once_they_were_signalled(
     assert (22, TERM) in world.sent
     world.send_errors.clear()
     world.sent.clear()
+    for exited_pid in (21, 22, 23):
+        del world.processes[exited_pid]
     harness.do(StopLeftovers(INT))
     assert world.sent == [(AGENT, INT), (AGENT, CONT), (20, INT), (20, CONT)]
 

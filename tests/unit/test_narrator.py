@@ -479,7 +479,7 @@ CASES: list[tuple[str, Callable[[], list[Action]], int, str, dict[str, object]]]
         "last-term",
         lambda: [Log("last-term", signal=TERM, elapsed=8.0)],
         INFO,
-        "8s after the stop request, TERM to what has not exited by INT",
+        "8s after the stop request, TERM to what has not exited",
         {"signal": "TERM", "elapsed": 8.0},
     ),
     (
