@@ -25,6 +25,7 @@ from . import (
     signalfd,
     stall_report,
     stdin_watch,
+    stop_plan,
     tree,
 )
 from .console import DEBUG, INFO, TRACE, WARNING, Console
@@ -196,6 +197,8 @@ class Supervisor:
         if self.agent.has_exited or self.agent.named is not None:
             return False
         if number not in self._handled and self.agent.dispositions.handles_or_ignores(number):
+            if self.settings.target == "auto" and self.delivery.may_be_looked_through():
+                return False
             self._handled[number] = True
         if self._handled.get(number):
             self.delivery.send_agent(number)
@@ -367,11 +370,20 @@ class Supervisor:
             self.reporter.start(self.agent.pid, action.seconds)
         elif isinstance(action, Log):
             self.narrator.agent = "" if self.agent.has_exited else f"{self.agent.name} ({self.agent.pid})"
+            if action.event in narrator.ESCALATIONS:
+                self._guarded(self._explain)
             self.narrator.log(action)
         else:
             assert isinstance(action, Exit)
             self.exit_code = action.code
             self.loop.stop()
+
+    def _explain(self) -> None:
+        """Log once who has not got the stop signal because a process above handles it: that explains an escalation."""
+        number = stop_plan.stop_signal(self.settings)
+        caught, to = self.delivery.left_to_others(number)
+        if to and not self.lifecycle.hung:
+            self.narrator.log(Log("left-to-others", signal=number, caught=caught, to=to))
 
     def _forward(self, action: Forward) -> None:
         number = action.number
@@ -403,7 +415,8 @@ class Supervisor:
             if interrupted:
                 self.narrator.log(Log("interrupted", interrupted=interrupted))
             return
-        self.narrator.log(Log("looked-through", signal=number, to=reached, reason=reason, interrupted=interrupted))
+        to = [*self.delivery.also_reached, *reached]
+        self.narrator.log(Log("looked-through", signal=number, to=to, reason=reason, interrupted=interrupted))
         if self.delivery.all_signalled:
             self.delivery.stop_held_back(number)
         elif self.delivery.held_back:
