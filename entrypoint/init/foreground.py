@@ -75,7 +75,9 @@ def _is_in_foreground(shell: "Process", ignored_by_shell: int, child: "Process")
 
 
 def _shares_stdin(shell: "Process", child: "Process") -> bool | None:
-    """Whether the child has inherited its stdin from the shell; None if it may have or not."""
+    """Whether the child has inherited its stdin from the shell; None if that shows nothing."""
+    if not {"zsh", "fish"}.isdisjoint(procfs.program_names(shell)):  # they leave a job its stdin
+        return None
     theirs, childs = procfs.opened(shell.pid, 0), procfs.opened(child.pid, 0)
     if theirs is None or childs is None:
         return None
