@@ -170,6 +170,12 @@ class Delivery:
                 else:
                     self.send(process, number)
 
+    def enders(self) -> "list[str]":
+        """Return the names of those that have got the last step and end their program by signals of their own."""
+        agent = procfs.look(self._agent.pid)
+        reached = self._reached or ([agent] if agent is not None else [])
+        return [f"{name} ({process.pid})" for process in reached if (name := names.ender(process))]
+
     def left_to_others(self, number: int) -> "tuple[list[Process], list[Process]]":
         """Return who has got the stop signal and handles it, and who below these can act on it and has got none.
 

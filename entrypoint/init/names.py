@@ -5,6 +5,7 @@
                them to itself (go-task), or ends the program after a time of its own (su). That it catches a signal
                does not show whether the program behind it can act on it: only a look at the program does.
     init       a relay that may be set up to translate signals, or to send them to a group: it sends them itself
+    ender      ends the program that it runs by signals of its own, soon after it gets one
     tracer     a wrapper that ignores signals, and sees those of the program that it traces
     idle       waits for the time or for input; it ends by the default action of a signal, and loses no work by that
     passive    does no work of its own: it is idle, or a filter behind a pipe
@@ -44,6 +45,8 @@ WRAPPERS = (
     )
 )
 INITS = frozenset("tini tini-static docker-init dumb-init catatonit".split())
+ENDER_SCRIPTS = frozenset("parallel watchmedo pm2 pm2-runtime".split())
+ENDERS = ENDER_SCRIPTS | {"gdb"}
 IDLE = frozenset("sleep tail cat".split())
 PASSIVE = IDLE | frozenset("tee sed grep awk gawk mawk ts logger cronolog rotatelogs svlogd multilog jq".split())
 
@@ -55,17 +58,22 @@ ENDINGS = (".js", ".cjs", ".mjs")  # of the scripts that Node's package managers
 
 def is_wrapper(process: "Process") -> bool:
     """Whether it runs a shell, or another program that is known to do nothing but run one."""
-    return procfs.is_shell(process) or _is_one_of(process, WRAPPERS, WRAPPER_SCRIPTS)
+    return procfs.is_shell(process) or _find(process, WRAPPERS, WRAPPER_SCRIPTS) != ""
 
 
 def is_relay(process: "Process") -> bool:
     """Whether the signals that it catches are meant for the program that it runs."""
-    return _is_one_of(process, RELAYS, RELAY_SCRIPTS)
+    return _find(process, RELAYS, RELAY_SCRIPTS) != ""
 
 
 def is_init(process: "Process") -> bool:
     """Whether it is a small init, which sends on what it gets."""
-    return _is_one_of(process, INITS, frozenset())
+    return _find(process, INITS, frozenset()) != ""
+
+
+def ender(process: "Process") -> str:
+    """Return its name if it ends the program that it runs in a way that nobody else decides; else an empty text."""
+    return _find(process, ENDERS, ENDER_SCRIPTS)
 
 
 def is_idle(process: "Process") -> bool:
@@ -83,18 +91,20 @@ def may_be_looked_through(process: "Process") -> bool:
     return procfs.is_shell(process) or is_relay(process) or is_init(process)
 
 
-def _is_one_of(process: "Process", programs: frozenset[str], scripts: frozenset[str]) -> bool:
+def _find(process: "Process", programs: frozenset[str], scripts: frozenset[str]) -> str:
+    """Return the name by which it is one of these programs or scripts; an empty text if it is none."""
     argv = procfs.argv_of(process.pid)
     title = os.path.basename(argv[0].partition(" ")[0]) if argv else ""
-    if not programs.isdisjoint({title, *procfs.program_names(process)}):
-        return True
+    if found := programs & {title, *procfs.program_names(process)}:
+        return min(found)
     if not title.startswith(INTERPRETERS):
-        return False
+        return ""
     if title in ("bun", "deno"):
-        return programs >= RELAYS and _runs_a_package_script(title, argv)
+        return title if programs >= RELAYS and _runs_a_package_script(title, argv) else ""
     script = os.path.basename(_script(argv))
     name, ending = os.path.splitext(script)
-    return (name.removesuffix("-cli") if ending in ENDINGS else script) in scripts
+    script = name.removesuffix("-cli") if ending in ENDINGS else script
+    return script if script in scripts else ""
 
 
 def _script(argv: list[str]) -> str:

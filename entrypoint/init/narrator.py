@@ -165,6 +165,10 @@ def _looked_through(signal: int, to: "Sequence[Process]", reason: str, interrupt
     return f"{reason}; {sent}{_interrupted(interrupted) if interrupted else ''}"
 
 
+def _ends_program(wrappers: "Sequence[str]") -> str:
+    return f"{', '.join(wrappers)}: known to end its program by itself, with other signals or in less time"
+
+
 def _left_to_others(signal: int, caught: "Sequence[Process]", to: "Sequence[Process]") -> str:
     handle, them = ("handles", "it") if len(caught) == 1 else ("handle", "them")
     return (
@@ -303,6 +307,7 @@ EVENTS: "dict[str, tuple[str, int, Callable[..., str], str]]" = {
     "deadline": ("deadline", WARNING, _step, NAMES),
     "limit-near": ("limit-near", WARNING, _limit_near, NAMES),
     "looked-through": ("looked-through", INFO, _looked_through, ""),
+    "ends-program": ("ends-program", INFO, _ends_program, ""),
     "left-to-others": ("left-to-others", WARNING, _left_to_others, ""),
     "interrupted": ("interrupted", INFO, _interrupted, ""),
     "last-term": ("last-term", INFO, _last_term, ""),

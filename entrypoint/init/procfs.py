@@ -238,13 +238,13 @@ def open_modes(pid: int, target: str) -> "Iterator[int]":
 def opened(pid: int, fd: int) -> tuple[str, int, int] | None:
     """Return what a descriptor of it refers to, the flags of open(2), and the mount; None where that is not known.
 
-    They are the same for two descriptors of which one was inherited from the other.
+    They are the same for two descriptors of which one was inherited from the other: without O_CLOEXEC, which Node sets.
     """
     target = descriptor_target(pid, fd)
     try:
         fields = read_file(f"/proc/{pid}/fdinfo/{fd}").split()
         flags, mount = fields[fields.index(b"flags:") + 1], fields[fields.index(b"mnt_id:") + 1]
-        return (target, int(flags, 8), int(mount)) if target else None
+        return (target, int(flags, 8) & ~os.O_CLOEXEC, int(mount)) if target else None
     except (OSError, ValueError, IndexError):
         return None
 

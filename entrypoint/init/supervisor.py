@@ -370,7 +370,7 @@ class Supervisor:
             self.reporter.start(self.agent.pid, action.seconds)
         elif isinstance(action, Log):
             self.narrator.agent = "" if self.agent.has_exited else f"{self.agent.name} ({self.agent.pid})"
-            if action.event in narrator.ESCALATIONS:
+            if action.event in narrator.ESCALATIONS and not self.lifecycle.hung:
                 self._guarded(self._explain)
             self.narrator.log(action)
         else:
@@ -379,10 +379,10 @@ class Supervisor:
             self.loop.stop()
 
     def _explain(self) -> None:
-        """Log once who has not got the stop signal because a process above handles it: that explains an escalation."""
+        """Log once who was left to a process above that handles the stop signal: that explains an escalation."""
         number = stop_plan.stop_signal(self.settings)
         caught, to = self.delivery.left_to_others(number)
-        if to and not self.lifecycle.hung:
+        if to:
             self.narrator.log(Log("left-to-others", signal=number, caught=caught, to=to))
 
     def _forward(self, action: Forward) -> None:
@@ -408,8 +408,9 @@ class Supervisor:
             if not isinstance(error, MemoryError) or self._retries >= MAX_RETRIES:
                 self.delivery.send_agent(number)
             raise
-        interrupted = self.delivery.interrupted
-        if interrupted:
+        if enders := self.delivery.enders():
+            self.narrator.log(Log("ends-program", wrappers=enders))
+        if interrupted := self.delivery.interrupted:
             self._note(self.lifecycle.interrupted)
         if not reached:
             if interrupted:
