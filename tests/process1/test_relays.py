@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -34,7 +34,7 @@ def stop(init: Init, number: str = "TERM") -> int:
     return init.wait()
 
 
-def run_shell(start: Start, shell: str, line: str, *options: str, agent: str = DRAINS, **more: object) -> Init:
+def run_shell(start: Start, shell: str, line: str, *options: str, agent: str = DRAINS, **more: Any) -> Init:
     """Start a shell with this line as the agent; `AGENT` in it is an actor."""
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed")

@@ -382,9 +382,12 @@ def test_whether_the_agent_may_be_looked_through_is_looked_at_once_for_each_prog
     harness = supervise()
     looks: list[int] = []
     image = [(b"7 (uv", b"1")]
-    monkeypatch.setattr(
-        names, "may_be_looked_through", lambda process: bool(looks.append(process.pid)) or len(looks) < 2
-    )
+
+    def first(process: procfs.Process) -> bool:
+        looks.append(process.pid)
+        return len(looks) < 2
+
+    monkeypatch.setattr(names, "may_be_looked_through", first)
     monkeypatch.setattr(harness.supervisor.agent.dispositions, "image", lambda: image[0])
     asked = harness.supervisor.delivery.may_be_looked_through
     assert [asked(), asked(), asked()] == [True, True, True]

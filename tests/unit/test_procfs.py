@@ -546,10 +546,13 @@ def test_tracer_is_found() -> None:
     assert procfs.tracer_of(os.getpid()) == 0
     assert procfs.tracer_of(10_000_001) == 0
     with subprocess.Popen(["strace", "-o", "/dev/null", "sleep", "60"]) as strace:
-        until(lambda: procfs.children(strace.pid), "its child")
-        [traced] = procfs.children(strace.pid)
-        until(lambda: procfs.tracer_of(traced.pid) == strace.pid, "the tracer")
-        os.kill(traced.pid, signal.SIGKILL)
+
+        def traced() -> list[int]:  # strace(1) starts other children first, to try what works
+            found = [child.pid for child in procfs.children(strace.pid) if child.name == "sleep"]
+            return [pid for pid in found if procfs.tracer_of(pid) == strace.pid]
+
+        for pid in until(traced, "a traced child"):
+            os.kill(pid, signal.SIGKILL)
 
 
 def test_image_changes_at_an_exec_even_if_the_name_does_not() -> None:
@@ -564,7 +567,8 @@ def test_image_changes_at_an_exec_even_if_the_name_does_not() -> None:
 
             def changed() -> bool:
                 dispositions.handles(TERM)
-                return dispositions.image() != images[-1]
+                is_waiting = b"pipe_read" in procfs.wait_channel(process.pid)  # the exec is over
+                return dispositions.image() != images[-1] and is_waiting
 
             until(changed, "another image")
             images.append(dispositions.image())
