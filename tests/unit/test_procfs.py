@@ -566,8 +566,8 @@ def test_image_changes_at_an_exec_even_if_the_name_does_not() -> None:
             process.stdin.write(b"\n")
 
             def changed() -> bool:
+                is_waiting = b"pipe_read" in procfs.wait_channel(process.pid)  # no exec is under way
                 dispositions.handles(TERM)
-                is_waiting = b"pipe_read" in procfs.wait_channel(process.pid)  # the exec is over
                 return dispositions.image() != images[-1] and is_waiting
 
             until(changed, "another image")
