@@ -595,6 +595,15 @@ def test_an_agent_in_our_own_group_is_signalled_alone(
     assert {pid for pid, _ in world.sent} == {AGENT}
 
 
+def test_a_kill_without_memory_to_look_for_processes_reaches_the_group(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = supervise()
+    monkeypatch.setattr(tree, "everything", failing(tree.everything, MemoryError()))
+    harness.do(KillAll())
+    assert world.sent == [(AGENT, KILL), (-AGENT, KILL)]
+
+
 # --- Failures. ------------------------------------------------------------------------------------------------------
 
 

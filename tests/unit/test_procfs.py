@@ -581,3 +581,38 @@ def test_image_changes_at_an_exec_even_if_the_name_does_not() -> None:
         process.wait()
         dispositions.close()
     assert Dispositions(10_000_001).image() is None
+
+
+@pytest.mark.parametrize(
+    ("waits", "cpu", "expected"), [(False, 0, False), (False, 4, False), (True, 0, True), (False, 5, True)]
+)
+def test_program_that_is_starting_does_not_prefer_int(
+    monkeypatch: pytest.MonkeyPatch, waits: bool, cpu: int, expected: bool
+) -> None:
+    """Python's own start ends with a fatal error if it is interrupted."""
+    program = "import time; print(flush=True); time.sleep(90)"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as child:
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline()
+            seen = procfs.look(child.pid)
+            assert seen is not None
+            monkeypatch.setattr(
+                procfs, "look", lambda pid: Process(pid, "python", 1, pid, seen.start, waits=waits, cpu=cpu)
+            )
+            assert procfs.prefers_int(seen) is expected
+            monkeypatch.setattr(procfs, "look", lambda _: None)
+            assert procfs.prefers_int(seen) is False
+        finally:
+            child.kill()
+
+
+def test_a_sleeping_process_waits() -> None:
+    with subprocess.Popen(["sleep", "90"]) as child:
+        try:
+            until(lambda: (seen := procfs.look(child.pid)) is not None and seen.waits, "it to sleep")
+        finally:
+            child.kill()
+    ourselves = procfs.look(os.getpid())
+    assert ourselves is not None
+    assert not ourselves.waits
