@@ -177,6 +177,18 @@ def _looked_through(signal: int, to: "Sequence[Process]", reason: str, interrupt
     return f"{reason}; {sent}{_interrupted(interrupted) if interrupted else ''}"
 
 
+def _ends_program(wrappers: "Sequence[str]") -> str:
+    return f"{', '.join(wrappers)}: known to end its program by itself, with other signals or in less time"
+
+
+def _left_to_others(signal: int, caught: "Sequence[Process]", to: "Sequence[Process]") -> str:
+    handle, them = ("handles", "it") if len(caught) == 1 else ("handle", "them")
+    return (
+        f"{name_of(signal)} went to {listed(caught)}, which {handle} it; "
+        f"whether it reached {listed(to)} was left to {them}"
+    )
+
+
 def _interrupted(interrupted: "Sequence[Process]") -> str:
     verb = "does" if len(interrupted) == 1 else "do"
     return f"INT sent to {listed(interrupted)}, which {verb} not handle TERM"
@@ -340,6 +352,8 @@ EVENTS: "dict[str, tuple[str, int, Callable[..., str], str]]" = {
     "deadline": ("deadline", WARNING, _step, NAMES),
     "limit-near": ("limit-near", WARNING, _limit_near, NAMES),
     "looked-through": ("looked-through", INFO, _looked_through, ""),
+    "ends-program": ("ends-program", INFO, _ends_program, ""),
+    "left-to-others": ("left-to-others", WARNING, _left_to_others, ""),
     "interrupted": ("interrupted", INFO, _interrupted, ""),
     "last-term": ("last-term", INFO, _last_term, ""),
     "wrapper-stays": ("wrapper-stays", INFO, _wrapper_stays, ""),
@@ -357,8 +371,10 @@ EVENTS: "dict[str, tuple[str, int, Callable[..., str], str]]" = {
     "ended": ("ended", INFO, _ended, ""),
 }
 FINAL = frozenset(
-    "watchdog ready-timeout step deadline repeat-kills limit-near linger-over left-behind errno".split()
+    "left-to-others watchdog ready-timeout step deadline repeat-kills limit-near linger-over left-behind errno".split()
 )  # ... that go into the final message
+
+ESCALATIONS = frozenset("step deadline limit-near".split())
 
 
 BEGINNINGS = frozenset("stop-requested lingering older-left watchdog ready-timeout".split())  # ... of a stop

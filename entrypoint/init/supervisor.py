@@ -260,6 +260,8 @@ class Supervisor:
         if self.agent.has_exited or self.agent.named is not None:
             return False
         if number not in self._handled and self.agent.dispositions.handles_or_ignores(number):
+            if self.settings.target == "auto" and self.delivery.may_be_looked_through():
+                return False
             self._handled[number] = True
         if self._handled.get(number):
             self.delivery.send_agent(number)
@@ -461,11 +463,20 @@ class Supervisor:
             self.reporter.start(self.agent.pid, action.seconds)
         elif isinstance(action, Log):
             self.narrator.agent = "" if self.agent.has_exited else f"{self.agent.name} ({self.agent.pid})"
+            if action.event in narrator.ESCALATIONS and not self.lifecycle.hung:
+                self.faults.guarded(self._explain)
             self.narrator.log(action)
         else:
             assert isinstance(action, Exit)
             self.exit_code = action.code
             self.loop.stop()
+
+    def _explain(self) -> None:
+        """Log once who was left to a process above that handles the stop signal: that explains an escalation."""
+        number = stop_plan.stop_signal(self.settings)
+        caught, to = self.delivery.left_to_others(number)
+        if to:
+            self.narrator.log(Log("left-to-others", signal=number, caught=caught, to=to))
 
     def _forward(self, action: Forward) -> None:
         number = action.number
@@ -491,14 +502,16 @@ class Supervisor:
             if not isinstance(error, MemoryError) or self._retries >= MAX_RETRIES:
                 self.delivery.send_agent(number)
             raise
-        interrupted = self.delivery.interrupted
-        if interrupted:
+        if enders := self.delivery.enders():
+            self.narrator.log(Log("ends-program", wrappers=enders))
+        if interrupted := self.delivery.interrupted:
             self._note(self.lifecycle.interrupted)
         if not reached:
             if interrupted:
                 self.narrator.log(Log("interrupted", interrupted=interrupted))
             return
-        self.narrator.log(Log("looked-through", signal=number, to=reached, reason=reason, interrupted=interrupted))
+        to = [*self.delivery.also_reached, *reached]
+        self.narrator.log(Log("looked-through", signal=number, to=to, reason=reason, interrupted=interrupted))
         if self.delivery.all_signalled:
             self.delivery.stop_held_back(number)
         elif self.delivery.held_back:

@@ -164,8 +164,7 @@ _add("bash, process substitution", _shell("bash", "AGENT > >(tee log) 2>&1; exit
 _add("bash, background job and wait", _shell("bash", "AGENT & wait $!"), "bash")
 _add("bash, forwarding trap", _shell("bash", "trap 'kill -TERM $c' TERM; AGENT & c=$!; wait $c; wait $c"), "bash")
 _add("bash, EXIT trap", _shell("bash", "trap 'echo bye' EXIT; AGENT"), "bash", full=True)
-_short("bash, exiting trap", "bash catches TERM and signals nobody",
-       _shell("bash", "trap 'exit 0' TERM; AGENT"), "bash")  # fmt: skip
+_add("bash, exiting trap", _shell("bash", "trap 'exit 0' TERM; AGENT"), "bash")
 _add("bash, forwarder exits first",
      _shell("bash", "set -e; AGENT & c=$!; trap 'kill -TERM $c' TERM; wait $c"), "bash", full=True)  # fmt: skip
 _add("bash, keep-alive", _shell("bash", "AGENT & tail -f /dev/null"), "bash")
@@ -218,11 +217,9 @@ _add("go os/exec", lambda place: [str(install.go_program()), *place.agent], str(
 
 # --- Another user. ---
 
-SU = "su kills its child after 2 s of its own"
-
-_short("su -c", SU, lambda place: ["su", "-s", "/bin/sh", "nobody", "-c", f"{place.line}; exit $?"], "su")
-_short("su -c exec", SU, lambda place: ["su", "-s", "/bin/sh", "nobody", "-c", f"exec {place.line}"], "su")
-_short("runuser", SU, lambda place: ["runuser", "-s", "/bin/sh", "nobody", "-c", f"exec {place.line}"], "runuser")
+_add("su -c", lambda place: ["su", "-s", "/bin/sh", "nobody", "-c", f"{place.line}; exit $?"], "su")
+_add("su -c exec", lambda place: ["su", "-s", "/bin/sh", "nobody", "-c", f"exec {place.line}"], "su")
+_add("runuser", lambda place: ["runuser", "-s", "/bin/sh", "nobody", "-c", f"exec {place.line}"], "runuser")
 _add("sudo", _in_front("sudo", "-u", "nobody", "--"), "sudo")
 _add("gosu", _in_front("gosu", "nobody"), "gosu")
 _add("setpriv", _in_front("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--"), "setpriv")
@@ -248,16 +245,10 @@ _add("make", lambda place: ["make", "-f", place.file("Makefile", f"agent:\n\t{pl
 _add("entr", lambda place: ["sh", "-c", f"echo {place.file('watched/file', '')} | exec entr -nr {place.line}"], "entr")
 _add("chronic", _in_front("chronic"), "chronic")
 _add("ts", _shell("sh", "AGENT | ts"), "ts")
-_short(
-    "watch",
-    "watch closes its end of the pipe that the agent writes to",
-    lambda place: ["watch", "-n", "60", place.line],
-    "watch",
-)
-_ends("script", "script ends the terminal's session", lambda place: ["script", "-qec", place.line, "/dev/null"],
-      "script")  # fmt: skip
+_add("watch", lambda place: ["watch", "-n", "60", place.line], "watch")
+_add("script", lambda place: ["script", "-qec", place.line, "/dev/null"], "script")
 _ends("parallel", "sends TERM twice", lambda place: ["parallel", place.line, ":::", ""], "parallel")
-_short("strace -f", "ignores TERM, passes nothing on", _in_front("strace", "-f", "-o", "/dev/null"), "strace")
+_add("strace -f", _in_front("strace", "-f", "-o", "/dev/null"), "strace")
 _ends("gdb -batch", "kills the program it runs", _in_front("gdb", "-batch", "-ex", "run", "--args"), "gdb")
 
 # --- Sandboxes. ---
@@ -266,7 +257,7 @@ _add("bwrap", _in_front("bwrap", "--dev-bind", "/", "/", "--"), "bwrap")
 _add("bwrap --unshare-pid", _in_front("bwrap", "--dev-bind", "/", "/", "--unshare-pid", "--proc", "/proc", "--"),
      "bwrap")  # fmt: skip
 _add("firejail", _in_front("firejail", "--noprofile", "--quiet"), "firejail")
-_short("proot", "ignores TERM, passes nothing on", _in_front("proot"), "proot")
+_add("proot", _in_front("proot"), "proot")
 
 # --- Inits and supervisors. ---
 
@@ -341,12 +332,12 @@ _add("memray", lambda place: [_tool("memray"), "run", "-o", str(place.folder / "
      _tool("memray"))  # fmt: skip
 _add("coverage", lambda place: [_tool("coverage"), "run", *place.arguments], _tool("coverage"))
 _add("debugpy", lambda place: [_tool("debugpy"), "--listen", "127.0.0.1:0", *place.arguments], _tool("debugpy"))
-_ends("watchfiles", "sends INT", lambda place: [_tool("watchfiles"), place.line, str(place.folder / "watched")],
-      _tool("watchfiles"))  # fmt: skip
+_add("watchfiles", lambda place: [_tool("watchfiles"), place.line, str(place.folder / "watched")],
+     _tool("watchfiles"))  # fmt: skip
 _ends("watchmedo", "sends INT", lambda place: [
     _tool("watchmedo"), "auto-restart", "-d", str(place.folder / "watched"), "--", *place.agent,
 ], _tool("watchmedo"))  # fmt: skip
-_short("go-task", "catches TERM, passes nothing on", _task, _tool("task"))
+_add("go-task", _task, _tool("task"))
 
 # --- Node's runners. ---
 

@@ -469,6 +469,27 @@ CASES: list[tuple[str, Callable[[], list[Action]], int, str, dict[str, object]]]
         {"signal": "TERM", "reason": "as before", "pids": [20, 21]},
     ),
     (
+        "ends-program",
+        lambda: [Log("ends-program", wrappers=["parallel (7)", "gdb (8)"])],
+        INFO,
+        "parallel (7), gdb (8): known to end its program by itself, with other signals or in less time",
+        {},
+    ),
+    (
+        "left-to-others",
+        lambda: [Log("left-to-others", signal=TERM, caught=processes(1), to=processes(2))],
+        WARNING,
+        "TERM went to worker (20), which handles it; whether it reached worker (20), worker (21) was left to it",
+        {"signal": "TERM", "pids": [20, 21]},
+    ),
+    (
+        "left-to-others",
+        lambda: [Log("left-to-others", signal=TERM, caught=processes(2), to=processes(1))],
+        WARNING,
+        "TERM went to worker (20), worker (21), which handle it; whether it reached worker (20) was left to them",
+        {"signal": "TERM", "pids": [20]},
+    ),
+    (
         "interrupted",
         lambda: [Log("interrupted", interrupted=processes(2))],
         INFO,
@@ -936,6 +957,7 @@ def test_what_of_a_stop_goes_into_the_final_message(narrate: Callable[..., Narra
         "repeat-kills",
         "linger-over",
         "left-behind",
+        "left-to-others",
         "errno",
     )
     text = narration.lines()[-1].removeprefix("warning: ").removeprefix("error: ")
