@@ -22,7 +22,7 @@ from .lifecycle import WORKING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from ..settings import Settings
     from .console import Console
@@ -143,6 +143,10 @@ class Delivery:
         if number and successor.identity not in self._stopped:
             self.send_agent(number)
             self.send_agent(CONT)
+
+    def note_stopped(self, identities: "Collection[tuple[int, int]]") -> None:
+        """Note that these processes have had the stop signal from somebody else."""
+        self._stopped.update(identities)
 
     def note_all_signalled(self) -> None:
         """Note that every process has had the stop signal: from the platform."""

@@ -46,7 +46,7 @@ RUNNING, STOPPING, LINGERING, KILLING, ENDED = "running", "stopping", "lingering
 # For each state its timers, each with the method that it calls. Of those that are due the first one goes off: where we
 # wake late, signals come before reports.
 TIMERS: "dict[str, dict[str, str]]" = {
-    RUNNING: {"ready": "_check_silence", "silence": "_check_silence"},
+    RUNNING: {"ready": "_check_silence", "silence": "_check_silence", "orphans": "_look_for_orphans"},
     STOPPING: {
         "step": "_next_step",
         "last_term": "_send_last_term",  # some seconds before the KILL, to those that were sent INT
@@ -65,6 +65,7 @@ TIMERS: "dict[str, dict[str, str]]" = {
 EXITING, WORKING, WAITING, RESTARTING = "exiting", "working", "waiting", "restarting"
 
 PROGRESS_EVERY = 10.0  # seconds between log lines of a long stop
+ORPHANS_AGAIN = 10.0  # seconds to the next look at orphans, if a look fails
 SWEEP_EVERY = 0.02  # seconds between two SIGKILLs to everything: processes may have been forked meanwhile
 FROZEN_AFTER = 0.1  # a timer that is so many seconds late: the container may have been frozen, and the agent with it
 REPRIEVE = 1.0  # seconds that the agent then has at least to send a sign of life
@@ -162,6 +163,12 @@ class LookAtWrapper(Action):
     __slots__ = ()
 
 
+class LookForOrphans(Action):
+    """Stop the orphans that were adopted too long ago; the event `orphans_seen` follows."""
+
+    __slots__ = ()
+
+
 class TakeCpuSnapshot(Action):
     """Note how much processor time each process has used: a stall report shows what it has used since."""
 
@@ -226,7 +233,9 @@ class Lifecycle:
         self._killed_for = ""  # KILLING: deadline, linger-over, escalated
         self._timers: dict[str, float] = {}
         if settings.ready_timeout is not None:
-            self._timers = {"ready": now + settings.ready_timeout}
+            self._set(ready=now + settings.ready_timeout)
+        if settings.orphans is not None:
+            self._set(orphans=now)
 
     def snapshot(self) -> "dict[str, Any]":
         """Return the state, for `restore`."""
@@ -325,19 +334,33 @@ class Lifecycle:
             self._set(last_term=stop_plan.time_of_last_term(now, kill))
         return []
 
+    def orphans_seen(self, now: float, next_look: float) -> list[Action]:
+        """The answer to LookForOrphans: the time of the next one. When a stop begins, orphans are left to the stop."""
+        if self.state == RUNNING:
+            self._set(orphans=next_look)
+        return []
+
     def reported(self, now: float) -> list[Action]:
         """The stall report is complete; what waited for it need not wait longer."""
         if self.state == STOPPING and self.hung and not self.last_sent:
             self._set(step=now)
         return []
 
-    def agent_ended(self, now: float, ending: "Ending", *, alone: bool) -> list[Action]:
-        """The agent's exit was seen. `alone`: it left no processes behind."""
+    def agent_ended(
+        self, now: float, ending: "Ending", *, alone: bool, only_older: bool = False, successor: object = None
+    ) -> list[Action]:
+        """The agent's exit was seen. `alone`: it left no processes behind.
+
+        `only_older`: nothing is left but what `older_left` is about. `successor`: a process that runs the same program.
+        """
+        unasked = self.state == RUNNING
         self.ending, self._cause, self.sent_at_once = ending, self._find_cause(ending), frozenset()
         if alone:
             return self._end(now)
         if self.state == KILLING:
             return []
+        if only_older:
+            return self.older_left(now)
         end = self._time_of_kill() if self.state == STOPPING else now + self.plan.grace
         linger = max(0.0, min(self.settings.linger, end - now))
         self._steps = ()
@@ -345,7 +368,15 @@ class Lifecycle:
         self._enter(LINGERING, kill=now + linger, progress=progress)
         number = stop_plan.stop_signal(self.settings)
         log = Log("lingering", code=ending.code, ending=ending, cause=self._cause, signal=number, linger=linger)
-        return [log, StopLeftovers(number)]
+        replaced = [Log("replaced", successor=str(successor))] if unasked and successor is not None else []
+        return [*replaced, log, StopLeftovers(number)]
+
+    def older_left(self, now: float) -> list[Action]:
+        """Nothing is left but processes from before the agent's start that do not handle the stop signal."""
+        if self.ending is None or self.state in (KILLING, ENDED):
+            return []
+        number = stop_plan.stop_signal(self.settings)
+        return self._kill(now, "older-left", Log("older-left", signal=number))
 
     def platform_has_signalled(self, ending: "Ending") -> bool:
         """Whether the agent has died of TERM that the platform sends to every process, before our own one was read."""
@@ -465,6 +496,10 @@ class Lifecycle:
         if now > self._reported_at + PROGRESS_EVERY:
             self._plan_stall_report(now, until - now)
         return [Log("extended", max_grace=bound)] if first else []
+
+    def _look_for_orphans(self, now: float) -> list[Action]:
+        self._set(orphans=now + ORPHANS_AGAIN)
+        return [LookForOrphans()]
 
     # --- The stop. --------------------------------------------------------------------------------------------------
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     Upcoming = dict[str, Any]
 
 MAX_NAMED = 12  # processes in one line
+AT_ONCE = 1.0  # seconds from the start to an end that may need a hint
+PARENT_IS_1 = "; if it exits because its parent has pid 1, start it as a shell's child: sh -c 'COMMAND; exit $?'"
 MASKS_UNKNOWN = (
     "signal handlers cannot be seen here (a sandbox, or emulation): a signal may kill the agent; what helps: "
     "--rewrite, --unhandled, --target, or X_AGENT_INIT_HANDLES from the agent (entrypoint.agent.run sends it)"
@@ -200,9 +202,30 @@ def _held_back_signalled(signal: int) -> str:
     return f"the agent has not exited: {name_of(signal)} to it as well"
 
 
+def _orphan_stopped(orphan: str, seconds: float, signal: int, to: "Sequence[Process]") -> str:
+    return f"orphan {orphan}, adopted {format_duration(seconds)} ago: {name_of(signal)} to {listed(to)}"
+
+
+def _orphan_killed(orphan: str, seconds: float, signal: int, linger: float, to: "Sequence[Process]") -> str:
+    after = f"{format_duration(linger)} after {name_of(signal)}"
+    return f"orphan {orphan}, adopted {format_duration(seconds)} ago: {after}, SIGKILL to {listed(to)}"
+
+
 def _lingering(code: int, ending: "Ending", cause: str, signal: int, linger: float) -> str:
     how = describe(ending, cause)
     return f"the agent {how}, and left processes behind; {name_of(signal)} to them, up to {format_duration(linger)}"
+
+
+def _replaced(successor: str) -> str:
+    return (
+        f"the agent exited without a stop request, while {successor} runs the same program: an agent that starts its "
+        "successor in the background ends its container; replace the process with exec, stay in the foreground, or "
+        "send MAINPID= before the exit"
+    )
+
+
+def _older_left(signal: int) -> str:
+    return f"SIGKILL to what is older than the agent and does not handle {name_of(signal)}"
 
 
 def _linger_over() -> str:
@@ -309,7 +332,11 @@ EVENTS: "dict[str, tuple[str, int, Callable[..., str], str]]" = {
     "wrapper-stays": ("wrapper-stays", INFO, _wrapper_stays, ""),
     "held-back": ("held-back", INFO, _held_back, ""),
     "held-back-signalled": ("held-back", INFO, _held_back_signalled, ""),
+    "orphan-stopped": ("orphan-stopped", INFO, _orphan_stopped, ""),
+    "orphan-killed": ("orphan-killed", WARNING, _orphan_killed, ""),
     "lingering": ("lingering", INFO, _lingering, NAMES),
+    "replaced": ("replaced", WARNING, _replaced, ""),
+    "older-left": ("older-left", INFO, _older_left, NAMES),
     "linger-over": ("linger-over", WARNING, _linger_over, NAMES),
     "left-behind": ("left-behind", ERROR, _left_behind, NAMES),
     "ended": ("ended", INFO, _ended, ""),
@@ -317,6 +344,9 @@ EVENTS: "dict[str, tuple[str, int, Callable[..., str], str]]" = {
 FINAL = frozenset(
     "watchdog ready-timeout step deadline repeat-kills limit-near linger-over left-behind errno".split()
 )  # ... that go into the final message
+
+
+BEGINNINGS = frozenset("stop-requested lingering older-left watchdog ready-timeout".split())  # ... of a stop
 
 
 class Sender:
@@ -349,6 +379,7 @@ class Narrator:
         self.console, self.agent = console, ""
         self._settings, self._descendants = settings, descendants
         self._stopping = False
+        self._replaced = False  # by a successor, most likely: a reason for an early end
         self._final_message: list[str] = []
         self._final_length = 0
         self._still_running = ""  # the processes in the last line that named them
@@ -406,7 +437,8 @@ class Narrator:
     def log(self, entry: "Log") -> None:
         """Log an event of the state machine."""
         event, level, render, listing = EVENTS[entry.event]
-        self._stopping = self._stopping or entry.event in ("stop-requested", "lingering", "watchdog", "ready-timeout")
+        self._replaced = self._replaced or entry.event == "replaced"
+        self._stopping = self._stopping or entry.event in BEGINNINGS
         final = self._stopping and entry.event in FINAL
         if not final and level > self.console.level and entry.event != "ended":
             return
@@ -466,6 +498,8 @@ class Narrator:
         """Return the last line, and write the final message, or remove an early one where the end was a good one."""
         if facts["cause"] == "deadline" and self._still_running:
             text += f"; running when it was sent: {self._still_running}"
+        if not self._replaced and _may_mind_its_parent(facts):
+            text += PARENT_IS_1
         if facts["code"] and facts["status"]:
             text += f'; its last status: "{facts["status"]}"'
         fields["how"] = describe(facts["ending"], facts["cause"])
@@ -493,6 +527,12 @@ class Narrator:
         self._still_running = listed(running)
         names = [f"{process.name} ({process.pid})" for process in running[:MAX_NAMED]]
         return f"; still running: {self._still_running}" if running else "", {"processes": names}
+
+
+def _may_mind_its_parent(facts: "dict[str, Any]") -> bool:
+    """Whether the agent may have exited because its parent is process 1."""
+    at_once = facts["stop_seconds"] is None and facts["seconds"] < AT_ONCE and not facts["hung"]
+    return at_once and facts["agent_code"] == 0 and facts["cause"] == "exited" and os.getpid() == 1
 
 
 def _is_field(name: str, value: object) -> bool:

@@ -191,15 +191,20 @@ def _is_emulator(name: str) -> bool:
     return name.startswith("qemu-") and not name.startswith("qemu-system-")
 
 
+def executable(pid: int) -> str:
+    """Return the path of the file that it executes; empty where that is not known."""
+    try:
+        return os.readlink(f"/proc/{pid}/exe")
+    except OSError:
+        return ""
+
+
 def program_names(process: Process) -> frozenset[str]:
     """Return the name of the file that it executes and that in its argv[0]; of busybox(1) the applet's name only.
 
     The name in `stat` counts only where neither can be read: for a script it is the script's, whatever shell runs it.
     """
-    try:
-        file = os.path.basename(os.readlink(f"/proc/{process.pid}/exe"))
-    except OSError:
-        file = ""
+    file = os.path.basename(executable(process.pid))
     if _is_emulator(file):
         file = ""
     argv = argv_of(process.pid)
@@ -302,6 +307,13 @@ def _masks_in_stat(line: bytes) -> tuple[int, int, int]:
     return int(fields[29]), int(fields[30]), int(fields[31])
 
 
+def _masks_in_status(process: str) -> tuple[int, int, int]:
+    """Return the same masks with all signals, from /proc/`process`/status."""
+    text = read_file(f"/proc/{process}/status", 65536)  # its groups come first, all of them
+    fields = text[text.index(b"\nSigBlk:") :].split()  # each a name and a mask; then SigIgn and SigCgt
+    return int(fields[1], 16), int(fields[3], 16), int(fields[5], 16)
+
+
 def note_report(process: Process, handled: frozenset[int]) -> None:
     """Note the signals that a process reports to handle or ignore. Its last report counts."""
     _reports.pop(process.pid, None)
@@ -365,7 +377,7 @@ class Dispositions:
                 if not self:
                     continue
                 if number > 31:
-                    blocked, ignored, caught = self._masks_in_status()
+                    blocked, ignored, caught = _masks_in_status(str(self.pid))
                 else:
                     blocked, ignored, caught = _masks_in_stat(os.pread(self._fd, 1024, 0))
             except (OSError, ValueError, IndexError):
@@ -377,11 +389,6 @@ class Dispositions:
 
     def _waits_for_signals(self) -> bool:
         return b"sigtimedwait" in wait_channel(self.pid)
-
-    def _masks_in_status(self) -> tuple[int, int, int]:
-        text = read_file(f"/proc/{self.pid}/status", 65536)  # its groups come first, all of them
-        fields = text[text.index(b"\nSigBlk:") :].split()  # each a name and a mask; then SigIgn and SigCgt
-        return int(fields[1], 16), int(fields[3], 16), int(fields[5], 16)
 
     def close(self) -> None:
         """Close the descriptor; from then on nothing is known."""
@@ -398,6 +405,26 @@ def handles(process: Process, number: int) -> bool | None:
         return known and not (number in SHELL_HABITS and is_shell(process))
     finally:
         dispositions.close()
+
+
+def is_reached(process: Process, number: int) -> bool | None:
+    """Whether it handles the signal, and does not block it for good; None if that is not known.
+
+    A blocked signal reaches a process that waits for signals, or reads them from a signalfd(2).
+    """
+    if masks_are_false():
+        return None
+    try:
+        tasks = os.listdir(f"/proc/{process.pid}/task")
+        masks = [_masks_in_status(f"{process.pid}/task/{task}") for task in tasks]
+    except (OSError, ValueError, IndexError):
+        return None
+    if any(caught & ~blocked & _bit(number) for blocked, _, caught in masks):
+        return True
+    blocks = any(blocked & _bit(number) for blocked, _, _ in masks)
+    if any(b"sigtimedwait" in wait_channel(int(task)) for task in tasks):
+        return True
+    return blocks and any(True for _ in open_modes(process.pid, "anon_inode:[signalfd]"))
 
 
 def prefers_int(process: Process) -> bool:

@@ -22,15 +22,20 @@ from . import (
     main_process,
     narrator,
     notify_socket,
+    older_processes,
+    orphans,
     procfs,
     request_origin,
     signalfd,
     stall_report,
     stdin_watch,
+    stop_plan,
+    successor,
     tree,
 )
 from .console import DEBUG, TRACE, WARNING, Console
 from .lifecycle import (
+    LINGERING,
     RUNNING,
     STOPPING,
     Action,
@@ -40,6 +45,7 @@ from .lifecycle import (
     Lifecycle,
     Log,
     LookAtWrapper,
+    LookForOrphans,
     MakeStallReport,
     NoteAllSignalled,
     Signalling,
@@ -53,7 +59,8 @@ from .loop import Loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
+    from typing import Any
 
     from ..settings import Settings
     from .agent_environment import AgentEnvironment
@@ -82,12 +89,14 @@ class Supervisor:
         log_fd: int | None,
         previous_foreground: int | None,
         problems: "Sequence[str]",
+        older: "Collection[tuple[int, int]]" = (),
     ) -> None:
         """`agent` is its pid, `started` when it was (monotonic clock), `log_fd` the descriptor to log to, if any.
 
         `environment`: what the agent's environment refers to, such as the notify socket. `package`: the directory of
         `entrypoint`. `previous_foreground`: the process group that had the terminal before the agent got it, None if
-        it did not. `problems`: what went wrong before this, to be logged.
+        it did not. `problems`: what went wrong before this, to be logged. `older`: the processes that were below us
+        before the agent.
         """
         self.settings, self.source, self.environment = settings, source, environment
         self.console = Console(log_fd, level=settings.log_level, json=settings.log_format == "json")
@@ -101,6 +110,10 @@ class Supervisor:
         self.narrator = narrator.Narrator(self.console, settings, self.descendants)
         self.delivery = delivery.Delivery(settings, self.agent, self.descendants, self.console)
         self.job_control = job_control.JobControl(self.agent, self.delivery, self.console, previous_foreground)
+        self.orphans = orphans.OrphanStopper(
+            settings, self.agent, self.reporter.pids, older, self.delivery, self.narrator
+        )
+        self.older = older_processes.OlderProcesses(older, self.descendants, stop_plan.stop_signal(settings))
         self.exit_watch = exit_watch.ExitWatch(self.loop, self._recipients_exited)
         self.exit_code: int | None = None
         self._inbox: list[signalfd.Received] = []  # signals that came and are not handled yet
@@ -356,6 +369,8 @@ class Supervisor:
                 self._agent_ended(alone=alone)
         elif alone:
             self._event(self.lifecycle.nothing_left)
+        elif self.lifecycle.state == LINGERING:
+            self.faults.guarded(self._look_at_older)
 
     def _wait(self) -> tuple[int, int, str]:
         """Return a child that has exited or stopped: pid, wait status and, if reaped orphans are logged, its name."""
@@ -376,7 +391,24 @@ class Supervisor:
             self.faults.guarded(self.delivery.note_all_signalled)
         if self.reporter.pids:  # children, but none that the agent left behind
             alone = alone or self.descendants.listable() == []
-        self._event(lambda now: self.lifecycle.agent_ended(now, ending, alone=alone))
+        about = {} if alone else self._about_leftovers(ending.code)
+        self._event(lambda now: self.lifecycle.agent_ended(now, ending, alone=alone, **about))
+
+    def _about_leftovers(self, code: int) -> "dict[str, Any]":
+        """Return what the end of the agent depends on: see `Lifecycle.agent_ended`."""
+        try:
+            if self.older.are_not_waited_for():
+                return {"only_older": True}
+            if code == 0 and self.lifecycle.state == RUNNING:
+                left = self.descendants.listable() or ()
+                return {"successor": successor.find(self.agent, self.settings.command, left)}
+        except Exception as error:
+            self.faults.log(error)
+        return {}
+
+    def _look_at_older(self) -> None:
+        if self.older.are_not_waited_for():
+            self._event(self.lifecycle.older_left)
 
     def _hand_over(self) -> bool:
         """The agent has exited. Return whether the main process that it named is the agent now."""
@@ -404,7 +436,10 @@ class Supervisor:
             self.delivery.stop_interrupted(action.number)
         elif isinstance(action, LookAtWrapper):
             self._note(self.lifecycle.wrapper_seen, self.delivery.look_at_wrapper())
+        elif isinstance(action, LookForOrphans):
+            self._note(self.lifecycle.orphans_seen, self.orphans.look(self.loop.time()))
         elif isinstance(action, StopLeftovers):
+            self.delivery.note_stopped(self.orphans.signalled)
             self.delivery.stop_leftovers(action.number)
         elif isinstance(action, KillAll):
             self.faults.guarded(self.reporter.end)

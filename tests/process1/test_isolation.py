@@ -229,9 +229,10 @@ LOADED = frozenset(
     "entrypoint.init.console entrypoint.init.delivery entrypoint.init.exit_status entrypoint.init.exit_watch "
     "entrypoint.init.fallback entrypoint.init.faults entrypoint.init.job_control entrypoint.init.libc "
     "entrypoint.init.lifecycle entrypoint.init.loop entrypoint.init.main_process entrypoint.init.narrator "
-    "entrypoint.init.notify_access entrypoint.init.notify_socket entrypoint.init.own_process entrypoint.init.procfs "
-    "entrypoint.init.recipients entrypoint.init.request_origin entrypoint.init.signalfd entrypoint.init.spawn "
-    "entrypoint.init.stall_report entrypoint.init.stdin_watch entrypoint.init.stop_plan entrypoint.init.supervisor "
+    "entrypoint.init.notify_access entrypoint.init.notify_socket entrypoint.init.older_processes "
+    "entrypoint.init.orphans entrypoint.init.own_process entrypoint.init.procfs entrypoint.init.recipients "
+    "entrypoint.init.request_origin entrypoint.init.signalfd entrypoint.init.spawn entrypoint.init.stall_report "
+    "entrypoint.init.stdin_watch entrypoint.init.stop_plan entrypoint.init.successor entrypoint.init.supervisor "
     "entrypoint.init.terminal entrypoint.init.termination_log entrypoint.init.tree entrypoint.init.wrapper "
     "entrypoint.notify entrypoint.options entrypoint.platforms entrypoint.settings entrypoint.signals "
     "entrypoint.start entrypoint.units".split()

@@ -539,3 +539,61 @@ def test_a_sleeping_process_waits() -> None:
     ourselves = procfs.look(os.getpid())
     assert ourselves is not None
     assert not ourselves.waits
+
+
+# --- Whether a signal reaches a handler. ----------------------------------------------------------------------------
+
+REACHED = """
+import os, signal, sys, threading, time
+TERM = signal.SIGTERM
+def handle(): signal.signal(TERM, lambda *_: None)
+def block(): signal.pthread_sigmask(signal.SIG_BLOCK, [TERM])
+"""
+STAYS = "print('up', flush=True); time.sleep(1000)"
+
+
+@pytest.fixture
+def program(request: pytest.FixtureRequest) -> Iterator[Process]:
+    """A process that runs the code of the test's parameter, once it has printed a line."""
+    with subprocess.Popen([sys.executable, "-S", "-c", REACHED + request.param], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout
+            process.stdout.readline()
+            yield look(process.pid)
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    ("program", "reached"),
+    [
+        (STAYS, False),
+        (f"signal.signal(TERM, signal.SIG_IGN); {STAYS}", False),
+        (f"handle(); {STAYS}", True),
+        (f"block(); {STAYS}", False),
+        (f"block(); handle(); {STAYS}", False),
+        (f"handle(); threading.Thread(target=time.sleep, args=(1000,)).start(); block(); {STAYS}", True),
+        ("block(); print('up', flush=True); signal.sigwait([TERM])", True),
+        (
+            "block(); import ctypes; mask = (ctypes.c_uint64 * 16)(1 << 14)\n"
+            f"assert ctypes.CDLL(None).signalfd(-1, mask, 0) >= 0; {STAYS}",
+            True,
+        ),
+    ],
+    ids=["default", "ignored", "handled", "blocked", "handled and blocked", "in a thread", "sigwait", "signalfd"],
+    indirect=["program"],
+)
+def test_a_signal_reaches_a_process_or_does_not(program: Process, reached: bool) -> None:
+    until(lambda: procfs.is_reached(program, TERM) is reached, "the state")
+
+
+def test_whether_a_signal_reaches_a_process_may_be_unknown(monkeypatch: pytest.MonkeyPatch, gone: int) -> None:
+    process = look(os.getpid())
+    assert procfs.is_reached(Process(gone, "x", 1, 1, 1), TERM) is None
+    monkeypatch.setattr(procfs, "masks_are_false", lambda: True)
+    assert procfs.is_reached(process, TERM) is None
+
+
+def test_the_executable_of_a_process(gone: int) -> None:
+    assert procfs.executable(os.getpid()) == os.path.realpath(sys.executable)
+    assert procfs.executable(gone) == ""
