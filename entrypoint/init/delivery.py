@@ -236,7 +236,7 @@ class Delivery:
         return [f"{name} ({process.pid})" for process in reached if (name := names.ender(process))]
 
     def left_to_others(self, number: int) -> "tuple[list[Process], list[Process]]":
-        """Return who has got the stop signal and handles it, and who below these can act on it and has got none.
+        """Return who has got the stop signal and handles it, and who below these has got none, but could act on it.
 
         At most MAX_NAMED of the latter; nobody where there are too many processes to look at, or the second time.
         """
@@ -248,9 +248,10 @@ class Delivery:
         seen = {process.pid: process for process in self._descendants.listable() or ()}
         for process in seen.values():
             above = self._signalled_above(process, seen)
-            if above is None or not (procfs.handles(process, number) or procfs.prefers_int(process)):
+            if above is None or not procfs.handles(above, number):
                 continue
-            if procfs.handles(above, number):
+            # Behind a wrapper, anything may be what it waits for.
+            if procfs.handles(process, number) or procfs.prefers_int(process) or names.is_wrapper(above):
                 below.append(process)
                 caught += [above] if above not in caught else []
             if len(below) == MAX_NAMED:

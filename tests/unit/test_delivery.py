@@ -466,6 +466,14 @@ def test_those_below_a_process_that_has_no_handler_are_left_to_nobody(
     assert harness.supervisor.delivery.left_to_others(TERM) == ([], [])
 
 
+def test_behind_a_shell_all_processes_are_named(shell: World, supervise: Callable[..., Harness]) -> None:
+    harness = supervise()
+    shell.add(20, AGENT, "rsync")
+    harness.do(Stop(TERM))
+    caught, left = harness.supervisor.delivery.left_to_others(TERM)
+    assert ([process.pid for process in caught], [process.pid for process in left]) == ([AGENT], [20])
+
+
 def test_not_more_are_named_than_a_line_holds(
     world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
