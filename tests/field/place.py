@@ -50,7 +50,9 @@ class Place:
 
     def package_json(self, line: str = "") -> None:
         """Let `npm start` run this line, or the agent."""
-        self.file("package.json", json.dumps({"name": "x", "version": "1.0.0", "scripts": {"start": line or self.line}}))
+        self.file(
+            "package.json", json.dumps({"name": "x", "version": "1.0.0", "scripts": {"start": line or self.line}})
+        )
 
     def python_project(self, more: str = "") -> None:
         self.file("pyproject.toml", f'[project]\nname = "x"\nversion = "1"\nrequires-python = ">=3.11"\n{more}')

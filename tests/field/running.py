@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import psutil
 
@@ -111,7 +112,7 @@ def running(
     init: Sequence[str],
     *,
     drain: float,
-    environment: Mapping[str, str] | Callable[[Place], Mapping[str, str]] = {},
+    environment: Mapping[str, str] | Callable[[Place], Mapping[str, str]] = MappingProxyType({}),
     before: Sequence[str] = (),
 ) -> Iterator[Run]:
     """The command under that init, with `before` in front of it; what is left of it is killed at the end."""

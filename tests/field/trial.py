@@ -9,20 +9,20 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from tests.field import running
 from tests.field.place import Place
 from tests.field.running import Build, Event, Run
 from tests.support.init import PATIENCE
 
-DRAIN = 2.0  # seconds that an agent drains, unless its trial says otherwise
+DRAIN = 1.5  # seconds that an agent drains, unless its trial says otherwise
 SLACK = 3.0  # how much later than that a container may be over, on a busy machine
 # A time to linger that is shorter than the drain: else an agent that was only given that time would seem to be right.
-OPTIONS = ("-t", "20s", "--linger", "1s")
+OPTIONS = ("-t", "20s", "--linger", "700ms")
 
 DRAINED = ("up", "TERM", "drained")
 
@@ -61,13 +61,18 @@ class Outcome:
         times = [e.at - self.began for e in self.log if (e.name, e.event) == (name, event)]
         return times[0] if times else None
 
+    def shown(self) -> str:
+        """All of it, for a person."""
+        events = "".join(f"  {e.at - self.began:6.2f} s  {e.name}: {e.event}\n" for e in self.log)
+        end = "not over" if self.seconds is None else f"over after {self.seconds:.2f} s, exit code {self.code}"
+        return f"{end}\n{events}{self.output}"
+
 
 Stop = Callable[[Run], None]
 
 
 def send(*names: str, after: float = 0.0) -> Stop:
     """Send process 1 these signals, with `after` seconds between them."""
-    import time
 
     def stop(run: Run) -> None:
         for number, name in enumerate(names):
@@ -82,6 +87,9 @@ def nothing(run: Run) -> None:
     """The program ends, or asks for its end, by itself."""
 
 
+TERMINATE = send("TERM")
+
+
 @dataclass(frozen=True)
 class Trial:
     """`source` is the public report that it was made from: its project and number, or where it is found.
@@ -94,7 +102,7 @@ class Trial:
     source: str
     command: Build
     right: Right | tuple[Right, ...]  # one of them
-    stop: Stop = send("TERM")
+    stop: Stop = TERMINATE
     drain: float = DRAIN
     variation: bool = False
     up: tuple[str, ...] = ("agent",)
@@ -119,8 +127,6 @@ class Trial:
 
 def run(trial: Trial, init: str = "agent-init") -> Outcome:
     """Run it under this init."""
-    import time
-
     patience = max(right.within for right in trial.rights) + 1.0
     with running.running(
         trial.command,
@@ -215,7 +221,9 @@ def shell(shell: str, script: str, option: str = "-c", **commands: Callable[[Pla
 def script(shell: str, text: str, **commands: Callable[[Place], list[str]]) -> Build:
     """A start script in a file of its own."""
     return lambda place: [
-        place.file("entrypoint.sh", f"#!{shutil.which(shell) or shell}\n{with_commands(place, text, commands)}\n", 0o755)
+        place.file(
+            "entrypoint.sh", f"#!{shutil.which(shell) or shell}\n{with_commands(place, text, commands)}\n", 0o755
+        )
     ]
 
 
@@ -235,11 +243,15 @@ def actor(code: str, name: str = "agent") -> Callable[[Place], list[str]]:
     return lambda place: place.actor(name, code)
 
 
-def drained(drain: float = DRAIN, *, codes: Collection[int] = (0,), also: str = "", **more: object) -> Right:
+def drained(
+    drain: float = DRAIN,
+    *,
+    codes: Collection[int] = (0,),
+    also: str = "",
+    events: Mapping[str, Sequence[str]] | None = None,
+    **more: Mapping[str, str],
+) -> Right:
     """The agent gets exactly one TERM, drains, and the container is over soon afterwards."""
-    events = {"agent": DRAINED, **more.pop("events", {})}  # type: ignore[dict-item]
+    programs = {"agent": DRAINED, **(events or {})}
     text = f"drained{f', {also}' if also else ''}"
-    return Right(text, events=events, codes=codes, within=drain + SLACK, **more)  # type: ignore[arg-type]
-
-
-HERE = Path(__file__).parent
+    return Right(text, events=programs, codes=codes, within=drain + SLACK, **more)  # type: ignore[arg-type]

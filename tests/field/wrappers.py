@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
 from dataclasses import dataclass
 
 from tests.field import install
 from tests.field.place import PYTHON, Place
 from tests.field.running import Build
+from tests.field.trial import DRAINED, Right, Trial
+
+# More than the 2 s of su and script. The time to linger is shorter, see `OPTIONS` in trial.py.
+DRAIN = 2.5
+FULL_DRAIN = 7.0  # longer than the timeouts of wrappers, shorter than Docker's 10 s
+SLACK = 5.0  # how much later than the drain a container may be over
 
 
 @dataclass(frozen=True)
@@ -30,9 +35,12 @@ class Wrapper:
     ends_its_child: str = ""
     full: bool = False
 
-    def missing(self) -> str | None:
-        """The program that is not installed, if any."""
-        return next((program for program in self.programs if shutil.which(program) is None), None)
+    @property
+    def trial(self) -> Trial:
+        """The agent gets exactly one TERM, drains, and the container is over soon afterwards."""
+        drain = FULL_DRAIN if self.full else DRAIN
+        right = Right("drained", {"agent": DRAINED}, within=drain + SLACK)
+        return Trial(self.name, "", self.build, right, drain=drain, programs=self.programs)
 
 
 WRAPPERS: dict[str, Wrapper] = {}
@@ -194,7 +202,6 @@ def supervisord(place: Place) -> list[str]:
         f"command={place.line}\nstdout_logfile=/dev/stdout\nstdout_logfile_maxbytes=0\nredirect_stderr=true\n"
     )
     return ["supervisord", "-n", "-c", place.file("supervisord.conf", text)]
-
 
 
 _add("tini", in_front("tini", "-s", "--"), "tini")

@@ -1,4 +1,4 @@
-"""The trials, by kind. Each module has its kind's heading as its docstring's first line, and `TRIALS`."""
+"""The trials, by kind: a module for each, with a list `TRIALS`. Its docstring's first line goes into docs/field.md."""
 
 from __future__ import annotations
 
@@ -18,22 +18,34 @@ from tests.field.trials import (
     stays,
     stop_signal,
 )
+from tests.field.wrappers import WRAPPERS
 
-KINDS: dict[str, ModuleType] = {
-    module.__name__.rpartition(".")[2]: module
-    for module in (
-        stop_signal, exits_first, forwards, look_through, stays, relays, helpers, notify, sandboxes, around, agents,
-    )
-}  # fmt: skip
+KINDS: dict[str, tuple[str, ModuleType]] = {
+    "stop_signal": ("The stop signal", stop_signal),
+    "exits_first": ("Wrappers that exit first", exits_first),
+    "forwards": ("Forwarders that exit first", forwards),
+    "look_through": ("Wrappers that catch the signal", look_through),
+    "stays": ("Wrappers that stay", stays),
+    "relays": ("Relays", relays),
+    "helpers": ("Helpers", helpers),
+    "notify": ("The notify socket", notify),
+    "sandboxes": ("Sandboxes", sandboxes),
+    "around": ("Before and around the agent", around),
+    "agents": ("What agents do themselves", agents),
+}
 
 
-def heading(kind: str) -> str:
-    return str(KINDS[kind].__doc__).splitlines()[0]
+def about(kind: str) -> str:
+    """What the trials of this kind have in common."""
+    return str(KINDS[kind][1].__doc__).splitlines()[0]
 
 
 def of(kind: str) -> list[Trial]:
-    trials: list[Trial] = KINDS[kind].TRIALS
+    trials: list[Trial] = KINDS[kind][1].TRIALS
     return trials
 
 
 ALL: dict[str, Trial] = {f"{kind}: {trial.name}": trial for kind in KINDS for trial in of(kind)}
+
+# The agent behind each wrapper: the same stop for all of them.
+WRAPPED: dict[str, Trial] = {f"wrapper: {name}": wrapper.trial for name, wrapper in WRAPPERS.items()}

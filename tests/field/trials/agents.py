@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.field.place import PYTHON, Place
-from tests.field.running import Build
+from tests.field.running import Build, Run
 from tests.field.trial import SLACK, Right, Trial, actor, nothing, shell
 
 # A line of process 1's that names the pattern and what helps.
@@ -64,6 +64,12 @@ def _kills(name: str, line: str, *, variation: bool = True, build: Build | None 
                  variation=variation, up=())  # fmt: skip
 
 
+def _user_signal_first(run: Run) -> None:
+    run.send("USR1")
+    run.wait_until(lambda: "USR1" in run.events("member"), 1)
+    run.send("TERM")
+
+
 def _behind_node(place: Place) -> list[str]:
     code = POOL.format(worker=WORKER)
     words = place.actor("agent", code)
@@ -106,7 +112,6 @@ TRIALS = [
     Trial("-g, a signal that another process of the group handles", "own",
           actor("child('member', \"on('USR1'); log('up'); forever()\"); log('up'); forever()"),
           Right("delivered", {"member": ("up", "USR1")}),
-          stop=lambda run: (run.send("USR1"), run.wait_until(lambda: "USR1" in run.events("member"), 1),
-                            run.send("TERM"))[0],
+          stop=_user_signal_first,
           up=("agent", "member"), options=("-g", "-t", "20s")),
 ]  # fmt: skip

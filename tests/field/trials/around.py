@@ -45,8 +45,12 @@ def _telemetry(name: str, code: str, *, before: tuple[str, ...] = BLOCKED, varia
                  options=("-t", "20s"), variation=variation)  # fmt: skip
 
 
-def _python_home(name: str, *, value: str = "/opt/python", before: tuple[str, ...] = (), variation: bool = True) -> Trial:
-    refused = Right("125 and a line that names it", codes=(125,), printed={"line that names it": "agent-init: .*PYTHONHOME"})
+def _python_home(
+    name: str, *, value: str = "/opt/python", before: tuple[str, ...] = (), variation: bool = True
+) -> Trial:
+    refused = Right(
+        "125 and a line that names it", codes=(125,), printed={"line that names it": "agent-init: .*PYTHONHOME"}
+    )
     return Trial(name, "own", shell("sh", "unset PYTHONHOME; exec AGENT"), (drained(1), refused), drain=1,
                  environment={"PYTHONHOME": value}, before=before, variation=variation)  # fmt: skip
 
@@ -59,7 +63,8 @@ def _from_inside(name: str, code: str, variables: Mapping[str, str], within: flo
 TRIALS = [
     _telemetry("sitecustomize that starts a process, behind env --block-signal",
                "import subprocess; subprocess.Popen(['sleep', '60'])", variation=False),
-    _telemetry("sitecustomize that starts a process", "import subprocess; subprocess.Popen(['sleep', '60'])", before=()),
+    _telemetry("sitecustomize that starts a process",
+               "import subprocess; subprocess.Popen(['sleep', '60'])", before=()),
     _telemetry("sitecustomize that starts a session of its own",
                "import subprocess; subprocess.Popen(['sleep', '60'], start_new_session=True)"),
     _telemetry("sitecustomize that starts a thread",

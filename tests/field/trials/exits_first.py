@@ -58,12 +58,14 @@ TRIALS = [
           node("const c = require('child_process').spawn(agent[0], agent.slice(1), {stdio: 'inherit'});\n"
                "c.on('exit', code => process.exit(code));"), drained(codes=(0, 143)), programs=("node",)),
     Trial("Node, spawnSync", "kimaki#144",
-          node("process.exit(require('child_process').spawnSync(agent[0], agent.slice(1), {stdio: 'inherit'}).status);"),
+          node("const run = require('child_process').spawnSync(agent[0], agent.slice(1), {stdio: 'inherit'});\n"
+               "process.exit(run.status);"),
           drained(codes=(0, 143)), programs=("node",)),
     Trial("Node, execSync", "kimaki#144",
           node("require('child_process').execSync(agent.join(' '), {stdio: 'inherit'});"),
           drained(codes=(0, 143)), programs=("node",), variation=True),
-    Trial("Node, fork", "sst/opencode#26259", _node_fork(), drained(codes=(0, 143)), programs=("node",), variation=True),
+    Trial("Node, fork", "sst/opencode#26259", _node_fork(), drained(codes=(0, 143)), programs=("node",),
+          variation=True),
     Trial("Node, handler that exits", "sst/opencode#26259",
           node("require('child_process').spawn(agent[0], agent.slice(1), {stdio: 'inherit'});\n"
                "process.on('SIGTERM', () => process.exit(0));"), drained(), programs=("node",), variation=True),
@@ -81,7 +83,7 @@ TRIALS = [
     Trial("yarn", "derive#120", package_run(node_tool("yarn"), "start"), drained(codes=(0, 1, 143)),
           programs=(node_tool("yarn"),), variation=True),
     Trial("npm start behind bash", "derive#120",
-          lambda place: (place.package_json(), ["bash", "-c", "npm start; exit $?"])[1], drained(codes=(0, 143)),
+          package_run("bash", "-c", "npm start; exit $?"), drained(codes=(0, 143)),
           programs=("npm",), variation=True),
     Trial("pnpm 10", "pnpm/pnpm#2653", pnpm_10, drained(codes=(0, 1, 143)), programs=(PNPM_10,)),
     Trial("su -c", "util-linux/util-linux#443",

@@ -1,4 +1,7 @@
-"""Agents with helpers: the stop signal is for the agent. `test_helpers.py` tries more helpers, on more kinds of loops."""
+"""Agents with helpers: the stop signal is for the agent.
+
+`test_helpers.py` tries more helpers, on more kinds of loops.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.field.trial import DRAINED, Right, Trial, actor, drain, drained, script, shell
+from tests.field.trial import DRAINED, Trial, actor, drain, drained, script, shell
 
 TELLS = "'NOTIFY_SOCKET' in os.environ and notify({message}); "
 HELPER = TELLS.format(message="f'MAINPID={os.getpid()}'") + "log('up'); time.sleep(60)"
@@ -42,7 +42,8 @@ TRIALS = [
           drained(1, printed=READY, never_printed=EARLY, also="ready when the agent says so"),
           programs=("redis-server",), variation=True),
     Trial("systemd-notify in a start script", "own",
-          script("bash", "AGENT &\n[ -z \"$NOTIFY_SOCKET\" ] || systemd-notify --ready\nONE &\nwait", ONE=drain(1, "one")),
+          script("bash", "AGENT &\n[ -z \"$NOTIFY_SOCKET\" ] || systemd-notify --ready\nONE &\nwait",
+                 ONE=drain(1, "one")),
           drained(1, codes=(0, 143), events={"one": DRAINED}, printed={"readiness": "agent is ready"}, also="ready"),
           drain=1, up=("agent", "one"), programs=("systemd-notify",)),
 ]  # fmt: skip

@@ -32,7 +32,9 @@ def _npm_reloads(place: Place) -> list[str]:
 def _stop_request(name: str, signal: str, build: Build, *programs: str, variation: bool = True,
                   codes: tuple[int, ...] = (0,)) -> Trial:  # fmt: skip
     right = drained(1, codes=codes)
-    return Trial(f"{name}, {signal}", "own", build, right, send(signal), drain=1, programs=programs, variation=variation)
+    return Trial(
+        f"{name}, {signal}", "own", build, right, send(signal), drain=1, programs=programs, variation=variation
+    )
 
 
 def _dropped(name: str, signal: str, build: Build, *programs: str, codes: tuple[int, ...] = (0,)) -> Trial:
