@@ -160,7 +160,7 @@ def field_page(results: Mapping[str, Found]) -> str:
     )
     for kind, (heading, _) in trials.KINDS.items():
         names = {f"{kind}: {case.name}": case for case in trials.of(kind)}
-        text += f"\n## {trials.heading(kind).rstrip('.')}\n\n{trials.heading(kind)}\n\n"
+        text += f"\n## {heading}\n\n{trials.about(kind)}\n\n"
         text += _row("case", "right outcome", "source", *results) + "|---" * (3 + len(results)) + "|\n"
         for name, case in names.items():
             source = f"[{case.source}]" if case.variation and case.source != "own" else case.source
