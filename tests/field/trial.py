@@ -95,7 +95,7 @@ class Trial:
     """`source` is the public report that it was made from: its project and number, or where it is found.
 
     `variation`: not the report's own case, but another of its kind. `up`: the programs that must be up before the stop.
-    `options` are agent-init's. `before` is put in front of the init.
+    `options` are agent-init's, and `before` is put in front of it.
     """
 
     name: str
@@ -133,7 +133,7 @@ def run(trial: Trial, init: str = "agent-init") -> Outcome:
         running.init(init, *trial.options),
         drain=trial.drain,
         environment=trial.environment,
-        before=trial.before,
+        before=trial.before if init == "agent-init" else (),
     ) as seen:
         started = seen.wait_until_up(trial.up) if trial.up else True
         began = time.monotonic()
