@@ -73,7 +73,7 @@ TRIALS = [
     Trial("tee", "jupyterhub/repo2docker#987", shell("bash", "AGENT 2>&1 | tee log; echo last line: $(tail -n 1 log)"),
           drained(1, codes=(0,), printed={"last line in the log": "last line: agent: drained"}), drain=1),
     Trial("tee, by a process substitution", "jupyterhub/repo2docker#987",
-          shell("bash", "AGENT > >(tee log) 2>&1; sleep 0.2; echo last line: $(tail -n 1 log)"),
+          shell("bash", "AGENT > >(tee log) 2>&1; wait $!; echo last line: $(tail -n 1 log)"),
           drained(1, codes=(0,), printed={"last line in the log": "last line: agent: drained"}), drain=1,
           variation=True),
     Trial("a second stop request during the drain", "own", shell("sh", "AGENT; exit $?"), drained(codes=(0,)),
