@@ -110,6 +110,7 @@ TRIALS: dict[str, str] = {
     "look_through: go-task": CAUGHT,
     "look_through: strace -f": CAUGHT,
     "look_through: proot": CAUGHT,
+    "stays: clean-up in a trap": LINGER,
     "stays: restart loop without a pause": "the wrapper has ended, and the new agent has only the time to linger",
     "relays: uv run, HUP": RELAY,
     "relays: uv run, QUIT": RELAY,
