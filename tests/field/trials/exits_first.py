@@ -7,9 +7,13 @@ import json
 from tests.field import install
 from tests.field.place import PYTHON, Place
 from tests.field.running import Build
-from tests.field.trial import DRAINED, Right, Trial, drain, drained, script, shell
+from tests.field.trial import DRAINED, Right, Trial, drain, drained, script, send, shell
 from tests.field.wrappers import PNPM_10, node, node_tool, npx, package_run, pnpm_10, python
 
+SPAWN = (
+    "const child = require('child_process').spawn(agent[0], agent.slice(1), {stdio: 'inherit'});\n"
+    "child.on('exit', code => process.exit(code));"
+)
 WAIT_N = "ONE & TWO & wait -n; exit $?"
 BOTH = {"one": DRAINED, "two": DRAINED}
 
@@ -55,8 +59,11 @@ TRIALS = [
     Trial("bash, two background jobs and wait", "own", script("bash", "ONE & TWO & wait", ONE=drain(1, "one"),
           TWO=drain(2, "two")), Right("both drained", BOTH, codes=(0, 143)), up=("one", "two")),
     Trial("Node, spawn", "sst/opencode#26259",
-          node("const c = require('child_process').spawn(agent[0], agent.slice(1), {stdio: 'inherit'});\n"
-               "c.on('exit', code => process.exit(code));"), drained(codes=(0, 143)), programs=("node",)),
+          node(SPAWN), drained(codes=(0, 143)), programs=("node",)),
+    Trial("Node, spawn, STOPSIGNAL SIGINT", "sst/opencode#26259", node(SPAWN),
+          drained(codes=(0, 130, 143)), send("INT"), programs=("node",), variation=True),
+    Trial("Node, spawn, HUP", "sst/opencode#26259", node(SPAWN), drained(codes=(0, 129, 143)), send("HUP"),
+          programs=("node",), variation=True),
     Trial("Node, spawnSync", "kimaki#144",
           node("const run = require('child_process').spawnSync(agent[0], agent.slice(1), {stdio: 'inherit'});\n"
                "process.exit(run.status);"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.field.running import Build
-from tests.field.trial import DRAINED, Right, Trial, actor, drain, drained, script, shell
+from tests.field.trial import DRAINED, Right, Trial, actor, drain, drained, script, send, shell
 from tests.field.wrappers import PNPM, node, package_run, python, supervisord
 
 FORWARDER = "set -e; AGENT & c=$!; trap 'kill -TERM $c' TERM; wait $c"
@@ -53,6 +53,9 @@ TRIALS = [
           shell("bash", "TAKES_INT & c=$!; trap 'kill -INT $c; exit 0' TERM; wait $c", TAKES_INT=actor(TAKES_INT)),
           Right("drained, by the wrapper's INT alone", {"agent": ("up", "INT", "drained")}, codes=(0,)),
           variation=True),
+    Trial("bash, forwards and exits, STOPSIGNAL SIGINT", "felddy/foundryvtt-docker#1523",
+          shell("bash", "AGENT & c=$!; trap 'kill -TERM $c; exit 0' TERM INT; wait $c"), drained(codes=(0,)),
+          send("INT"), variation=True),
     _forwarder("Node, forwards and exits", "browserless/browserless#2353", node(
         "const child = require('child_process').spawn(agent[0], agent.slice(1), {stdio: 'inherit'});\n"
         "process.on('SIGTERM', () => { child.kill('SIGTERM'); process.exit(0); });"), "node", codes=(0,)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.field.running import Build
-from tests.field.trial import DRAINED, SLACK, Right, Trial, actor, drain, drained, script, shell
+from tests.field.trial import DRAINED, SLACK, Right, Trial, actor, drain, drained, script, send, shell
 from tests.field.wrappers import go_task, tool
 
 ASYNCIO = (
@@ -33,6 +33,8 @@ TRIALS = [
     _caught("bash, exiting trap, behind sh", shell("sh", "bash -c \"trap 'exit 0' TERM; AGENT\"; exit $?"), codes=(0,)),
     _caught("bash, a helper in the background, exiting trap",
             shell("bash", "tail -f /dev/null & trap 'exit 0' TERM; AGENT"), codes=(0,)),
+    Trial("bash, exiting trap, STOPSIGNAL SIGINT", "own", shell("bash", "trap 'exit 0' TERM INT; AGENT"),
+          drained(codes=(0,)), send("INT"), variation=True),
     _caught("dash, exiting trap", shell("dash", "trap 'exit 0' TERM; AGENT"), "dash", codes=(0,)),
     _caught("ksh, exiting trap", shell("ksh", "trap 'exit 0' TERM; AGENT; true"), "ksh", codes=(0,)),
     _caught("zsh, exiting trap", shell("zsh", "trap 'exit 0' TERM; AGENT; true"), "zsh", codes=(0,)),
