@@ -89,9 +89,9 @@ class Run:
             os.kill(self.pid, getattr(signal, f"SIG{base}") + int(offset or 0))
 
     def find(self, words: str) -> psutil.Process:
-        """The process, below process 1, whose command line contains these words."""
+        """The process, below process 1, whose command line begins with these words."""
         processes = psutil.Process(self.pid).children(recursive=True)
-        return next(process for process in processes if words in " ".join(process.cmdline()))
+        return next(process for process in processes if " ".join(process.cmdline()).startswith(words))
 
     def wait(self, patience: float) -> float | None:
         """Wait for the end; return the time of it, None if process 1 is not over after `patience` seconds."""

@@ -7,6 +7,7 @@ import time
 
 import psutil
 
+from tests.field.place import PYTHON
 from tests.field.running import Build, Run
 from tests.field.trial import SLACK, Right, Stop, Trial, actor, drained, send, shell
 from tests.field.trials.look_through import ASYNCIO
@@ -26,7 +27,7 @@ HANDLES_HUP = (
 
 
 def _everybody(*words: str, process1_first: bool = False) -> Stop:
-    """TERM to the processes with these words in their command lines, and to process 1, 10 ms apart."""
+    """TERM to the processes whose command lines begin with these words, and to process 1, 10 ms apart."""
 
     def stop(run: Run) -> None:
         processes = [run.find(word) for word in words]
@@ -58,7 +59,6 @@ def _signal(name: str, *signals: str, source: str = "own", build: Build = lambda
 
 
 HEROKU = {"DYNO": "web.1"}
-AGENT = "drain.py"
 
 TRIALS = [
     _cleaned("asyncio without a handler", actor(ASYNCIO), variation=False),
@@ -100,11 +100,11 @@ TRIALS = [
           Right("HUP handled, then drained", {"agent": ("up", "HUP", "TERM", "drained")}, codes=(0,)),
           send("HUP", "TERM", after=0.5)),
     Trial("everybody signalled, the agent first", "Heroku's documentation, \"Dynos: shutdown\"",
-          lambda place: place.agent, drained(1), _everybody(AGENT), drain=1, environment=HEROKU),
+          lambda place: place.agent, drained(1), _everybody(PYTHON), drain=1, environment=HEROKU),
     Trial("everybody signalled, process 1 first", "Heroku's documentation, \"Dynos: shutdown\"",
-          lambda place: place.agent, drained(1), _everybody(AGENT, process1_first=True), drain=1, environment=HEROKU,
+          lambda place: place.agent, drained(1), _everybody(PYTHON, process1_first=True), drain=1, environment=HEROKU,
           variation=True),
     Trial("everybody signalled, agent behind bash", "Heroku's documentation, \"Dynos: shutdown\"",
-          shell("bash", "AGENT; exit $?"), drained(1, codes=(0, 143)), _everybody("bash -c", "python3 "), drain=1,
+          shell("bash", "AGENT; exit $?"), drained(1, codes=(0, 143)), _everybody("bash", PYTHON), drain=1,
           environment=HEROKU, variation=True),
 ]  # fmt: skip
