@@ -316,10 +316,12 @@ OPTIONS = (
     ),
     Option(
         "notify_access",
-        choice("main", "all"),
-        "all",
-        "Accept notify messages from the agent only (main), or from its descendants too (all).",
-        metavar="main|all",
+        choice("auto", "main", "all"),
+        "auto",
+        "Whose notify messages count: those of the agent and of its descendants, but READY, MAINPID and the like only "
+        "from the agent, or from what it runs if it is only a wrapper (auto); the agent's only (main); all of any "
+        "descendant (all).",
+        metavar="auto|main|all",
         flags=("--notify-access",),
     ),
     Option(

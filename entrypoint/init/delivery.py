@@ -144,6 +144,13 @@ class Delivery:
             self.send_agent(number)
             self.send_agent(CONT)
 
+    def note_all_signalled(self) -> None:
+        """Note that every process has had the stop signal: from the platform."""
+        try:
+            self._stopped.update(process.identity for process in self._descendants.all())
+        except OSError:  # no /proc to find them in
+            return
+
     def stop_leftovers(self, number: int) -> None:
         """Send the stop signal and SIGCONT to what the agent left behind, once each."""
         try:
@@ -174,6 +181,9 @@ class Delivery:
         except OSError:  # no /proc to find them in
             self.send_group(KILL)
             return
+        except MemoryError:  # this comes again in a moment, but there may be no memory then either
+            self.send_group(KILL)
+            raise
         ours = tree.below(os.getpid(), seen)
         shared = {os.getpgrp(), *(seen[pid].group for pid in seen.keys() - {process.pid for process in ours})}
         for group in {process.group for process in ours} - shared:

@@ -109,12 +109,20 @@ def _stop_requested(signal: int, sender: object, upcoming: "Upcoming") -> str:
 def _steps(upcoming: "Upcoming") -> str:
     """`TERM to the agent, KILL after 25s`, and who ends the stop where agent-init does not."""
     texts: list[str] = []
+    sent_by = upcoming.get("sent_by")
     for number, seconds in upcoming["steps"]:
         after = f" after {format_duration(seconds)}" if seconds > 0 or texts else ""
         texts.append(f"{name_of(number)}{'' if texts else ' to the agent'}{after}")
+        if sent_by and len(texts) == 1:
+            texts = [f"{name_of(number)} to every process from {sent_by} itself, none to the agent from agent-init"]
     if (platform := upcoming["platform"]) is not None:
         texts.append(f"no deadline but that of {platform}" if platform else "no deadline")
-    return ", ".join(texts)
+    text = ", ".join(texts)
+    if unknown_to := upcoming.get("unknown_to"):
+        text += f", the limit of {unknown_to}, which does not end a stop that it has not requested"
+    if upcoming.get("unknown_unless_hook"):
+        text += ", which ends this stop only if the request is part of it (a preStop hook)"
+    return text
 
 
 def _time_left(left: float | None, elapsed: float | None, extended: bool) -> str:
@@ -127,8 +135,9 @@ def _in_progress(signal: int, sender: object, left: float | None, elapsed: float
     return f"{name_of(signal)} from {sender}: stop already in progress ({_time_left(left, elapsed, extended)})"
 
 
-def _stop_repeated(passed_on: int | None, **facts: "Any") -> str:
-    return f"{_in_progress(**facts)}; {'not passed on' if passed_on is None else f'{name_of(passed_on)} passed on'}"
+def _stop_repeated(passed_on: int | None, lifted_by: str = "", **facts: "Any") -> str:
+    text = f"{_in_progress(**facts)}; {'not passed on' if passed_on is None else f'{name_of(passed_on)} passed on'}"
+    return f"{text}; no deadline any more but that of {lifted_by}" if lifted_by else text
 
 
 def _repeat_escalates(**facts: "Any") -> str:
@@ -268,7 +277,7 @@ def listed(processes: "Sequence[Process]") -> str:
 
 # --- Events. --------------------------------------------------------------------------------------------------------
 
-TEXT_ONLY = frozenset(("why", "hung", "extended", "by_int", "counts_as"))  # facts that do not go into JSON
+TEXT_ONLY = frozenset(("why", "hung", "extended", "by_int", "counts_as", "lifted_by"))  # facts that do not go into JSON
 NAMES, COUNT = "names", "count"  # the processes that are still running, at the end of a line
 
 # For each event: its name in JSON, its level, its text, and which process list follows.
@@ -422,14 +431,22 @@ class Narrator:
             self.write_early()
         self.console.log(level, event, text, **fields)
 
-    def log_unexpected(self, error: BaseException) -> None:
-        """Log an error of our own, and where it was raised."""
-        where = error.__traceback__
-        while where is not None and where.tb_next is not None:
-            where = where.tb_next
-        at = f" ({os.path.basename(where.tb_frame.f_code.co_filename)}:{where.tb_lineno})" if where else ""
-        text = f"unexpected {type(error).__name__}: {error}{at}; continuing"
-        self.console.log(ERROR, "unexpected", text)
+    def log_named(self, process: "Process") -> None:
+        """Log that the agent has named its main process."""
+        self.console.log(INFO, "main", f"the agent's main process is {process}", pid=process.pid)
+
+    def log_handed_over(self, process: "Process") -> None:
+        """Log that the agent has exited and its main process is the agent now."""
+        text = f"the agent has exited; its main process {process} is the agent now"
+        self.console.log(INFO, "handed-over", text, pid=process.pid)
+
+    def log_reaped(self, pid: int, name: str, status: int) -> None:
+        """Log an orphan that was reaped; `name`: of its program, if known."""
+        level = WARNING if self._settings.warn_reaped else DEBUG
+        if level <= self.console.level:
+            orphan = f"{name} (pid {pid})" if name else f"pid {pid}"
+            text = f"reaped orphan {orphan}, which {exit_status.describe(status)}"
+            self.console.log(level, "reaped", text, pid=pid, code=exit_status.exit_code(status))
 
     def report_line(self, line: str) -> None:
         """Log one line of a stall report."""

@@ -36,6 +36,9 @@ SHELL_HABITS = (_signal.SIGINT, _signal.SIGQUIT)
 SHELLS = frozenset(("sh", "bash", "dash", "ash", "busybox", "ksh", "mksh", "zsh", "fish"))
 # A handler for one of these is one that the program has set: no interpreter or debugging aid sets it for itself.
 TELLTALES = (_signal.SIGHUP, _signal.SIGUSR1, _signal.SIGUSR2, _signal.SIGTERM)
+# Python's own start takes 1 to 3 clock ticks, of 10 ms each. INT in that time ends it with code 1 and a "Fatal Python
+# error", as it does not expect one; and there is no work yet that could be lost.
+STARTING_TICKS = 5
 MAX_REPORTS = 64  # processes whose own reports of their handlers are kept
 
 
@@ -43,16 +46,31 @@ class Process:
     """A process as it was when looked at.
 
     `start`: clock ticks from the boot to its start; distinguishes two processes with one pid. `alive`: it has not
-    exited; a zombie has. `cpu`: clock ticks of processor time that it has used.
+    exited; a zombie has. `waits`: its main thread sleeps, and a signal would interrupt that. `cpu`: clock ticks of
+    processor time that it has used.
     """
 
-    __slots__ = ("alive", "cpu", "group", "name", "parent", "pid", "start")
+    __slots__ = ("alive", "cpu", "group", "name", "parent", "pid", "start", "waits")
 
     def __init__(
-        self, pid: int, name: str, parent: int, group: int, start: int, *, alive: bool = True, cpu: int = 0
+        self,
+        pid: int,
+        name: str,
+        parent: int,
+        group: int,
+        start: int,
+        *,
+        alive: bool = True,
+        waits: bool = True,
+        cpu: int = 0,
     ) -> None:
         self.pid, self.name, self.parent, self.group, self.start = pid, name, parent, group, start
-        self.alive, self.cpu = alive, cpu
+        self.alive, self.waits, self.cpu = alive, waits, cpu
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether its program seems to be starting: it runs, and has used next to no processor time yet."""
+        return not self.waits and self.cpu < STARTING_TICKS
 
     @property
     def identity(self) -> tuple[int, int]:
@@ -102,6 +120,7 @@ def look(pid: int) -> Process | None:
         int(fields[19]),
         # A process whose main thread has exited looks like a zombie; it lives while another thread does (field 20).
         alive=fields[0] not in b"ZX" or int(fields[17]) > 1,
+        waits=fields[0] == b"S",
         cpu=int(fields[11]) + int(fields[12]),
     )
 
@@ -385,8 +404,11 @@ def prefers_int(process: Process) -> bool:
     """Whether TERM would kill it and INT would not: it handles INT, and TERM has its default action.
 
     That is so of every Python program that does not handle TERM itself: INT raises KeyboardInterrupt, and `finally` is
-    run. False for a shell, and where nothing is known.
+    run. False for a shell, for a program that is starting, and where nothing is known.
     """
+    now = look(process.pid)
+    if now is None or now.is_starting:
+        return False
     dispositions = Dispositions(process.pid)
     try:
         dies_of_term = dispositions.handles_or_ignores(_signal.SIGTERM) is False

@@ -17,18 +17,21 @@ from . import (
     delivery,
     exit_status,
     exit_watch,
+    faults,
     job_control,
     main_process,
     narrator,
     notify_socket,
     procfs,
+    request_origin,
     signalfd,
     stall_report,
     stdin_watch,
     tree,
 )
-from .console import DEBUG, INFO, TRACE, WARNING, Console
+from .console import DEBUG, TRACE, WARNING, Console
 from .lifecycle import (
+    RUNNING,
     STOPPING,
     Action,
     Exit,
@@ -38,6 +41,7 @@ from .lifecycle import (
     Log,
     LookAtWrapper,
     MakeStallReport,
+    NoteAllSignalled,
     Signalling,
     Stop,
     StopHeldBack,
@@ -53,10 +57,12 @@ if TYPE_CHECKING:
 
     from ..settings import Settings
     from .agent_environment import AgentEnvironment
+    from .fallback import Fallback
     from .loop import Timer
     from .stop_plan import StopPlan
 
 MAX_RETRIES = 20  # of an action that fails for want of memory
+MAX_OVERDUE, MAX_UNREAD = 0.2, 1.0  # seconds that a step of the stop may be late, and that signals may wait
 MAX_REAPED_AT_ONCE = 500  # children; then the clock and the signals have their turn
 
 
@@ -85,7 +91,8 @@ class Supervisor:
         """
         self.settings, self.source, self.environment = settings, source, environment
         self.console = Console(log_fd, level=settings.log_level, json=settings.log_format == "json")
-        self.loop = Loop(report=self._log_unexpected, recover=self._catch_up)
+        self.faults = faults.Faults(self.console)
+        self.loop = Loop(report=self.faults.log, recover=self._catch_up)
         self.agent = main_process.MainProcess(agent, settings.command[0])
         self.lifecycle = Lifecycle(settings, plan, started)
         self.memory = cgroup.Memory()
@@ -98,10 +105,14 @@ class Supervisor:
         self.exit_code: int | None = None
         self._inbox: list[signalfd.Received] = []  # signals that came and are not handled yet
         self._to_do: list[Action] = []  # what follows from them and is not done yet
-        self._retries = 0
+        self._retries = 0  # for want of memory, since the last time when nothing was left to do
+        self._retried: Action | None = None
+        self._unread = False  # signals may be there that are not handled, as an attempt to has failed
+        self._parts = (self._carry_out, self._read, self._reap, self._look_at_the_clock, self._arm)
+        self._failing_since = INFINITY
         self._handled: dict[int, bool] = {}  # whether a signal is handled: one look serves all that came together
         self._timer: Timer | None = None
-        self._guarded(self.narrator.log_start, self.agent, plan, problems)
+        self.faults.guarded(self.narrator.log_start, self.agent, plan, problems)
         self.loop.add_reader(source.fd, self._catch_up)
         stdin_watch.start(settings, self.loop, self._inbox, self._catch_up)
         self.notify_socket = self._open_notify_socket()
@@ -131,49 +142,88 @@ class Supervisor:
             self._message_waiting,
         )
 
-    def run(self) -> int:
-        """Run until nothing is left; return the exit code."""
+    def run(self) -> int | None:
+        """Run until nothing is left, and return the exit code; None if we cannot go on: see `leave_to`."""
+        self.faults.guarded(self.source.begin)
         self.loop.run_forever()
-        try:
-            if self.environment is not None:
-                self.environment.cleanup()
-        except Exception:  # no memory; what is left is a file
-            pass
-        try:
-            self.job_control.give_back()
-        except Exception:  # no memory; a shell takes the terminal back by itself
-            pass
-        assert self.exit_code is not None  # only Exit stops the loop
+        if self.exit_code is not None:
+            self.clean_up()
         return self.exit_code
+
+    def clean_up(self) -> None:
+        """Give the terminal back, and remove what was made for the agent. Does not raise."""
+        self.faults.guarded(self.faults.log_counts)
+        self.faults.guarded(self.job_control.give_back)
+        if self.environment is not None:
+            self.faults.guarded(self.environment.cleanup)
+
+    def leave_to(self, fallback: "Fallback") -> None:
+        """Leave the agent, the deadline, and the signals that are not handled yet to the fallback."""
+        fallback.reserve.release()
+        fallback.pid, fallback.status = self.agent.pid, self.agent.status
+        fallback.kill_at, fallback.stop_sent = self.lifecycle.kill_due, self.lifecycle.last_sent != 0
+        self.faults.guarded(fallback.block)
+        self.faults.guarded(self.source.read, self._inbox)  # where signals were not blocked
+        fallback.inbox = [received.number for received in self._inbox]
+        if self.lifecycle.state == STOPPING and not fallback.stop_sent:
+            fallback.request_stop(fallback.stop_signal)
 
     # --- What happens. ----------------------------------------------------------------------------------------------
 
     def _catch_up(self) -> None:
-        """Handle everything that is there: signals, exits, timers. Where that fails, the loop calls this again.
+        """Handle everything that is there: signals, exits, timers. Where that fails, the loop calls this again soon.
 
-        A child's exit may be among the signals, or may have been merged with another's: always look.
+        Each part has its turn, whatever has become of the others: one that fails for ever keeps no deadline from being
+        kept, and no child from being reaped. Raises the first error.
         """
-        self._carry_out()  # what an earlier attempt has left
-        self.source.read(self._inbox)
+        failure: BaseException | None = None
+        for part in self._parts:
+            try:
+                part()
+            except BaseException as error:
+                failure = failure or error
+        if failure is None:
+            self._failing_since = INFINITY
+            self.faults.replenish()
+            return
+        self._failing_since = min(self._failing_since, self.loop.time())
+        if self._must_give_up(self.loop.time()):
+            self.loop.stop()
+        raise failure
+
+    def _must_give_up(self, now: float) -> bool:
+        """Whether something cannot wait longer: a step of the stop, the end of the agent, signals."""
+        overdue = self.lifecycle.state != RUNNING and now >= self.lifecycle.due + MAX_OVERDUE
+        exit_unhandled = self.agent.has_exited and self.lifecycle.ending is None
+        failing_for = now - self._failing_since
+        return failing_for >= (MAX_OVERDUE if overdue or exit_unhandled else MAX_UNREAD if self._unread else INFINITY)
+
+    def _read(self) -> None:
+        """Handle the signals that have come. A child's exit may have been merged with another's: see `_reap`."""
         self._handled.clear()
+        self._unread = True
+        self.source.read(self._inbox)
         while self._inbox:
             received = self._inbox[0]
             if not self._is_ours(received) and not self._send_at_once(received.number):
                 try:
-                    self._note(self.lifecycle.signal, received.number, narrator.Sender(received))
+                    sender, origin = narrator.Sender(received), request_origin.of(received)
+                    self._note(self.lifecycle.signal, received.number, sender, origin)
                 except MemoryError:
                     raise  # it stays in the inbox
                 except Exception as error:
-                    self._log_unexpected(error)
+                    self.faults.log(error)
             del self._inbox[0]
             self._carry_out()
+        self._unread = False
         if self.notify_socket is not None:
             self.notify_socket.resume()
-        self._reap()
+
+    def _look_at_the_clock(self) -> None:
+        """Do what is due; after the signals and exits, which may have come in time where we wake late."""
         if self.lifecycle.due <= self.loop.time():
-            self._guarded(self._receive)  # a sign of life may have come in time
+            self.faults.guarded(self._receive)  # a sign of life, too
             self._event(self.lifecycle.tick)
-        self._arm()
 
     def _is_ours(self, received: signalfd.Received) -> bool:
         """Whether a signal is not for the agent: it concerns a child, our own job control, or a failed write of ours.
@@ -222,18 +272,20 @@ class Supervisor:
         while self._to_do:
             try:
                 self._do(self._to_do[0])
-            except MemoryError:
+            except MemoryError as error:
                 if self._is_worth_a_retry(self._to_do[0]):
                     raise
+                self.faults.log(error)
             except Exception as error:
-                self._log_unexpected(error)
+                self.faults.log(error)
             del self._to_do[0]
-            self._retries = 0
+        self._retries, self._retried = 0, None
         self.descendants.forget()
 
     def _is_worth_a_retry(self, action: Action) -> bool:
-        """Exit always; a signal for a while. KillAll comes again by itself."""
+        """Exit always; a signal for a while, in which it holds up those after it. KillAll comes again by itself."""
         self._retries += 1
+        self._retried = action
         return isinstance(action, Exit) or (isinstance(action, Signalling | Forward) and self._retries <= MAX_RETRIES)
 
     def _message_waiting(self) -> None:
@@ -261,7 +313,7 @@ class Supervisor:
             self.console.log(WARNING, "not-main", str(error), pid=pid)
             return
         if named is not None:
-            self.console.log(INFO, "main", f"the agent's main process is {named}", pid=pid)
+            self.narrator.log_named(named)
 
     def _arm(self) -> None:
         """Have the loop come back when the next timer is due."""
@@ -291,15 +343,15 @@ class Supervisor:
                 break
             if os.WIFSTOPPED(status):
                 if pid == self.agent.pid:
-                    self._guarded(self.job_control.agent_stopped, os.WSTOPSIG(status))
+                    self.faults.guarded(self.job_control.agent_stopped, os.WSTOPSIG(status))
             elif pid in self.reporter.pids:
                 self.reporter.pids.discard(pid)
             elif pid != self.agent.pid:
-                self._guarded(self._log_reaped, pid, name, status)
+                self.faults.guarded(self.narrator.log_reaped, pid, name, status)
         else:
             self.loop.call_at(self.loop.time(), self._catch_up)  # there will be more
         if self.lifecycle.ending is None and (self.agent.has_exited or alone):
-            self._guarded(self._receive)  # its last messages
+            self.faults.guarded(self._receive)  # its last messages
             if not self._hand_over():
                 self._agent_ended(alone=alone)
         elif alone:
@@ -319,7 +371,9 @@ class Supervisor:
 
     def _agent_ended(self, *, alone: bool) -> None:
         ending = exit_status.Ending(self.agent.status, self.memory, kill_forwarded=self.delivery.kill_forwarded)
-        self.reporter.end()
+        self.faults.guarded(self.reporter.end)
+        if self.lifecycle.platform_has_signalled(ending):
+            self.faults.guarded(self.delivery.note_all_signalled)
         if self.reporter.pids:  # children, but none that the agent left behind
             alone = alone or self.descendants.listable() == []
         self._event(lambda now: self.lifecycle.agent_ended(now, ending, alone=alone))
@@ -331,16 +385,8 @@ class Supervisor:
             return False
         if self.lifecycle.state == STOPPING:
             self.delivery.stop_successor(successor, self.lifecycle.last_sent)
-        text = f"the agent has exited; its main process {successor} is the agent now"
-        self.console.log(INFO, "handed-over", text, pid=successor.pid)
+        self.narrator.log_handed_over(successor)
         return True
-
-    def _log_reaped(self, pid: int, name: str, status: int) -> None:
-        level = WARNING if self.settings.warn_reaped else DEBUG
-        if level <= self.console.level:
-            orphan = f"{name} (pid {pid})" if name else f"pid {pid}"
-            text = f"reaped orphan {orphan}, which {exit_status.describe(status)}"
-            self.console.log(level, "reaped", text, pid=pid, code=exit_status.exit_code(status))
 
     # --- What is done. ----------------------------------------------------------------------------------------------
 
@@ -348,7 +394,9 @@ class Supervisor:
         if isinstance(action, Forward):
             self._forward(action)
         elif isinstance(action, Stop):
-            self._stop(action.number)
+            self._stop(action)
+        elif isinstance(action, NoteAllSignalled):
+            self.delivery.note_all_signalled()
         elif isinstance(action, StopHeldBack):
             self.exit_watch.stop()
             self.delivery.stop_held_back(action.number)
@@ -359,7 +407,7 @@ class Supervisor:
         elif isinstance(action, StopLeftovers):
             self.delivery.stop_leftovers(action.number)
         elif isinstance(action, KillAll):
-            self.reporter.end()
+            self.faults.guarded(self.reporter.end)
             self.delivery.kill_all()
         elif isinstance(action, TakeCpuSnapshot):
             self.reporter.take_cpu_snapshot(self.descendants.listable() or ())
@@ -381,16 +429,17 @@ class Supervisor:
             to, handled = self.delivery.forward_recipients(number)
         if not (handled or action.always or number in signals.HARMLESS):
             self._handled[number] = False
-            self._note(self.lifecycle.unhandled, number, action.sender)
+            self._note(self.lifecycle.unhandled, number, action.sender, action.origin)
             return
         self.narrator.log(Log("forwarded", signal=number, sender=action.sender, to=to))
         self.delivery.forward(number, to)
 
-    def _stop(self, number: int) -> None:
-        self.reporter.end()
+    def _stop(self, action: Stop) -> None:
+        number, again = action.number, self._retried is action
+        self.faults.guarded(self.reporter.end)
         try:
             reached, reason = self.delivery.stop(
-                number, adapts=self.lifecycle.adapts, hung=bool(self.lifecycle.hung), retry=self._retries > 0
+                number, adapts=self.lifecycle.adapts, hung=bool(self.lifecycle.hung), retry=again
             )
         except Exception as error:  # whatever is wrong with finding out who else should get it
             if not isinstance(error, MemoryError) or self._retries >= MAX_RETRIES:
@@ -416,22 +465,9 @@ class Supervisor:
         self._note(self.lifecycle.recipients_ended)
         self._arm()
 
-    # --- Stall reports, and what goes wrong. ------------------------------------------------------------------------
+    # --- Stall reports. ---------------------------------------------------------------------------------------------
 
     def _report_complete(self) -> None:
         self.narrator.report_is_complete()
         self._note(self.lifecycle.reported)
         self.loop.call_at(self.loop.time(), self._catch_up)
-
-    def _guarded(self, step: "Callable[..., object]", *arguments: object) -> None:
-        """Call one part so that its failure does not stop the others."""
-        try:
-            step(*arguments)
-        except Exception as error:
-            self._log_unexpected(error)
-
-    def _log_unexpected(self, error: BaseException) -> None:
-        try:
-            self.narrator.log_unexpected(error)
-        except Exception:  # no memory even for that
-            return

@@ -158,6 +158,9 @@ class FakeSignals:
     def __init__(self, fd: int) -> None:
         self.fd, self.pending = fd, list[int]()
 
+    def begin(self) -> None:
+        pass
+
     def read(self, inbox: list[Received]) -> None:
         inbox += [Received(number, bytes(16)) for number in self.pending]  # from outside the container
         self.pending.clear()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from entrypoint.init import procfs, recipients
+from entrypoint.init import procfs, recipients, tree
 from entrypoint.init.lifecycle import (
     WORKING,
     Exit,
@@ -340,6 +340,15 @@ def test_an_agent_in_our_own_group_is_signalled_alone(
     harness.supervisor.agent.group = OWN_GROUP
     harness.do(Stop(TERM), StopLeftovers(TERM), KillAll())
     assert {pid for pid, _ in world.sent} == {AGENT}
+
+
+def test_a_kill_without_memory_to_look_for_processes_reaches_the_group(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = supervise()
+    monkeypatch.setattr(tree, "everything", failing(tree.everything, MemoryError()))
+    harness.do(KillAll())
+    assert world.sent == [(AGENT, KILL), (-AGENT, KILL)]
 
 
 # --- Failures. ------------------------------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ VALUES: dict[str, list[tuple[str, Any]]] = {
     "unhandled": [("forward", "forward"), ("shield", "shield")],
     "parent_death_signal": [("KILL", 9)],
     "ok_exit": [("143", frozenset({143})), ("0", frozenset({0}))],
-    "notify_access": [("main", "main"), ("all", "all")],
+    "notify_access": [("auto", "auto"), ("main", "main"), ("all", "all")],
     "watchdog": [("30s", 30.0), ("infinity", None), ("0", None)],
     "ready_timeout": [("1m", 60.0), ("0", None)],
     "termination_log": [("/tmp/log", "/tmp/log"), ("none", None)],
@@ -111,7 +111,7 @@ def test_defaults() -> None:
     assert (settings.repeat, settings.target, settings.unhandled) == ("ignore", "auto", "shield")
     assert (settings.rewrite, settings.ok_exit, settings.subreaper) == ({}, frozenset(), None)
     assert (settings.parent_death_signal, settings.warn_reaped) == (None, False)
-    assert (settings.notify, settings.notify_access, settings.max_grace) == (True, "all", math.inf)
+    assert (settings.notify, settings.notify_access, settings.max_grace) == (True, "auto", math.inf)
     assert (settings.watchdog, settings.ready_timeout, settings.stacks) == (None, None, False)
     assert settings.termination_log == "/dev/termination-log"
     assert (settings.log_level, settings.log_format, settings.sources, settings.unknown) == (1, "text", {}, ())

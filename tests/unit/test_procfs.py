@@ -504,3 +504,38 @@ def test_a_descriptor_without_flags_is_skipped(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(os, "readlink", readlink)
     monkeypatch.setattr(procfs, "read_file", infos.__getitem__)
     assert list(procfs.open_modes(17, "pipe:[1]")) == [0o2000001]
+
+
+@pytest.mark.parametrize(
+    ("waits", "cpu", "expected"), [(False, 0, False), (False, 4, False), (True, 0, True), (False, 5, True)]
+)
+def test_program_that_is_starting_does_not_prefer_int(
+    monkeypatch: pytest.MonkeyPatch, waits: bool, cpu: int, expected: bool
+) -> None:
+    """Python's own start ends with a fatal error if it is interrupted."""
+    program = "import time; print(flush=True); time.sleep(90)"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as child:
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline()
+            seen = procfs.look(child.pid)
+            assert seen is not None
+            monkeypatch.setattr(
+                procfs, "look", lambda pid: Process(pid, "python", 1, pid, seen.start, waits=waits, cpu=cpu)
+            )
+            assert procfs.prefers_int(seen) is expected
+            monkeypatch.setattr(procfs, "look", lambda _: None)
+            assert procfs.prefers_int(seen) is False
+        finally:
+            child.kill()
+
+
+def test_a_sleeping_process_waits() -> None:
+    with subprocess.Popen(["sleep", "90"]) as child:
+        try:
+            until(lambda: (seen := procfs.look(child.pid)) is not None and seen.waits, "it to sleep")
+        finally:
+            child.kill()
+    ourselves = procfs.look(os.getpid())
+    assert ourselves is not None
+    assert not ourselves.waits
