@@ -85,7 +85,7 @@ class Run:
     def send(self, name: str) -> None:
         """Send a signal to process 1, if there still is one."""
         base, _, offset = name.partition("+")
-        if not self.over:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, getattr(signal, f"SIG{base}") + int(offset or 0))
 
     def find(self, words: str) -> psutil.Process:
