@@ -85,8 +85,9 @@ class Run:
     def send(self, name: str) -> None:
         """Send a signal to process 1, if there still is one."""
         base, _, offset = name.partition("+")
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, getattr(signal, f"SIG{base}") + int(offset or 0))
+        if not self.over:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, getattr(signal, f"SIG{base}") + int(offset or 0))
 
     def find(self, words: str) -> psutil.Process:
         """The process, below process 1, whose command line begins with these words."""
