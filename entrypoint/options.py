@@ -208,6 +208,15 @@ OPTIONS = (
         flags=("--linger",),
     ),
     Option(
+        "orphans",
+        limit,
+        "0",
+        "While the agent runs, stop orphans that were adopted longer ago than this: the stop signal to their process "
+        "tree, then SIGKILL after --linger. 0 leaves them alone until the agent has exited.",
+        metavar="DURATION",
+        flags=("--orphans",),
+    ),
+    Option(
         "stop_signal",
         stop_signal,
         "auto",
@@ -316,10 +325,12 @@ OPTIONS = (
     ),
     Option(
         "notify_access",
-        choice("main", "all"),
-        "all",
-        "Accept notify messages from the agent only (main), or from its descendants too (all).",
-        metavar="main|all",
+        choice("auto", "main", "all"),
+        "auto",
+        "Whose notify messages count: those of the agent and of its descendants, but READY, MAINPID and the like only "
+        "from the agent, or from what it runs if it is only a wrapper (auto); the agent's only (main); all of any "
+        "descendant (all).",
+        metavar="auto|main|all",
         flags=("--notify-access",),
     ),
     Option(

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 DEFAULT_GRACE = 10.0  # seconds, if no platform is recognised
+KUBERNETES = "Kubernetes"  # its preStop hooks run inside the container, and may request the stop from there
 
 # (variable in the environment, platform, seconds it waits by default, from the platform's documentation). The first
 # variable that is set wins, and all of them win over a file: an orchestrator over the engine below it.
@@ -22,7 +23,7 @@ BY_VARIABLE = (
     # https://learn.microsoft.com/azure/container-apps/environment-variables; wait (terminationGracePeriodSeconds):
     # https://learn.microsoft.com/azure/container-apps/application-lifecycle-management#shutdown
     ("CONTAINER_APP_NAME", "Azure Container Apps", 30.0),
-    ("KUBERNETES_SERVICE_HOST", "Kubernetes", 30.0),
+    ("KUBERNETES_SERVICE_HOST", KUBERNETES, 30.0),
     ("ECS_CONTAINER_METADATA_URI_V4", "ECS", 30.0),
     # https://cloud.google.com/run/docs/container-contract: the variables of services and of jobs, and 10 s from TERM to
     # SIGKILL.
@@ -41,6 +42,9 @@ BY_VARIABLE = (
     ("RAILWAY_ENVIRONMENT_ID", "Railway", 3.0),
 )
 BY_FILE = (("/.dockerenv", "Docker", 10.0), ("/run/.containerenv", "Podman", 10.0))
+
+# They send TERM to every process of the container themselves (https://devcenter.heroku.com/articles/dynos#shutdown).
+SIGNAL_EVERY_PROCESS = frozenset(("Heroku",))
 
 
 def recognise(environment: "Mapping[str, str]", exists: "Callable[[str], bool]") -> tuple[str, float, str] | None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .init.agent_environment import AgentEnvironment
+    from .init.fallback import Fallback
     from .init.stop_plan import StopPlan
     from .init.supervisor import Supervisor
     from .settings import Settings
@@ -32,22 +33,36 @@ HARMLESS = frozenset(
     "PYTHONUNBUFFERED PYTHONDONTWRITEBYTECODE PYTHONHASHSEED PYTHONIOENCODING PYTHONUTF8 PYTHONFAULTHANDLER "
     "PYTHONNOUSERSITE PYTHONSAFEPATH PYTHONSTARTUP PYTHONBREAKPOINT".split()
 )
-BEFORE_RETRY = 0.05  # seconds
-MAX_RETRIES = 100  # after which the agent's exit is looked for without a supervisor
+BEFORE_RETRY = 0.02  # seconds
+RETRY_FOR = 2.0  # seconds from the first failure to set up the supervisor, until the fallback does without
+ATTEMPTS_TO_RUN = (1, 2, 3)  # a supervisor that was set up; made before memory can be short
+STOP_WAITS = 0.5  # seconds, at most, of that time
+WHAT_IS_LEFT = "from now on agent-init only forwards signals, keeps the deadline, reaps and exits with the agent's code"
+CANNOT_GO_ON = f"cannot do what is due; {WHAT_IS_LEFT}"
+NO_MEMORY = "cannot supervise the agent: out of memory"
 
 
 class Started:
     """The agent that was started, and what the supervisor must know about its start."""
 
-    __slots__ = ("at", "environment", "has_log", "pid", "previous_foreground", "problems")
+    __slots__ = ("at", "environment", "fallback", "has_log", "older", "pid", "previous_foreground", "problems")
+
+    if TYPE_CHECKING:
+        fallback: Fallback  # from before the spawn on
 
     def __init__(self) -> None:
         self.environment: AgentEnvironment | None = None
         self.problems: list[str] = []
         self.has_log = True  # the descriptor to log to was open
         self.previous_foreground: int | None = None  # the process group that had the terminal before the agent
+        self.older: frozenset[tuple[int, int]] = frozenset()  # the processes that were below us before
         self.at = 0.0  # monotonic clock
         self.pid = 0
+
+    def clean_up(self) -> None:
+        """Remove what was made for the agent."""
+        if self.environment is not None:
+            self.environment.cleanup()
 
 
 def main(arguments: "Sequence[str]", package: str) -> int:
@@ -83,8 +98,9 @@ def start_agent(
     settings: "Settings", environment: dict[bytes, bytes], package: str, parent: int, started: Started
 ) -> None:
     """Prepare our own process and start the agent; fill in `started`. Raises spawn.NotStarted, OSError."""
-    from .init import agent_environment, own_process, spawn
+    from .init import agent_environment, fallback, own_process, spawn
 
+    started.fallback = fallback.Fallback(settings)
     started.has_log = own_process.fill_standard_descriptors()[settings.log_fd]
     started.problems = own_process.adopt(settings.subreaper, settings.parent_death_signal, parent)
     if os.isatty(0):
@@ -93,6 +109,10 @@ def start_agent(
         ours = os.getpgrp()
         started.previous_foreground = ours if terminal.foreground() == ours else None
     started.environment = agent_environment.make(settings, environment, package, started.problems)
+    if own_process.has_children():
+        from .init import older_processes
+
+        started.older = older_processes.find()
     if settings.secret:
         from .init import secret_files
 
@@ -100,41 +120,81 @@ def start_agent(
     started.at = time.monotonic()
     has_terminal = started.previous_foreground is not None
     started.pid = spawn.spawn(list(settings.command), environment, terminal=has_terminal)
+    started.fallback.pid = started.pid
     environment.clear()  # it may hold secrets, and is not needed any more
 
 
 def supervise(settings: "Settings", package: str, started: Started) -> int:
-    """Run the supervisor until the agent has exited; return the exit code. Retries where it cannot be set up."""
-    socket = started.environment.socket if started.environment is not None else None
-    retries = 0
+    """Run the supervisor until the agent has exited; return the exit code.
+
+    Where it cannot be set up or cannot go on, the fallback does the least: it was loaded before the agent started.
+    """
+    fallback = started.fallback
+    supervisor = set_up(settings, package, started)
+    for attempt in ATTEMPTS_TO_RUN:
+        if supervisor is None:
+            break
+        try:
+            if (code := supervisor.run()) is not None:
+                return code
+            supervisor.leave_to(fallback)
+            _log(settings, started, "fallback", CANNOT_GO_ON)
+            break
+        except BaseException as error:  # no memory at the moment: it goes on where it was
+            if attempt == ATTEMPTS_TO_RUN[-1]:
+                _log_failure(settings, started, "fallback", error, WHAT_IS_LEFT)
+    while True:
+        try:
+            code = fallback.run()
+            break
+        except BaseException:  # a signal's handler that gets no memory raises that anywhere
+            continue
+    _log(settings, started, "ended", f"ended without a supervisor; exit code {code}")
+    try:
+        (started if supervisor is None else supervisor).clean_up()
+    except Exception:  # what is left is a file, or the terminal
+        pass
+    return code
+
+
+def set_up(settings: "Settings", package: str, started: Started) -> "Supervisor | None":
+    """Return the supervisor. Where that fails, for want of memory for example, try again; None after RETRY_FOR."""
+    failed_at = 0.0
     while True:
         try:
             from .init import own_process
 
+            socket = started.environment.socket if started.environment is not None else None
             # Keep nothing in use that is not ours: an inherited pipe, a mounted directory.
             own_process.close_inherited({socket.fileno()} if socket is not None else set())
             own_process.leave_directory()
-            if retries > MAX_RETRIES:
-                from .init import exit_status
-
-                if (code := exit_status.reap(started.pid)) is not None:
-                    return code
-            ready = make_supervisor(settings, package, started)
-            break
-        except Exception:  # no memory at the moment, for example; signals wait in the kernel meanwhile
-            retries += 1
-            time.sleep(BEFORE_RETRY)
+            return make_supervisor(settings, package, started)
+        except BaseException as error:  # signals wait in the kernel meanwhile
+            started.fallback.reserve.release()
+            if not failed_at:
+                failed_at = time.monotonic()
+                _log_failure(settings, started, "not-supervised", error, "trying again")
+            elif time.monotonic() >= min(failed_at + RETRY_FOR, started.fallback.requested_at + STOP_WAITS):
+                _log_failure(settings, started, "fallback", error, WHAT_IS_LEFT)
+                return None
+        try:
+            started.fallback.notice_stop_request()
             sys.path_importer_cache.clear()  # it remembers a directory that could not be read once as one to skip
-    return ready.run()
+        except Exception:
+            pass
+        time.sleep(BEFORE_RETRY)
 
 
 def make_supervisor(settings: "Settings", package: str, started: Started) -> "Supervisor":
     """Return the supervisor of the agent. Imported late: the agent need not wait for it."""
+    plan = make_plan(settings)
+    started.fallback.stop_signal, started.fallback.grace = plan.steps[0][0], plan.grace
+
     from .init import signalfd, supervisor
 
     return supervisor.Supervisor(
         settings,
-        make_plan(settings),
+        plan,
         signalfd.open_source(),
         started.pid,
         started.environment,
@@ -143,15 +203,42 @@ def make_supervisor(settings: "Settings", package: str, started: Started) -> "Su
         log_fd=settings.log_fd if started.has_log else None,
         previous_foreground=started.previous_foreground,
         problems=started.problems,
+        older=started.older,
     )
+
+
+def _log_failure(settings: "Settings", started: Started, event: str, error: BaseException, what_follows: str) -> None:
+    try:
+        from .init.fallback import describe_error
+
+        text = f"cannot supervise the agent: {describe_error(error)}; {what_follows}"
+    except Exception:  # no memory even for that
+        text = NO_MEMORY
+    _log(settings, started, event, text)
+
+
+def _log(settings: "Settings", started: Started, event: str, text: str) -> None:
+    """Log an error, if there is a way to. Does not raise."""
+    if not started.has_log:
+        return
+    try:
+        from .init.console import ERROR, Console
+
+        Console(settings.log_fd, json=settings.log_format == "json").log(ERROR, event, text)
+    except Exception:  # that module may be what cannot be loaded
+        try:
+            from .init.fallback import write_line
+
+            write_line(settings.log_fd, text)
+        except Exception:
+            return
 
 
 def _fail(code: int, text: str, settings: "Settings", started: Started) -> int:
     from .init import termination_log
     from .init.console import ERROR, Console
 
-    if started.environment is not None:
-        started.environment.cleanup()
+    started.clean_up()
     Console(settings.log_fd, json=settings.log_format == "json").log(ERROR, "not-started", text, code=code)
     termination_log.write(settings, [text])
     return code
@@ -159,9 +246,9 @@ def _fail(code: int, text: str, settings: "Settings", started: Started) -> int:
 
 def make_plan(settings: "Settings") -> "StopPlan":
     """Return the plan of a stop. Imported late: the agent need not wait for it. Raises UsageError."""
-    from .init import stop_plan
+    from .init import request_origin, stop_plan
 
-    return stop_plan.make(settings, os.environ)
+    return stop_plan.make(settings, os.environ, by_hand=request_origin.started_by_hand())
 
 
 def isolate(arguments: "Sequence[str]", package: str, environment: dict[bytes, bytes]) -> None:

@@ -33,19 +33,29 @@ class Console:
         if level > self.level or self._write is None:
             return
         try:
-            line = _json_line(level, event, text, fields) if self.json else _text_line(level, text)
+            line = self.line(level, event, text, **fields)
             if self.dropped:
                 notice = f"{self.dropped} line{'s' if self.dropped > 1 else ''} before this one could not be written"
-                line = (
-                    _json_line(WARNING, "dropped", notice, {"lines": self.dropped})
-                    if self.json
-                    else _text_line(WARNING, notice)
-                ) + line
+                line = self.line(WARNING, "dropped", notice, lines=self.dropped) + line
+        except Exception:  # MemoryError: only a line is lost
+            self.dropped += 1
+        else:
+            self.write(line)
+
+    def line(self, level: int, event: str, text: str, **fields: object) -> bytes:
+        """Return the line that `log` would write. May raise MemoryError."""
+        return _json_line(level, event, text, fields) if self.json else _text_line(level, text)
+
+    def write(self, line: bytes) -> None:
+        """Write a line that was made before: this takes no memory."""
+        if self._write is None:
+            return
+        try:
             if self._write(line):
                 self.dropped = 0
             else:
                 self.dropped += 1
-        except Exception:  # EPIPE, ENOSPC, EIO, MemoryError: only a line is lost
+        except Exception:  # EPIPE, ENOSPC, EIO: only a line is lost
             self.dropped += 1
 
 

@@ -23,15 +23,6 @@ def describe(status: int) -> str:
     return f"exited with code {code}" if code >= 0 else f"was killed by SIG{name_of(-code)}"
 
 
-def reap(pid: int) -> int | None:
-    """Reap our child if it has exited, and return its exit code; None if it has not."""
-    try:
-        reaped, status = os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        return STATUS_LOST
-    return exit_code(status) if reaped else None
-
-
 class Ending:
     """How the agent ended, and the evidence for the reason.
 

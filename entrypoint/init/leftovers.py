@@ -34,7 +34,7 @@ SIGKILL the stop signal can do no more harm. All others get it at once.
 import _signal
 import os
 
-from . import by_name, procfs, recipients, tree
+from . import names, procfs, recipients, tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Wrapper:
         """`adapts`: see `Delivery.stop`."""
         self._pid, self._number = process.pid, number
         self._is_shell = procfs.is_shell(process)
-        self._is_known = self._is_shell or by_name.has_wrappers_name(process)
+        self._is_known = self._is_shell or names.is_wrapper(process)
         self._signals_nobody = not SIGNALS_NOBODY.isdisjoint(procfs.program_names(process))
         self._script = _script(process.pid) if self._is_shell else None
         self._awaited = {_awaited_child(process.pid)} - {0}  # and what is below it

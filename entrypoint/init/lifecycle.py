@@ -17,6 +17,8 @@ Whatever the order of events:
   - nothing is addressed to the agent after its exit was seen
   - SIGKILL comes by the end of the grace, and our own exit at most GIVE_UP_AFTER seconds later
   - the agent can extend its time, each message to the time it names, but never past --max-grace
+  - where the platform ends a stop, we have no deadline; but one that was requested from inside has the platform's limit
+    for its deadline, until a request from outside comes
   - the exit code is the agent's; an agent that hung does not end with 0, and where the agent was a wrapper and we have
     killed the work below it, the exit code is SIGKILL's
 
@@ -30,6 +32,7 @@ Rules of this file:
 from ..signals import ABRT, EOF, HUP, INT, KILL, QUIT, TERM, VALID
 from ..units import INFINITY
 from . import stop_plan
+from .stop_plan import INSIDE, OUTSIDE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,7 +48,7 @@ RUNNING, STOPPING, LINGERING, KILLING, ENDED = "running", "stopping", "lingering
 # For each state its timers, each with the method that it calls. Of those that are due the first one goes off: where we
 # wake late, signals come before reports.
 TIMERS: "dict[str, dict[str, str]]" = {
-    RUNNING: {"ready": "_check_silence", "silence": "_check_silence"},
+    RUNNING: {"ready": "_check_silence", "silence": "_check_silence", "orphans": "_look_for_orphans"},
     STOPPING: {
         "step": "_next_step",
         "last_term": "_send_last_term",  # some seconds before the KILL, to those that were sent INT
@@ -65,6 +68,7 @@ TIMERS: "dict[str, dict[str, str]]" = {
 EXITING, WORKING, WAITING, RESTARTING = "exiting", "working", "waiting", "restarting"
 
 PROGRESS_EVERY = 10.0  # seconds between log lines of a long stop
+ORPHANS_AGAIN = 10.0  # seconds to the next look at orphans, if a look fails
 SWEEP_EVERY = 0.02  # seconds between two SIGKILLs to everything: processes may have been forked meanwhile
 FROZEN_AFTER = 0.1  # a timer that is so many seconds late: the container may have been frozen, and the agent with it
 REPRIEVE = 1.0  # seconds that the agent then has at least to send a sign of life
@@ -117,6 +121,12 @@ class Stop(Signalling):
     __slots__ = ()
 
 
+class NoteAllSignalled(Signalling):
+    """Note that every process has got the stop signal from the platform: nobody is sent it again."""
+
+    __slots__ = ()
+
+
 class StopHeldBack(Signalling):
     """Send the stop signal and SIGCONT to the processes that were held back from it."""
 
@@ -138,13 +148,13 @@ class StopLeftovers(Signalling):
 class Forward(Action):
     """Forward a signal that is no stop request, `always` or only to a process that handles or ignores it.
 
-    If there is none, the event `unhandled` follows.
+    If there is none, the event `unhandled` follows, with the `origin`.
     """
 
-    __slots__ = ("always", "number", "sender")
+    __slots__ = ("always", "number", "origin", "sender")
 
-    def __init__(self, number: int, sender: object, *, always: bool) -> None:
-        self.number, self.sender, self.always = number, sender, always
+    def __init__(self, number: int, sender: object, *, always: bool, origin: str = OUTSIDE) -> None:
+        self.number, self.sender, self.always, self.origin = number, sender, always, origin
 
 
 class KillAll(Action):
@@ -155,6 +165,12 @@ class KillAll(Action):
 
 class LookAtWrapper(Action):
     """Find out what the agent does now that its recipients have exited; the event `wrapper_seen` follows."""
+
+    __slots__ = ()
+
+
+class LookForOrphans(Action):
+    """Stop the orphans that were adopted too long ago; the event `orphans_seen` follows."""
 
     __slots__ = ()
 
@@ -219,6 +235,8 @@ class Lifecycle:
         self.last_sent = 0  # the signal of the last step
         self.adapts = False  # whether the last step was the stop signal, which may be INT for some processes
         self._instead = False  # the stop signal was replaced by --rewrite
+        self._enforces_limit = False  # the platform's, as it does not know of this stop
+        self._sent_by_platform = False  # the stop signal, to every process
         self._interrupted = False  # INT was sent in its place
         self._recipients_gone = INFINITY  # when all recipients had exited
         self._extended = False  # by the agent
@@ -229,7 +247,9 @@ class Lifecycle:
         self._killed_for = ""  # KILLING: deadline, linger-over, escalated
         self._timers: dict[str, float] = {}
         if settings.ready_timeout is not None:
-            self._timers = {"ready": now + settings.ready_timeout}
+            self._set(ready=now + settings.ready_timeout)
+        if settings.orphans is not None:
+            self._set(orphans=now)
 
     def snapshot(self) -> "dict[str, Any]":
         """Return the state, for `restore`."""
@@ -241,24 +261,27 @@ class Lifecycle:
 
     # --- Events. ----------------------------------------------------------------------------------------------------
 
-    def signal(self, now: float, number: int, sender: object) -> list[Action]:
-        """Process 1 got a signal from `sender`, which is only logged; or EOF, which repeats no stop request."""
+    def signal(self, now: float, number: int, sender: object, origin: str = OUTSIDE) -> list[Action]:
+        """Process 1 got a signal, or EOF, which repeats no stop request.
+
+        `sender` is only logged. `origin`: where it comes from, see `request_origin`.
+        """
         if number == EOF:
-            return self._start_stop(now, EOF, None, None) if self.state == RUNNING else []
+            return self._start_stop(now, EOF, None, None, origin) if self.state == RUNNING else []
         rewritten = self.settings.rewrite.get(number, number)
         if rewritten == 0:
             return [Log("dropped", signal=number, sender=sender)]
         if number in self.settings.stop_on or rewritten in self.settings.stop_on:
             instead = rewritten if rewritten != number else None
-            return self._stop_requested(now, number, sender, instead)
+            return self._stop_requested(now, number, sender, instead, origin)
         if self.ending is not None or self.state in (KILLING, ENDED):
             return [Log("not-forwarded", signal=number, sender=sender)]
-        return [Forward(rewritten, sender, always=self.settings.unhandled == "forward")]
+        return [Forward(rewritten, sender, always=self.settings.unhandled == "forward", origin=origin)]
 
-    def unhandled(self, now: float, number: int, sender: object) -> list[Action]:
+    def unhandled(self, now: float, number: int, sender: object, origin: str = OUTSIDE) -> list[Action]:
         """A signal was not forwarded because no process handles it: its default action would end the agent."""
         if number in (HUP, QUIT) and self.settings.stop_on:
-            return self._stop_requested(now, number, sender, None)
+            return self._stop_requested(now, number, sender, None, origin)
         return [Log("shielded", signal=number, sender=sender)]
 
     def notified(
@@ -331,26 +354,48 @@ class Lifecycle:
             self._set(last_term=stop_plan.time_of_last_term(now, kill))
         return []
 
+    def orphans_seen(self, now: float, next_look: float) -> list[Action]:
+        """The answer to LookForOrphans: the time of the next one. When a stop begins, orphans are left to the stop."""
+        if self.state == RUNNING:
+            self._set(orphans=next_look)
+        return []
+
     def reported(self, now: float) -> list[Action]:
         """The stall report is complete; what waited for it need not wait longer."""
         if self.state == STOPPING and self.hung and not self.last_sent:
             self._set(step=now)
         return []
 
-    def agent_ended(self, now: float, ending: "Ending", *, alone: bool, works_on: bool = False) -> list[Action]:
-        """The agent's exit was seen. `alone`: it left no processes behind. `works_on`: it left its work behind."""
+    def agent_ended(
+        self,
+        now: float,
+        ending: "Ending",
+        *,
+        alone: bool,
+        works_on: bool = False,
+        only_older: bool = False,
+        successor: object = None,
+    ) -> list[Action]:
+        """The agent's exit was seen. `alone`: it left no processes behind. `works_on`: it left its work behind.
+
+        `only_older`: nothing is left but what `older_left` is about. `successor`: a process that runs the same program.
+        """
+        unasked = self.state == RUNNING
         self.ending, self._cause, self.sent_at_once = ending, self._find_cause(ending), frozenset()
         if alone:
             return self._end(now)
         if self.state == KILLING:
             return []
+        if only_older:
+            return self.older_left(now)
         if works_on and self.state == STOPPING:
             self._works_on = True
             self._set(held_back=INFINITY, settle=INFINITY)
             number, left = stop_plan.stop_signal(self.settings), self._time_left(now)["left"]
             log = Log("wrapper-left", code=ending.code, ending=ending, cause=self._cause, signal=number, left=left)
             return [log, StopLeftovers(number)]
-        return self._linger(now)
+        replaced = [Log("replaced", successor=str(successor))] if unasked and successor is not None else []
+        return [*replaced, *self._linger(now)]
 
     def leftover_ended(self, now: float) -> list[Action]:
         """A process that the agent left behind has exited: it may be the turn of others."""
@@ -364,6 +409,17 @@ class Lifecycle:
             return []
         self._works_on = works_on
         return [StopLeftovers(stop_plan.stop_signal(self.settings))] if works_on else self._linger(now)
+
+    def older_left(self, now: float) -> list[Action]:
+        """Nothing is left but processes from before the agent's start that do not handle the stop signal."""
+        if self.ending is None or self.state in (KILLING, ENDED):
+            return []
+        number = stop_plan.stop_signal(self.settings)
+        return self._kill(now, "older-left", Log("older-left", signal=number))
+
+    def platform_has_signalled(self, ending: "Ending") -> bool:
+        """Whether the agent has died of TERM that the platform sends to every process, before our own one was read."""
+        return bool(self.plan.platform_signals_all) and self.state == RUNNING and ending.code == 128 + TERM
 
     def nothing_left(self, now: float) -> list[Action]:
         """There are no children any more. No effect before the agent's own exit was seen."""
@@ -381,6 +437,13 @@ class Lifecycle:
     def due(self) -> float:
         """When `tick` is to be called, on the clock of `now`; infinity where no timer runs."""
         return min(map(self._at, TIMERS[self.state]), default=INFINITY)
+
+    @property
+    def kill_due(self) -> float:
+        """When everything is to have got SIGKILL, as things are; infinity where no such time is set."""
+        if self.state == KILLING:
+            return -INFINITY
+        return self._at("kill") if self.state == LINGERING else self._time_of_kill()
 
     # --- Timers. ----------------------------------------------------------------------------------------------------
 
@@ -473,18 +536,33 @@ class Lifecycle:
             self._plan_stall_report(now, until - now)
         return [Log("extended", max_grace=bound)] if first else []
 
+    def _look_for_orphans(self, now: float) -> list[Action]:
+        self._set(orphans=now + ORPHANS_AGAIN)
+        return [LookForOrphans()]
+
     # --- The stop. --------------------------------------------------------------------------------------------------
 
-    def _stop_requested(self, now: float, number: int, sender: object, instead: int | None) -> list[Action]:
+    def _stop_requested(
+        self, now: float, number: int, sender: object, instead: int | None, origin: str
+    ) -> list[Action]:
         """A stop request came; `instead` is what the agent gets in place of the stop signal, if anything."""
         if self.state == RUNNING:
-            return self._start_stop(now, number, sender, instead)
+            return self._start_stop(now, number, sender, instead, origin)
         if self.state in (KILLING, ENDED):
             return []
+        # With `escalate`, or once the agent has ended, what comes next is due anyway.
+        may_lift = self.state == STOPPING and self.settings.repeat != "escalate"
+        lifted = may_lift and self._enforces_limit and origin == OUTSIDE
+        if lifted:
+            self._lift_limit(now)
         facts = {"signal": number, "sender": sender, **self._time_left(now)}
+        if lifted:
+            facts["lifted_by"] = self.plan.platform
         if self._requested == INFINITY:  # the agent had exited by itself; from now on the grace counts too
             self._requested = now
-            self._set(kill=min(self._at("kill"), now + self.plan.grace))
+            self._enforces_limit = self._is_unknown_to_platform(number, origin)
+            grace = self.plan.limit if self._enforces_limit and self.plan.limit is not None else self.plan.grace
+            self._set(kill=min(self._at("kill"), now + grace))
         elif self.settings.repeat == "escalate" and self.state == LINGERING:
             return self._kill(now, "escalated", Log("repeat-kills", **facts))
         elif self.settings.repeat == "escalate" and self._steps:
@@ -492,20 +570,50 @@ class Lifecycle:
             return [Log("repeat-escalates", **facts), *self._send_step(now, "escalated")]
         elif self.settings.repeat == "forward" and self.state == STOPPING and self.last_sent:
             passed_on = stop_plan.stop_signal(self.settings) if instead is None else instead
+            if passed_on == TERM and self._is_signalled_by_platform(number, instead, origin):
+                return [Log("stop-repeated", passed_on=None, **facts)]
             return [Log("stop-repeated", passed_on=passed_on, **facts), Stop(passed_on)]
         return [Log("stop-repeated", passed_on=None, **facts)]
 
-    def _start_stop(self, now: float, number: int, sender: object, instead: int | None) -> list[Action]:
+    def _start_stop(self, now: float, number: int, sender: object, instead: int | None, origin: str) -> list[Action]:
         delay = self.settings.stop_delay
-        steps = stop_plan.unknown_to_platform(self.plan, delay) if number == EOF else self.plan.steps
+        self._enforces_limit = self._is_unknown_to_platform(number, origin)
+        steps = stop_plan.unknown_to_platform(self.plan, delay) if self._enforces_limit else self.plan.steps
         (first, wait), *later = stop_plan.with_delay(steps, delay)
         if instead is not None and first != KILL:
             first, self._instead = instead, True
+        self._sent_by_platform = first == TERM and self._is_signalled_by_platform(number, instead, origin)
         self._begin(now, [(first, wait), *later], delay)
-        if self.plan.limit_report_after is not None and number != EOF:
+        if self.plan.limit_report_after is not None and not self._enforces_limit:
             self._set(limit=now + self.plan.limit_report_after)
-        log = Log("stop-requested", signal=number, sender=sender, upcoming=self._upcoming(now))
+        upcoming = self._upcoming(now)
+        if self._sent_by_platform:
+            upcoming["sent_by"] = self.plan.platform_signals_all
+        if self._enforces_limit:
+            upcoming["unknown_to"] = self.plan.platform
+        elif origin == INSIDE and self.plan.has_hooks:
+            upcoming["unknown_unless_hook"] = True
+        log = Log("stop-requested", signal=number, sender=sender, upcoming=upcoming)
         return [log, *self._next_step(now)] if self._at("step") <= now else [log]
+
+    def _is_unknown_to_platform(self, number: int, origin: str) -> bool:
+        """Whether the platform would end a stop, but has not requested this one."""
+        return self.plan.limit is not None and (number == EOF or (origin == INSIDE and not self.plan.has_hooks))
+
+    def _is_signalled_by_platform(self, number: int, instead: int | None, origin: str) -> bool:
+        """Whether the platform itself has sent the request, TERM, to every process."""
+        return bool(self.plan.platform_signals_all) and number == TERM and instead is None and origin == OUTSIDE
+
+    def _lift_limit(self, now: float) -> None:
+        """The platform has requested the stop after all, and ends it: our deadline, which was its limit, is void."""
+        self._enforces_limit = False
+        if self.last_sent:
+            self._set(step=INFINITY, stall_report=INFINITY, last_term=INFINITY)
+        else:
+            (first, _), *later = self._steps
+            self._steps = [(first, INFINITY), *later]
+        assert self.plan.limit_report_after is not None
+        self._set(limit=now + self.plan.limit_report_after)
 
     def _begin(self, now: float, steps: "Steps", delay: float) -> None:
         self._requested, self._steps = now, steps
@@ -521,14 +629,16 @@ class Lifecycle:
         step = self._at("step") + wait if self._steps else INFINITY
         self._set(step=step, stall_report=INFINITY)
         self.last_sent = number
-        self.adapts = first and self.plan.adapts and not self._instead and not self.hung
+        by_platform = first and self._sent_by_platform
+        self.adapts = first and self.plan.adapts and not (self._instead or self.hung or by_platform)
         facts = {"signal": number, "elapsed": now - self._requested, "hung": bool(self.hung)}
         if number == KILL:
             return self._kill(now, why, Log("deadline" if why == "deadline" else "step", **facts))
         if self._steps and not self.hung:
             self._plan_stall_report(now, step - now)
         if first:
-            return [Stop(number)] if self.hung else [Stop(number), TakeCpuSnapshot()]
+            stop = NoteAllSignalled(number) if by_platform else Stop(number)
+            return [stop] if self.hung else [stop, TakeCpuSnapshot()]
         return [Log("step", **facts), Stop(number)]
 
     def _plan_stall_report(self, now: float, wait: float) -> None:

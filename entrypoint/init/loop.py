@@ -1,7 +1,8 @@
 """A poll loop with asyncio's method names: add_reader, remove_reader, call_at, run_forever, stop, time.
 
 It begins with a call of `recover`. It cannot die: an exception from a callback goes to `report`, and `recover` is
-called until it succeeds; then the loop goes on. While idle it sleeps in poll(2) without a timeout.
+called again and again until it succeeds. The loop goes on meanwhile: nothing that fails, once or for ever, keeps
+timers and other readers from being called. While idle it sleeps in poll(2) without a timeout.
 """
 
 import select
@@ -63,26 +64,37 @@ class Loop:
         """Run until `stop`, which may have been called before."""
         recovered = False  # something may have happened before the first poll
         while self._running:
-            try:
-                if recovered:
-                    self._run_once()
-                else:
-                    self._recover()
-                    recovered = True
-            except BaseException as error:  # process 1 outlives MemoryError and everything else
+            if not recovered:
+                recovered = self._try(self._recover)
+            # As long as the recovery fails, the rest goes on without waiting.
+            if self._running and not self._try(self._run_once, None if recovered else 0.0):
                 recovered = False
-                try:
-                    self._report(error)
-                    time.sleep(AFTER_ERROR)
-                except BaseException:
-                    continue
+
+    def _try(self, step: "Callable[..., object]", *arguments: object) -> bool:
+        """Return whether a step succeeds. If not, report the error and sleep a moment."""
+        try:
+            step(*arguments)
+            return True
+        except BaseException as error:  # process 1 outlives MemoryError and everything else
+            try:
+                self._report(error)
+            except BaseException:  # nor may the report hold up the sleep
+                pass
+            try:
+                time.sleep(AFTER_ERROR)
+            except BaseException:
+                pass
+            return False
 
     def stop(self) -> None:
         """Leave `run_forever` once the current callback has returned."""
         self._running = False
 
-    def _run_once(self) -> None:
-        timeout = None
+    def _run_once(self, timeout: float | None = None) -> None:
+        """Call the first timer that is due; else wait at most `timeout` ms for descriptors, and call their readers.
+
+        Each reader is called, even if another one fails. Raises the first error.
+        """
         if self._timers:
             first = min(self._timers, key=_when)
             left = first.when - self.time()
@@ -90,10 +102,17 @@ class Loop:
                 self._timers.remove(first)
                 first.callback()
                 return
-            timeout = min(left, MAX_POLL) * 1000  # rounded up by poll: never early
+            if timeout is None:
+                timeout = min(left, MAX_POLL) * 1000  # rounded up by poll: never early
+        failure: BaseException | None = None
         for fd, _ in self._poll.poll(timeout):
-            if self._running and fd in self._readers:
-                self._readers[fd]()
+            try:
+                if self._running and fd in self._readers:
+                    self._readers[fd]()
+            except BaseException as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
 
 
 def _when(timer: Timer) -> float:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     Upcoming = dict[str, Any]
 
 MAX_NAMED = 12  # processes in one line
+AT_ONCE = 1.0  # seconds from the start to an end that may need a hint
+PARENT_IS_1 = "; if it exits because its parent has pid 1, start it as a shell's child: sh -c 'COMMAND; exit $?'"
 AT = {"deadline": "at the deadline", "escalated": "at a repeated stop request (--repeat escalate)"}
 MASKS_UNKNOWN = (
     "signal handlers cannot be seen here (a sandbox, or emulation): a signal may kill the agent; what helps: "
@@ -110,12 +112,20 @@ def _stop_requested(signal: int, sender: object, upcoming: "Upcoming") -> str:
 def _steps(upcoming: "Upcoming") -> str:
     """`TERM to the agent, KILL after 25s`, and who ends the stop where agent-init does not."""
     texts: list[str] = []
+    sent_by = upcoming.get("sent_by")
     for number, seconds in upcoming["steps"]:
         after = f" after {format_duration(seconds)}" if seconds > 0 or texts else ""
         texts.append(f"{name_of(number)}{'' if texts else ' to the agent'}{after}")
+        if sent_by and len(texts) == 1:
+            texts = [f"{name_of(number)} to every process from {sent_by} itself, none to the agent from agent-init"]
     if (platform := upcoming["platform"]) is not None:
         texts.append(f"no deadline but that of {platform}" if platform else "no deadline")
-    return ", ".join(texts)
+    text = ", ".join(texts)
+    if unknown_to := upcoming.get("unknown_to"):
+        text += f", the limit of {unknown_to}, which does not end a stop that it has not requested"
+    if upcoming.get("unknown_unless_hook"):
+        text += ", which ends this stop only if the request is part of it (a preStop hook)"
+    return text
 
 
 def _time_left(left: float | None, elapsed: float | None, extended: bool) -> str:
@@ -128,8 +138,9 @@ def _in_progress(signal: int, sender: object, left: float | None, elapsed: float
     return f"{name_of(signal)} from {sender}: stop already in progress ({_time_left(left, elapsed, extended)})"
 
 
-def _stop_repeated(passed_on: int | None, **facts: "Any") -> str:
-    return f"{_in_progress(**facts)}; {'not passed on' if passed_on is None else f'{name_of(passed_on)} passed on'}"
+def _stop_repeated(passed_on: int | None, lifted_by: str = "", **facts: "Any") -> str:
+    text = f"{_in_progress(**facts)}; {'not passed on' if passed_on is None else f'{name_of(passed_on)} passed on'}"
+    return f"{text}; no deadline any more but that of {lifted_by}" if lifted_by else text
 
 
 def _repeat_escalates(**facts: "Any") -> str:
@@ -166,6 +177,18 @@ def _looked_through(signal: int, to: "Sequence[Process]", reason: str, interrupt
     return f"{reason}; {sent}{_interrupted(interrupted) if interrupted else ''}"
 
 
+def _ends_program(wrappers: "Sequence[str]") -> str:
+    return f"{', '.join(wrappers)}: known to end its program by itself, with other signals or in less time"
+
+
+def _left_to_others(signal: int, caught: "Sequence[Process]", to: "Sequence[Process]") -> str:
+    handle, them = ("handles", "it") if len(caught) == 1 else ("handle", "them")
+    return (
+        f"{name_of(signal)} went to {listed(caught)}, which {handle} it; "
+        f"whether it reached {listed(to)} was left to {them}"
+    )
+
+
 def _interrupted(interrupted: "Sequence[Process]") -> str:
     verb = "does" if len(interrupted) == 1 else "do"
     return f"INT sent to {listed(interrupted)}, which {verb} not handle TERM"
@@ -192,6 +215,15 @@ def _held_back_signalled(signal: int) -> str:
     return f"the agent has not exited: {name_of(signal)} to it as well"
 
 
+def _orphan_stopped(orphan: str, seconds: float, signal: int, to: "Sequence[Process]") -> str:
+    return f"orphan {orphan}, adopted {format_duration(seconds)} ago: {name_of(signal)} to {listed(to)}"
+
+
+def _orphan_killed(orphan: str, seconds: float, signal: int, linger: float, to: "Sequence[Process]") -> str:
+    after = f"{format_duration(linger)} after {name_of(signal)}"
+    return f"orphan {orphan}, adopted {format_duration(seconds)} ago: {after}, SIGKILL to {listed(to)}"
+
+
 def _wrapper_left(code: int, ending: "Ending", cause: str, signal: int, left: float | None) -> str:
     rest = "no deadline" if left is None else f"{format_duration(left)} left"
     return f"the agent {describe(ending, cause)} before the program that it runs; {name_of(signal)} to that ({rest})"
@@ -204,6 +236,18 @@ def _not_signalled(to: "Sequence[Process]") -> str:
 def _lingering(code: int, ending: "Ending", cause: str, signal: int, linger: float) -> str:
     how = describe(ending, cause)
     return f"the agent {how}, and left processes behind; {name_of(signal)} to them, up to {format_duration(linger)}"
+
+
+def _replaced(successor: str) -> str:
+    return (
+        f"the agent exited without a stop request, while {successor} runs the same program: an agent that starts its "
+        "successor in the background ends its container; replace the process with exec, stay in the foreground, or "
+        "send MAINPID= before the exit"
+    )
+
+
+def _older_left(signal: int) -> str:
+    return f"SIGKILL to what is older than the agent and does not handle {name_of(signal)}"
 
 
 def _linger_over() -> str:
@@ -279,7 +323,9 @@ def listed(processes: "Sequence[Process]") -> str:
 
 # --- Events. --------------------------------------------------------------------------------------------------------
 
-TEXT_ONLY = frozenset(("why", "hung", "extended", "by_int", "counts_as", "cut"))  # facts that do not go into JSON
+TEXT_ONLY = frozenset(  # facts that do not go into JSON
+    ("why", "hung", "extended", "by_int", "counts_as", "lifted_by", "cut")
+)
 NAMES, COUNT = "names", "count"  # the processes that are still running, at the end of a line
 
 # For each event: its name in JSON, its level, its text, and which process list follows.
@@ -306,21 +352,32 @@ EVENTS: "dict[str, tuple[str, int, Callable[..., str], str]]" = {
     "deadline": ("deadline", WARNING, _step, NAMES),
     "limit-near": ("limit-near", WARNING, _limit_near, NAMES),
     "looked-through": ("looked-through", INFO, _looked_through, ""),
+    "ends-program": ("ends-program", INFO, _ends_program, ""),
+    "left-to-others": ("left-to-others", WARNING, _left_to_others, ""),
     "interrupted": ("interrupted", INFO, _interrupted, ""),
     "last-term": ("last-term", INFO, _last_term, ""),
     "wrapper-stays": ("wrapper-stays", INFO, _wrapper_stays, ""),
     "held-back": ("held-back", INFO, _held_back, ""),
     "held-back-signalled": ("held-back", INFO, _held_back_signalled, ""),
+    "orphan-stopped": ("orphan-stopped", INFO, _orphan_stopped, ""),
+    "orphan-killed": ("orphan-killed", WARNING, _orphan_killed, ""),
     "wrapper-left": ("wrapper-left", INFO, _wrapper_left, NAMES),
     "not-signalled": ("not-signalled", INFO, _not_signalled, ""),
     "lingering": ("lingering", INFO, _lingering, NAMES),
+    "replaced": ("replaced", WARNING, _replaced, ""),
+    "older-left": ("older-left", INFO, _older_left, NAMES),
     "linger-over": ("linger-over", WARNING, _linger_over, NAMES),
     "left-behind": ("left-behind", ERROR, _left_behind, NAMES),
     "ended": ("ended", INFO, _ended, ""),
 }
 FINAL = frozenset(
-    "watchdog ready-timeout step deadline repeat-kills limit-near linger-over left-behind errno".split()
+    "left-to-others watchdog ready-timeout step deadline repeat-kills limit-near linger-over left-behind errno".split()
 )  # ... that go into the final message
+
+ESCALATIONS = frozenset("step deadline limit-near".split())
+
+
+BEGINNINGS = frozenset("stop-requested lingering older-left watchdog ready-timeout".split())  # ... of a stop
 
 
 class Sender:
@@ -353,6 +410,7 @@ class Narrator:
         self.console, self.agent = console, ""
         self._settings, self._descendants = settings, descendants
         self._stopping = False
+        self._replaced = False  # by a successor, most likely: a reason for an early end
         self._final_message: list[str] = []
         self._final_length = 0
         self._still_running = ""  # the processes in the last line that named them
@@ -410,7 +468,8 @@ class Narrator:
     def log(self, entry: "Log") -> None:
         """Log an event of the state machine."""
         event, level, render, listing = EVENTS[entry.event]
-        self._stopping = self._stopping or entry.event in ("stop-requested", "lingering", "watchdog", "ready-timeout")
+        self._replaced = self._replaced or entry.event == "replaced"
+        self._stopping = self._stopping or entry.event in BEGINNINGS
         final = self._stopping and entry.event in FINAL
         if not final and level > self.console.level and entry.event != "ended":
             return
@@ -435,14 +494,22 @@ class Narrator:
             self.write_early()
         self.console.log(level, event, text, **fields)
 
-    def log_unexpected(self, error: BaseException) -> None:
-        """Log an error of our own, and where it was raised."""
-        where = error.__traceback__
-        while where is not None and where.tb_next is not None:
-            where = where.tb_next
-        at = f" ({os.path.basename(where.tb_frame.f_code.co_filename)}:{where.tb_lineno})" if where else ""
-        text = f"unexpected {type(error).__name__}: {error}{at}; continuing"
-        self.console.log(ERROR, "unexpected", text)
+    def log_named(self, process: "Process") -> None:
+        """Log that the agent has named its main process."""
+        self.console.log(INFO, "main", f"the agent's main process is {process}", pid=process.pid)
+
+    def log_handed_over(self, process: "Process") -> None:
+        """Log that the agent has exited and its main process is the agent now."""
+        text = f"the agent has exited; its main process {process} is the agent now"
+        self.console.log(INFO, "handed-over", text, pid=process.pid)
+
+    def log_reaped(self, pid: int, name: str, status: int) -> None:
+        """Log an orphan that was reaped; `name`: of its program, if known."""
+        level = WARNING if self._settings.warn_reaped else DEBUG
+        if level <= self.console.level:
+            orphan = f"{name} (pid {pid})" if name else f"pid {pid}"
+            text = f"reaped orphan {orphan}, which {exit_status.describe(status)}"
+            self.console.log(level, "reaped", text, pid=pid, code=exit_status.exit_code(status))
 
     def report_line(self, line: str) -> None:
         """Log one line of a stall report."""
@@ -462,6 +529,8 @@ class Narrator:
         """Return the last line, and write the final message, or remove an early one where the end was a good one."""
         if "deadline" in (facts["cause"], facts.get("cut")) and self._still_running:
             text += f"; running when it was sent: {self._still_running}"
+        if not self._replaced and _may_mind_its_parent(facts):
+            text += PARENT_IS_1
         if facts["code"] and facts["status"]:
             text += f'; its last status: "{facts["status"]}"'
         fields["how"] = describe(facts["ending"], facts["cause"])
@@ -489,6 +558,12 @@ class Narrator:
         self._still_running = listed(running)
         names = [f"{process.name} ({process.pid})" for process in running[:MAX_NAMED]]
         return f"; still running: {self._still_running}" if running else "", {"processes": names}
+
+
+def _may_mind_its_parent(facts: "dict[str, Any]") -> bool:
+    """Whether the agent may have exited because its parent is process 1."""
+    at_once = facts["stop_seconds"] is None and facts["seconds"] < AT_ONCE and not facts["hung"]
+    return at_once and facts["agent_code"] == 0 and facts["cause"] == "exited" and os.getpid() == 1
 
 
 def _is_field(name: str, value: object) -> bool:

@@ -1,7 +1,7 @@
 """What the agent sends to process 1: one datagram a message, with its sender's pid from the kernel (unix(7)).
 
-What comes is either a whole message of a known sender or ignored: a datagram that is too long, torn or malformed is
-dropped, and descriptors sent with it are closed.
+A datagram that is too long, torn or malformed is dropped, and descriptors sent with it are closed. What counts of the
+others depends on the sender, see `notify_access`.
 
 Closing a descriptor can take as long as its owner likes (SO_LINGER, socket(7); a file system of theirs, in close(2)),
 and the kernel closes those that do not fit inside our recvmsg(2). So a message is only peeked at, with no space for
@@ -15,7 +15,7 @@ import sys
 
 from .. import notify
 from ..signals import CHLD
-from . import procfs, tree
+from . import notify_access
 from .console import DEBUG, WARNING
 
 TYPE_CHECKING = False
@@ -38,7 +38,7 @@ PASSED_ON = ("READY", "RELOADING", "MONOTONIC_USEC", "STOPPING", "STATUS", "ERRN
 class NotifySocket:
     """Receives messages; `on_readable` is called when there are any.
 
-    `access`: whose messages count, `main` or `all` (--notify-access). `parent`: the NOTIFY_SOCKET that we were started
+    `access`: whose messages count (--notify-access). `parent`: the NOTIFY_SOCKET that we were started
     with, or nothing; the agent's messages are passed on to it.
     """
 
@@ -47,6 +47,7 @@ class NotifySocket:
         "_aside",
         "_console",
         "_dropped",
+        "_helper_logged",
         "_loop",
         "_on_readable",
         "_parent",
@@ -65,7 +66,7 @@ class NotifySocket:
     ) -> None:
         self._socket, self._access, self._console, self._loop = socket, access, console, loop
         self._on_readable = on_readable
-        self._stranger_logged = False
+        self._stranger_logged = self._helper_logged = False
         self._aside = False  # a thread is taking a message out of the queue
         self._dropped = False  # it is done, or the attempt to start one has failed
         loop.add_reader(socket.fileno(), on_readable)
@@ -90,16 +91,16 @@ class NotifySocket:
                 data, ancillary, flags, _ = self._socket.recvmsg(notify.MAX_DATAGRAM_BYTES, ANCILLARY_BYTES, PEEK)
             except BlockingIOError:
                 return
-            sender = None if flags & _socket.MSG_TRUNC else self._known(_sender_pid(ancillary), agent)
             try:
-                fields = notify.parse(data)
+                fields = {} if flags & _socket.MSG_TRUNC else notify.parse(data)
             except ValueError:
                 fields = {}  # malformed
             take_out = self._set_aside if flags & _socket.MSG_CTRUNC else self._drop  # truncated: it has descriptors
             try:
-                if sender is not None and fields:
-                    handle(fields, sender)
-                    self._pass_on(fields)
+                accepted = self._accept(fields, _sender_pid(ancillary), agent) if fields else None
+                if accepted is not None and accepted.fields and accepted.sender is not None:
+                    handle(accepted.fields, accepted.sender)
+                    self._pass_on(accepted.fields)
             except MemoryError:
                 raise
             except Exception:
@@ -138,22 +139,23 @@ class NotifySocket:
             self._loop.add_reader(self._socket.fileno(), self._on_readable)
             self._aside = False
 
-    def _known(self, pid: int, agent: "MainProcess") -> "Process | None":
-        """Return the sender if its messages count; the first of any other sender is logged as a warning."""
-        sender = procfs.look(pid) if pid else None
-        if pid == agent.pid and sender is None:  # no /proc, but the kernel vouches for the pid
-            return procfs.Process(pid, "the agent", os.getpid(), pid, 0)
-        if sender is not None and (
-            pid == agent.pid
-            or (agent.named is not None and sender.identity == agent.named.identity)
-            or (self._access == "all" and tree.is_below(os.getpid(), sender))
-        ):
-            return sender
-        who = str(sender) if sender else f"pid {pid}, which is gone" if pid else "another container"
-        text = f"ignored a message to the notify socket from {who} (--notify-access {self._access})"
-        self._console.log(DEBUG if self._stranger_logged else WARNING, "stranger", text, pid=pid)
-        self._stranger_logged = True
-        return None
+    def _accept(self, fields: dict[str, str], pid: int, agent: "MainProcess") -> notify_access.Accepted:
+        """Return what counts of a message. The first of a stranger, and of a helper, is logged as a warning."""
+        accepted = notify_access.accept(fields, pid, agent, self._access)
+        sender = accepted.sender
+        if accepted.is_helpers:
+            ignored = ", ".join(key for key in fields if key not in accepted.fields)
+            text = (
+                f"ignored {ignored} from {sender}: a helper does not speak for the agent (--notify-access all lets it)"
+            )
+            self._console.log(DEBUG if self._helper_logged else WARNING, "not-the-agent", text, pid=pid)
+            self._helper_logged = True
+        elif not accepted.fields:
+            who = str(sender) if sender else f"pid {pid}, which is gone" if pid else "another container"
+            text = f"ignored a message to the notify socket from {who} (--notify-access {self._access})"
+            self._console.log(DEBUG if self._stranger_logged else WARNING, "stranger", text, pid=pid)
+            self._stranger_logged = True
+        return accepted
 
     def _pass_on(self, fields: dict[str, str]) -> None:
         """Pass fields on to the supervisor above us, systemd or podman's --sdnotify, without waiting for it."""

@@ -1,11 +1,14 @@
 """The source of process 1's signals: one descriptor for all of them (signalfd(2)), or Python's wake-up descriptor."""
 
+import _io
 import _signal
 import os
 import sys
 
 from ..signals import KILL, OF_WRITES, STOP, VALID
 from . import libc
+
+AT_ONCE = 32  # signals that one read(2) of the signalfd returns
 
 
 class Received:
@@ -44,26 +47,32 @@ class SignalFd:
         self.fd = libc.call("signalfd", -1, mask, os.O_CLOEXEC | os.O_NONBLOCK)
         if self.fd < 0:
             raise OSError("signalfd failed")
-        self._block = b""
+        # The buffer is made now, as there may be no memory for one later; and readinto, unlike os.read, does not raise
+        # an exception where there is nothing to read.
+        self._file = _io.FileIO(self.fd, "rb", closefd=False)
+        self._buffer = bytearray(self.SIZE * AT_ONCE)
+        self._size = 0  # of what was read into the buffer and is in no inbox yet
+
+    def begin(self) -> None:
+        """Nothing is left to do before the first `read`."""
 
     def read(self, inbox: list[Received]) -> None:
         """Append the signals that have come to `inbox`. If that raises MemoryError, the next call appends them."""
-        try:
-            self._block = self._block or os.read(self.fd, self.SIZE * 32)
-        except BlockingIOError:
-            return
-        block = self._block
+        if not self._size:
+            self._size = self._file.readinto(self._buffer) or 0
+        buffer = self._buffer
         low = 0 if sys.byteorder == "little" else 3  # the only byte of ssi_signo that is used: there are 64 signals
         # gVisor returns 130 bytes for a record of 128: a rest that is shorter than a record is none.
-        starts = range(0, len(block) - self.SIZE + 1, self.SIZE)
-        inbox += [Received(block[at + low], block[at : at + 16]) for at in starts]
-        self._block = b""
+        starts = range(0, self._size - self.SIZE + 1, self.SIZE)
+        inbox += [Received(buffer[at + low], bytes(buffer[at : at + 16])) for at in starts]
+        self._size = 0
 
 
 class WakeupFd:
     """The same by Python's own handlers, for macOS and wherever there is no signalfd(2); senders are not known.
 
-    Signals are unblocked here; those that were pending go to the handlers.
+    Signals are unblocked by `begin`, and those that were pending go to the handlers then: not before all is set up that
+    could fail, or the signals would be lost with it.
     """
 
     def __init__(self) -> None:
@@ -76,14 +85,20 @@ class WakeupFd:
                 _signal.signal(number, _nothing)
             except (OSError, ValueError):
                 continue
+        self._file = _io.FileIO(self.fd, "rb", closefd=False)
+        self._buffer = bytearray(4096)
+        self._size = 0  # see SignalFd
+
+    def begin(self) -> None:
+        """Unblock all signals."""
         _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
     def read(self, inbox: list[Received]) -> None:
-        """Append the signals that have come to `inbox`."""
-        try:
-            inbox += [Received(number) for number in os.read(self.fd, 4096)]
-        except BlockingIOError:
-            return
+        """Append the signals that have come to `inbox`. If that raises MemoryError, the next call appends them."""
+        if not self._size:
+            self._size = self._file.readinto(self._buffer) or 0
+        inbox += [Received(self._buffer[at]) for at in range(self._size)]
+        self._size = 0
 
 
 def _nothing(*_: object) -> None:

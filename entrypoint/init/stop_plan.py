@@ -2,12 +2,14 @@
 
 Where a platform ends the container by itself, a default of ours must not cut calls short because an operator raised
 the platform's figure and forgot ours. There `auto` means: no deadline of ours, and one report just before the limit
-that the platform has unless raised.
+that the platform has unless raised. But a stop that the platform has not requested is not ended by it: that one, and
+every stop of an agent-init that was started by hand inside a container, has the platform's limit for a deadline. Not on
+Kubernetes, where the request may be part of a stop: a preStop hook is another process of the container.
 """
 
 import os
 
-from ..platforms import DEFAULT_GRACE, recognise
+from ..platforms import DEFAULT_GRACE, KUBERNETES, SIGNAL_EVERY_PROCESS, recognise
 from ..settings import UsageError
 from ..signals import KILL, TERM, name_of
 from ..units import INFINITY, format_duration
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     Steps = Sequence[tuple[int, float]]  # signals, each with the seconds to wait after it
 
+OUTSIDE, INSIDE, KERNEL = "outside", "inside", "kernel"  # where a stop request comes from, see `request_origin`
 LAST_TERM_BEFORE_KILL = 2.0  # seconds; TERM to a process that was sent INT and has not exited
 REPORT_BEFORE_LIMIT = 2.0  # seconds before the platform's limit; the report has to be complete by then
 MAX_REPORT_SECONDS = 1.5
@@ -30,12 +33,26 @@ class StopPlan:
     """The steps of a stop, and who ends it when time is up.
 
     `adapts`: the first step is TERM, or INT for a process that handles INT and not TERM. `steps`: signals, each with
-    the wait that follows it, as `options.schedule` returns them. `limit_report_after`: seconds from the request to the
-    one report where the platform ends the stop and we do not, else None. `grace`: seconds to the KILL, or infinity.
-    `why`: the grace and where it came from, as text for the first log line.
+    the wait that follows it, as `options.schedule` returns them. `grace`: seconds to the KILL, or infinity. `why`: the
+    grace and where it came from, as text for the first log line.
+
+    `limit`: seconds that the platform waits by default where it ends the stop and we do not, else None.
+    `limit_report_after`: seconds from the request to the one report then. `platform`: its name and limit, as text.
+    `has_hooks`: it may request the stop from inside. `platform_signals_all`: its name, if it sends TERM to every
+    process itself.
     """
 
-    __slots__ = ("adapts", "grace", "limit_report_after", "platform", "steps", "why")
+    __slots__ = (
+        "adapts",
+        "grace",
+        "has_hooks",
+        "limit",
+        "limit_report_after",
+        "platform",
+        "platform_signals_all",
+        "steps",
+        "why",
+    )
 
     def __init__(
         self,
@@ -43,44 +60,62 @@ class StopPlan:
         why: str,
         *,
         platform: str = "",
-        limit_report_after: float | None = None,
+        limit: float | None = None,
     ) -> None:
-        self.steps, self.why, self.platform, self.limit_report_after = steps, why, platform, limit_report_after
+        self.steps, self.why, self.platform, self.limit = steps, why, platform, limit
+        self.limit_report_after = None if limit is None else max(0.0, limit - REPORT_BEFORE_LIMIT)
         self.grace = seconds_to_kill(steps)
-        self.adapts = False
+        self.adapts = self.has_hooks = False
+        self.platform_signals_all = ""
 
 
 def make(
-    settings: "Settings", environment: "Mapping[str, str]", exists: "Callable[[str], bool]" = os.path.exists
+    settings: "Settings",
+    environment: "Mapping[str, str]",
+    exists: "Callable[[str], bool]" = os.path.exists,
+    *,
+    by_hand: bool = False,
 ) -> StopPlan:
-    """Return the plan of a stop. Raises UsageError when the stop delay leaves no time for the stop signal."""
+    """Return the plan of a stop. Raises UsageError when the stop delay leaves no time for the stop signal.
+
+    `by_hand`: agent-init was started inside a container that runs another program.
+    """
     source = settings.sources.get
+    platform = recognise(environment, exists)
     if settings.stop_schedule is not None:
         why = f"schedule {_as_text(settings.stop_schedule)} ({source('stop_schedule')})"
         made = StopPlan(settings.stop_schedule, why)
     elif settings.grace is not None:
         steps = ((stop_signal(settings), settings.grace), (KILL, INFINITY))
         made = StopPlan(steps, f"grace {format_duration(settings.grace)} ({source('grace')})")
-    elif platform := recognise(environment, exists):
-        name, seconds, whose = platform
-        own = f"{format_duration(seconds)} {whose}"
-        made = StopPlan(
-            ((stop_signal(settings), INFINITY), (KILL, INFINITY)),
-            f"grace: {name}'s own, {own}; {_not_set(settings)}",
-            platform=f"{name} ({own})",
-            limit_report_after=max(0.0, seconds - REPORT_BEFORE_LIMIT),
-        )
+    elif platform is not None:
+        made = _of_platform(settings, *platform, by_hand=by_hand)
     else:
         steps = ((stop_signal(settings), DEFAULT_GRACE), (KILL, INFINITY))
         why = f"no platform recognised; {_not_set(settings)}"
         made = StopPlan(steps, f"grace {format_duration(DEFAULT_GRACE)} ({why})")
     made.adapts = settings.stop_signal is None and settings.stop_schedule is None
+    if platform is not None and platform[0] in SIGNAL_EVERY_PROCESS:
+        made.platform_signals_all = platform[0]
     first = made.steps[0][1]
     if settings.stop_delay and settings.stop_delay >= first:
         raise UsageError(
             f"{source('stop_delay')}: {format_duration(settings.stop_delay)} leaves no time for the stop signal; "
             f"accepted: a finite time of less than {format_duration(first)} ({made.why})"
         )
+    return made
+
+
+def _of_platform(settings: "Settings", name: str, seconds: float, whose: str, *, by_hand: bool) -> StopPlan:
+    signal, limit = stop_signal(settings), format_duration(seconds)
+    if by_hand and name != KUBERNETES:
+        why = f"that of {name}, which does not stop what was started inside the container; {_not_set(settings)}"
+        return StopPlan(((signal, settings.stop_delay + seconds), (KILL, INFINITY)), f"grace {limit}, {why}")
+    aside = ", which may not stop what was started inside the container" if by_hand else ""
+    why = f"grace: {name}'s own, {limit} {whose}{aside}; {_not_set(settings)}"
+    steps = ((signal, INFINITY), (KILL, INFINITY))
+    made = StopPlan(steps, why, platform=f"{name} ({limit} {whose})", limit=seconds)
+    made.has_hooks = name == KUBERNETES
     return made
 
 
@@ -136,9 +171,8 @@ def unknown_to_platform(plan: StopPlan, delay: float) -> "Steps":
 
     It counts from the stop signal, after `delay` seconds.
     """
-    if plan.limit_report_after is None:
-        return plan.steps
-    return [(plan.steps[0][0], delay + plan.limit_report_after + REPORT_BEFORE_LIMIT), (KILL, INFINITY)]
+    assert plan.limit is not None
+    return [(plan.steps[0][0], delay + plan.limit), (KILL, INFINITY)]
 
 
 def time_of_last_term(now: float, kill: float) -> float:

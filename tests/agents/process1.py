@@ -221,6 +221,15 @@ class Agent:
         lines = [line for line in self.output().splitlines() if not known or known not in line]
         assert not (found := NOISE.search("\n".join(lines))), f"{found[0]!r} in the log\n{self.transcript()}"
 
+    def must_end_at_once(self) -> None:
+        """Assert that the stop signal ended it before it had a handler.
+
+        143: TERM, while the interpreter was starting. 130: INT, while it was importing; click makes that a 1.
+        """
+        code = self.wait_for_exit()
+        assert code in (143, 130, 1), f"exit code {code}\n{self.transcript()}"
+        assert "init_import_site" not in self.output(), self.transcript()
+
     def must_log_once(self, *what: str) -> None:
         """Assert that each of these events occurred exactly once."""
         for event in what:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,9 @@ WORKER = ("python", EXAMPLE, "start")
 
 # 1.0.12 and 1.0.13 sometimes log this traceback: they read the memory of a job process that has just exited.
 KNOWN_RACE = "Failed to get memory info for process"
+
+# A job process that crashes in its native library as it exits, after the call was saved: LiveKit counts it as failed.
+CRASH_AT_EXIT = re.compile(r"process exited with non-zero exit code -(6|11)\b")
 
 LATEST = "livekit"
 FIRST = ("livekit-1.0.12", "livekit-1.0.13")
@@ -59,7 +63,8 @@ def must_finish_the_call(agent: Agent, server: Server) -> None:
     for line in CALL_LINES:
         assert agent.output().count(line) == 1, f"{line!r}\n{agent.transcript()}"
     assert "agent left the room" in server.output()
-    assert "job JS_FAILED" not in server.output()
+    failed = "job JS_FAILED" in server.output() and not CRASH_AT_EXIT.search(agent.output())
+    assert not failed, f"{server.output()}\n{agent.transcript()}"
     agent.must_leave_nothing()
 
 
@@ -106,11 +111,11 @@ def test_call_is_lost_when_the_stop_is_passed_on_twice(start: Start, server: Ser
 
 
 @RELEASES
-def test_worker_stopped_before_it_has_a_handler_exits_143(start: Start, idle_server: Server, release: str) -> None:
+def test_worker_stopped_before_it_has_a_handler(start: Start, idle_server: Server, release: str) -> None:
     agent = start(release, WORKER, variables=idle_server.variables)
     agent.wait_for_start()
     agent.signal(SIGTERM)
-    agent.must_exit(143)
+    agent.must_end_at_once()
 
 
 @RELEASES

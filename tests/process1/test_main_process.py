@@ -176,7 +176,8 @@ def test_mainpid_sent_just_before_the_agent_exits_takes_effect(start_in_role: St
 def test_daemon_can_be_the_main_process(start_in_role: Start) -> None:
     """Its parent, a child of the agent, has exited, so it is a child of agent-init."""
     daemon = "on('TERM', lambda: leave(8)); notify('MAINPID=%d' % os.getpid()); ready()"
-    init = start_in_role("-t", "20s", agent=f"orphan('new', {daemon!r}); on('USR1', lambda: leave(5)); ready()")
+    options = ("-t", "20s", "--notify-access", "all")
+    init = start_in_role(*options, agent=f"orphan('new', {daemon!r}); on('USR1', lambda: leave(5)); ready()")
     init.wait_for_event("ready")
     init.wait_for_event("ready", "new")
     assert init.wait_for_line("main process is")
@@ -225,7 +226,7 @@ on('ABRT', lambda: leave(9))
 on('USR1', lambda: notify('WATCHDOG=1'))
 ready()
 """
-    init = start_in_role("--watchdog", "700ms", "-t", "20s", agent=agent)
+    init = start_in_role("--watchdog", "700ms", "-t", "20s", "--notify-access", "all", agent=agent)
     init.wait_for_event("ready")
     init.wait_for_event("sent", "helper")
     init.wait_for_line("is ready")

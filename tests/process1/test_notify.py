@@ -128,30 +128,6 @@ def test_message_of_an_agent_that_dropped_privileges_is_accepted(start_in_role: 
     stop(init)
 
 
-@pytest.mark.parametrize("access", ["all", "main"])
-def test_message_of_a_descendant_depends_on_notify_access(start_in_role: Start, access: str) -> None:
-    descendant = "notify('STATUS=from a descendant'); notify('READY=1'); log('sent'); ready()"
-    init = start_in_role(
-        "-v", "--notify-access", access, agent=f"child('child', {descendant!r}); on('TERM', leave); ready()"
-    )
-    init.wait_for_event("sent", "child")
-    if access == "all":
-        assert init.wait_for_line("the agent is ready")
-        assert init.wait_for_line('status: "from a descendant"')
-    else:
-        assert "(--notify-access main)" in init.wait_for_line("a message to the notify socket")
-    init.signal("TERM")
-    assert init.wait() == 0
-    assert bool(init.lines("the agent is ready")) == (access == "all")
-
-
-def test_message_of_a_daemon_of_the_agent_is_accepted(start_in_role: Start) -> None:
-    init = start_in_role(agent="on('TERM', leave); orphan('daemon', 'notify(\"READY=1\"); ready()'); ready()")
-    assert init.wait_for_line("the agent is ready")
-    init.signal("TERM")
-    assert init.wait() == 0
-
-
 def test_message_from_outside_the_tree_is_refused(start_in_role: Start) -> None:
     init = start_in_role("-t", "1s", agent="on('TERM', lambda: log('TERM')); ready()")
     init.wait_for_event("ready")

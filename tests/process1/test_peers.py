@@ -64,6 +64,14 @@ def behind_a_shell(runner: PeerRunner) -> str:
     return "finishes its clean-up" if finished(init) else "killed, no clean-up"
 
 
+def no_handler(runner: PeerRunner) -> str:
+    init = runner.run_agent("try: log('ready'); time.sleep(90)\nfinally: log('end')")
+    init.wait_for_event("ready")
+    init.signal("TERM")
+    init.wait()
+    return "`finally` is run" if finished(init) else "killed, no clean-up"
+
+
 def term_twice(runner: PeerRunner) -> str:
     agent = (
         "import itertools; seen = itertools.count(); on('TERM', lambda: os._exit(1) if next(seen) else None); ready()"
@@ -153,6 +161,7 @@ def not_process_1(runner: PeerRunner) -> str:
 
 SITUATIONS: dict[str, Callable[[PeerRunner], str]] = {
     "TERM, agent behind `sh -c '...; exit $?'`": behind_a_shell,
+    "TERM, Python agent without a handler": no_handler,
     "TERM twice, agent quits at the second": term_twice,
     "TERM, worker pool with a task in hand": worker_pool,
     "TERM, agent ignores it": term_ignored,

@@ -119,6 +119,7 @@ class World:
         for name in ("look", "pids", "children"):
             monkeypatch.setattr(procfs, name, getattr(self, name))
         monkeypatch.setattr(procfs, "program_names", lambda process: {process.name})
+        monkeypatch.setattr(procfs, "argv_of", lambda pid: [self.processes[pid].name] if pid in self.processes else [])
         monkeypatch.setattr(procfs, "Dispositions", FakeDispositions)
         monkeypatch.setattr(recipients, "is_wrapper", lambda process, _: process.pid not in self.not_wrappers)
         monkeypatch.setattr(recipients, "is_helper", lambda child, _: child.pid in self.helpers)
@@ -148,6 +149,9 @@ class FakeDispositions:
     def handles_or_ignores(self, number: int) -> bool | None:
         return self.handles(number)
 
+    def image(self) -> tuple[bytes, bytes] | None:
+        return None
+
     def close(self) -> None:
         self.pid = 0
 
@@ -157,6 +161,9 @@ class FakeSignals:
 
     def __init__(self, fd: int) -> None:
         self.fd, self.pending = fd, list[int]()
+
+    def begin(self) -> None:
+        pass
 
     def read(self, inbox: list[Received]) -> None:
         inbox += [Received(number, bytes(16)) for number in self.pending]  # from outside the container

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from entrypoint.init import console as module
 from entrypoint.init.console import DEBUG, ERROR, INFO, MAX_LINE_BYTES, TRACE, WARNING, Console, json_text
+from tests.support.world import failing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,6 +41,20 @@ def test_a_closed_descriptor_loses_lines_without_an_error() -> None:
     console.log(INFO, "event", "one")
     console.log(INFO, "event", "two")
     assert console.dropped == 2
+
+
+def test_a_line_that_was_made_before_takes_no_memory(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    console = Console(2)
+    line = console.line(ERROR, "event", "made before")
+    monkeypatch.setattr(module, "_text_line", failing(module._text_line, MemoryError()))
+    console.log(INFO, "event", "lost")
+    assert console.dropped == 1
+    console.write(line)
+    assert capfd.readouterr().err == "agent-init: error: made before\n"
+    Console(None).write(line)
+    assert capfd.readouterr().err == ""
 
 
 def test_a_socket_without_a_descriptor_of_our_own_loses_lines(monkeypatch: pytest.MonkeyPatch) -> None:

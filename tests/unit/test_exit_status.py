@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 from types import SimpleNamespace
 
 import pytest
 
 from entrypoint.init import exit_status
-from entrypoint.init.exit_status import STATUS_LOST, Ending
+from entrypoint.init.exit_status import Ending
 
 
 @pytest.mark.parametrize(
@@ -21,20 +20,10 @@ from entrypoint.init.exit_status import STATUS_LOST, Ending
         ("kill -1 $$", 129, "was killed by SIGHUP"),
     ],
 )
-def test_an_exit_is_reaped_once_and_then_lost(line: str, code: int, text: str) -> None:
+def test_a_wait_status_as_exit_code_and_text(line: str, code: int, text: str) -> None:
     pid = os.posix_spawn("/bin/sh", ["/bin/sh", "-c", line], {})
-    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    assert exit_status.reap(pid) == code
-    assert exit_status.reap(pid) == STATUS_LOST == 125
-    status = code - 128 if code > 128 else code << 8
+    _, status = os.waitpid(pid, 0)
     assert (exit_status.exit_code(status), exit_status.describe(status)) == (code, text)
-
-
-def test_a_running_child_is_not_reaped() -> None:
-    with subprocess.Popen(["sleep", "1000"]) as child:
-        assert exit_status.reap(child.pid) is None
-        child.kill()
-        assert child.wait() == -9
 
 
 def memory(kills: int | None) -> SimpleNamespace:

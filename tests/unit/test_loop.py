@@ -50,9 +50,11 @@ def pipes() -> Iterator[list[tuple[int, int]]]:
         os.close(fd)
 
 
-def test_after_an_error_it_recovers_until_that_succeeds_and_goes_on() -> None:
+def test_after_an_error_it_recovers_until_that_succeeds_and_goes_on_meanwhile() -> None:
     recorded = Recorded(None, MemoryError("no"), KeyboardInterrupt("again"))
     recorded.soon(lambda: fail("oops"))
+    for name in ("one", "two"):
+        recorded.soon(lambda name=name: recorded.calls.append(name))  # type: ignore[misc]
     recorded.soon(recorded.loop.stop)
     recorded.loop.run_forever()
     assert recorded.calls == [
@@ -60,10 +62,25 @@ def test_after_an_error_it_recovers_until_that_succeeds_and_goes_on() -> None:
         "ValueError: oops",
         "recover",
         "MemoryError: no",
+        "one",
         "recover",
         "KeyboardInterrupt: again",
+        "two",
         "recover",
     ]
+
+
+def test_a_recovery_that_fails_for_ever_holds_up_nothing(pipes: list[tuple[int, int]]) -> None:
+    """Nor does a reader that fails hold up the others, or a wait for it."""
+    recorded = Recorded(*[OSError("no")] * 1000)
+    called: list[int] = []
+    (one, _), (two, _) = pipes
+    recorded.loop.add_reader(one, lambda: fail("oops"))
+    recorded.loop.add_reader(two, lambda: called.append(two))
+    recorded.loop.call_at(recorded.loop.time() + 0.1, recorded.loop.stop)
+    recorded.loop.run_forever()
+    assert called
+    assert len(recorded.calls) < 50  # it sleeps between the attempts
 
 
 def test_an_error_in_the_report_does_not_end_it() -> None:
@@ -87,9 +104,31 @@ def test_it_sleeps_before_each_retry(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     monkeypatch.setattr(time, "sleep", slept.append)
     recorded = Recorded(OSError(), OSError(), None)
+    for _ in range(2):
+        recorded.soon(lambda: None)
     recorded.soon(recorded.loop.stop)
     recorded.loop.run_forever()
     assert slept == [0.01] * 2
+
+
+def test_a_sleep_that_fails_does_not_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: float) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(time, "sleep", interrupted)
+    recorded = Recorded(OSError("no"), None)
+    recorded.soon(lambda: None)
+    recorded.soon(recorded.loop.stop)
+    recorded.loop.run_forever()
+    assert recorded.calls == ["recover", "OSError: no", "recover"]
+
+
+def test_after_a_stop_in_the_recovery_nothing_is_called() -> None:
+    called: list[int] = []
+    loop = Loop(report=called.append, recover=lambda: loop.stop())  # type: ignore[arg-type]
+    loop.call_at(loop.time(), lambda: called.append(1))
+    loop.run_forever()
+    assert called == []
 
 
 def test_a_stop_before_it_runs_ends_it_at_once() -> None:

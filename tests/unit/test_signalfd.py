@@ -13,6 +13,7 @@ import pytest
 
 from entrypoint.init import libc, signalfd
 from entrypoint.signals import CONT, KILL, OF_WRITES, STOP, VALID
+from tests.support.world import failing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,6 +60,7 @@ def blocked() -> Iterator[None]:
 def test_every_catchable_signal_is_received_with_its_sender() -> None:
     source = signalfd.open_source()
     assert isinstance(source, signalfd.SignalFd)
+    source.begin()
     for numbers in (VALID - {KILL, STOP, CONT}, {CONT}):  # CONT discards a pending TSTP and the reverse (signal(7))
         for number in numbers:
             signal.pthread_kill(threading.get_ident(), number)
@@ -116,6 +118,21 @@ def test_signals_that_were_read_are_not_lost_for_want_of_memory(monkeypatch: pyt
     os.close(source.fd)
 
 
+def test_what_came_through_the_wakeup_descriptor_is_not_lost_for_want_of_memory(
+    monkeypatch: pytest.MonkeyPatch, interpreter: Interpreter
+) -> None:
+    source = signalfd.WakeupFd()
+    os.write(interpreter.wakeup, bytes([15, 10]))
+    inbox: list[signalfd.Received] = []
+    with monkeypatch.context() as full:
+        full.setattr(signalfd, "Received", failing(signalfd.Received, MemoryError()))
+        with pytest.raises(MemoryError):
+            source.read(inbox)
+    source.read(inbox)
+    assert [received.number for received in inbox] == [15, 10]
+    os.close(source.fd)
+
+
 @pytest.fixture
 def interpreter(monkeypatch: pytest.MonkeyPatch) -> Iterator[Interpreter]:
     fake = Interpreter()
@@ -144,6 +161,8 @@ def test_without_signalfd_the_wakeup_descriptor_is_used(
 def test_a_signal_that_cannot_be_handled_does_not_prevent_the_others(interpreter: Interpreter) -> None:
     source = signalfd.WakeupFd()
     wanted = frozenset(number for number in VALID if number <= 60) - {USR1, KILL, STOP} - OF_WRITES
+    assert interpreter.masks == []  # what could still fail comes first
+    source.begin()
     assert interpreter.handled.keys() == wanted
     assert all(handler(15, None) is None for handler in interpreter.handled.values())
     # Signals are unblocked when all handlers are in place, so that no pending one is lost.

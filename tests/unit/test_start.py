@@ -14,7 +14,19 @@ import pytest
 
 from entrypoint import settings as reader
 from entrypoint import start
-from entrypoint.init import agent_environment, exit_status, own_process, signalfd, spawn, supervisor, terminal
+from entrypoint.init import (
+    agent_environment,
+    console,
+    fallback,
+    older_processes,
+    own_process,
+    signalfd,
+    spawn,
+    supervisor,
+    terminal,
+)
+from entrypoint.init.fallback import Fallback
+from tests.support.world import failing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -165,6 +177,7 @@ class Run:
         errors: Sequence[Exception] = (),
         were_open: tuple[bool, ...] = (True, True, True),
         foreground: int | None = None,
+        older: frozenset[tuple[int, int]] | None = None,
     ) -> None:
         self.errors = [*errors]
         self.slept: list[float] = []
@@ -175,6 +188,8 @@ class Run:
             (start, "isolate", None),
             (own_process, "fill_standard_descriptors", were_open),
             (own_process, "adopt", []),
+            (own_process, "has_children", older is not None),
+            (older_processes, "find", older),
             (own_process, "close_inherited", None),
             (own_process, "leave_directory", None),
             (os, "isatty", foreground is not None),
@@ -207,20 +222,95 @@ def test_what_fails_while_the_agent_runs_is_retried_soon(monkeypatch: pytest.Mon
     assert 0 < min(run.slept) <= max(run.slept) < 0.2  # a stop request waits for it
 
 
-@pytest.mark.parametrize("running_for", [0, 3])
-def test_after_many_failures_the_exit_of_the_agent_is_the_end(
-    monkeypatch: pytest.MonkeyPatch, running_for: int
+def with_clock(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", run.slept.append)
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0 + sum(run.slept))
+
+
+@pytest.mark.parametrize(("json", "has_stderr"), [(False, True), (True, True), (False, False)])
+def test_after_some_time_the_fallback_takes_over(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], json: bool, has_stderr: bool
 ) -> None:
+    """The first failure is logged, and the last."""
+    run = Run(monkeypatch, [OSError("odd")] * 1000, were_open=(True, True, has_stderr))
+    with_clock(run, monkeypatch)
+    monkeypatch.setattr(Fallback, "run", lambda fallback: 3 if fallback.pid == Run.AGENT else 4)
+    options = ["--log-format", "json"] if json else []
+    assert run.run("--no-notify", *options, "agent") == 3
+    assert sum(run.slept) == pytest.approx(start.RETRY_FOR, abs=0.1)
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == (3 if has_stderr else 0)
+    if has_stderr:
+        assert "cannot supervise the agent: OSError: odd" in lines[0]
+        assert "trying again" in lines[0]
+        assert start.WHAT_IS_LEFT in lines[1]
+        assert "exit code 3" in lines[2]
+        assert all(line.startswith("{" if json else "agent-init: error: ") for line in lines)
+
+
+def test_a_stop_request_shortens_the_wait_for_the_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(monkeypatch, [MemoryError()] * 1000)
-    codes: list[int | None] = [*[None] * running_for, 3]
+    with_clock(run, monkeypatch)
+    monkeypatch.setattr(fallback, "_signal", SimpleNamespace(sigpending=lambda: {15} if sum(run.slept) > 0.3 else {28}))
+    requested: list[float] = []
 
-    def reap(pid: int) -> int | None:
-        assert pid == Run.AGENT
-        return codes.pop(0)
+    def end(loop: Fallback) -> int:
+        requested.append(loop.requested_at)
+        return 3
 
-    monkeypatch.setattr(exit_status, "reap", reap)
+    monkeypatch.setattr(Fallback, "run", end)
     assert run.run() == 3
-    assert len(run.slept) == start.MAX_RETRIES + 1 + running_for
+    assert requested == [pytest.approx(1000.3, abs=0.05)]
+    assert sum(run.slept) == pytest.approx(0.3 + start.STOP_WAITS, abs=0.1)
+
+
+@pytest.mark.parametrize("failure", ["gives up", "raises"])
+def test_a_supervisor_that_cannot_go_on_leaves_the_agent_to_the_fallback(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], failure: str
+) -> None:
+    run = Run(monkeypatch)
+    calls: list[str] = []
+
+    def supervise() -> None:
+        calls.append("run")
+        if failure == "raises":
+            raise ValueError("odd")
+
+    def clean_up() -> None:
+        calls.append("clean up")
+        raise MemoryError
+
+    made = SimpleNamespace(run=supervise, leave_to=lambda _: calls.append("leave"), clean_up=clean_up)
+    monkeypatch.setattr(supervisor, "Supervisor", lambda *_, **__: made)
+    monkeypatch.setattr(Fallback, "run", failing(lambda _: 5, KeyboardInterrupt()))
+    assert run.run() == 5
+    assert calls == (["run", "leave"] if failure == "gives up" else ["run"] * 3) + ["clean up"]
+    assert start.WHAT_IS_LEFT in capfd.readouterr().err
+
+
+def test_a_supervisor_that_fails_once_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(monkeypatch)
+    made = SimpleNamespace(run=failing(lambda: 7, MemoryError(), MemoryError()))
+    monkeypatch.setattr(supervisor, "Supervisor", lambda *_, **__: made)
+    assert run.run() == 7
+    assert capfd.readouterr().err == ""
+
+
+def test_a_failure_to_log_a_failure_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Without the text of the error, without the module that logs, and without a way to write at all."""
+    run = Run(monkeypatch, [OSError("odd")] * 1000)
+    with_clock(run, monkeypatch)
+    monkeypatch.setattr(Fallback, "run", lambda _: 3)
+    monkeypatch.setattr(Fallback, "notice_stop_request", failing(lambda _: None, MemoryError()))
+    monkeypatch.setattr(fallback, "describe_error", failing(lambda _: "odd", MemoryError()))
+    monkeypatch.setattr(console, "Console", failing(lambda: None, *[MemoryError()] * 3))
+    monkeypatch.setattr(fallback, "write_line", failing(fallback.write_line, OSError()))
+    assert run.run() == 3
+    assert len(capfd.readouterr().err.splitlines()) == 2
 
 
 def test_our_notify_socket_is_not_closed_as_inherited(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,6 +347,15 @@ def test_a_failure_before_the_agent_runs_is_the_end(
     assert run.run() == code
     assert capfd.readouterr().err == f"agent-init: {line}\n"
     assert run.supervisor == {}
+
+
+@pytest.mark.parametrize("older", [None, frozenset({(7, 8)})], ids=["none", "some"])
+def test_the_supervisor_gets_the_processes_from_before_the_agent(
+    monkeypatch: pytest.MonkeyPatch, older: frozenset[tuple[int, int]] | None
+) -> None:
+    run = Run(monkeypatch, older=older)
+    assert run.run() == 7
+    assert run.supervisor["older"] == (older or frozenset())
 
 
 def test_the_supervisor_gets_the_agent_and_the_time_of_its_start(monkeypatch: pytest.MonkeyPatch) -> None:

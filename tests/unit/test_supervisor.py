@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from entrypoint.init import delivery, terminal, tree
+from entrypoint.init.fallback import Fallback
 from entrypoint.init.job_control import JobControl
 from entrypoint.init.lifecycle import (
     Action,
@@ -33,7 +34,7 @@ from entrypoint.init.narrator import Narrator, Sender
 from entrypoint.init.procfs import Process
 from entrypoint.init.signalfd import Received
 from entrypoint.init.stall_report import Reporter
-from entrypoint.init.supervisor import MAX_REAPED_AT_ONCE, MAX_RETRIES
+from entrypoint.init.supervisor import MAX_OVERDUE, MAX_REAPED_AT_ONCE, MAX_RETRIES, MAX_UNREAD
 from tests.support.world import (
     ABRT,
     AGENT,
@@ -378,7 +379,7 @@ def test_a_failure_that_cannot_even_be_logged_ends_nothing(
 
 def test_an_error_without_a_traceback_is_logged_without_a_place(supervise: Callable[..., Harness]) -> None:
     harness = supervise("-q")
-    harness.supervisor._log_unexpected(ValueError("odd"))
+    harness.supervisor.faults.log(ValueError("odd"))
     assert harness.lines() == ["error: unexpected ValueError: odd; continuing"]
 
 
@@ -466,6 +467,124 @@ def test_one_failing_part_does_not_stop_the_others(
     logged = [line.partition(" (")[0] for line in harness.lines("unexpected")]
     assert logged == [f"error: unexpected ValueError: in {part}" for _, part in parts]
     assert harness.supervisor.exit_code == 8
+
+
+# --- A part that fails for ever. -----------------------------------------------------------------------------------
+
+
+class Clock:
+    """The loop's clock; the supervisor's parts take no time, and each failure 10 ms."""
+
+    def __init__(self, harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.harness, self.now = harness, 1000.0
+        harness.supervisor.loop.time = lambda: self.now
+        monkeypatch.setattr(time, "sleep", self.advance)
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+    def run_until(self, time: float) -> None:
+        """Have the loop try again and again, until some time or the end of the loop."""
+        loop = self.harness.supervisor.loop
+        while self.now < time and loop._running:
+            if loop._try(loop._recover):
+                self.now += 0.01
+
+
+def fails(error: BaseException) -> Callable[..., None]:
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("part", ["source.read", "notify_socket.resume", "console.log", "narrator.log", "reporter.end"])
+@pytest.mark.parametrize("error", [MemoryError(), ValueError("odd")], ids=repr)
+def test_the_deadline_is_kept_while_a_part_fails_for_ever(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch, part: str, error: BaseException
+) -> None:
+    harness = supervise("-t", "500ms")
+    harness.supervisor.notify_socket = FakeNotifySocket()  # type: ignore[assignment]
+    clock = Clock(harness, monkeypatch)
+    harness.receive(TERM)
+    owner, name = part.split(".")
+    monkeypatch.setattr(Reporter if owner == "reporter" else getattr(harness.supervisor, owner), name, fails(error))
+    clock.run_until(1000.75)
+    assert (AGENT, KILL) in world.sent
+    assert len(harness.lines("unexpected")) <= 2
+
+
+def test_a_step_that_fails_for_ever_is_left_to_the_fallback(
+    supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = supervise("-t", "500ms")
+    clock = Clock(harness, monkeypatch)
+    harness.receive(TERM)
+    monkeypatch.setattr(harness.supervisor.lifecycle, "tick", fails(MemoryError()))
+    clock.run_until(1000.3)  # the stall report
+    assert harness.supervisor.loop._running
+    clock.run_until(1002)
+    assert clock.now < 1000.5 + MAX_OVERDUE + 0.05
+    made = Fallback(harness.supervisor.settings)
+    monkeypatch.setattr(Fallback, "block", lambda _: None)
+    harness.supervisor._inbox.append(Received(USR1))
+    harness.source.pending = [WINCH]
+    harness.supervisor.leave_to(made)
+    assert (made.pid, made.status, made.stop_sent) == (AGENT, None, True)
+    assert made.kill_at == pytest.approx(1000.5)
+    assert made.inbox == [USR1, WINCH]
+
+
+def test_an_exit_that_cannot_be_handled_is_left_to_the_fallback(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = supervise("-t", "500ms")
+    clock = Clock(harness, monkeypatch)
+    monkeypatch.setattr(harness.supervisor.lifecycle, "agent_ended", fails(MemoryError()))
+    world.wait_results.append((AGENT, exited(3)))
+    clock.run_until(1002)
+    assert clock.now < 1000 + MAX_OVERDUE + 0.05
+    made = Fallback(harness.supervisor.settings)
+    monkeypatch.setattr(Fallback, "block", lambda _: None)
+    harness.supervisor.leave_to(made)
+    assert (made.status, made.stop_sent, made.kill_at) == (exited(3), False, math.inf)
+
+
+def test_signals_that_cannot_be_read_are_left_to_the_fallback(
+    supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = supervise()
+    clock = Clock(harness, monkeypatch)
+    monkeypatch.setattr(harness.source, "read", fails(OSError("odd")))
+    clock.run_until(1005)
+    assert 1000 + MAX_UNREAD <= clock.now < 1000 + MAX_UNREAD + 0.05
+    assert harness.supervisor.run() is None
+
+
+def test_what_fails_while_nothing_waits_for_it_is_tried_again_for_ever(
+    supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = supervise()
+    clock = Clock(harness, monkeypatch)
+    with monkeypatch.context() as broken:
+        broken.setattr(harness.supervisor, "_parts", (*harness.supervisor._parts, fails(OSError("odd"))))
+        clock.run_until(1010)
+        assert len(harness.lines("unexpected OSError")) == 1
+    harness.receive()
+    assert harness.supervisor._failing_since == math.inf
+
+
+def test_a_stop_whose_signal_was_not_sent_yet_is_sent_by_the_fallback(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = supervise("-t", "5s", "--stop-delay", "2s")
+    harness.receive(TERM)
+    assert world.sent == []
+    made = Fallback(harness.supervisor.settings)
+    monkeypatch.setattr(Fallback, "block", fails(MemoryError()))
+    harness.supervisor.leave_to(made)
+    assert world.sent == [(AGENT, TERM), (AGENT, CONT)]
+    assert made.kill_at == pytest.approx(harness.supervisor.lifecycle.kill_due)
 
 
 # --- Signals. -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,67 @@
+"""`no_memory.py PACKAGE WHEN ...`: run agent-init, which from some moment on gets no memory any more, for ever.
+
+WHEN is `spawn` (just after the agent has started), `ready` (the supervisor is about to run) or `stop` (it looks at the
+first stop request). At that moment no memory can be mapped any more (RLIMIT_AS), and all that was free is used up.
+"""
+
+import _signal
+import os
+import resource
+import sys
+from typing import Any
+
+_signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
+PACKAGE, WHEN = sys.argv[1:3]
+sys.path.insert(0, PACKAGE)
+
+from entrypoint import start  # noqa: E402
+from entrypoint.init import lifecycle, loop, spawn  # noqa: E402
+
+LIMIT = (1, resource.getrlimit(resource.RLIMIT_AS)[1])
+BIGGEST, SMALLEST = 1 << 16, 16
+hoard: list[Any] = [None] * 200_000
+
+
+def use_up() -> None:
+    """Take all free memory: first in large blocks, then in small ones."""
+    resource.setrlimit(resource.RLIMIT_AS, LIMIT)
+    at, size = 0, BIGGEST
+    while size >= SMALLEST:
+        try:
+            hoard[at] = bytes(size)
+            at += 1
+        except MemoryError:
+            size //= 2
+
+
+def after(module: Any, name: str) -> None:
+    """Use up the memory when a function has returned."""
+    real = getattr(module, name)
+
+    def call(*arguments: Any, **more: Any) -> Any:
+        result = real(*arguments, **more)
+        use_up()
+        return result
+
+    setattr(module, name, call)
+
+
+def before(owner: Any, name: str) -> None:
+    """Use up the memory when a method is called for the first time."""
+    real = getattr(owner, name)
+
+    def call(*arguments: Any, **more: Any) -> Any:
+        setattr(owner, name, real)
+        use_up()
+        return real(*arguments, **more)
+
+    setattr(owner, name, call)
+
+
+if WHEN == "spawn":
+    after(spawn, "spawn")
+elif WHEN == "ready":
+    before(loop.Loop, "run_forever")
+else:
+    before(lifecycle.Lifecycle, "_stop_requested")
+os._exit(start.main(sys.argv[3:], PACKAGE))
