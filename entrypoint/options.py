@@ -208,6 +208,15 @@ OPTIONS = (
         flags=("--linger",),
     ),
     Option(
+        "orphans",
+        limit,
+        "0",
+        "While the agent runs, stop orphans that were adopted longer ago than this: the stop signal to their process "
+        "tree, then SIGKILL after --linger. 0 leaves them alone until the agent has exited.",
+        metavar="DURATION",
+        flags=("--orphans",),
+    ),
+    Option(
         "stop_signal",
         stop_signal,
         "auto",

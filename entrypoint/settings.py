@@ -3,6 +3,8 @@
 Precedence: a flag, then its environment variable, then the default. An empty variable counts as not set.
 """
 
+import os
+
 from .options import OPTIONS, PREFIX
 from .signals import quote
 from .units import INFINITY, format_duration
@@ -61,6 +63,7 @@ class Settings:
         grace: float | None
         max_grace: float
         linger: float
+        orphans: float | None
         stop_signal: int | None
         stop_schedule: tuple[tuple[int, float], ...] | None
         stop_on: frozenset[int]
@@ -148,6 +151,8 @@ def _refuse_contradictions(settings: Settings) -> None:
     for name in ("watchdog", "ready_timeout", "notify_access"):
         if name in source and not settings.notify and getattr(settings, name) is not None:
             raise UsageError(f"{source[name]} needs the notify socket, which {source['notify']} turns off")
+    if settings.orphans is not None and settings.subreaper is False and os.getpid() != 1:
+        raise UsageError(f"{source['orphans']} needs orphans to be adopted, which {source['subreaper']} turns off")
     steps = settings.stop_schedule
     whole = sum(wait for _, wait in steps[:-1]) if steps else settings.grace
     if whole is not None and settings.max_grace < whole < INFINITY:

@@ -45,7 +45,7 @@ NO_MEMORY = "cannot supervise the agent: out of memory"
 class Started:
     """The agent that was started, and what the supervisor must know about its start."""
 
-    __slots__ = ("at", "environment", "fallback", "has_log", "pid", "previous_foreground", "problems")
+    __slots__ = ("at", "environment", "fallback", "has_log", "older", "pid", "previous_foreground", "problems")
 
     if TYPE_CHECKING:
         fallback: Fallback  # from before the spawn on
@@ -55,6 +55,7 @@ class Started:
         self.problems: list[str] = []
         self.has_log = True  # the descriptor to log to was open
         self.previous_foreground: int | None = None  # the process group that had the terminal before the agent
+        self.older: frozenset[tuple[int, int]] = frozenset()  # the processes that were below us before
         self.at = 0.0  # monotonic clock
         self.pid = 0
 
@@ -108,6 +109,10 @@ def start_agent(
         ours = os.getpgrp()
         started.previous_foreground = ours if terminal.foreground() == ours else None
     started.environment = agent_environment.make(settings, environment, package, started.problems)
+    if own_process.has_children():
+        from .init import older_processes
+
+        started.older = older_processes.find()
     if settings.secret:
         from .init import secret_files
 
@@ -198,6 +203,7 @@ def make_supervisor(settings: "Settings", package: str, started: Started) -> "Su
         log_fd=settings.log_fd if started.has_log else None,
         previous_foreground=started.previous_foreground,
         problems=started.problems,
+        older=started.older,
     )
 
 

@@ -7,6 +7,7 @@ the agent exits and the named process has become our child, it is the agent from
 import os
 
 from . import procfs, tree
+from .successor import Program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,17 +19,19 @@ if TYPE_CHECKING:
 class MainProcess:
     """The agent's pid, process group, program name and wait status.
 
+    `program`: what it ran when it was started, or became the agent.
     `status`: None until it was reaped; until then its pid is its own. `named`: the process that it has named as its
     main one. `last_sender`: the process that sent the last READY or WATCHDOG, if it was not the agent itself.
     """
 
-    __slots__ = ("dispositions", "group", "last_sender", "name", "named", "pid", "status")
+    __slots__ = ("dispositions", "group", "last_sender", "name", "named", "pid", "program", "status")
 
     def __init__(self, pid: int, program: str) -> None:
         self.pid = self.group = pid
         self.name = os.path.basename(program)
         self.status: int | None = None
         self.dispositions = procfs.Dispositions(pid)
+        self.program = Program(pid)
         self.named: Process | None = None
         self.last_sender: Process | None = None
 
@@ -68,8 +71,9 @@ class MainProcess:
             return None
         if successor.parent != os.getpid():
             return None
-        dispositions = procfs.Dispositions(successor.pid)  # may fail for want of memory: before anything else
+        # These may fail for want of memory: before anything else.
+        dispositions, program = procfs.Dispositions(successor.pid), Program(successor.pid)
         self.dispositions.close()
         self.pid, self.group, self.name, self.status = successor.pid, successor.group, successor.name, None
-        self.named, self.dispositions = None, dispositions
+        self.named, self.dispositions, self.program = None, dispositions, program
         return successor

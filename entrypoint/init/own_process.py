@@ -26,6 +26,16 @@ def fill_standard_descriptors() -> tuple[bool, ...]:
     return tuple(were_open)
 
 
+def has_children() -> bool:
+    """Whether there are children of ours that have not exited. Those that have are reaped."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            continue
+    except ChildProcessError:
+        return False
+    return True
+
+
 def adopt(subreaper: bool | None, parent_death_signal: int | None, parent: int) -> list[str]:
     """Become a subreaper (if None: unless we are process 1), and request a signal for our parent's death.
 

@@ -22,15 +22,20 @@ from . import (
     main_process,
     narrator,
     notify_socket,
+    older_processes,
+    orphans,
     procfs,
     request_origin,
     signalfd,
     stall_report,
     stdin_watch,
+    stop_plan,
+    successor,
     tree,
 )
 from .console import DEBUG, TRACE, WARNING, Console
 from .lifecycle import (
+    LINGERING,
     RUNNING,
     STOPPING,
     Action,
@@ -39,7 +44,9 @@ from .lifecycle import (
     KillAll,
     Lifecycle,
     Log,
+    LookAtWork,
     LookAtWrapper,
+    LookForOrphans,
     MakeStallReport,
     NoteAllSignalled,
     Signalling,
@@ -53,7 +60,8 @@ from .loop import Loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
+    from typing import Any
 
     from ..settings import Settings
     from .agent_environment import AgentEnvironment
@@ -82,12 +90,14 @@ class Supervisor:
         log_fd: int | None,
         previous_foreground: int | None,
         problems: "Sequence[str]",
+        older: "Collection[tuple[int, int]]" = (),
     ) -> None:
         """`agent` is its pid, `started` when it was (monotonic clock), `log_fd` the descriptor to log to, if any.
 
         `environment`: what the agent's environment refers to, such as the notify socket. `package`: the directory of
         `entrypoint`. `previous_foreground`: the process group that had the terminal before the agent got it, None if
-        it did not. `problems`: what went wrong before this, to be logged.
+        it did not. `problems`: what went wrong before this, to be logged. `older`: the processes that were below us
+        before the agent.
         """
         self.settings, self.source, self.environment = settings, source, environment
         self.console = Console(log_fd, level=settings.log_level, json=settings.log_format == "json")
@@ -101,6 +111,10 @@ class Supervisor:
         self.narrator = narrator.Narrator(self.console, settings, self.descendants)
         self.delivery = delivery.Delivery(settings, self.agent, self.descendants, self.console)
         self.job_control = job_control.JobControl(self.agent, self.delivery, self.console, previous_foreground)
+        self.orphans = orphans.OrphanStopper(
+            settings, self.agent, self.reporter.pids, older, self.delivery, self.narrator
+        )
+        self.older = older_processes.OlderProcesses(older, self.descendants, stop_plan.stop_signal(settings))
         self.exit_watch = exit_watch.ExitWatch(self.loop, self._recipients_exited)
         self.exit_code: int | None = None
         self._inbox: list[signalfd.Received] = []  # signals that came and are not handled yet
@@ -246,6 +260,8 @@ class Supervisor:
         if self.agent.has_exited or self.agent.named is not None:
             return False
         if number not in self._handled and self.agent.dispositions.handles_or_ignores(number):
+            if self.settings.target == "auto" and self.delivery.may_be_looked_through():
+                return False
             self._handled[number] = True
         if self._handled.get(number):
             self.delivery.send_agent(number)
@@ -347,7 +363,7 @@ class Supervisor:
             elif pid in self.reporter.pids:
                 self.reporter.pids.discard(pid)
             elif pid != self.agent.pid:
-                self.faults.guarded(self.narrator.log_reaped, pid, name, status)
+                self.faults.guarded(self._orphan_reaped, pid, name, status)
         else:
             self.loop.call_at(self.loop.time(), self._catch_up)  # there will be more
         if self.lifecycle.ending is None and (self.agent.has_exited or alone):
@@ -356,6 +372,8 @@ class Supervisor:
                 self._agent_ended(alone=alone)
         elif alone:
             self._event(self.lifecycle.nothing_left)
+        elif self.lifecycle.state == LINGERING:
+            self.faults.guarded(self._look_at_older)
 
     def _wait(self) -> tuple[int, int, str]:
         """Return a child that has exited or stopped: pid, wait status and, if reaped orphans are logged, its name."""
@@ -376,7 +394,26 @@ class Supervisor:
             self.faults.guarded(self.delivery.note_all_signalled)
         if self.reporter.pids:  # children, but none that the agent left behind
             alone = alone or self.descendants.listable() == []
-        self._event(lambda now: self.lifecycle.agent_ended(now, ending, alone=alone))
+        about = {} if alone else self._about_leftovers(ending.code)
+        self._event(lambda now: self.lifecycle.agent_ended(now, ending, alone=alone, **about))
+
+    def _about_leftovers(self, code: int) -> "dict[str, Any]":
+        """Return what the end of the agent depends on: see `Lifecycle.agent_ended`."""
+        try:
+            if self.older.are_not_waited_for():
+                return {"only_older": True}
+            if self.lifecycle.state == STOPPING and self.lifecycle.last_sent:
+                return {"works_on": self.delivery.agent_left()}
+            if code == 0 and self.lifecycle.state == RUNNING:
+                left = self.descendants.listable() or ()
+                return {"successor": successor.find(self.agent, self.settings.command, left)}
+        except Exception as error:
+            self.faults.log(error)
+        return {}
+
+    def _look_at_older(self) -> None:
+        if self.older.are_not_waited_for():
+            self._event(self.lifecycle.older_left)
 
     def _hand_over(self) -> bool:
         """The agent has exited. Return whether the main process that it named is the agent now."""
@@ -387,6 +424,12 @@ class Supervisor:
             self.delivery.stop_successor(successor, self.lifecycle.last_sent)
         self.narrator.log_handed_over(successor)
         return True
+
+    def _orphan_reaped(self, pid: int, name: str, status: int) -> None:
+        if self.delivery.ahead or self.delivery.departures.work:
+            self.delivery.departures.statuses[pid] = status
+            self._note(self.lifecycle.leftover_ended)
+        self.narrator.log_reaped(pid, name, status)
 
     # --- What is done. ----------------------------------------------------------------------------------------------
 
@@ -404,8 +447,13 @@ class Supervisor:
             self.delivery.stop_interrupted(action.number)
         elif isinstance(action, LookAtWrapper):
             self._note(self.lifecycle.wrapper_seen, self.delivery.look_at_wrapper())
+        elif isinstance(action, LookForOrphans):
+            self._note(self.lifecycle.orphans_seen, self.orphans.look(self.loop.time()))
+        elif isinstance(action, LookAtWork):
+            self._note(self.lifecycle.work_seen, self.delivery.look_at_work())
         elif isinstance(action, StopLeftovers):
-            self.delivery.stop_leftovers(action.number)
+            self.delivery.note_stopped(self.orphans.signalled)
+            self._stop_leftovers(action.number)
         elif isinstance(action, KillAll):
             self.faults.guarded(self.reporter.end)
             self.delivery.kill_all()
@@ -415,11 +463,20 @@ class Supervisor:
             self.reporter.start(self.agent.pid, action.seconds)
         elif isinstance(action, Log):
             self.narrator.agent = "" if self.agent.has_exited else f"{self.agent.name} ({self.agent.pid})"
+            if action.event in narrator.ESCALATIONS and not self.lifecycle.hung:
+                self.faults.guarded(self._explain)
             self.narrator.log(action)
         else:
             assert isinstance(action, Exit)
             self.exit_code = action.code
             self.loop.stop()
+
+    def _explain(self) -> None:
+        """Log once who was left to a process above that handles the stop signal: that explains an escalation."""
+        number = stop_plan.stop_signal(self.settings)
+        caught, to = self.delivery.left_to_others(number)
+        if to:
+            self.narrator.log(Log("left-to-others", signal=number, caught=caught, to=to))
 
     def _forward(self, action: Forward) -> None:
         number = action.number
@@ -445,20 +502,36 @@ class Supervisor:
             if not isinstance(error, MemoryError) or self._retries >= MAX_RETRIES:
                 self.delivery.send_agent(number)
             raise
-        interrupted = self.delivery.interrupted
-        if interrupted:
+        if enders := self.delivery.enders():
+            self.narrator.log(Log("ends-program", wrappers=enders))
+        if interrupted := self.delivery.interrupted:
             self._note(self.lifecycle.interrupted)
         if not reached:
             if interrupted:
                 self.narrator.log(Log("interrupted", interrupted=interrupted))
             return
-        self.narrator.log(Log("looked-through", signal=number, to=reached, reason=reason, interrupted=interrupted))
+        to = [*self.delivery.also_reached, *reached]
+        self.narrator.log(Log("looked-through", signal=number, to=to, reason=reason, interrupted=interrupted))
         if self.delivery.all_signalled:
             self.delivery.stop_held_back(number)
         elif self.delivery.held_back:
             self._note(self.lifecycle.held_back)
         if self.delivery.wrapper is not None:
             self.exit_watch.start(reached)
+
+    def _stop_leftovers(self, number: int) -> None:
+        delivery = self.delivery
+        interrupted = len(delivery.interrupted)
+        delivery.stop_leftovers(number)
+        if len(delivery.interrupted) > interrupted:
+            self._note(self.lifecycle.interrupted)
+        if presumed := delivery.newly_presumed:
+            delivery.newly_presumed = []
+            self.narrator.log(Log("not-signalled", to=presumed))
+            self._note(self.lifecycle.stopped_by_wrapper)
+        self.exit_watch.stop()
+        if watched := delivery.departures.work or delivery.ahead:
+            self.exit_watch.start(watched)
 
     def _recipients_exited(self) -> None:
         """Those that got the stop signal in place of others have exited."""

@@ -469,6 +469,27 @@ CASES: list[tuple[str, Callable[[], list[Action]], int, str, dict[str, object]]]
         {"signal": "TERM", "reason": "as before", "pids": [20, 21]},
     ),
     (
+        "ends-program",
+        lambda: [Log("ends-program", wrappers=["parallel (7)", "gdb (8)"])],
+        INFO,
+        "parallel (7), gdb (8): known to end its program by itself, with other signals or in less time",
+        {},
+    ),
+    (
+        "left-to-others",
+        lambda: [Log("left-to-others", signal=TERM, caught=processes(1), to=processes(2))],
+        WARNING,
+        "TERM went to worker (20), which handles it; whether it reached worker (20), worker (21) was left to it",
+        {"signal": "TERM", "pids": [20, 21]},
+    ),
+    (
+        "left-to-others",
+        lambda: [Log("left-to-others", signal=TERM, caught=processes(2), to=processes(1))],
+        WARNING,
+        "TERM went to worker (20), worker (21), which handle it; whether it reached worker (20) was left to them",
+        {"signal": "TERM", "pids": [20]},
+    ),
+    (
         "interrupted",
         lambda: [Log("interrupted", interrupted=processes(2))],
         INFO,
@@ -479,8 +500,38 @@ CASES: list[tuple[str, Callable[[], list[Action]], int, str, dict[str, object]]]
         "last-term",
         lambda: [Log("last-term", signal=TERM, elapsed=8.0)],
         INFO,
-        "8s after the stop request, TERM to what has not exited by INT",
+        "8s after the stop request, TERM to what has not exited",
         {"signal": "TERM", "elapsed": 8.0},
+    ),
+    (
+        "orphan-stopped",
+        lambda: [Log("orphan-stopped", orphan="sh (pid 9)", seconds=61.0, signal=TERM, to=processes(2))],
+        INFO,
+        "orphan sh (pid 9), adopted 1m1s ago: TERM to worker (20), worker (21)",
+        {"orphan": "sh (pid 9)", "seconds": 61.0, "signal": "TERM", "pids": [20, 21]},
+    ),
+    (
+        "orphan-killed",
+        lambda: [Log("orphan-killed", orphan="sh (pid 9)", seconds=66.0, signal=TERM, linger=5.0, to=processes(1))],
+        WARNING,
+        "orphan sh (pid 9), adopted 1m6s ago: 5s after TERM, SIGKILL to worker (20)",
+        {"orphan": "sh (pid 9)", "seconds": 66.0, "signal": "TERM", "linger": 5.0, "pids": [20]},
+    ),
+    (
+        "replaced",
+        lambda: running()("agent_ended", exited(0), alone=False, successor="node (pid 9)"),
+        WARNING,
+        "the agent exited without a stop request, while node (pid 9) runs the same program: an agent that starts its "
+        "successor in the background ends its container; replace the process with exec, stay in the foreground, or "
+        "send MAINPID= before the exit",
+        {"successor": "node (pid 9)"},
+    ),
+    (
+        "older-left",
+        lambda: running()("agent_ended", exited(0), alone=False, only_older=True),
+        INFO,
+        "SIGKILL to what is older than the agent and does not handle TERM",
+        {"signal": "TERM"},
     ),
     (
         "wrapper-stays",
@@ -505,6 +556,7 @@ LISTS = {
     "lingering": narrator.NAMES,
     "linger-over": narrator.NAMES,
     "left-behind": narrator.NAMES,
+    "older-left": narrator.NAMES,
 }
 LEVELS = {ERROR: "error", WARNING: "warning", INFO: "info", DEBUG: "debug"}
 
@@ -752,6 +804,42 @@ def test_the_last_line(narrate: Callable[..., Narration], facts: dict[str, Any],
     assert end(narrate(), **facts) == text
 
 
+HINT = narrator.PARENT_IS_1
+AT_ONCE: dict[str, Any] = {"code": 0, "agent_code": 0, "seconds": 0.9, "stop_seconds": None}
+
+
+@pytest.mark.parametrize(
+    ("facts", "pid", "hinted"),
+    [
+        ({}, 1, True),
+        ({}, 7, False),
+        ({"seconds": 1.0}, 1, False),
+        ({"stop_seconds": 0.5}, 1, False),
+        ({"hung": "watchdog"}, 1, False),
+        ({"agent_code": 3}, 1, False),
+        ({"cause": "lost"}, 1, False),
+    ],
+)
+def test_an_end_at_once_below_process_1_gets_a_hint(
+    narrate: Callable[..., Narration],
+    monkeypatch: pytest.MonkeyPatch,
+    facts: dict[str, Any],
+    pid: int,
+    hinted: bool,
+) -> None:
+    monkeypatch.setattr(os, "getpid", lambda: pid)
+    assert end(narrate(), exited(0), **{**AT_ONCE, **facts}).endswith(HINT) is hinted
+
+
+def test_an_agent_with_a_successor_gets_no_second_hint(
+    narrate: Callable[..., Narration], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    narration = narrate()
+    narration.log("replaced", successor="node (pid 9)")
+    assert HINT not in end(narration, exited(0), **AT_ONCE)
+
+
 @pytest.mark.parametrize(("hung", "cause"), [("", "deadline"), ("watchdog", "watchdog")])
 def test_the_fields_of_the_last_line(narrate: Callable[..., Narration], hung: str, cause: str) -> None:
     narration = narrate("--log-format", "json")
@@ -833,6 +921,7 @@ def test_on_failure_the_final_message_is_the_last_line_and_what_went_wrong(narra
     [
         ("stop-requested", REQUEST),
         ("lingering", {"code": 0, "ending": exited(0), "cause": "exited", "signal": TERM, "linger": 5.0}),
+        ("older-left", {"signal": TERM}),
         ("watchdog", HANG),
         ("ready-timeout", HANG),
     ],
@@ -868,6 +957,7 @@ def test_what_of_a_stop_goes_into_the_final_message(narrate: Callable[..., Narra
         "repeat-kills",
         "linger-over",
         "left-behind",
+        "left-to-others",
         "errno",
     )
     text = narration.lines()[-1].removeprefix("warning: ").removeprefix("error: ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import string
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ VALUES: dict[str, list[tuple[str, Any]]] = {
         ("INT,eof", frozenset({2, 0})),
     ],
     "stop_delay": [("500ms", 0.5)],
+    "orphans": [("10m", 600.0), ("0", None), ("infinity", None)],
     "repeat": [("escalate", "escalate"), ("forward", "forward")],
     "rewrite": [("HUP:QUIT", {1: 3}), ("15:0", {15: 0}), ("USR1:KILL", {10: 9})],
     "target": [("group", "group"), ("child", "child"), ("auto", "auto")],
@@ -278,6 +280,7 @@ def invalid_values() -> list[tuple[str, str]]:
             "TERM/-5s",
             "forever",
         ],
+        "orphans": ["-5", "auto", "off", "367d"],
         "repeat": ["Ignore", "ignore,forward", "1"],
         "rewrite": ["TERM", "TERM:", ":TERM", "TERM:INT:HUP", "0:TERM", "KILL:TERM", "TERM:-1", "CHLD:0", "TERM=INT"],
         "target": ["all", "GROUP"],
@@ -610,6 +613,11 @@ def test_help_names_every_flag_variable_and_default() -> None:
         (["--no-notify"], {"AGENT_INIT_READY_TIMEOUT": "5"}, "AGENT_INIT_READY_TIMEOUT needs the notify socket"),
         (["--notify-access=main"], {"AGENT_INIT_NOTIFY": "off"}, "which AGENT_INIT_NOTIFY turns off"),
         (
+            ["--orphans=5m", "--no-subreaper"],
+            {},
+            "--orphans needs orphans to be adopted, which --no-subreaper turns off",
+        ),
+        (
             ["-t", "25s", "--max-grace", "10s"],
             {},
             "--max-grace: 10s is less than the 25s of -t; accepted: the same or more",
@@ -682,3 +690,8 @@ def test_shell_completion_offers_values(option: str, begun: str, expected: list[
 def test_shell_completion_is_requested_by_its_variable() -> None:
     with pytest.raises(reader.InfoRequested, match="complete"):
         reader.read(["--gr"], {reader.COMPLETE_VARIABLE: "bash_source"})
+
+
+def test_process_1_adopts_orphans_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    assert read("--orphans", "5m", "--no-subreaper").orphans == 300.0

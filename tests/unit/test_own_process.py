@@ -133,3 +133,20 @@ def test_closed_standard_descriptors_are_opened_on_the_root_directory(
         were_open = own_process.fill_standard_descriptors()
     assert were_open == tuple(fd not in closed for fd in range(3))
     assert opened == ["/"] * len(closed)
+
+
+def test_children_of_before_are_found_and_those_that_have_exited_are_reaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    results: list[tuple[int, int]] = [(7, 0), (8, 9), (0, 0)]
+
+    def wait(pid: int, flags: int) -> tuple[int, int]:
+        assert (pid, flags) == (-1, os.WNOHANG)
+        if not results:
+            raise ChildProcessError
+        return results.pop(0)
+
+    monkeypatch.setattr(os, "waitpid", wait)
+    assert own_process.has_children()
+    assert results == []
+    assert not own_process.has_children()
+    results = [(9, 0)]
+    assert not own_process.has_children()

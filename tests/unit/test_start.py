@@ -18,6 +18,7 @@ from entrypoint.init import (
     agent_environment,
     console,
     fallback,
+    older_processes,
     own_process,
     signalfd,
     spawn,
@@ -176,6 +177,7 @@ class Run:
         errors: Sequence[Exception] = (),
         were_open: tuple[bool, ...] = (True, True, True),
         foreground: int | None = None,
+        older: frozenset[tuple[int, int]] | None = None,
     ) -> None:
         self.errors = [*errors]
         self.slept: list[float] = []
@@ -186,6 +188,8 @@ class Run:
             (start, "isolate", None),
             (own_process, "fill_standard_descriptors", were_open),
             (own_process, "adopt", []),
+            (own_process, "has_children", older is not None),
+            (older_processes, "find", older),
             (own_process, "close_inherited", None),
             (own_process, "leave_directory", None),
             (os, "isatty", foreground is not None),
@@ -343,6 +347,15 @@ def test_a_failure_before_the_agent_runs_is_the_end(
     assert run.run() == code
     assert capfd.readouterr().err == f"agent-init: {line}\n"
     assert run.supervisor == {}
+
+
+@pytest.mark.parametrize("older", [None, frozenset({(7, 8)})], ids=["none", "some"])
+def test_the_supervisor_gets_the_processes_from_before_the_agent(
+    monkeypatch: pytest.MonkeyPatch, older: frozenset[tuple[int, int]] | None
+) -> None:
+    run = Run(monkeypatch, older=older)
+    assert run.run() == 7
+    assert run.supervisor["older"] == (older or frozenset())
 
 
 def test_the_supervisor_gets_the_agent_and_the_time_of_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
