@@ -41,14 +41,14 @@ Found = dict[str, list[str]]  # by the name of a trial, what is wrong
 
 def digest(init: str) -> str:
     """It changes with what a result depends on."""
-    folders = [ROOT / "tests" / "field", ROOT / "tests" / "support"]
-    folders += [ROOT / "entrypoint"] if init == "agent-init" else []
+    folders = [ROOT / "tests" / "field", *([ROOT / "entrypoint"] if init == "agent-init" else [])]
     files = sorted(
         file
         for folder in folders
         for file in folder.rglob("*")
         if file.suffix in (".py", ".txt", ".json", ".go") and not file.name.startswith(("test_", "failing"))
     )
+    files += [ROOT / "tests" / "support" / name for name in ("actor.py", "init.py")]
     content = b"".join(file.read_bytes() for file in files if file != Path(__file__))
     return hashlib.sha256(content).hexdigest()[:16]
 
@@ -209,9 +209,15 @@ def quoted(field_page: str, wrapper_page: str) -> str:
     assert field
     assert drained
     return (
-        f"An agent drains behind these many [wrappers](docs/wrappers.md): {drained[1]}.\n"
-        f"[Trials made from public reports](docs/field.md) that end as they should: {field[1]}.\n"
+        f"An agent drains behind {_short(drained[1])[0]} [wrappers](docs/wrappers.md) ({_short(drained[1])[1]});\n"
+        f"{_short(field[1])[0]} [trials from the field](docs/field.md) end as they should ({_short(field[1])[1]}).\n"
     )
+
+
+def _short(counts: str) -> tuple[str, str]:
+    """`agent-init 3, tini 1, dumb-init 2, of 4` as `3 of 4` and `tini 1, dumb-init 2`."""
+    ours, *peers, total = counts.split(", ")
+    return f"{ours.split()[1]} {total}", ", ".join(peers)
 
 
 def write(results: Mapping[str, Found]) -> None:
