@@ -10,28 +10,12 @@ Signals that request no stop reach a process below a shell only if it has report
 (`procfs.note_report`): the commands of a script come and go, and most die of such a signal.
 """
 
-import os
-
 from ..signals import HARMLESS
-from . import procfs, recipients, tree
+from . import names, procfs, recipients, tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .procfs import Process
-
-# They run one program and end with it.
-WRAPPERS = recipients.WRAPPERS | frozenset(
-    "su runuser sudo doas setpriv gosu su-exec setuidgid chpst timeout nice ionice nohup stdbuf setsid flock time "
-    "xargs find make just task entr watch strace ltrace firejail dbus-run-session xvfb-run faketime "
-    "uv uvx poetry pdm hatch pipenv rye pixi conda mamba micromamba dotenv direnv "
-    "npm npx pnpm pnpx yarn yarnpkg corepack cross-env concurrently tsx nodemon".split()
-)
-INTERPRETERS = ("python", "pypy", "node", "bun", "deno", "ruby", "perl")  # versions may follow: python3.11
-
-# They do no work of their own: they end with the process that they wait for, or whose output they read.
-PASSIVE = frozenset(
-    "sleep tail cat tee sed grep awk gawk mawk ts logger cronolog rotatelogs svlogd multilog jq".split()
-)
 
 
 def resolve(agent: "Process", number: int, *, to_stop: bool) -> recipients.Recipients:
@@ -41,7 +25,7 @@ def resolve(agent: "Process", number: int, *, to_stop: bool) -> recipients.Recip
     back.
     """
     found = recipients.Recipients()
-    if not has_wrappers_name(agent) and not procfs.wait_channel(agent.pid):
+    if not names.is_wrapper(agent) and not procfs.wait_channel(agent.pid):
         return found  # a look at all processes would show nothing more
     children_of = tree.children_among(tree.everything())
     to_all = to_stop or number in HARMLESS
@@ -54,7 +38,7 @@ def resolve(agent: "Process", number: int, *, to_stop: bool) -> recipients.Recip
         if process is agent and not is_wrapper(agent, children_of(agent.pid)):
             break
         children = [child for child in children_of(process.pid) if child.alive and child.pid not in seen]
-        active = [child for child in children if PASSIVE.isdisjoint(procfs.program_names(child))]
+        active = [child for child in children if not names.is_passive(child)]
         if not active and process is not agent:
             innermost.append(process)
         for child in active:
@@ -79,20 +63,4 @@ def may_be_handled(number: int) -> bool:
 
 def is_wrapper(process: "Process", children: "list[Process]") -> bool:
     """Whether it is a wrapper by its name, or by what it is seen waiting for (qemu's processes wait as any other)."""
-    return has_wrappers_name(process) or recipients.is_wrapper(process, children)
-
-
-def has_wrappers_name(process: "Process") -> bool:
-    """Whether it runs a shell or another program that is known to do nothing but run one.
-
-    The name may be that of a script that an interpreter runs, with an ending (`npm-cli.js`), or part of a title that
-    the program has given itself (`npm start`).
-    """
-    if procfs.is_shell(process):
-        return True
-    argv = procfs.argv_of(process.pid)
-    names = [os.path.basename(argument) for argument in argv[:2]]
-    if len(names) == 2 and not names[0].startswith(INTERPRETERS):
-        del names[1]
-    words = {name.partition(" ")[0].partition(".")[0].removesuffix("-cli") for name in names}
-    return not WRAPPERS.isdisjoint(words | procfs.program_names(process))
+    return names.is_wrapper(process) or recipients.is_wrapper(process, children)

@@ -1,14 +1,15 @@
 """Which process gets which signal, and sends it there.
 
     a step of the stop   the main process that the agent has named; else the agent if it handles the signal; else its
-                         recipients (see `recipients`); else those of an earlier step; else the agent
+                         recipients (see `recipients`), who also come before a relay or a shell that handles it;
+                         else those of an earlier step; else the agent
     a forwarded signal   the same, but only to processes that handle or ignore it, or to the agent in any case
     ... with auto        TERM; INT for a process that handles INT and would die of TERM (`--stop-signal auto`)
-    to leftovers         every descendant that has not had the stop signal yet
+    to leftovers         the topmost that act on the stop signal, once each; those below them when they have exited
     SIGKILL              everything below us
 
-`--target child` and `--target group` send to the agent or to its process group, and look no further. Where signal masks
-cannot be seen, `by_name` finds the recipients.
+`--target child` and `--target group` send to the agent or to its process group, and look no further; a signal that only
+other members of the group handle goes to those. Where signal masks cannot be seen, `by_name` finds the recipients.
 """
 
 import _signal
@@ -16,7 +17,7 @@ import os
 
 from .. import notify, signals
 from ..signals import CONT, INT, KILL, TERM, name_of
-from . import by_name, procfs, recipients, tree, wrapper
+from . import by_name, exit_status, leftovers, names, procfs, recipients, tree, wrapper
 from .console import WARNING
 from .lifecycle import WORKING
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from .main_process import MainProcess
     from .procfs import Process
     from .tree import Descendants
+
+MAX_NAMED = 12  # processes that a line names as not signalled
 
 
 class Delivery:
@@ -44,9 +47,19 @@ class Delivery:
         self.kill_forwarded = False  # the agent was sent a SIGKILL that was not for the end of the grace
         self.interrupted: list[Process] = []  # those that were sent INT in place of TERM
         self.wrapper: wrapper.Wrapper | None = None  # the agent, where recipients got the stop signal in its place
+        self.departures = leftovers.Departures()  # of wrappers that exit before their work
+        self.presumed: list[Process] = []  # work that a wrapper is likely to have signalled: it gets no second signal
+        self.newly_presumed: list[Process] = []  # of them those that were not logged yet
+        self._last_stop: tuple[Process | None, int] = None, 0  # the agent, and the signal of the last step
+        self.ahead: list[Process] = []  # leftover processes that have had it, while others wait for their exit
+        self._looked_through = False  # recipients got the last step in the agent's place
         self._adapts = False  # whether the current step may be INT
         self._stopped: set[tuple[int, int]] = set()  # processes that have had the stop signal
         self._reached: list[Process] = []  # by the current step
+        self.also_reached: list[Process] = []  # shells among them, and what these waited for
+        self._explained = False  # `left_to_others` was asked for
+        self._image: tuple[bytes, bytes] | None = None  # the agent's, when it was looked at whether ...
+        self._may_be_looked_through = False  # ... a signal that it handles may be meant for another process
 
     # --- The stop. --------------------------------------------------------------------------------------------------
 
@@ -58,29 +71,68 @@ class Delivery:
         """
         self._adapts = adapts
         if not retry:
-            self._reached = []
-        to, held_back, reason = self._stop_recipients(number, hung=hung)
-        had_it = [process.identity for process in self._reached]
-        for process in to:
-            if process.identity not in had_it and self.send(process, self._adapted(process, number), CONT):
-                self._reached.append(process)
-        if reached := self._reached:
-            self.previous_recipients = reached
-            self.held_back = held_back or self.held_back  # those of an earlier step still are
-            self._stopped.update(process.identity for process in reached)
-            return reached, reason
+            self._reached, self.also_reached = [], []
+        found, reason = self._stop_recipients(number, hung=hung)
+        self._note_step(found, number)
+        for shell in found.shells:
+            self._stop_one(shell, number, self.also_reached)
+        for process in found.processes:
+            if not self._stop_one(process, number, self._reached) and procfs.is_there(process):
+                guardian = found.guardians.get(process.pid)
+                if guardian is not None and guardian.identity not in map(_identity, self.also_reached):
+                    self._stop_one(guardian, number, self._reached)
+        if not self._reached and self._agent.pid not in [shell.pid for shell in self.also_reached]:
+            self._stop_agents_group(number)
+        for process in found.idle:
+            self._stop_one(process, number, self.also_reached)
+        self._stopped.update(map(_identity, (*self._reached, *self.also_reached)))
+        if self._reached:
+            self.previous_recipients = self._reached
+            self.held_back = found.held_back or self.held_back  # those of an earlier step still are
+        return self._reached, reason if self._reached else ""
+
+    def _stop_one(self, process: "Process", number: int, reached: "list[Process]") -> bool:
+        """Send a step to this process, once; return whether it has got it."""
+        if process.identity in map(_identity, reached):
+            return True
+        if self.send(process, self._adapted(process, number), CONT):
+            reached.append(process)
+            return True
+        return False
+
+    def _stop_agents_group(self, number: int) -> None:
+        """Send a step to the agent, or to its group with --target group."""
         if self._settings.target == "group":
             try:
                 self._stopped.update(p.identity for p in self._descendants.all() if p.group == self._agent.group)
             except OSError:  # no /proc to find them in
                 pass
         self._stop_agent(number)
-        return [], ""
+
+    def _note_step(self, found: recipients.Recipients, number: int) -> None:
+        """Remember who is about to get this step, for the exit of a wrapper."""
+        self._looked_through = bool(found.processes)
+        agent = None if self._agent.has_exited else procfs.look(self._agent.pid)
+        self._last_stop = agent, number
+        to = [*found.shells, *found.processes]
+        self._note_wrappers(to if to or agent is None else [agent], number)
+
+    def _note_wrappers(self, to: "Sequence[Process]", number: int) -> None:
+        """These are about to get the stop signal, and may be wrappers that exit before their work."""
+        try:
+            if (seen := self._descendants.listable()) is not None:
+                self.departures.note(to, seen, number, adapts=self._adapts)
+        except Exception:  # the signal itself is more important
+            pass
 
     def _stop_agent(self, number: int) -> None:
+        if self._agent.has_exited:
+            return
         agent = procfs.look(self._agent.pid)
         self.send_agent(number if agent is None else self._adapted(agent, number))
         self.send_agent(CONT)
+        if agent is not None:
+            self._stopped.add(agent.identity)
 
     def _adapted(self, process: "Process", number: int) -> int:
         """Return the signal that stops this process."""
@@ -89,27 +141,30 @@ class Delivery:
         self.interrupted.append(process)
         return INT
 
-    def _stop_recipients(self, number: int, *, hung: bool) -> "tuple[list[Process], list[Process], str]":
-        """Return who gets a step of the stop in the agent's place, who is held back from it, and the reason."""
+    def _stop_recipients(self, number: int, *, hung: bool) -> "tuple[recipients.Recipients, str]":
+        """Return who gets a step of the stop in the agent's place, and the reason."""
         if (named := self._named_process()) is not None:
-            return [named], [], "the agent has named its main process"
+            return recipients.Recipients(named), "the agent has named its main process"
         found = self.resolve(number, to_stop=True)
         if found.processes:
             agent = found.seen.get(self._agent.pid)
             self.wrapper = wrapper.Wrapper(agent, found.processes, found.seen) if agent is not None else None
-            return found.processes, found.held_back, self._why_others(number)
+            return found, self._why_others(number)
         # No process handles a later step, such as ABRT: then those of the first step get it rather than their shell.
         if there := [process for process in self.previous_recipients if procfs.is_there(process)]:
-            return there, self.held_back, "as before"
+            return recipients.Recipients(*there), "as before"
         sender = self._agent.last_sender
         if hung and self._settings.target == "auto" and sender is not None and procfs.is_there(sender):
-            return [sender], [], f"{sender.name} sent the last message"
-        return [], [], ""
+            return recipients.Recipients(sender), f"{sender.name} sent the last message"
+        return found, ""
 
     def _why_others(self, number: int) -> str:
-        if self._agent.dispositions.handles(number) is None:
-            return f"{self._agent.name} is a wrapper"
-        return f"{self._agent.name} does not handle {name_of(number)}"
+        handles = self._agent.dispositions.handles(number)
+        if handles is False:
+            return f"{self._agent.name} does not handle {name_of(number)}"
+        if handles and procfs.is_shell(procfs.look(self._agent.pid)) and number not in procfs.SHELL_HABITS:
+            return f"{self._agent.name} handles {name_of(number)}, but waits for what runs in its foreground"
+        return f"{self._agent.name} is a wrapper"
 
     def stop_held_back(self, number: int) -> None:
         """Send the stop signal and SIGCONT to those that were held back from it and are still there."""
@@ -124,19 +179,95 @@ class Delivery:
         """Return what the wrapper does now that its recipients have exited; hold back whoever should be signalled."""
         assert self.wrapper is not None
         try:
-            what, self.held_back = self.wrapper.look()
+            what, stay = self.wrapper.look()
         except OSError:  # no /proc: nothing is known
             return WORKING
-        return what
+        had_it = list(map(_identity, self.also_reached))  # a shell that runs its trap
+        self.held_back = [process for process in stay if process.identity not in had_it]
+        return what if self.held_back else WORKING
+
+    def agent_left(self) -> bool:
+        """The agent has exited during the stop. Return whether it was a wrapper, and work goes on below it.
+
+        That is not so where it is not known whether it was one: it was held back from the stop signal.
+        """
+        agent, number = self._last_stop
+        if agent is None or self._agent.status is None or any(held.pid == agent.pid for held in self.held_back):
+            return False
+        if self._looked_through:
+            died = exit_status.exit_code(self._agent.status) == 128 + number  # a shell's code is its program's
+            return self._look_at_work(self.previous_recipients, died=died)
+        self.departures.statuses[agent.pid] = self._agent.status
+        return self._look_at_work([agent])
+
+    def look_at_work(self) -> bool:
+        """Return whether work still goes on below wrappers that have exited."""
+        return self._look_at_work(self.departures.work)
+
+    def _look_at_work(self, former: "Sequence[Process]", *, died: bool = False) -> bool:
+        signalled = self.departures.look(former, died=died)
+        new = [process for process in signalled if not self._had_it(process)]
+        self._note_wrappers(new, self._last_stop[1])
+        self._stopped.update(process.identity for process in new)
+        self.presumed += new
+        self.newly_presumed += new
+        if self.departures.work:
+            self.previous_recipients, self.held_back, self.wrapper = self.departures.work, [], None
+        return bool(self.departures.work)
 
     def stop_interrupted(self, number: int) -> None:
-        """Send a signal to those that were sent INT, have not exited, and still do not handle TERM."""
+        """Send a signal to those that were sent INT, have not exited, and still do not handle TERM.
+
+        So too to those that a wrapper may have signalled in our place.
+        """
+        for process in self.presumed:
+            self.send(process, number)
         for process in self.interrupted:
             if procfs.is_there(process) and procfs.prefers_int(process):
                 if process.pid == self._agent.pid:
                     self.send_agent(number)
                 else:
                     self.send(process, number)
+
+    def enders(self) -> "list[str]":
+        """Return the names of those that have got the last step and end their program by signals of their own."""
+        agent = procfs.look(self._agent.pid)
+        reached = self._reached or ([agent] if agent is not None else [])
+        return [f"{name} ({process.pid})" for process in reached if (name := names.ender(process))]
+
+    def left_to_others(self, number: int) -> "tuple[list[Process], list[Process]]":
+        """Return who has got the stop signal and handles it, and who below these has got none, but could act on it.
+
+        At most MAX_NAMED of the latter; nobody where there are too many processes to look at, or the second time.
+        """
+        caught: list[Process] = []
+        below: list[Process] = []
+        if self._explained:
+            return [], []
+        self._explained = True
+        seen = {process.pid: process for process in self._descendants.listable() or ()}
+        for process in seen.values():
+            above = self._signalled_above(process, seen)
+            if above is None or not procfs.handles(above, number):
+                continue
+            # Behind a wrapper, anything may be what it waits for.
+            if procfs.handles(process, number) or procfs.prefers_int(process) or names.is_wrapper(above):
+                below.append(process)
+                caught += [above] if above not in caught else []
+            if len(below) == MAX_NAMED:
+                break
+        return caught, below
+
+    def _signalled_above(self, process: "Process", seen: "dict[int, Process]") -> "Process | None":
+        """Return the nearest process above that has got the stop signal; None if there is none, or if it has itself."""
+        above: Process | None = process
+        for _ in range(tree.MAX_DEPTH):
+            if above is None or process.identity in self._stopped:
+                break
+            if above.identity in self._stopped:
+                return above
+            above = seen.get(above.parent)
+        return None
 
     def stop_successor(self, successor: "Process", number: int) -> None:
         """Send a step of the stop to the process that has become the agent, unless it has had it."""
@@ -156,17 +287,36 @@ class Delivery:
             return
 
     def stop_leftovers(self, number: int) -> None:
-        """Send the stop signal and SIGCONT to what the agent left behind, once each."""
+        """Send the stop signal and SIGCONT to what the agent left behind, once each, from the top down."""
         try:
-            leftovers = self._descendants.all()
+            there = self._descendants.all()
         except OSError:  # no /proc to find them in; most will be in the agent's group
             self.send_group(number)
             self.send_group(CONT)
             return
-        for process in leftovers:
-            if process.identity not in self._stopped:
-                self.send(process, number, CONT)
+        works_on = bool(self.departures.work)
+        now: list[Process] = there
+        later: list[Process] = []
+        if len(there) <= tree.MAX_LISTED:
+            now, later = leftovers.topmost(
+                there, lambda process: self._acts_on(process, number), self._had_it, works_on=works_on
+            )
+        if works_on:
+            self._note_wrappers(now, number)
+        for process in now:
+            if not self._had_it(process):
+                self.send(process, self._adapted(process, number) if works_on else number, CONT)
                 self._stopped.add(process.identity)
+        self.ahead = [process for process in there if self._had_it(process)] if later else []
+
+    def _had_it(self, process: "Process") -> bool:
+        return process.identity in self._stopped
+
+    def _acts_on(self, process: "Process", number: int) -> bool:
+        """Whether the stop signal does more than end a leftover process, or may: it may have to end others first."""
+        if procfs.handles(process, number) is not False:
+            return True
+        return bool(self.departures.work) and self._adapts and procfs.prefers_int(process)
 
     def kill_all(self) -> None:
         """SIGKILL to everything below us.
@@ -202,8 +352,22 @@ class Delivery:
         if (named := self._named_process()) is not None:
             known = procfs.handles_or_ignores(named, number)
             return [named], self._is_forwarded_unknown(named, number) if known is None else known
-        found = self.resolve(number, to_stop=False).processes
-        return found, bool(found) or self.agent_handles_or_ignores(number)
+        if self._settings.target == "group" and not self.agent_handles_or_ignores(number):
+            members = self._members_that_handle(number)
+            return members, bool(members)
+        found = self.resolve(number, to_stop=False)
+        to = [*found.shells, *found.processes]
+        return to, bool(to) or (not found.unhandled and self.agent_handles_or_ignores(number))
+
+    def _members_that_handle(self, number: int) -> "list[Process]":
+        """Return those in the agent's process group that handle a signal that the agent does not."""
+        try:
+            members = [process for process in self._descendants.all() if process.group == self._agent.group]
+        except OSError:  # no /proc to find them in
+            return []
+        if self._agent.shares_our_group:
+            return []
+        return [process for process in members if procfs.handles(process, number)]
 
     def forward(self, number: int, to: "Sequence[Process]") -> None:
         """Send a signal to some processes in the agent's place; to the agent where there are none."""
@@ -226,16 +390,18 @@ class Delivery:
         """
         if process is None or not procfs.masks_are_false():
             return True
-        return by_name.may_be_handled(number) and not by_name.has_wrappers_name(process)
+        return by_name.may_be_handled(number) and not names.is_wrapper(process)
 
     def resolve(self, number: int, *, to_stop: bool) -> recipients.Recipients:
         """Return who gets a signal in the agent's place: nobody if it handles the signal, or no process below does."""
         agent = procfs.look(self._agent.pid)
-        if self._settings.target != "auto" or agent is None:
+        if self._settings.target != "auto" or agent is None or self._agent.has_exited:
             return recipients.Recipients()
         by_names = procfs.masks_are_false()
         known = self._agent.dispositions.handles_or_ignores(number)
-        if (known is None and not by_names) or (known and not self._is_shells_habit(number)):
+        if known is None and not by_names:
+            return recipients.Recipients()
+        if known and not self._is_shells_habit(number) and not self._is_transparent(agent, number):
             return recipients.Recipients()
         try:
             if by_names:
@@ -244,6 +410,21 @@ class Delivery:
             return recipients.resolve(agent, number, to_stop=to_stop, quickly=not to_stop, adapts=adapts)
         except OSError:
             return recipients.Recipients()  # no /proc: nothing is known
+
+    def _is_transparent(self, agent: "Process", number: int) -> bool:
+        """Whether a signal that the agent handles or ignores may be meant for a process behind it."""
+        if names.may_be_looked_through(agent):
+            return True
+        return not self._agent.dispositions.handles(number) and recipients.is_tracer(agent)
+
+    def may_be_looked_through(self) -> bool:
+        """Whether a signal that the agent handles may be meant for a process behind it; one look for each exec(2)."""
+        image = self._agent.dispositions.image()
+        if image is None or image != self._image:
+            agent = procfs.look(self._agent.pid)
+            self._may_be_looked_through = agent is not None and names.may_be_looked_through(agent)
+            self._image = image
+        return self._may_be_looked_through
 
     def _named_process(self) -> "Process | None":
         """Return the process that the agent named as its main one, if it is there and --target is auto."""
@@ -304,6 +485,10 @@ class Delivery:
     def _log_not_sent(self, number: int, to: str, pid: int, error: OSError) -> None:
         text = f"cannot send {name_of(number)} to {to}: {error.strerror}"
         self._console.log(WARNING, "not-sent", text, pid=pid)
+
+
+def _identity(process: "Process") -> tuple[int, int]:
+    return process.identity
 
 
 def send(process: "Process", *numbers: int) -> bool:

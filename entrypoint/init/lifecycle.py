@@ -8,6 +8,7 @@ turns them into text.
     RUNNING ----- stop request ----> STOPPING       the schedule runs, step by step
     RUNNING ----- hangs -----------> STOPPING       the same, with ABRT for the stop signal
     RUNNING, STOPPING -- agent ends -> LINGERING    what it left behind gets the stop signal and the linger time
+    STOPPING -- a wrapper ends, its work does not   the stop goes on until the work has ended
     STOPPING, LINGERING -- time up --> KILLING      SIGKILL to everything, again and again
     any of them -- nothing is left --> ENDED        with the agent's exit code
 
@@ -18,7 +19,8 @@ Whatever the order of events:
   - the agent can extend its time, each message to the time it names, but never past --max-grace
   - where the platform ends a stop, we have no deadline; but one that was requested from inside has the platform's limit
     for its deadline, until a request from outside comes
-  - the exit code is the agent's; an agent that hung does not end with 0
+  - the exit code is the agent's; an agent that hung does not end with 0, and where the agent was a wrapper and we have
+    killed the work below it, the exit code is SIGKILL's
 
 Rules of this file:
   - Everything that decides when to send what, and the exit code, is in here. One decision is taken elsewhere, for
@@ -52,11 +54,12 @@ TIMERS: "dict[str, dict[str, str]]" = {
         "last_term": "_send_last_term",  # some seconds before the KILL, to those that were sent INT
         "held_back": "_stop_held_back",
         "settle": "_look_at_wrapper",  # all recipients have exited, the agent has not
+        "turn": "_next_turn",  # a leftover process has exited, others may get the stop signal
         "limit": "_report_limit",  # just before the platform's limit, where the end is not ours
         "stall_report": "_report_stall",  # some time before the next step
         "progress": "_log_progress",
     },
-    LINGERING: {"kill": "_linger_is_over", "progress": "_log_progress"},
+    LINGERING: {"kill": "_linger_is_over", "turn": "_next_turn", "progress": "_log_progress"},
     KILLING: {"give_up": "_give_up", "sweep": "_kill_again"},
     ENDED: {},
 }
@@ -74,6 +77,9 @@ GIVE_UP_AFTER = 0.4  # seconds; what has not died of SIGKILL by then sits in the
 # that polls for its child's exit does so every second or more often, and is to exit by itself, with the child's code.
 HELD_BACK_FOR = 1.5
 SETTLE_EVERY = 0.2  # seconds between looks at a wrapper whose recipients have exited
+NEXT_TURN_AFTER = (
+    0.05  # seconds from the exit of a leftover process until others get the stop signal: many exit together
+)
 MAX_HELD_BACK = 5.0  # seconds, where there is no deadline of which to take the half
 MAX_STATUS_CHARACTERS = 200
 MAX_ERRNO = 4095  # what a system call can fail with (include/linux/err.h)
@@ -128,13 +134,13 @@ class StopHeldBack(Signalling):
 
 
 class StopInterrupted(Signalling):
-    """Send a signal to those that were sent INT in place of TERM and are still there."""
+    """Send a signal to those that were sent INT in place of TERM, or perhaps a wrapper's, and are still there."""
 
     __slots__ = ()
 
 
 class StopLeftovers(Signalling):
-    """Send the stop signal and SIGCONT to each descendant that has not had it yet."""
+    """Send the stop signal and SIGCONT to each descendant that has not had it yet, and whose turn it is."""
 
     __slots__ = ()
 
@@ -165,6 +171,12 @@ class LookAtWrapper(Action):
 
 class LookForOrphans(Action):
     """Stop the orphans that were adopted too long ago; the event `orphans_seen` follows."""
+
+    __slots__ = ()
+
+
+class LookAtWork(Action):
+    """Find out whether work goes on below wrappers that have exited; the event `work_seen` follows."""
 
     __slots__ = ()
 
@@ -230,6 +242,8 @@ class Lifecycle:
         self._extended = False  # by the agent
         self._all_signalled = False  # those held back from the stop signal have got it
         self._reported_at = -INFINITY  # the last stall report
+        self._works_on = False  # the agent was a wrapper and has exited, its work has not
+        self._was_cut = False  # ... and was killed by us
         self._killed_for = ""  # KILLING: deadline, linger-over, escalated
         self._timers: dict[str, float] = {}
         if settings.ready_timeout is not None:
@@ -304,7 +318,9 @@ class Lifecycle:
         return [Log("held-back", signal=self.last_sent, seconds=self._at("held_back") - now)]
 
     def recipients_ended(self, now: float) -> list[Action]:
-        """The descendants that got the stop signal in place of those held back have all exited."""
+        """The descendants that got the stop signal in place of the agent, or after its exit, have all exited."""
+        if self.ending is not None:
+            return self.leftover_ended(now)
         if self.state == STOPPING and not self._all_signalled:
             self._recipients_gone = now
             if "held_back" in self._timers:
@@ -329,6 +345,10 @@ class Lifecycle:
     def interrupted(self, now: float) -> list[Action]:
         """INT was sent in place of TERM; a process that stays after it gets TERM before the KILL."""
         self._interrupted = True
+        return self.stopped_by_wrapper(now)
+
+    def stopped_by_wrapper(self, now: float) -> list[Action]:
+        """A process did not get the stop signal, as a wrapper may have sent it: it gets it before the KILL."""
         kill = self._time_of_kill()
         if self.state == STOPPING and kill < INFINITY:
             self._set(last_term=stop_plan.time_of_last_term(now, kill))
@@ -347,9 +367,16 @@ class Lifecycle:
         return []
 
     def agent_ended(
-        self, now: float, ending: "Ending", *, alone: bool, only_older: bool = False, successor: object = None
+        self,
+        now: float,
+        ending: "Ending",
+        *,
+        alone: bool,
+        works_on: bool = False,
+        only_older: bool = False,
+        successor: object = None,
     ) -> list[Action]:
-        """The agent's exit was seen. `alone`: it left no processes behind.
+        """The agent's exit was seen. `alone`: it left no processes behind. `works_on`: it left its work behind.
 
         `only_older`: nothing is left but what `older_left` is about. `successor`: a process that runs the same program.
         """
@@ -361,15 +388,27 @@ class Lifecycle:
             return []
         if only_older:
             return self.older_left(now)
-        end = self._time_of_kill() if self.state == STOPPING else now + self.plan.grace
-        linger = max(0.0, min(self.settings.linger, end - now))
-        self._steps = ()
-        progress = min(self._at("progress"), now + PROGRESS_EVERY)
-        self._enter(LINGERING, kill=now + linger, progress=progress)
-        number = stop_plan.stop_signal(self.settings)
-        log = Log("lingering", code=ending.code, ending=ending, cause=self._cause, signal=number, linger=linger)
+        if works_on and self.state == STOPPING:
+            self._works_on = True
+            self._set(held_back=INFINITY, settle=INFINITY)
+            number, left = stop_plan.stop_signal(self.settings), self._time_left(now)["left"]
+            log = Log("wrapper-left", code=ending.code, ending=ending, cause=self._cause, signal=number, left=left)
+            return [log, StopLeftovers(number)]
         replaced = [Log("replaced", successor=str(successor))] if unasked and successor is not None else []
-        return [*replaced, log, StopLeftovers(number)]
+        return [*replaced, *self._linger(now)]
+
+    def leftover_ended(self, now: float) -> list[Action]:
+        """A process that the agent left behind has exited: it may be the turn of others."""
+        if self.ending is not None and "turn" in TIMERS[self.state]:
+            self._set(turn=min(self._at("turn"), now + NEXT_TURN_AFTER))
+        return []
+
+    def work_seen(self, now: float, works_on: bool) -> list[Action]:
+        """The answer to LookAtWork."""
+        if self.state != STOPPING or self.ending is None:
+            return []
+        self._works_on = works_on
+        return [StopLeftovers(stop_plan.stop_signal(self.settings))] if works_on else self._linger(now)
 
     def older_left(self, now: float) -> list[Action]:
         """Nothing is left but processes from before the agent's start that do not handle the stop signal."""
@@ -634,7 +673,8 @@ class Lifecycle:
 
     def _send_last_term(self, now: float) -> list[Action]:
         self._set(last_term=INFINITY)
-        return [Log("last-term", signal=TERM, elapsed=now - self._requested), StopInterrupted(TERM)]
+        number = stop_plan.stop_signal(self.settings)  # TERM, where INT was sent
+        return [Log("last-term", signal=number, elapsed=now - self._requested), StopInterrupted(number)]
 
     def _log_progress(self, now: float) -> list[Action]:
         at = self._at("progress")
@@ -643,11 +683,30 @@ class Lifecycle:
 
     # --- The end. ---------------------------------------------------------------------------------------------------
 
+    def _linger(self, now: float) -> list[Action]:
+        """The agent has exited, and nothing is left that has the rest of the grace."""
+        assert self.ending is not None
+        end = self._time_of_kill() if self.state == STOPPING else now + self.plan.grace
+        linger = max(0.0, min(self.settings.linger, end - now))
+        self._steps = ()
+        progress = min(self._at("progress"), now + PROGRESS_EVERY)
+        self._enter(LINGERING, kill=now + linger, progress=progress)
+        number, ending = stop_plan.stop_signal(self.settings), self.ending
+        log = Log("lingering", code=ending.code, ending=ending, cause=self._cause, signal=number, linger=linger)
+        return [log, StopLeftovers(number)]
+
+    def _next_turn(self, now: float) -> list[Action]:
+        self._set(turn=INFINITY)
+        if self.state == STOPPING:
+            return [LookAtWork()]
+        return [StopLeftovers(stop_plan.stop_signal(self.settings))]
+
     def _linger_is_over(self, now: float) -> list[Action]:
         return self._kill(now, "linger-over", Log("linger-over"))
 
     def _kill(self, now: float, why: str, log: Log) -> list[Action]:
         self._killed_for, self._steps, self.sent_at_once = why, (), frozenset()
+        self._was_cut = self._works_on
         self._enter(KILLING, sweep=now + SWEEP_EVERY, give_up=now + GIVE_UP_AFTER)
         return [log, KillAll()]
 
@@ -672,7 +731,7 @@ class Lifecycle:
 
     def _end(self, now: float) -> list[Action]:
         self._enter(ENDED)
-        agent_code = 128 + KILL if self.ending is None else self.ending.code
+        agent_code = 128 + KILL if self.ending is None or self._was_cut else self.ending.code
         code, why = agent_code, ""
         by_int = self._interrupted and code == 128 + INT
         counts_as = code if code in self.settings.ok_exit or not by_int else 128 + TERM  # as ended by the stop signal
@@ -694,6 +753,8 @@ class Lifecycle:
         )
         if by_int:
             log.facts = {**log.facts, "by_int": True, "counts_as": counts_as}
+        if self._was_cut:
+            log.facts = {**log.facts, "cut": self._killed_for}
         return [log, Exit(code)]
 
     # --- Facts for the log. -----------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 MAX_NAMED = 12  # processes in one line
 AT_ONCE = 1.0  # seconds from the start to an end that may need a hint
 PARENT_IS_1 = "; if it exits because its parent has pid 1, start it as a shell's child: sh -c 'COMMAND; exit $?'"
+AT = {"deadline": "at the deadline", "escalated": "at a repeated stop request (--repeat escalate)"}
 MASKS_UNKNOWN = (
     "signal handlers cannot be seen here (a sandbox, or emulation): a signal may kill the agent; what helps: "
     "--rewrite, --unhandled, --target, or X_AGENT_INIT_HANDLES from the agent (entrypoint.agent.run sends it)"
@@ -176,13 +177,25 @@ def _looked_through(signal: int, to: "Sequence[Process]", reason: str, interrupt
     return f"{reason}; {sent}{_interrupted(interrupted) if interrupted else ''}"
 
 
+def _ends_program(wrappers: "Sequence[str]") -> str:
+    return f"{', '.join(wrappers)}: known to end its program by itself, with other signals or in less time"
+
+
+def _left_to_others(signal: int, caught: "Sequence[Process]", to: "Sequence[Process]") -> str:
+    handle, them = ("handles", "it") if len(caught) == 1 else ("handle", "them")
+    return (
+        f"{name_of(signal)} went to {listed(caught)}, which {handle} it; "
+        f"whether it reached {listed(to)} was left to {them}"
+    )
+
+
 def _interrupted(interrupted: "Sequence[Process]") -> str:
     verb = "does" if len(interrupted) == 1 else "do"
     return f"INT sent to {listed(interrupted)}, which {verb} not handle TERM"
 
 
 def _last_term(signal: int, elapsed: float) -> str:
-    return f"{format_duration(elapsed)} after the stop request, {name_of(signal)} to what has not exited by INT"
+    return f"{format_duration(elapsed)} after the stop request, {name_of(signal)} to what has not exited"
 
 
 def _wrapper_stays(signal: int, what: str) -> str:
@@ -209,6 +222,15 @@ def _orphan_stopped(orphan: str, seconds: float, signal: int, to: "Sequence[Proc
 def _orphan_killed(orphan: str, seconds: float, signal: int, linger: float, to: "Sequence[Process]") -> str:
     after = f"{format_duration(linger)} after {name_of(signal)}"
     return f"orphan {orphan}, adopted {format_duration(seconds)} ago: {after}, SIGKILL to {listed(to)}"
+
+
+def _wrapper_left(code: int, ending: "Ending", cause: str, signal: int, left: float | None) -> str:
+    rest = "no deadline" if left is None else f"{format_duration(left)} left"
+    return f"the agent {describe(ending, cause)} before the program that it runs; {name_of(signal)} to that ({rest})"
+
+
+def _not_signalled(to: "Sequence[Process]") -> str:
+    return f"the wrapper is likely to have passed the signal on to {listed(to)}: no second one"
 
 
 def _lingering(code: int, ending: "Ending", cause: str, signal: int, linger: float) -> str:
@@ -248,11 +270,14 @@ def _ended(
     status: str,
     by_int: bool = False,
     counts_as: int | None = None,
+    cut: str = "",
 ) -> str:
     since = "" if stop_seconds is None else f", {_since(stop_seconds, bool(hung))}"
     ok_code = agent_code if counts_as is None else counts_as
     because = {"": "", "ok-exit": f" (--ok-exit {ok_code})", "hung": " (it hung)"}[why]
     how = describe(ending, cause)
+    if cut:
+        how += f", the program that it ran was killed by SIGKILL {AT[cut]}"
     if by_int:
         how += ", the normal end of a program that INT interrupts"
     return f"ended: the agent {how}{since}, after {format_duration(seconds)} in all; exit code {code}{because}"
@@ -267,10 +292,8 @@ def describe(ending: "Ending | None", cause: str) -> str:
     how = exit_status.describe(ending.status)
     if not ending.killed:
         return f"{how}; meanwhile {_oom(ending)}" if ending.oom_kills else how
-    if cause == "deadline":
-        return f"{how} at the deadline"
-    if cause == "escalated":
-        return f"{how} at a repeated stop request (--repeat escalate)"
+    if cause in AT:
+        return f"{how} {AT[cause]}"
     if cause == "signal":
         return f"{how}, which agent-init forwarded"
     if cause == "oom":
@@ -300,7 +323,9 @@ def listed(processes: "Sequence[Process]") -> str:
 
 # --- Events. --------------------------------------------------------------------------------------------------------
 
-TEXT_ONLY = frozenset(("why", "hung", "extended", "by_int", "counts_as", "lifted_by"))  # facts that do not go into JSON
+TEXT_ONLY = frozenset(  # facts that do not go into JSON
+    ("why", "hung", "extended", "by_int", "counts_as", "lifted_by", "cut")
+)
 NAMES, COUNT = "names", "count"  # the processes that are still running, at the end of a line
 
 # For each event: its name in JSON, its level, its text, and which process list follows.
@@ -327,6 +352,8 @@ EVENTS: "dict[str, tuple[str, int, Callable[..., str], str]]" = {
     "deadline": ("deadline", WARNING, _step, NAMES),
     "limit-near": ("limit-near", WARNING, _limit_near, NAMES),
     "looked-through": ("looked-through", INFO, _looked_through, ""),
+    "ends-program": ("ends-program", INFO, _ends_program, ""),
+    "left-to-others": ("left-to-others", WARNING, _left_to_others, ""),
     "interrupted": ("interrupted", INFO, _interrupted, ""),
     "last-term": ("last-term", INFO, _last_term, ""),
     "wrapper-stays": ("wrapper-stays", INFO, _wrapper_stays, ""),
@@ -334,6 +361,8 @@ EVENTS: "dict[str, tuple[str, int, Callable[..., str], str]]" = {
     "held-back-signalled": ("held-back", INFO, _held_back_signalled, ""),
     "orphan-stopped": ("orphan-stopped", INFO, _orphan_stopped, ""),
     "orphan-killed": ("orphan-killed", WARNING, _orphan_killed, ""),
+    "wrapper-left": ("wrapper-left", INFO, _wrapper_left, NAMES),
+    "not-signalled": ("not-signalled", INFO, _not_signalled, ""),
     "lingering": ("lingering", INFO, _lingering, NAMES),
     "replaced": ("replaced", WARNING, _replaced, ""),
     "older-left": ("older-left", INFO, _older_left, NAMES),
@@ -342,8 +371,10 @@ EVENTS: "dict[str, tuple[str, int, Callable[..., str], str]]" = {
     "ended": ("ended", INFO, _ended, ""),
 }
 FINAL = frozenset(
-    "watchdog ready-timeout step deadline repeat-kills limit-near linger-over left-behind errno".split()
+    "left-to-others watchdog ready-timeout step deadline repeat-kills limit-near linger-over left-behind errno".split()
 )  # ... that go into the final message
+
+ESCALATIONS = frozenset("step deadline limit-near".split())
 
 
 BEGINNINGS = frozenset("stop-requested lingering older-left watchdog ready-timeout".split())  # ... of a stop
@@ -496,14 +527,14 @@ class Narrator:
 
     def _end(self, text: str, facts: "dict[str, Any]", fields: "dict[str, object]") -> str:
         """Return the last line, and write the final message, or remove an early one where the end was a good one."""
-        if facts["cause"] == "deadline" and self._still_running:
+        if "deadline" in (facts["cause"], facts.get("cut")) and self._still_running:
             text += f"; running when it was sent: {self._still_running}"
         if not self._replaced and _may_mind_its_parent(facts):
             text += PARENT_IS_1
         if facts["code"] and facts["status"]:
             text += f'; its last status: "{facts["status"]}"'
         fields["how"] = describe(facts["ending"], facts["cause"])
-        fields["cause"] = facts["hung"] or facts["cause"]
+        fields["cause"] = facts["hung"] or facts.get("cut") or facts["cause"]
         if facts["code"]:
             termination_log.write(self._settings, [text, *self._final_message])
         elif self._may_be_killed:

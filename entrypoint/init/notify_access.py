@@ -24,7 +24,7 @@ sender is most likely a command of the script that has done its work. From it co
 import os
 
 from ..signals import TERM
-from . import by_name, procfs, recipients, tree
+from . import names, procfs, recipients, tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _speaks_for(agent: "MainProcess", sender: "Process") -> bool:
 
 
 def _is_wrapper(process: "Process") -> bool:
-    if by_name.has_wrappers_name(process):
+    if names.is_wrapper(process):
         return True
     return recipients.is_wrapper(process, procfs.children(process.pid)) and not procfs.handles(process, TERM)
 
@@ -91,7 +91,7 @@ def _is_wrapper(process: "Process") -> bool:
 def _of_exited(fields: "dict[str, str]", pid: int, agent: "MainProcess") -> Accepted:
     """Return what counts of a message whose sender has exited."""
     process = procfs.look(agent.pid)
-    if process is None or not by_name.has_wrappers_name(process):
+    if process is None or not names.is_wrapper(process):
         return Accepted({}, None)
     kept = {key: fields[key] for key in OF_EXITED if key in fields}
     if kept.get("WATCHDOG", "1") != "1":

@@ -259,6 +259,29 @@ def open_modes(pid: int, target: str) -> "Iterator[int]":
             continue
 
 
+def opened(pid: int, fd: int) -> tuple[str, int, int] | None:
+    """Return what a descriptor of it refers to, the flags of open(2), and the mount; None where that is not known.
+
+    They are the same for two descriptors of which one was inherited from the other: without O_CLOEXEC, which Node sets.
+    """
+    target = descriptor_target(pid, fd)
+    try:
+        fields = read_file(f"/proc/{pid}/fdinfo/{fd}").split()
+        flags, mount = fields[fields.index(b"flags:") + 1], fields[fields.index(b"mnt_id:") + 1]
+        return (target, int(flags, 8) & ~os.O_CLOEXEC, int(mount)) if target else None
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def tracer_of(pid: int) -> int:
+    """Return the pid of the process that traces it (ptrace(2)); 0 if there is none, or if that is not known."""
+    try:
+        fields = read_file(f"/proc/{pid}/status").split()
+        return int(fields[fields.index(b"TracerPid:") + 1])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
 # --- What it does with signals. -------------------------------------------------------------------------------------
 
 
@@ -314,6 +337,14 @@ def _masks_in_status(process: str) -> tuple[int, int, int]:
     return int(fields[1], 16), int(fields[3], 16), int(fields[5], 16)
 
 
+def masks(pid: int) -> tuple[int, int, int] | None:
+    """Return its masks of blocked, ignored and caught signals, up to 31; None if they are not known."""
+    try:
+        return None if masks_are_false() else _masks_in_stat(read_file(f"/proc/{pid}/task/{pid}/stat"))
+    except (OSError, ValueError, IndexError):
+        return None
+
+
 def note_report(process: Process, handled: frozenset[int]) -> None:
     """Note the signals that a process reports to handle or ignore. Its last report counts."""
     _reports.pop(process.pid, None)
@@ -345,11 +376,12 @@ class Dispositions:
     counts (`note_report`).
     """
 
-    __slots__ = ("_fd", "pid")
+    __slots__ = ("_fd", "_line", "pid")
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self._fd = -1
+        self._line = b""  # the file's content, as it was at the last look
         bool(self)
 
     def __bool__(self) -> bool:
@@ -378,14 +410,30 @@ class Dispositions:
                     continue
                 if number > 31:
                     blocked, ignored, caught = _masks_in_status(str(self.pid))
+                    self._line = b""
                 else:
-                    blocked, ignored, caught = _masks_in_stat(os.pread(self._fd, 1024, 0))
+                    self._line = os.pread(self._fd, 1024, 0)
+                    blocked, ignored, caught = _masks_in_stat(self._line)
             except (OSError, ValueError, IndexError):
                 continue
             bit = _bit(number)
             return bool((caught | blocked) & bit) or self._waits_for_signals(), bool(ignored & bit)
         reported = _report_of(self.pid)
         return (None if reported is None else number in reported), False
+
+    def image(self) -> tuple[bytes, bytes] | None:
+        """Return what changes when it executes another program (execve(2)); None where that is not known.
+
+        That is its name, and the address of its stack (field 28 of `stat`), which is another one after each exec and
+        is shown only to those who may trace it. As it was at the last look, if there was one.
+        """
+        try:
+            if not self._line and self:
+                self._line = os.pread(self._fd, 1024, 0)
+            end = self._line.rindex(b") ")  # of the name, which may hold the same two characters
+            return self._line[:end], self._line[end:].split(b" ", 27)[26]
+        except (OSError, ValueError, IndexError):
+            return None
 
     def _waits_for_signals(self) -> bool:
         return b"sigtimedwait" in wait_channel(self.pid)

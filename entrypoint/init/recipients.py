@@ -14,11 +14,21 @@ process is judged by what it is doing at that moment:
 
 A process that is held back gets the signal later; `lifecycle` decides when. A launcher that is signalled first takes
 its child with it (asyncio's does so at once); an agent that is signalled last loses a moment.
+
+Some wrappers handle or ignore signals themselves, and are looked through all the same if a process behind them can act
+on the signal:
+
+    a relay (see `names`)          what it catches says nothing about the program behind it
+    a shell with a trap            it runs the trap only after the program in its foreground has ended (`foreground`).
+                                   So that program is stopped, and the shell gets the signal first: with that it runs
+                                   the trap, rather than the next command. With a trap for EXIT bash would end at once
+                                   and leave the program behind, so it gets the signal only if it stays after that.
+    a tracer                       it ignores signals, and the program that it traces does not
 """
 
 import os
 
-from . import procfs, tree
+from . import foreground, names, procfs, tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,8 +36,6 @@ if TYPE_CHECKING:
 
     from .procfs import Process
 
-# They only run a program, but wait for it in poll(2) or the like, and some copy its output from a pipe.
-WRAPPERS = frozenset("bwrap catatonit chronic inv invoke py-spy script unbuffer".split())
 O_ACCMODE = 0o3  # the access mode in the flags of open(2)
 
 
@@ -35,18 +43,25 @@ class Recipients:
     """What `resolve` returns.
 
     `processes`: those that get the signal in the agent's place; none: the agent gets it. `held_back`: those between
-    the agent and them, the agent included, that may need it too. `seen`: all processes, by pid; empty if `quickly`.
+    the agent and them, the agent included, that may need it too. `shells`: those above them that get it before them.
+    `idle`: those that get it after a shell, so that its trap runs now. `guardians`: by the pid of a recipient, who
+    gets the signal if that one may not be signalled. `unhandled`: the agent only relays the signal, and no process
+    behind it handles it. `seen`: all processes, by pid; empty if `quickly`.
     """
 
-    __slots__ = ("held_back", "processes", "seen")
+    __slots__ = ("guardians", "held_back", "idle", "processes", "seen", "shells", "unhandled")
 
-    def __init__(self) -> None:
-        self.processes: list[Process] = []
+    def __init__(self, *processes: "Process") -> None:
+        self.processes = list(processes)
         self.held_back: list[Process] = []
+        self.shells: list[Process] = []
+        self.idle: list[Process] = []
+        self.guardians: dict[int, Process] = {}
+        self.unhandled = False
         self.seen: dict[int, Process] = {}
 
 
-HANDLER, WRAPPER, HELPED, UNCERTAIN = range(4)
+HANDLER, WRAPPER, RELAY, HELPED, UNCERTAIN = range(5)
 
 
 class _Node:
@@ -59,8 +74,13 @@ class _Node:
         self.children: list[Process] = []
 
 
+def is_tracer(agent: "Process") -> bool:
+    """Whether it traces a child (ptrace(2)); strace(1) and the like ignore signals meanwhile."""
+    return any(procfs.tracer_of(child.pid) == agent.pid for child in procfs.children(agent.pid))
+
+
 def resolve(agent: "Process", number: int, *, to_stop: bool, quickly: bool = False, adapts: bool = False) -> Recipients:
-    """Return the recipients of a signal that `agent` does not handle. Raises OSError when /proc cannot be read.
+    """Return the recipients of a signal that is not meant for `agent`, or may not be. Raises OSError without /proc.
 
     `to_stop`: below a wrapper, an agent with helpers is a recipient even if it does not handle the signal; otherwise
     only processes that handle it are. `quickly`: look at no more processes than necessary; one may be missed if a
@@ -81,20 +101,48 @@ def _resolve(
     agent: "Process", number: int, children_of: "Callable[[int], list[Process]]", *, to_stop: bool, adapts: bool
 ) -> Recipients:
     found = Recipients()
-    nodes = _look_through(agent, number, children_of)
+    nodes = _look_through(agent, number, children_of, to_stop=to_stop)
     recipients: dict[int, list[Process]] = {}  # at or below each process
     for node in reversed(nodes):  # children before their parents
         process = node.process
         below = [recipient for child in node.children for recipient in recipients.pop(child.pid, [])]
         if node.kind in (HANDLER, HELPED):
             below = [process] if node.kind == HANDLER or to_stop else []
+        elif node.kind == RELAY:
+            below = _behind_relay(found, node, below, number, to_stop=to_stop)
         elif adapts and _takes_int(node, below, number):
             below = [process]
         elif below and node.kind == UNCERTAIN:
             found.held_back.append(process)
         recipients[process.pid] = below
     found.processes = [process for process in recipients[agent.pid] if process is not agent]
+    found.unhandled = nodes[0].kind == RELAY and not recipients[agent.pid]
     return found
+
+
+def _behind_relay(
+    found: Recipients, node: _Node, below: "list[Process]", number: int, *, to_stop: bool
+) -> "list[Process]":
+    """Return the recipients at or below a process that handles the signal and was looked through."""
+    process = node.process
+    is_shell = procfs.is_shell(process)
+    has_trap = is_shell and foreground.has_trap(process, number)
+    if below and names.is_init(process):
+        return [process]
+    if below:
+        found.guardians = {**{recipient.pid: process for recipient in below}, **found.guardians}
+        if has_trap:
+            found.shells.insert(0, process)  # the outermost one first
+        return below
+    is_idle = bool(node.children) and all(map(names.is_idle, node.children))
+    if to_stop:
+        found.idle += node.children if is_shell and is_idle else []
+        return [process]
+    # The shell would end at once, or it would run a trap after its foreground: of use only in a loop around sleep(1).
+    if is_shell:
+        return [process] if has_trap or is_idle else []
+    programs = (child for child in node.children if not procfs.is_shell(child))
+    return [process] if any(procfs.handles_or_ignores(program, number) for program in programs) else []
 
 
 def _takes_int(node: _Node, below: "list[Process]", number: int) -> bool:
@@ -104,18 +152,20 @@ def _takes_int(node: _Node, below: "list[Process]", number: int) -> bool:
     return procfs.prefers_int(node.process)
 
 
-def _look_through(agent: "Process", number: int, children_of: "Callable[[int], list[Process]]") -> list[_Node]:
+def _look_through(
+    agent: "Process", number: int, children_of: "Callable[[int], list[Process]]", *, to_stop: bool
+) -> list[_Node]:
     """Return the processes from the agent down to those that handle the signal, or have helpers."""
     nodes = [_Node(agent)]
     known = {agent.pid}
     for node in nodes:  # grows meanwhile
         process = node.process
-        if process is not agent and procfs.handles(process, number):
-            node.kind = HANDLER
-            continue
         # A pid that was reused during the look may lead round in a circle.
         children = [child for child in children_of(process.pid) if child.alive and child.pid not in known]
-        if children and not is_wrapper(process, children):
+        if procfs.handles(process, number):
+            children = _behind(process, children, to_stop=to_stop)
+            node.kind = RELAY if children else HANDLER
+        elif children and not is_wrapper(process, children):
             node.kind = HELPED if any(is_helper(child, process) for child in children) else UNCERTAIN
         if node.kind != HELPED:
             node.children = children
@@ -124,9 +174,21 @@ def _look_through(agent: "Process", number: int, children_of: "Callable[[int], l
     return nodes
 
 
+def _behind(process: "Process", children: "list[Process]", *, to_stop: bool) -> "list[Process]":
+    """Return the children that a signal may be meant for which the process itself handles."""
+    if not children:
+        return []
+    if procfs.is_shell(process):
+        return foreground.children(process, children)
+    if names.is_relay(process) or (not to_stop and names.is_init(process)):
+        # It leaves its stdin to the program: a pipe into a child would be a conversation with a helper.
+        return [child for child in children if not _leads_to(process, child, 0)]
+    return []
+
+
 def is_wrapper(process: "Process", children: "list[Process]") -> bool:
     """Whether it does nothing but wait for a child."""
-    if procfs.is_shell(process) or not WRAPPERS.isdisjoint(map(os.path.basename, procfs.argv_of(process.pid)[:2])):
+    if names.is_wrapper(process):
         return True
     where = procfs.wait_channel(process.pid)
     return b"do_wait" in where or (b"pipe_read" in where and len(children) == 1 and _reads_output(process, children[0]))

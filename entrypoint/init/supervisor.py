@@ -44,6 +44,7 @@ from .lifecycle import (
     KillAll,
     Lifecycle,
     Log,
+    LookAtWork,
     LookAtWrapper,
     LookForOrphans,
     MakeStallReport,
@@ -259,6 +260,8 @@ class Supervisor:
         if self.agent.has_exited or self.agent.named is not None:
             return False
         if number not in self._handled and self.agent.dispositions.handles_or_ignores(number):
+            if self.settings.target == "auto" and self.delivery.may_be_looked_through():
+                return False
             self._handled[number] = True
         if self._handled.get(number):
             self.delivery.send_agent(number)
@@ -360,7 +363,7 @@ class Supervisor:
             elif pid in self.reporter.pids:
                 self.reporter.pids.discard(pid)
             elif pid != self.agent.pid:
-                self.faults.guarded(self.narrator.log_reaped, pid, name, status)
+                self.faults.guarded(self._orphan_reaped, pid, name, status)
         else:
             self.loop.call_at(self.loop.time(), self._catch_up)  # there will be more
         if self.lifecycle.ending is None and (self.agent.has_exited or alone):
@@ -399,6 +402,8 @@ class Supervisor:
         try:
             if self.older.are_not_waited_for():
                 return {"only_older": True}
+            if self.lifecycle.state == STOPPING and self.lifecycle.last_sent:
+                return {"works_on": self.delivery.agent_left()}
             if code == 0 and self.lifecycle.state == RUNNING:
                 left = self.descendants.listable() or ()
                 return {"successor": successor.find(self.agent, self.settings.command, left)}
@@ -420,6 +425,12 @@ class Supervisor:
         self.narrator.log_handed_over(successor)
         return True
 
+    def _orphan_reaped(self, pid: int, name: str, status: int) -> None:
+        if self.delivery.ahead or self.delivery.departures.work:
+            self.delivery.departures.statuses[pid] = status
+            self._note(self.lifecycle.leftover_ended)
+        self.narrator.log_reaped(pid, name, status)
+
     # --- What is done. ----------------------------------------------------------------------------------------------
 
     def _do(self, action: Action) -> None:
@@ -438,9 +449,11 @@ class Supervisor:
             self._note(self.lifecycle.wrapper_seen, self.delivery.look_at_wrapper())
         elif isinstance(action, LookForOrphans):
             self._note(self.lifecycle.orphans_seen, self.orphans.look(self.loop.time()))
+        elif isinstance(action, LookAtWork):
+            self._note(self.lifecycle.work_seen, self.delivery.look_at_work())
         elif isinstance(action, StopLeftovers):
             self.delivery.note_stopped(self.orphans.signalled)
-            self.delivery.stop_leftovers(action.number)
+            self._stop_leftovers(action.number)
         elif isinstance(action, KillAll):
             self.faults.guarded(self.reporter.end)
             self.delivery.kill_all()
@@ -450,11 +463,20 @@ class Supervisor:
             self.reporter.start(self.agent.pid, action.seconds)
         elif isinstance(action, Log):
             self.narrator.agent = "" if self.agent.has_exited else f"{self.agent.name} ({self.agent.pid})"
+            if action.event in narrator.ESCALATIONS and not self.lifecycle.hung:
+                self.faults.guarded(self._explain)
             self.narrator.log(action)
         else:
             assert isinstance(action, Exit)
             self.exit_code = action.code
             self.loop.stop()
+
+    def _explain(self) -> None:
+        """Log once who was left to a process above that handles the stop signal: that explains an escalation."""
+        number = stop_plan.stop_signal(self.settings)
+        caught, to = self.delivery.left_to_others(number)
+        if to:
+            self.narrator.log(Log("left-to-others", signal=number, caught=caught, to=to))
 
     def _forward(self, action: Forward) -> None:
         number = action.number
@@ -480,20 +502,36 @@ class Supervisor:
             if not isinstance(error, MemoryError) or self._retries >= MAX_RETRIES:
                 self.delivery.send_agent(number)
             raise
-        interrupted = self.delivery.interrupted
-        if interrupted:
+        if enders := self.delivery.enders():
+            self.narrator.log(Log("ends-program", wrappers=enders))
+        if interrupted := self.delivery.interrupted:
             self._note(self.lifecycle.interrupted)
         if not reached:
             if interrupted:
                 self.narrator.log(Log("interrupted", interrupted=interrupted))
             return
-        self.narrator.log(Log("looked-through", signal=number, to=reached, reason=reason, interrupted=interrupted))
+        to = [*self.delivery.also_reached, *reached]
+        self.narrator.log(Log("looked-through", signal=number, to=to, reason=reason, interrupted=interrupted))
         if self.delivery.all_signalled:
             self.delivery.stop_held_back(number)
         elif self.delivery.held_back:
             self._note(self.lifecycle.held_back)
         if self.delivery.wrapper is not None:
             self.exit_watch.start(reached)
+
+    def _stop_leftovers(self, number: int) -> None:
+        delivery = self.delivery
+        interrupted = len(delivery.interrupted)
+        delivery.stop_leftovers(number)
+        if len(delivery.interrupted) > interrupted:
+            self._note(self.lifecycle.interrupted)
+        if presumed := delivery.newly_presumed:
+            delivery.newly_presumed = []
+            self.narrator.log(Log("not-signalled", to=presumed))
+            self._note(self.lifecycle.stopped_by_wrapper)
+        self.exit_watch.stop()
+        if watched := delivery.departures.work or delivery.ahead:
+            self.exit_watch.start(watched)
 
     def _recipients_exited(self) -> None:
         """Those that got the stop signal in place of others have exited."""

@@ -2,7 +2,7 @@
 
 It prints `NAME: up`, and `NAME: TERM` for each TERM that it gets. After the first it works on for SECONDS, prints
 `NAME: drained` and exits 0. At a second TERM it prints `NAME: work lost` and exits 1. LOG is a file that gets the same
-lines, because some wrappers keep their child's output to themselves.
+as events, in the format of `tests/support/actor.py`: some wrappers keep their child's output to themselves.
 
 Standard library only: it runs under any interpreter, as any user.
 """
@@ -20,12 +20,12 @@ signalled: list[float] = []
 
 def say(text: str) -> None:
     """Print at once, in one system call: this also runs in a signal handler."""
-    line = f"{NAME}: {text}\n".encode()
     if LOG is not None:  # first: the output may be a pipe that nobody reads any longer
+        event = f'{{"pid": {os.getpid()}, "name": "{NAME}", "event": "{text}", "t": {time.monotonic()}}}\n'
         descriptor = os.open(LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-        os.write(descriptor, line)
+        os.write(descriptor, event.encode())
         os.close(descriptor)
-    os.write(1, line)
+    os.write(1, f"{NAME}: {text}\n".encode())
 
 
 def on_term(number: int, frame: object) -> None:

@@ -23,9 +23,9 @@ GO = HERE / "go"
 
 # Never `busybox`: it replaces `busybox-static`, from which the tests' musl image is made.
 DEBIAN = (
-    "bash", "bubblewrap", "busybox-static", "catatonit", "coreutils", "daemontools", "dbus-daemon", "dumb-init",
+    "bash", "bubblewrap", "busybox-static", "catatonit", "coreutils", "daemontools", "dash", "dbus-daemon", "dumb-init",
     "entr", "expect", "findutils", "firejail", "fish", "gdb", "gosu", "ksh", "make", "moreutils", "parallel", "perl",
-    "procps", "proot", "redis-server", "ruby", "strace", "sudo", "supervisor", "time", "tini", "util-linux",
+    "procps", "proot", "redis-server", "ruby", "strace", "sudo", "supervisor", "systemd", "time", "tini", "util-linux",
     "util-linux-extra", "xauth", "xvfb", "zsh",
 )  # fmt: skip
 # A machine may have these from elsewhere, so it is the program that counts.
@@ -143,11 +143,11 @@ def main() -> int:
         except (OSError, RuntimeError) as error:
             print(f"not installed from {name}: {str(error)[:2000]}")
             failed += 1
-    from tests.field.wrappers import WRAPPERS
+    from tests.field import trials
 
-    for wrapper in WRAPPERS.values():
-        if program := wrapper.missing():
-            print(f"missing: {program}, for {wrapper.name}")
+    for name, trial in {**trials.WRAPPED, **trials.ALL}.items():
+        if program := trial.missing():
+            print(f"missing: {program}, for {name}")
             failed += 1
     return 1 if failed else 0
 

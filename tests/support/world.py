@@ -119,6 +119,7 @@ class World:
         for name in ("look", "pids", "children"):
             monkeypatch.setattr(procfs, name, getattr(self, name))
         monkeypatch.setattr(procfs, "program_names", lambda process: {process.name})
+        monkeypatch.setattr(procfs, "argv_of", lambda pid: [self.processes[pid].name] if pid in self.processes else [])
         monkeypatch.setattr(procfs, "Dispositions", FakeDispositions)
         monkeypatch.setattr(recipients, "is_wrapper", lambda process, _: process.pid not in self.not_wrappers)
         monkeypatch.setattr(recipients, "is_helper", lambda child, _: child.pid in self.helpers)
@@ -147,6 +148,9 @@ class FakeDispositions:
 
     def handles_or_ignores(self, number: int) -> bool | None:
         return self.handles(number)
+
+    def image(self) -> tuple[bytes, bytes] | None:
+        return None
 
     def close(self) -> None:
         self.pid = 0

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from entrypoint.init import procfs, recipients, tree
+from entrypoint.init import delivery, foreground, names, procfs, recipients, tree, wrapper
 from entrypoint.init.lifecycle import (
+    RESTARTING,
+    WAITING,
     WORKING,
     Exit,
     Forward,
@@ -206,6 +208,8 @@ def test_held_back_processes_count_as_stopped_once_they_were_signalled(
     assert (22, TERM) in world.sent
     world.send_errors.clear()
     world.sent.clear()
+    for exited_pid in (21, 22, 23):
+        del world.processes[exited_pid]
     harness.do(StopLeftovers(INT))
     assert world.sent == [(AGENT, INT), (AGENT, CONT), (20, INT), (20, CONT)]
 
@@ -237,6 +241,265 @@ def test_a_step_to_others_does_not_forget_those_held_back(world: World, supervis
     world.sent.clear()
     harness.do(StopHeldBack(INT))
     assert world.sent == [(AGENT, INT), (AGENT, CONT)]
+
+
+# --- Relays, and shells with traps. ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shell(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """The agent is a shell with a trap for TERM, and all its children are in its foreground."""
+    world.add(AGENT, OWN_PID, "bash", TERM)
+    monkeypatch.setattr(foreground, "children", lambda _, among: among)
+    return world
+
+
+def test_shell_gets_the_stop_signal_before_its_foreground(shell: World, supervise: Callable[..., Harness]) -> None:
+    harness = supervise()
+    shell.add(20, AGENT, "worker", TERM)
+    harness.do(Stop(TERM))
+    assert shell.sent == [(AGENT, TERM), (AGENT, CONT), (20, TERM), (20, CONT)]
+    assert harness.lines("sent to") == [
+        f"agent handles TERM, but waits for what runs in its foreground; TERM sent to bash ({AGENT}), worker (20)"
+    ]
+    shell.sent.clear()
+    shell.add(30, OWN_PID, "daemon")
+    harness.do(StopLeftovers(TERM))
+    assert shell.sent == [(30, TERM), (30, CONT)]
+
+
+def test_shell_that_runs_its_trap_is_not_signalled_again(
+    shell: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = supervise("-t", "20s")
+    shell.add(20, AGENT, "worker", TERM)
+    harness.do(Stop(TERM))
+    seen = WAITING, [shell.processes[AGENT]]
+    monkeypatch.setattr(wrapper.Wrapper, "look", lambda _: seen)
+    assert harness.supervisor.delivery.look_at_wrapper() == WORKING
+    seen = RESTARTING, [shell.processes[20], shell.processes[AGENT]]
+    assert harness.supervisor.delivery.look_at_wrapper() == RESTARTING
+    assert harness.supervisor.delivery.held_back == [shell.processes[20]]
+
+
+def test_what_a_shell_sleeps_for_ends_after_the_shell_got_its_signal(
+    shell: World, supervise: Callable[..., Harness]
+) -> None:
+    harness = supervise()
+    shell.add(20, AGENT, "sleep")
+    harness.do(Stop(TERM))
+    assert shell.sent == [(AGENT, TERM), (AGENT, CONT), (20, TERM), (20, CONT)]
+    assert not harness.lines("sent to")
+
+
+def test_forwarded_signal_is_for_the_shell_and_its_foreground(shell: World, supervise: Callable[..., Harness]) -> None:
+    harness = supervise()
+    shell.handled[AGENT].add(USR1)
+    shell.add(20, AGENT, "worker", USR1)
+    harness.receive(USR1)
+    assert shell.sent == [(AGENT, USR1), (20, USR1)]
+
+
+def test_relay_gets_the_stop_signal_where_the_program_behind_it_may_not_be_signalled(
+    world: World, supervise: Callable[..., Harness]
+) -> None:
+    harness = supervise()
+    world.add(AGENT, OWN_PID, "su", TERM)
+    world.add(20, AGENT, "worker", TERM)
+    world.send_errors[20] = PermissionError(1, "Operation not permitted")
+    harness.do(Stop(TERM))
+    assert world.sent == [(AGENT, TERM), (AGENT, CONT)]
+    assert harness.lines("cannot send TERM to worker (pid 20): Operation not permitted")
+    assert harness.lines("agent is a wrapper; TERM sent to su")
+
+
+def test_shell_that_had_the_signal_is_no_guardian(shell: World, supervise: Callable[..., Harness]) -> None:
+    harness = supervise()
+    shell.add(20, AGENT, "worker", TERM)
+    shell.send_errors[20] = PermissionError(1, "Operation not permitted")
+    harness.do(Stop(TERM))
+    assert shell.sent == [(AGENT, TERM), (AGENT, CONT)]
+
+
+def test_nobody_takes_the_place_of_a_process_that_has_exited(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = supervise()
+    world.add(AGENT, OWN_PID, "su", TERM)
+    for pid in (20, 21):
+        world.add(pid, AGENT, "worker", TERM)
+    real = world.send
+
+    def send(process: procfs.Process, *numbers: int) -> bool:
+        if process.pid == 20:
+            world.processes[20].alive = False
+            return False
+        return real(process, *numbers)
+
+    monkeypatch.setattr(delivery, "send", send)
+    harness.do(Stop(TERM))
+    assert world.sent == [(21, TERM), (21, CONT)]
+
+
+def test_a_process_that_may_not_be_signalled_has_no_guardian_below_a_plain_wrapper(
+    world: World, supervise: Callable[..., Harness]
+) -> None:
+    harness = supervise()
+    for pid in (20, 21):
+        world.add(pid, AGENT, "worker", TERM)
+    world.send_errors[20] = PermissionError(1, "Operation not permitted")
+    harness.do(Stop(TERM))
+    assert world.sent == [(21, TERM), (21, CONT)]
+
+
+def test_a_step_that_is_tried_again_reaches_each_process_once(
+    shell: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = supervise()
+    shell.add(20, AGENT, "worker", TERM)
+    monkeypatch.setattr(delivery, "send", failing(shell.send, *[]))
+    supervisor = harness.supervisor
+    supervisor.delivery.stop(TERM, adapts=False, hung=False)
+    supervisor.delivery.stop(TERM, adapts=False, hung=False, retry=True)
+    assert shell.sent == [(AGENT, TERM), (AGENT, CONT), (20, TERM), (20, CONT)]
+
+
+def test_agent_that_ignores_the_signal_is_looked_through_if_it_traces_a_child(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = supervise()
+    world.add(20, AGENT, "worker", TERM)
+    monkeypatch.setattr(harness.supervisor.agent.dispositions, "handles_or_ignores", lambda _: True)
+    harness.do(Stop(TERM))
+    assert world.sent == [(AGENT, TERM), (AGENT, CONT)]
+    world.sent.clear()
+    monkeypatch.setattr(procfs, "tracer_of", lambda _: AGENT)
+    harness.do(Stop(TERM))
+    assert world.sent == [(20, TERM), (20, CONT)]
+
+
+def test_whether_the_agent_may_be_looked_through_is_looked_at_once_for_each_program(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = supervise()
+    looks: list[int] = []
+    image = [(b"7 (uv", b"1")]
+
+    def first(process: procfs.Process) -> bool:
+        looks.append(process.pid)
+        return len(looks) < 2
+
+    monkeypatch.setattr(names, "may_be_looked_through", first)
+    monkeypatch.setattr(harness.supervisor.agent.dispositions, "image", lambda: image[0])
+    asked = harness.supervisor.delivery.may_be_looked_through
+    assert [asked(), asked(), asked()] == [True, True, True]
+    image[0] = (b"7 (agent", b"1")
+    assert [asked(), asked()] == [False, False]
+    assert looks == [AGENT, AGENT]
+    image[0] = None  # type: ignore[call-overload]
+    del world.processes[AGENT]
+    assert [asked(), asked()] == [False, False]
+
+
+def test_signal_that_a_relay_handles_is_not_sent_at_once(world: World, supervise: Callable[..., Harness]) -> None:
+    harness = supervise()
+    world.add(AGENT, OWN_PID, "uv", USR1)
+    world.add(20, AGENT, "worker")
+    harness.receive(USR1)
+    assert world.sent == []
+    assert harness.lines("USR1 from outside the container dropped: no process handles it")
+    world.handled[20].add(USR1)
+    harness.receive(USR1)
+    assert world.sent == [(20, USR1)]
+
+
+def test_with_target_child_a_relay_is_any_agent(world: World, supervise: Callable[..., Harness]) -> None:
+    harness = supervise("--target", "child")
+    world.add(AGENT, OWN_PID, "uv", USR1)
+    harness.receive(USR1)
+    assert world.sent == [(AGENT, USR1)]
+
+
+@pytest.mark.parametrize("trouble", ["", "no proc", "our group"])
+def test_with_target_group_a_signal_goes_to_the_members_that_handle_it(
+    world: World, supervise: Callable[..., Harness], trouble: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = supervise("--target", "group")
+    world.add(20, AGENT, "member", USR1)
+    world.add(21, AGENT, "member")
+    world.add(22, AGENT, "stranger", USR1, group=22)
+    if trouble == "our group":
+        harness.supervisor.agent.group = OWN_GROUP
+        world.add(20, AGENT, "member", USR1, group=OWN_GROUP)
+    if trouble == "no proc":
+        monkeypatch.setattr(tree.Descendants, "all", failing(list, FileNotFoundError(2, "gone")))
+    harness.receive(USR1)
+    assert world.sent == ([(20, USR1)] if not trouble else [])
+
+
+# --- Who was left to others. ----------------------------------------------------------------------------------------
+
+
+def test_processes_below_one_that_handles_the_stop_signal_are_left_to_it(
+    world: World, supervise: Callable[..., Harness]
+) -> None:
+    harness = supervise()
+    world.add(AGENT, OWN_PID, "supervisor", TERM)
+    world.add(20, AGENT, "worker", TERM)
+    world.add(21, AGENT, "other")
+    world.add(22, 21, "below", TERM)
+    world.add(23, OWN_PID, "daemon", TERM)
+    harness.do(Stop(TERM))
+    caught, left = harness.supervisor.delivery.left_to_others(TERM)
+    assert [process.pid for process in caught] == [AGENT]
+    assert [process.pid for process in left] == [20, 22]
+    assert harness.supervisor.delivery.left_to_others(TERM) == ([], []), "once"
+
+
+def test_those_below_a_process_that_has_no_handler_are_left_to_nobody(
+    world: World, supervise: Callable[..., Harness]
+) -> None:
+    harness = supervise()
+    world.add(20, AGENT, "worker")
+    harness.do(Stop(TERM))
+    world.handled[20].add(TERM)
+    assert harness.supervisor.delivery.left_to_others(TERM) == ([], [])
+
+
+def test_behind_a_shell_all_processes_are_named(shell: World, supervise: Callable[..., Harness]) -> None:
+    harness = supervise()
+    shell.add(20, AGENT, "rsync")
+    harness.do(Stop(TERM))
+    caught, left = harness.supervisor.delivery.left_to_others(TERM)
+    assert ([process.pid for process in caught], [process.pid for process in left]) == ([AGENT], [20])
+
+
+def test_not_more_are_named_than_a_line_holds(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = supervise()
+    world.add(AGENT, OWN_PID, "supervisor", TERM)
+    for pid in range(20, 60):
+        world.add(pid, AGENT, "worker", TERM)
+    harness.do(Stop(TERM))
+    assert len(harness.supervisor.delivery.left_to_others(TERM)[1]) == delivery.MAX_NAMED
+    another = supervise()
+    another.do(Stop(TERM))
+    monkeypatch.setattr(tree.Descendants, "listable", lambda _: None)
+    assert another.supervisor.delivery.left_to_others(TERM) == ([], [])
+
+
+def test_a_climb_in_a_circle_ends(world: World, supervise: Callable[..., Harness]) -> None:
+    harness = supervise()
+    seen = {20: world.add(20, 21, "a", TERM), 21: world.add(21, 20, "b", TERM)}
+    assert harness.supervisor.delivery._signalled_above(seen[20], seen) is None
+
+
+def test_program_that_ends_what_it_runs_is_named(world: World, supervise: Callable[..., Harness]) -> None:
+    harness = supervise()
+    world.add(AGENT, OWN_PID, "gdb", TERM)
+    harness.do(Stop(TERM))
+    assert harness.lines(f"gdb ({AGENT}): known to end its program by itself")
 
 
 # --- Forwarded signals. ---------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from entrypoint.init.lifecycle import (
     KillAll,
     Lifecycle,
     Log,
+    LookAtWork,
     MakeStallReport,
     Stop,
     StopHeldBack,
@@ -513,6 +514,8 @@ class AnyOrder(RuleBasedStateMachine):
         self.frozen = 0.0  # seconds in all
         self.requested: float | None = None
         self.agent_ended_at: float | None = None
+        self.works_on, self.cut = False, False
+        self.linger_from: float | None = None
         self.killed: float | None = None
         self.exits: list[int] = []
         self.stops = 0
@@ -534,11 +537,12 @@ class AnyOrder(RuleBasedStateMachine):
         for action in actions:
             assert not self.exits or isinstance(action, Log), "nothing follows the end"
             if isinstance(action, Stop | Forward | StopHeldBack):
-                assert self.agent_ended_at is None, "nothing is addressed to an agent that has ended"
+                to_work = self.works_on and isinstance(action, Stop)
+                assert self.agent_ended_at is None or to_work, "nothing is addressed to an agent that has ended"
                 assert self.killed is None
             if isinstance(action, Stop):
                 self.stops += 1
-                if self.looks_through:
+                if self.looks_through and not self.works_on:
                     held_back = self.event(self.life.held_back)
                     assert events(held_back) == ([] if self.all_signalled else ["held-back"])
                     self.holding = not self.all_signalled
@@ -551,6 +555,7 @@ class AnyOrder(RuleBasedStateMachine):
                 if unhandled:
                     self.take(self.event(self.life.unhandled, action.number, "a test"))
             elif isinstance(action, KillAll):
+                self.cut = self.cut or (self.killed is None and self.works_on)
                 self.killed = self.now if self.killed is None else self.killed
             elif isinstance(action, Exit):
                 self.exits.append(action.code)
@@ -616,7 +621,7 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(event=st.sampled_from(["reported", "recipients_ended"]))
     def something_is_seen_late(self, event: str) -> None:
         """A report is complete, or recipients have exited, when that does not matter any more."""
-        if event == "recipients_ended" and not (self.looks_through and self.stops):
+        if event == "recipients_ended" and (self.agent_ended_at is not None or not (self.looks_through and self.stops)):
             return
         stopping = self.life.state == "stopping"
         values = state_of(self.life)
@@ -624,14 +629,39 @@ class AnyOrder(RuleBasedStateMachine):
         assert stopping or state_of(self.life) == values
 
     @precondition(lambda self: not self.exits and self.agent_ended_at is None)
-    @rule(ending=ENDINGS, alone=st.booleans())
-    def agent_ends(self, ending: Ending, alone: bool) -> None:
+    @rule(ending=ENDINGS, alone=st.booleans(), works_on=st.booleans())
+    def agent_ends(self, ending: Ending, alone: bool, works_on: bool) -> None:
+        """`works_on`: it was a wrapper, and its work has not exited."""
         self.agent_code = ending.code
-        actions = self.event(self.life.agent_ended, ending, alone=alone)
+        self.works_on = works_on and self.stops > 0 and self.life.state == "stopping" and not alone
+        actions = self.event(self.life.agent_ended, ending, alone=alone, works_on=self.works_on)
         self.agent_ended_at = self.now
+        self.linger_from = None if self.works_on else self.now
         self.holding = False
         self.take(actions)
         assert bool(self.exits) == alone
+
+    @precondition(lambda self: not self.exits and self.agent_ended_at is not None)
+    @rule()
+    def a_leftover_process_ends(self) -> None:
+        assert self.event(self.life.leftover_ended) == []
+        if self.killed is None:
+            assert self.life.due <= self.now + lifecycle.NEXT_TURN_AFTER
+
+    @precondition(lambda self: not self.exits and self.works_on)
+    @rule(works_on=st.booleans())
+    def the_work_ends(self, works_on: bool) -> None:
+        """`works_on`: or only a part of it."""
+        assert self.event(self.life.recipients_ended) == []
+        while self.works_on and self.killed is None and self.life.due <= self.now + lifecycle.NEXT_TURN_AFTER:
+            self.now = max(self.now, self.life.due)
+            actions = self.event(self.life.tick)
+            self.take(actions)
+            if LookAtWork() in actions:
+                self.works_on = works_on
+                self.linger_from = None if works_on else self.now
+                self.take(self.event(self.life.work_seen, works_on))
+                return
 
     @precondition(lambda self: not self.exits)
     @rule()
@@ -733,14 +763,14 @@ class AnyOrder(RuleBasedStateMachine):
 
     @invariant()
     def the_linger_time_is_kept(self) -> None:
-        if self.agent_ended_at is not None and not self.exits:
+        if self.linger_from is not None and not self.exits:
             limit = self.life.settings.linger + GIVE_UP_AFTER + self.frozen
-            assert self.now <= self.agent_ended_at + limit + 1e-6
+            assert self.now <= self.linger_from + limit + 1e-6
 
     @invariant()
     def the_exit_code_is_the_agents(self) -> None:
         if self.exits:
-            code = 128 + KILL if self.agent_code is None else self.agent_code
+            code = 128 + KILL if self.agent_code is None or self.cut else self.agent_code
             code = 0 if code in self.life.settings.ok_exit else code
             assert self.exits == [134 if self.life.hung and code == 0 else code]
 

@@ -168,6 +168,19 @@ def lingering(at: float) -> list[Action]:
     return [action for _, action in run_until(life, at)]
 
 
+def left_by_wrapper(*flags: str) -> list[Action]:
+    life = make(*flags)
+    life.signal(0.0, TERM, "a test")
+    return life.agent_ended(2.0, exited(3), alone=False, works_on=True)
+
+
+def left_at_deadline() -> list[tuple[float, Action]]:
+    life = make("-t", "20s")
+    life.signal(0.0, TERM, "a test")
+    life.agent_ended(2.0, exited(3), alone=False, works_on=True)
+    return run_until(life, 30.0)
+
+
 KUBERNETES = {"KUBERNETES_SERVICE_HOST": "x"}
 
 CASES: list[tuple[str, Callable[[], list[Action]], int, str, dict[str, object]]] = [
@@ -469,6 +482,27 @@ CASES: list[tuple[str, Callable[[], list[Action]], int, str, dict[str, object]]]
         {"signal": "TERM", "reason": "as before", "pids": [20, 21]},
     ),
     (
+        "ends-program",
+        lambda: [Log("ends-program", wrappers=["parallel (7)", "gdb (8)"])],
+        INFO,
+        "parallel (7), gdb (8): known to end its program by itself, with other signals or in less time",
+        {},
+    ),
+    (
+        "left-to-others",
+        lambda: [Log("left-to-others", signal=TERM, caught=processes(1), to=processes(2))],
+        WARNING,
+        "TERM went to worker (20), which handles it; whether it reached worker (20), worker (21) was left to it",
+        {"signal": "TERM", "pids": [20, 21]},
+    ),
+    (
+        "left-to-others",
+        lambda: [Log("left-to-others", signal=TERM, caught=processes(2), to=processes(1))],
+        WARNING,
+        "TERM went to worker (20), worker (21), which handle it; whether it reached worker (20) was left to them",
+        {"signal": "TERM", "pids": [20]},
+    ),
+    (
         "interrupted",
         lambda: [Log("interrupted", interrupted=processes(2))],
         INFO,
@@ -479,7 +513,7 @@ CASES: list[tuple[str, Callable[[], list[Action]], int, str, dict[str, object]]]
         "last-term",
         lambda: [Log("last-term", signal=TERM, elapsed=8.0)],
         INFO,
-        "8s after the stop request, TERM to what has not exited by INT",
+        "8s after the stop request, TERM to what has not exited",
         {"signal": "TERM", "elapsed": 8.0},
     ),
     (
@@ -519,6 +553,43 @@ CASES: list[tuple[str, Callable[[], list[Action]], int, str, dict[str, object]]]
         "all processes behind the agent have exited, but it has started the same program again: TERM to it as well",
         {"signal": "TERM", "what": "restarting"},
     ),
+    (
+        "wrapper-left",
+        lambda: left_by_wrapper("-t", "20s"),
+        INFO,
+        "the agent exited with code 3 before the program that it runs; TERM to that (18s left)",
+        {"code": 3, "cause": "exited", "signal": "TERM", "left": 18.0},
+    ),
+    (
+        "wrapper-left",
+        lambda: left_by_wrapper("-t", "infinity"),
+        INFO,
+        "the agent exited with code 3 before the program that it runs; TERM to that (no deadline)",
+        {"code": 3, "cause": "exited", "signal": "TERM", "left": None},
+    ),
+    (
+        "not-signalled",
+        lambda: [Log("not-signalled", to=[Process(20, "worker", 2, 2, 1)])],
+        INFO,
+        "the wrapper is likely to have passed the signal on to worker (20): no second one",
+        {"pids": [20]},
+    ),
+    (
+        "ended",
+        lambda: [action for _, action in left_at_deadline()],
+        INFO,
+        "ended: the agent exited with code 3, the program that it ran was killed by SIGKILL at the deadline, 20.4s "
+        "after the stop request, after 20.4s in all; exit code 137",
+        {
+            "code": 137,
+            "agent_code": 137,
+            "cause": "deadline",
+            "seconds": 20.4,
+            "stop_seconds": 20.4,
+            "status": "",
+            "how": "exited with code 3",
+        },
+    ),
 ]
 RENAMED = {  # in JSON; users know these names
     "repeat-escalates": "escalated",
@@ -532,6 +603,7 @@ LISTS = {
     "step": narrator.NAMES,
     "deadline": narrator.NAMES,
     "limit-near": narrator.NAMES,
+    "wrapper-left": narrator.NAMES,
     "lingering": narrator.NAMES,
     "linger-over": narrator.NAMES,
     "left-behind": narrator.NAMES,
@@ -936,6 +1008,7 @@ def test_what_of_a_stop_goes_into_the_final_message(narrate: Callable[..., Narra
         "repeat-kills",
         "linger-over",
         "left-behind",
+        "left-to-others",
         "errno",
     )
     text = narration.lines()[-1].removeprefix("warning: ").removeprefix("error: ")

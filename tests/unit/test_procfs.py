@@ -506,6 +506,83 @@ def test_a_descriptor_without_flags_is_skipped(monkeypatch: pytest.MonkeyPatch, 
     assert list(procfs.open_modes(17, "pipe:[1]")) == [0o2000001]
 
 
+# --- What a look at shells, relays and tracers needs. ---------------------------------------------------------------
+
+
+def test_masks_are_those_of_the_process(child: subprocess.Popen[bytes]) -> None:
+    masks = procfs.masks(child.pid)
+    assert masks is not None
+    assert masks[2] & 1 << USR1 - 1
+    assert not masks[2] & 1 << TERM - 1
+
+
+def test_masks_of_nobody_are_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert procfs.masks(10_000_001) is None
+    monkeypatch.setattr(procfs, "masks_are_false", lambda: True)
+    assert procfs.masks(os.getpid()) is None
+
+
+def test_inherited_descriptors_are_recognised() -> None:
+    with open("/dev/null") as opened:
+        own = procfs.opened(os.getpid(), opened.fileno())
+        assert own is not None
+        assert own[0] == "/dev/null"
+        assert not own[1] & os.O_CLOEXEC
+        with subprocess.Popen(["sleep", "60"], stdin=opened) as heir:
+            assert procfs.opened(heir.pid, 0) == own
+            heir.kill()
+        with subprocess.Popen(["sleep", "60"], stdin=subprocess.DEVNULL) as other:
+            assert procfs.opened(other.pid, 0) != own
+            other.kill()
+    assert procfs.opened(os.getpid(), 10_000) is None
+
+
+def test_descriptor_whose_target_is_hidden_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(procfs, "descriptor_target", lambda *_: "")
+    assert procfs.opened(os.getpid(), 0) is None
+
+
+def test_tracer_is_found() -> None:
+    assert procfs.tracer_of(os.getpid()) == 0
+    assert procfs.tracer_of(10_000_001) == 0
+    with subprocess.Popen(["strace", "-o", "/dev/null", "sleep", "60"]) as strace:
+
+        def traced() -> list[int]:  # strace(1) starts other children first, to try what works
+            found = [child.pid for child in procfs.children(strace.pid) if child.name == "sleep"]
+            return [pid for pid in found if procfs.tracer_of(pid) == strace.pid]
+
+        for pid in until(traced, "a traced child"):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_image_changes_at_an_exec_even_if_the_name_does_not() -> None:
+    script = 'read x; exec sh -c "read y; exit 1"'
+    code = f"import os, sys; sys.stdin.readline(); os.execv('/bin/sh', ['sh', '-c', {script!r}])"
+    with subprocess.Popen([sys.executable, "-S", "-c", code], stdin=subprocess.PIPE, bufsize=0) as process:
+        assert process.stdin
+        dispositions = Dispositions(process.pid)
+        images = [dispositions.image()]
+        for _ in range(2):
+            process.stdin.write(b"\n")
+
+            def changed() -> bool:
+                is_waiting = b"pipe_read" in procfs.wait_channel(process.pid)  # no exec is under way
+                dispositions.handles(TERM)
+                return dispositions.image() != images[-1] and is_waiting
+
+            until(changed, "another image")
+            images.append(dispositions.image())
+            dispositions.handles(RTMIN)
+            assert dispositions.image() == images[-1], "read anew"
+        assert images[1] is not None
+        assert images[2] is not None
+        assert images[1][0] == images[2][0], "the same name"
+        process.stdin.write(b"\n")
+        process.wait()
+        dispositions.close()
+    assert Dispositions(10_000_001).image() is None
+
+
 @pytest.mark.parametrize(
     ("waits", "cpu", "expected"), [(False, 0, False), (False, 4, False), (True, 0, True), (False, 5, True)]
 )

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entrypoint.init import procfs, recipients, tree
+from entrypoint.init import foreground, names, procfs, recipients, tree
 from entrypoint.init.procfs import Process
 from tests.support.init import until
 
@@ -290,3 +290,122 @@ def test_a_process_that_has_exited_is_neither_wrapper_nor_helper() -> None:
 def test_a_wrapper_that_copies_its_childs_output_is_known_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(procfs, "argv_of", lambda _: ["/usr/bin/perl", "/usr/bin/chronic", "agent"])
     assert recipients.is_wrapper(Process(10_000_001, "chronic", 1, 20, 0), [])
+
+
+# --- Processes that handle the signal and are looked through. -------------------------------------------------------
+
+
+@pytest.fixture
+def relays(monkeypatch: pytest.MonkeyPatch, family: Family) -> dict[str, set[int]]:
+    """The pids of relays, inits, shells, shells with a trap, and idle programs; 13 handles or ignores the signal."""
+    kinds: dict[str, set[int]] = {name: set() for name in "relay init shell trap idle pipe ignores".split()}
+
+    def is_(kind: str) -> Callable[[Process], bool]:
+        return lambda process: process.pid in kinds[kind]
+
+    monkeypatch.setattr(names, "is_relay", is_("relay"))
+    monkeypatch.setattr(names, "is_init", is_("init"))
+    monkeypatch.setattr(names, "is_idle", is_("idle"))
+    monkeypatch.setattr(procfs, "is_shell", is_("shell"))
+    monkeypatch.setattr(procfs, "handles_or_ignores", lambda process, _: process.pid in kinds["ignores"])
+    monkeypatch.setattr(foreground, "has_trap", lambda process, _: process.pid in kinds["trap"])
+    monkeypatch.setattr(foreground, "children", lambda _, among: among)
+    monkeypatch.setattr(recipients, "_leads_to", lambda _, child, fd: fd == 0 and child.pid in kinds["pipe"])
+    return kinds
+
+
+def found(family: Family, *, to_stop: bool = True) -> recipients.Recipients:
+    return recipients.resolve(family.process(10), TERM, to_stop=to_stop)
+
+
+def pids(processes: list[Process]) -> list[int]:
+    return [process.pid for process in processes]
+
+
+def test_relay_is_looked_through_for_those_that_handle_the_signal(family: Family, relays: dict[str, set[int]]) -> None:
+    family.handling, relays["relay"] = {10, 11, 12, 15}, {10, 11}
+    result = found(family)
+    assert sorted(pids(result.processes)) == [12, 15]
+    assert {pid: guardian.pid for pid, guardian in result.guardians.items()} == {15: 11, 12: 10}
+    assert (result.shells, result.idle, result.unhandled) == ([], [], False)
+
+
+def test_relay_gets_the_signal_where_nobody_behind_it_handles_it(family: Family, relays: dict[str, set[int]]) -> None:
+    family.handling, relays["relay"] = {11, 12}, {11}
+    assert sorted(pids(found(family).processes)) == [11, 12]
+    assert pids(found(family, to_stop=False).processes) == [12]
+    relays["ignores"] = {13}
+    assert sorted(pids(found(family, to_stop=False).processes)) == [11, 12]
+
+
+def test_signal_is_unhandled_where_the_agent_is_a_relay_and_nobody_behind_it_handles_it(
+    family: Family, relays: dict[str, set[int]]
+) -> None:
+    family.handling, relays["relay"] = {10}, {10}
+    assert found(family, to_stop=False).unhandled
+    assert not found(family).unhandled
+    relays["ignores"], relays["shell"] = {11}, {11}
+    assert found(family, to_stop=False).unhandled, "shells ignore signals for their own sake"
+    relays["ignores"] = {12}
+    assert not found(family, to_stop=False).unhandled
+
+
+def test_helper_of_a_relay_is_no_program_that_it_runs(family: Family, relays: dict[str, set[int]]) -> None:
+    family.handling, relays["relay"], relays["pipe"] = {10, 11, 12}, {10}, {11, 12}
+    assert pids(found(family).processes) == []
+    assert not found(family, to_stop=False).unhandled
+
+
+@pytest.mark.parametrize("agent_handles", [True, False])
+def test_init_sends_what_the_program_behind_it_handles(
+    family: Family, relays: dict[str, set[int]], agent_handles: bool
+) -> None:
+    relays["init"] = {11}
+    family.handling = {11, 15} if agent_handles else {11}
+    assert pids(found(family, to_stop=False).processes) == ([11] if agent_handles else [])
+    assert pids(found(family).processes) == [11]
+
+
+def test_shells_with_a_trap_come_before_their_foreground_outermost_first(
+    family: Family, relays: dict[str, set[int]]
+) -> None:
+    family.handling = {10, 11, 13, 15, 14}
+    relays["shell"], relays["trap"] = {10, 11, 13}, {10, 13}
+    result = found(family)
+    assert sorted(pids(result.processes)) == [14, 15]
+    assert pids(result.shells) == [10, 13]
+    assert result.guardians[15].pid == 13
+
+
+@pytest.mark.parametrize(
+    ("trap", "idle", "to_stop", "processes", "woken"),
+    [
+        ({11}, {13}, True, [11], [13]),
+        (set(), {13}, True, [11], [13]),
+        ({11}, set(), True, [11], []),
+        ({11}, set(), False, [11], []),
+        (set(), {13}, False, [11], []),
+        (set(), set(), False, [], []),
+    ],
+)
+def test_shell_gets_the_signal_itself_where_its_foreground_does_not_handle_it(
+    family: Family,
+    relays: dict[str, set[int]],
+    trap: set[int],
+    idle: set[int],
+    to_stop: bool,
+    processes: list[int],
+    woken: list[int],
+) -> None:
+    family.handling = {11}
+    relays["shell"], relays["trap"], relays["idle"] = {11}, trap, idle
+    result = found(family, to_stop=to_stop)
+    assert pids(result.processes) == processes
+    assert pids(result.idle) == woken
+
+
+def test_tracer_has_a_child_that_it_traces(monkeypatch: pytest.MonkeyPatch, family: Family) -> None:
+    tracers = {12: 10}
+    monkeypatch.setattr(procfs, "tracer_of", lambda pid: tracers.get(pid, 0))
+    assert recipients.is_tracer(family.process(10))
+    assert not recipients.is_tracer(family.process(12))

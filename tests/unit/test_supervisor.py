@@ -458,7 +458,7 @@ def test_one_failing_part_does_not_stop_the_others(
 ) -> None:
     """An orphan that cannot be logged, a stop that cannot be handled, a socket that cannot be read."""
     harness = supervise()
-    parts = [(Narrator, "log_reaped"), (JobControl, "agent_stopped"), (harness.supervisor, "_receive")]
+    parts = [(harness.supervisor, "_orphan_reaped"), (JobControl, "agent_stopped"), (harness.supervisor, "_receive")]
     for owner, part in parts:
         monkeypatch.setattr(owner, part, failing(lambda: None, ValueError(f"in {part}")))
     world.wait_results += [(20, exited(0)), (AGENT, stopped(TSTP)), (AGENT, exited(8))]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from entrypoint.init import by_name, procfs, recipients, tree
+from entrypoint.init import by_name, names, procfs, recipients, tree
 from entrypoint.init.procfs import Dispositions, Process
 from tests.support.world import AGENT, OWN_PID, Harness, World, failing
 
@@ -190,7 +190,7 @@ def test_the_number_of_reports_is_bounded(monkeypatch: pytest.MonkeyPatch) -> No
 )
 def test_wrappers_are_known_by_name(monkeypatch: pytest.MonkeyPatch, argv: list[str], is_wrapper: bool) -> None:
     monkeypatch.setattr(procfs, "argv_of", lambda _: argv)
-    assert by_name.has_wrappers_name(Process(AGENT, "comm", 1, 1, 0)) is is_wrapper
+    assert names.is_wrapper(Process(AGENT, "comm", 1, 1, 0)) is is_wrapper
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,7 @@ async def work(name: str) -> None:
     helper: Any = await start(name)
     reading = asyncio.create_task(drain(helper.stdout)) if getattr(helper, "stdout", None) else None
     log("ready")
+    log("up")
     try:
         await asyncio.Event().wait()
     finally:
@@ -108,6 +109,7 @@ def work_sync(name: str) -> None:
             while not up(name):
                 time.sleep(0.02)
     log("ready")
+    log("up")
     try:
         while True:
             time.sleep(0.1)

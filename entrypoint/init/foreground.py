@@ -1,0 +1,97 @@
+"""Which children a shell waits for in its foreground, and whether it has a trap for a signal.
+
+A shell runs a trap only after the command in its foreground has ended: with `trap 'exit 0' TERM; agent` a TERM to the
+shell alone stops nobody. In `agent & wait $!` the trap runs at once, and may forward the signal. In the signal masks
+and in the system call of a shell the two look alike, so each child is judged:
+
+    it ignores INT or QUIT        a background job: a shell without job control has these ignored (POSIX, 2.11); fish
+                                  has them blocked. Of a child that is a shell itself only INT counts: most shells
+                                  ignore QUIT for their own sake, and do not touch INT where it was ignored.
+    it has QUIT's default action  in the foreground: programs leave QUIT alone, and what is ignored survives exec(2)
+    neither                       it has handlers for both, or its runtime resets all signals at its start, as Node
+                                  does. A background job would have got /dev/null for its stdin; and some shells wait
+                                  in different ways: dash and busybox sh in wait4(2) for the foreground and in
+                                  sigsuspend(2) for a job, zsh with INT blocked only for the foreground.
+
+Where even that shows nothing, the child counts as a background job, and the shell gets the signal alone.
+"""
+
+import _signal
+import os
+
+from . import procfs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .procfs import Process
+
+RESETTING = frozenset("node nodejs bun".split())  # runtimes that reset all signals to their default action
+INT, QUIT = 1 << (_signal.SIGINT - 1), 1 << (_signal.SIGQUIT - 1)
+# With a trap for EXIT bash and ksh catch all signals that would end them. They run that trap and end at once, and leave
+# the command in their foreground behind. XCPU is one of those signals, and nobody sets a trap for it.
+OF_EXIT_TRAP = int(_signal.SIGXCPU)
+O_WRITES = os.O_WRONLY | os.O_RDWR
+
+
+def children(shell: "Process", among: "list[Process]") -> "list[Process]":
+    """Return those of the shell's children that it waits for in its foreground, as far as that is known."""
+    own = procfs.masks(shell.pid)
+    if own is None:
+        return []
+    certain: list[Process] = []
+    unknown: list[Process] = []
+    for child in among:
+        known = _is_in_foreground(shell, own[1], child)
+        if known:
+            certain.append(child)
+        elif known is None:
+            unknown.append(child)
+    if unknown and not certain and _waits_for_foreground(shell, own[0]):
+        certain = [max(unknown, key=lambda child: child.start)]  # what was started before is in the background
+    return certain
+
+
+def has_trap(shell: "Process", number: int) -> bool:
+    """Whether the shell certainly has a trap for a signal that it handles, which it will run after the foreground."""
+    return procfs.handles(shell, number) is True and not procfs.handles(shell, OF_EXIT_TRAP)
+
+
+def _is_in_foreground(shell: "Process", ignored_by_shell: int, child: "Process") -> bool | None:
+    masks = procfs.masks(child.pid)
+    if masks is None or child.group != shell.group:  # a job of its own, with `set -m`
+        return False
+    blocked, ignored, caught = masks
+    programs = procfs.program_names(child)
+    inherited = ignored_by_shell & INT  # what the shell ignored from its start, all its children ignore
+    if not procfs.SHELLS.isdisjoint(programs):
+        if ignored & INT & ~inherited:
+            return False
+        return True if "fish" not in programs else _shares_stdin(shell, child)  # fish takes INT back
+    if (ignored | blocked) & (INT | QUIT) & ~inherited:
+        return False
+    if not caught & QUIT and RESETTING.isdisjoint(programs):
+        return True
+    return _shares_stdin(shell, child)
+
+
+def _shares_stdin(shell: "Process", child: "Process") -> bool | None:
+    """Whether the child has inherited its stdin from the shell; None if that shows nothing."""
+    if not {"zsh", "fish"}.isdisjoint(procfs.program_names(shell)):  # they leave a job its stdin
+        return None
+    theirs, childs = procfs.opened(shell.pid, 0), procfs.opened(child.pid, 0)
+    if theirs is None or childs is None:
+        return None
+    target, flags, _ = childs
+    is_jobs = target == "/dev/null" and not flags & O_WRITES  # as shells open it for a background job
+    if theirs == childs:
+        return None if is_jobs else True
+    return False if is_jobs else None
+
+
+def _waits_for_foreground(shell: "Process", blocked: int) -> bool:
+    """Whether the way in which the shell waits shows that it does so for its foreground."""
+    programs = procfs.program_names(shell)
+    where = procfs.wait_channel(shell.pid)
+    if "zsh" in programs:
+        return b"sigsuspend" in where and bool(blocked & INT)
+    return b"do_wait" in where and not programs.isdisjoint(("dash", "ash", "sh")) and "bash" not in programs

@@ -1,0 +1,246 @@
+"""What is below an agent that exits during a stop: work that has been signalled, or not yet, or mere helpers.
+
+An agent that got the stop signal itself may be a wrapper that exits before the program that it runs (an EXIT trap, a
+launcher in Node or Go without a handler, npm). Then that program has the rest of the grace period, as below a wrapper
+that was looked through. What counts as such a wrapper:
+
+    it died of the stop signal      of the default action that its runtime leaves in force, mostly (Node, Go, Ruby), or
+                                    once it has ended its own shell (npm, yarn), or after an EXIT trap (bash)
+    it exited with a code           a shell, a wrapper known by name, and any process whose main thread waited for just
+                                    that child (wait4(2), waitid(2)); any other is an agent that has finished its drain
+
+It is none if a process below it that handles the signal has exited meanwhile: then it has waited for its work, and what
+is left beside it (Xvfb) is not the work. A child on a pipe that it made is a helper (an MCP server), no work either.
+
+Whether the wrapper has sent the stop signal to a process below it, no system call shows. A second one ends many servers
+at once, and without one none stops, so the evidence is weighed. In this order:
+
+    the process has slept all the time          no: a signal wakes the main thread (its context switches in `status`)
+    it is no direct child                       no: a wrapper signals its child, a shell mostly, which has died of it
+    a shell's script (-c) without `kill`        no
+    a shell's foreground job                    no: a trap runs once the job is over, an EXIT trap at once; both are
+                                                there to clean up. A shell without job control has its background jobs
+                                                ignore QUIT, which tells them apart
+    a shell's background job                    yes: `trap 'kill $!' TERM`, `trap 'kill 0' EXIT`. How the shell ends
+                                                shows nothing: after an EXIT trap, bash dies of the signal
+    any other wrapper that died of the signal   no: it is its runtime's default action
+    watch(1)                                    no: it exits at once
+    any other wrapper that exited with a code   yes: it caught the signal
+
+A process that was signalled for certain, or in all likelihood, gets no second signal, but at the end: 2 s before the
+SIGKILL the stop signal can do no more harm. All others get it at once.
+"""
+
+import _signal
+import os
+
+from . import names, procfs, recipients, tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .procfs import Process
+
+SIGNALS_NOBODY = frozenset(("watch",))  # ... but exits with a code
+P_PID = 1  # the first argument of waitid(2): the second is a pid
+
+
+class _Below:
+    """A process below a wrapper, as it was before the wrapper got the stop signal."""
+
+    __slots__ = ("handles", "in_background", "process", "switches")
+
+    def __init__(self, process: "Process", number: int, *, adapts: bool) -> None:
+        self.process = process
+        self.handles = procfs.handles(process, number) is True or (adapts and procfs.prefers_int(process))
+        status = _status(process.pid)
+        self.switches = _switches_asleep(status, number)
+        self.in_background = bool(_mask(status, b"SigIgn") & _bit(_signal.SIGQUIT))
+
+
+class Wrapper:
+    """A process that gets the stop signal itself, and what is below it at that moment.
+
+    That is all that does not handle the signal, and the topmost that do, as for the agent itself.
+    """
+
+    __slots__ = ("_awaited", "_below", "_is_known", "_is_shell", "_number", "_pid", "_script", "_signals_nobody")
+
+    def __init__(
+        self, process: "Process", children_of: "Callable[[int], list[Process]]", number: int, *, adapts: bool
+    ) -> None:
+        """`adapts`: see `Delivery.stop`."""
+        self._pid, self._number = process.pid, number
+        self._is_shell = procfs.is_shell(process)
+        self._is_known = self._is_shell or names.is_wrapper(process)
+        self._signals_nobody = not SIGNALS_NOBODY.isdisjoint(procfs.program_names(process))
+        self._script = _script(process.pid) if self._is_shell else None
+        self._awaited = {_awaited_child(process.pid)} - {0}  # and what is below it
+        self._below: list[_Below] = []
+        to_look_at = [child for child in children_of(process.pid) if not self._is_helper(child, process)]
+        for child in to_look_at:  # grows meanwhile
+            if child.parent in self._awaited:
+                self._awaited.add(child.pid)
+            entry = _Below(child, number, adapts=adapts)
+            self._below.append(entry)
+            if not entry.handles:
+                to_look_at += children_of(child.pid)
+
+    def _is_helper(self, child: "Process", process: "Process") -> bool:
+        return not self._is_known and recipients.is_helper(child, process)
+
+    def left(self, *, died: bool) -> "tuple[list[Process], list[Process]]":
+        """It has exited. Return the work below it, and those of it that it may have signalled.
+
+        `died`: of the stop signal, as far as is known.
+        """
+        there = [entry for entry in self._below if procfs.is_there(entry.process)]
+        if any(entry.handles and entry not in there for entry in self._below):
+            return [], []
+        is_wrapper = died or self._is_known
+        work = [entry for entry in there if entry.handles and (is_wrapper or entry.process.pid in self._awaited)]
+        signalled = [entry.process for entry in work if self._may_have_signalled(entry, died=died)]
+        return [entry.process for entry in work], signalled
+
+    def _may_have_signalled(self, entry: _Below, *, died: bool) -> bool:
+        switches = _switches_asleep(_status(entry.process.pid), self._number)
+        has_slept = switches is not None and switches == entry.switches
+        if has_slept or entry.process.parent != self._pid:
+            return False
+        if self._is_shell:
+            return entry.in_background and (self._script is None or "kill" in self._script)
+        return not died and not self._signals_nobody
+
+
+class Departures:
+    """Finds the work that goes on after the exit of wrappers: of the agent, of those below it, and so on.
+
+    `work`: processes that have got the stop signal, or are to get it. `statuses`: the wait statuses of those that have
+    exited, by pid, as far as they are known.
+    """
+
+    __slots__ = ("_wrappers", "statuses", "work")
+
+    def __init__(self) -> None:
+        self._wrappers: dict[tuple[int, int], tuple[int, Wrapper]] = {}
+        self.work: list[Process] = []
+        self.statuses: dict[int, int] = {}
+
+    def note(self, processes: "Sequence[Process]", seen: "Sequence[Process]", number: int, *, adapts: bool) -> None:
+        """These are about to get the stop signal. `seen`: all our descendants."""
+        children_of = tree.children_among({process.pid: process for process in seen})
+        for process in processes:
+            if children_of(process.pid):
+                self._wrappers[process.identity] = number, Wrapper(process, children_of, number, adapts=adapts)
+
+    def look(self, former: "Sequence[Process]", *, died: bool = False) -> "list[Process]":
+        """Find the work: those of the former that are still there, and what was below those that have exited.
+
+        `died`: whether these have died of the stop signal, where no status is known. Return those that a wrapper is
+        likely to have signalled in our place.
+        """
+        signalled: list[Process] = []
+        self.work = [process for process in former if procfs.is_there(process)]
+        for process in former:
+            if process in self.work or process.identity not in self._wrappers:
+                continue
+            number, wrapper = self._wrappers[process.identity]
+            status = self.statuses.get(process.pid)
+            killed_by = os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else 0
+            below, of_them = wrapper.left(died=died if status is None else killed_by == number)
+            self.work += below
+            signalled += of_them
+        return signalled
+
+
+def topmost(
+    processes: "Sequence[Process]",
+    acts_on_it: "Callable[[Process], bool]",
+    had_it: "Callable[[Process], bool]",
+    *,
+    works_on: bool,
+) -> "tuple[list[Process], list[Process]]":
+    """Return which leftover processes are to get the stop signal now, and which have to wait.
+
+    `processes`: all of them, parents before their children. `acts_on_it`: whether a process acts on the signal;
+    `had_it`: whether it has had it. Below one that does, processes wait until it has exited: a pool's workers. So do
+    those above and beside it, the shell that runs it and tee(1), and where work goes on, all that do not act on it.
+    """
+    top: dict[int, int] = {}  # for each process the topmost above it
+    busy: set[int] = set()  # of them those at or below which a process acts on the signal, or has had it
+    covered: set[int] = set()  # such processes, and those below them
+    now, others, later = [], [], []
+    for process in processes:
+        top[process.pid] = top.get(process.parent, process.pid)
+        if process.parent in covered or had_it(process):
+            covered.add(process.pid)
+            busy.add(top[process.pid])
+            if not had_it(process):
+                later.append(process)
+        elif acts_on_it(process):
+            covered.add(process.pid)
+            busy.add(top[process.pid])
+            now.append(process)
+        else:
+            others.append(process)
+    for process in others:
+        (later if works_on or top[process.pid] in busy else now).append(process)
+    return now, later
+
+
+def _awaited_child(pid: int) -> int:
+    """Return the child that its main thread waits for; 0 if it waits for any or for none, or if that is not known."""
+    if b"do_wait" not in procfs.wait_channel(pid):
+        return 0
+    try:
+        _, first, second, *_ = procfs.read_file(f"/proc/{pid}/syscall").split()
+        child = int(second if int(first, 16) == P_PID else first, 16)
+    except (OSError, ValueError):
+        return 0
+    return child if child < 1 << 31 else 0  # a negative number names any child, or a process group
+
+
+def _script(pid: int) -> str | None:
+    """Return the text that a shell runs, if that is an argument of it (-c)."""
+    argv = procfs.argv_of(pid)
+    for index, option in enumerate(argv[1:-1], 1):
+        if option.startswith("-") and not option.startswith("--") and option.endswith("c"):
+            return argv[index + 1]
+        if not option.startswith(("-", "+")) and not argv[index - 1].endswith("o"):  # bash -o pipefail
+            break  # a file
+    return None
+
+
+def _status(pid: int) -> dict[bytes, bytes]:
+    """Return the fields of /proc/pid/status; none if it cannot be read, or if it does not show what is true."""
+    if procfs.masks_are_false():
+        return {}
+    try:
+        lines = procfs.read_file(f"/proc/{pid}/status", 65536).split(b"\n")  # its groups are in it, all of them
+    except OSError:
+        return {}
+    return dict(line.split(b":\t", 1) for line in lines if b":\t" in line)
+
+
+def _bit(number: int) -> int:
+    return 1 << (number - 1)
+
+
+def _mask(status: dict[bytes, bytes], name: bytes) -> int:
+    """Return a signal mask; 0 if it is not known."""
+    return int(status.get(name, b"0"), 16)
+
+
+def _switches_asleep(status: dict[bytes, bytes], number: int) -> int | None:
+    """Return how often its main thread has been switched from; None while it runs, or if that is not known.
+
+    As long as the number stays the same, the thread has slept, and has seen no signal. One that it blocks would not
+    wake it, and one that has come already may be pending.
+    """
+    try:
+        voluntary, others = status[b"voluntary_ctxt_switches"], status[b"nonvoluntary_ctxt_switches"]
+        on_its_way = (_mask(status, b"SigPnd") | _mask(status, b"ShdPnd") | _mask(status, b"SigBlk")) & _bit(number)
+        return None if on_its_way or status[b"State"].startswith(b"R") else int(voluntary) + int(others)
+    except (KeyError, ValueError):
+        return None
