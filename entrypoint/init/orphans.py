@@ -19,8 +19,8 @@ import os
 from ..signals import CONT, KILL
 from ..units import INFINITY
 from . import delivery, procfs, stop_plan, tree
+from .actions import Log
 from .console import WARNING
-from .lifecycle import Log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -90,7 +90,7 @@ def test_they_are_killed_when_nothing_else_is_left(
     assert harness.lines("SIGKILL to what is older than the agent and does not handle TERM; still running: sleep (20)")
     world.no_children = True
     harness.receive(CHLD)
-    assert harness.supervisor.exit_code == 3
+    assert harness.supervisor.execution.exit_code == 3
 
 
 def test_a_failure_to_look_leaves_the_linger_time(
