@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .procfs import Process
 
 ABOUT_THE_AGENT = frozenset("MAINPID READY RELOADING MONOTONIC_USEC STOPPING ERRNO".split())
+SMALL_INITS = frozenset("tini tini-static docker-init dumb-init".split())  # they handle every signal for their child
 OF_EXITED = ("READY", "STATUS", "WATCHDOG")  # WATCHDOG=1 only
 MAX_WRAPPERS = 100  # above one another; a parent that exits during the climb may lead round in a circle
 
@@ -83,7 +84,7 @@ def _speaks_for(agent: "MainProcess", sender: "Process") -> bool:
 
 
 def _is_wrapper(process: "Process") -> bool:
-    if by_name.has_wrappers_name(process):
+    if by_name.has_wrappers_name(process) or not SMALL_INITS.isdisjoint(procfs.program_names(process)):
         return True
     return recipients.is_wrapper(process, procfs.children(process.pid)) and not procfs.handles(process, TERM)
 
