@@ -372,8 +372,9 @@ class Supervisor:
                 self._agent_ended(alone=alone)
         elif alone:
             self._event(self.lifecycle.nothing_left)
-        elif self.lifecycle.state == LINGERING:
+        else:
             self.faults.guarded(self._look_at_older)
+            self._carry_out()
 
     def _wait(self) -> tuple[int, int, str]:
         """Return a child that has exited or stopped: pid, wait status and, if reaped orphans are logged, its name."""
@@ -412,8 +413,8 @@ class Supervisor:
         return {}
 
     def _look_at_older(self) -> None:
-        if self.older.are_not_waited_for():
-            self._event(self.lifecycle.older_left)
+        if self.lifecycle.state == LINGERING and self.older.are_not_waited_for():
+            self._note(self.lifecycle.older_left)
 
     def _hand_over(self) -> bool:
         """The agent has exited. Return whether the main process that it named is the agent now."""
@@ -454,6 +455,7 @@ class Supervisor:
         elif isinstance(action, StopLeftovers):
             self.delivery.note_stopped(self.orphans.signalled)
             self._stop_leftovers(action.number)
+            self.faults.guarded(self._look_at_older)
         elif isinstance(action, KillAll):
             self.faults.guarded(self.reporter.end)
             self.delivery.kill_all()
