@@ -11,7 +11,6 @@ PASSED = "the relay gets TERM and passes it on to a program that prefers INT"
 SPEAKS = "a helper may speak for the agent"
 EVERYBODY = "the agent gets TERM from the platform and from process 1"
 LEFTOVERS = "all leftover processes are signalled, not the topmost ones that handle the signal"
-INJECTED = "children of injected code are waited for"
 HOME = "the interpreter of process 1 does not start"
 NO_DEADLINE = "no deadline, although no platform is going to end the container"
 
@@ -143,18 +142,11 @@ TRIALS: dict[str, str] = {
     "notify: a helper's READY=1": SPEAKS,
     "notify: a helper's READY=1, agent behind sh": SPEAKS,
     "sandboxes: unshare --pid --fork": CAUGHT,
-    "around: sitecustomize that starts a process, behind env --block-signal": INJECTED,
-    "around: sitecustomize that starts a session of its own": INJECTED,
     "around: PYTHONHOME of another Python": HOME,
     "around: PYTHONHOME of another Python, behind env --block-signal": HOME,
     "around: a stop from inside, on Railway": NO_DEADLINE,
     "around: a stop by a child, on Railway": NO_DEADLINE,
     "around: a stop from inside, on Nomad": NO_DEADLINE,
-    "agents: an agent that restarts itself": "no line names the pattern",
-    "agents: an agent that restarts itself after 1.5 s": "no line names the pattern",
-    "agents: an agent that goes into the background": "no line names the pattern",
-    "agents: an agent that exits when its parent is pid 1": "no hint",
-    "agents: an agent that watches its parent": "no hint",
     "agents: a pool's worker, its parent behind Node": LEFTOVERS,
     "agents: a pool's worker, its parent left behind": LEFTOVERS,
     "agents: -g, a signal that another process of the group handles": "dropped: only the agent's own handlers count",
