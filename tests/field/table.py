@@ -140,9 +140,9 @@ process 1 of a PID namespace, under agent-init, tini and dumb-init. It is stoppe
 `python -m tests.field.table` has made this page, and `nox -s field` runs the trials.
 
 The agent drains for about {drain:g} s after its first TERM, and loses its work at a second one. agent-init has
-`{options}`: with the default of 5 s to linger, an agent that is merely left behind would seem to drain. tini and
-dumb-init have no options. "{right}" is the outcome in the second column; anything else is what happened instead. A
-source in brackets is the report that the case is a variation of.
+`{options}`: with the default of 5 s to linger, an agent that is merely left behind would seem to
+drain. tini and dumb-init have no options. "{right}" is the outcome in the second column; anything else is what happened
+instead. A source in brackets is the report that the case is a variation of.
 
 {sums}
 """
@@ -156,7 +156,7 @@ def field_page(results: Mapping[str, Found]) -> str:
         drain=trial.DRAIN,
         options=" ".join(trial.OPTIONS),
         right=RIGHT,
-        sums=f"All cases: {_counts(total)}. Without the variations: {_counts(first)}.",
+        sums=f"All cases: {_counts(total)}.\nWithout the variations: {_counts(first)}.",
     )
     for kind, (heading, _) in trials.KINDS.items():
         names = {f"{kind}: {case.name}": case for case in trials.of(kind)}
