@@ -173,8 +173,8 @@ WRAPPER_HEAD = """# Behind which wrappers an agent drains
 
 An agent that needs {drain:g} s to finish its work ({full:g} s where the wrapper has a timeout of its own) runs behind
 each wrapper, with the init as process 1, and gets one stop request. It drains if it gets exactly one TERM, finishes,
-and the container is over within {slack:g} s of that. `python -m tests.field.table` has made this page; the commands are in
-`tests/field/wrappers.py`. agent-init has `{options}`, so that an agent that is merely left behind
+and the container is over within {slack:g} s of that. `python -m tests.field.table` has made this page; the commands are
+in `tests/field/wrappers.py`. agent-init has `{options}`, so that an agent that is merely left behind
 does not seem to drain; tini and dumb-init have no options.
 
 {sums}
