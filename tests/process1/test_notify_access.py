@@ -103,7 +103,8 @@ def test_helpers_messages_are_not_passed_on_to_a_supervisor_above(start: Start, 
 
 
 def test_agent_that_handles_term_and_waits_for_a_child_is_no_wrapper(start_in_role: Start) -> None:
-    agent = with_child("notify('MAINPID=%d' % os.getpid()); on('TERM'); ready()", "os.waitpid(pid, 0)")
+    helper = "notify('MAINPID=%d' % os.getpid()); on('TERM', lambda: leave(4, after=0.2)); ready()"
+    agent = with_child(helper, "os.waitpid(pid, 0)")
     init = start_in_role("-t", "5s", agent=f"on('TERM', lambda: leave(3)); {agent}")
     init.wait_for_event("ready", "child")
     init.wait_for_line("ignored MAINPID from python")
