@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from entrypoint.init import procfs, request_origin
+from entrypoint.init.actions import NoteAllSignalled, StopLeftovers
 from entrypoint.init.signalfd import Received
 from entrypoint.init.stop_plan import INSIDE, KERNEL, OUTSIDE
 from entrypoint.signals import TERM
@@ -16,6 +17,8 @@ from tests.support.world import OWN_PID, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from tests.support.world import Harness
 
 PARENT, SENDER = 30, 40
 HERE, THERE = b"0::/here\n", b"0::/there\n"
@@ -133,3 +136,15 @@ def test_a_job_of_an_interactive_shell_was_started_by_hand(
     job()
     world.no_proc = True
     assert not request_origin.started_by_hand()
+
+
+def test_what_the_platform_has_signalled_is_not_signalled_again(
+    world: World, supervise: Callable[..., Harness]
+) -> None:
+    harness = supervise()
+    world.add(20, OWN_PID, "helper", TERM)
+    harness.do(NoteAllSignalled(TERM), StopLeftovers(TERM))
+    assert world.sent == []
+    world.no_proc = True
+    harness.do(NoteAllSignalled(TERM))
+    assert harness.lines("unexpected") == []
