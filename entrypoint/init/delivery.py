@@ -52,6 +52,7 @@ class Delivery:
         self.newly_presumed: list[Process] = []  # of them those that were not logged yet
         self._last_stop: tuple[Process | None, int] = None, 0  # the agent, and the signal of the last step
         self.ahead: list[Process] = []  # leftover processes that have had it, while others wait for their exit
+        self._is_wrapper = False  # the agent, for certain: recipients have exited before it
         self._looked_through = False  # recipients got the last step in the agent's place
         self._adapts = False  # whether the current step may be INT
         self._stopped: set[tuple[int, int]] = set()  # processes that have had the stop signal
@@ -184,6 +185,11 @@ class Delivery:
             return WORKING
         had_it = list(map(_identity, self.also_reached))  # a shell that runs its trap
         self.held_back = [process for process in stay if process.identity not in had_it]
+        self._is_wrapper = True
+        self.previous_recipients = [
+            *self.previous_recipients,
+            *(process for process in self.held_back if process.pid != self._agent.pid),
+        ]
         return what if self.held_back else WORKING
 
     def agent_left(self) -> bool:
@@ -192,7 +198,8 @@ class Delivery:
         That is not so where it is not known whether it was one: it was held back from the stop signal.
         """
         agent, number = self._last_stop
-        if agent is None or self._agent.status is None or any(held.pid == agent.pid for held in self.held_back):
+        uncertain = not self._is_wrapper and agent is not None and any(p.pid == agent.pid for p in self.held_back)
+        if agent is None or self._agent.status is None or uncertain:
             return False
         if self._looked_through:
             died = exit_status.exit_code(self._agent.status) == 128 + number  # a shell's code is its program's

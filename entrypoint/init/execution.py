@@ -5,7 +5,7 @@ want of memory is tried again.
 """
 
 from .. import signals
-from . import delivery, exit_watch, narrator, orphans, procfs, stop_plan, tree
+from . import delivery, exit_watch, narrator, older_processes, orphans, procfs, stop_plan, tree
 from .actions import (
     Action,
     Exit,
@@ -24,6 +24,7 @@ from .actions import (
     StopLeftovers,
     TakeCpuSnapshot,
 )
+from .lifecycle import LINGERING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Execution:
         self.narrator = narrator.Narrator(console, settings, self.descendants)
         self.delivery = delivery.Delivery(settings, agent, self.descendants, console)
         self.orphans = orphans.OrphanStopper(settings, agent, reporter.pids, older, self.delivery, self.narrator)
+        self.older = older_processes.OlderProcesses(older, self.descendants, stop_plan.stop_signal(settings))
         self.exit_watch = exit_watch.ExitWatch(loop, recipients_exited)
         self.handled: dict[int, bool] = {}
         self.exit_code: int | None = None
@@ -130,6 +132,7 @@ class Execution:
         elif isinstance(action, StopLeftovers):
             self.delivery.note_stopped(self.orphans.signalled)
             self._stop_leftovers(action.number)
+            self._faults.guarded(self.look_at_older)
         elif isinstance(action, KillAll):
             self._faults.guarded(self._reporter.end)
             self.delivery.kill_all()
@@ -195,6 +198,11 @@ class Execution:
         self.exit_watch.stop()
         if watched := delivery.departures.work or delivery.ahead:
             self.exit_watch.start(watched)
+
+    def look_at_older(self) -> None:
+        """Do not wait for processes from before the agent's start, if nothing else is left."""
+        if self._lifecycle.state == LINGERING and self.older.are_not_waited_for():
+            self.note(self._lifecycle.older_left)
 
     def _forward(self, action: Forward) -> None:
         number = action.number

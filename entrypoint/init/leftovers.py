@@ -6,8 +6,9 @@ that was looked through. What counts as such a wrapper:
 
     it died of the stop signal      of the default action that its runtime leaves in force, mostly (Node, Go, Ruby), or
                                     once it has ended its own shell (npm, yarn), or after an EXIT trap (bash)
-    it exited with a code           a shell, a wrapper known by name, and any process whose main thread waited for just
-                                    that child (wait4(2), waitid(2)); any other is an agent that has finished its drain
+    it exited with a code           a shell, a wrapper known by name, any process whose main thread waited for just that
+                                    child (wait4(2), waitid(2)), and a program for Node that has no sockets and exits
+                                    within a second; any other is an agent that has finished its drain
 
 It is none if a process below it that handles the signal has exited meanwhile: then it has waited for its work, and what
 is left beside it (Xvfb) is not the work. A child on a pipe that it made is a helper (an MCP server), no work either.
@@ -21,8 +22,8 @@ at once, and without one none stops, so the evidence is weighed. In this order:
     a shell's foreground job                    no: a trap runs once the job is over, an EXIT trap at once; both are
                                                 there to clean up. A shell without job control has its background jobs
                                                 ignore QUIT, which tells them apart
-    a shell's background job                    yes: `trap 'kill $!' TERM`, `trap 'kill 0' EXIT`. How the shell ends
-                                                shows nothing: after an EXIT trap, bash dies of the signal
+    a shell's background job                    yes: `trap 'kill $!' TERM`, `trap 'kill 0' EXIT`; but if the script is
+                                                a file, not where the shell died of the signal: after an EXIT trap
     any other wrapper that died of the signal   no: it is its runtime's default action
     watch(1)                                    no: it exits at once
     any other wrapper that exited with a code   yes: it caught the signal
@@ -33,6 +34,7 @@ SIGKILL the stop signal can do no more harm. All others get it at once.
 
 import _signal
 import os
+import time
 
 from . import names, procfs, recipients, tree
 
@@ -43,17 +45,23 @@ if TYPE_CHECKING:
     from .procfs import Process
 
 SIGNALS_NOBODY = frozenset(("watch",))  # ... but exits with a code
+EVENT_LOOPS = frozenset(("node", "nodejs", "bun", "deno"))  # they wait for everything in one place
+AT_ONCE = 1.0  # seconds in which such a launcher exits if it has no work of its own
 P_PID = 1  # the first argument of waitid(2): the second is a pid
 
 
 class _Below:
-    """A process below a wrapper, as it was before the wrapper got the stop signal."""
+    """A process below a wrapper, as it was before the wrapper got the stop signal.
 
-    __slots__ = ("handles", "in_background", "process", "switches")
+    `is_work`: it is not ended by the signal at once.
+    """
+
+    __slots__ = ("handles", "in_background", "is_work", "process", "switches")
 
     def __init__(self, process: "Process", number: int, *, adapts: bool) -> None:
         self.process = process
         self.handles = procfs.handles(process, number) is True or (adapts and procfs.prefers_int(process))
+        self.is_work = self.handles or procfs.handles_or_ignores(process, number) is True
         status = _status(process.pid)
         self.switches = _switches_asleep(status, number)
         self.in_background = bool(_mask(status, b"SigIgn") & _bit(_signal.SIGQUIT))
@@ -65,7 +73,17 @@ class Wrapper:
     That is all that does not handle the signal, and the topmost that do, as for the agent itself.
     """
 
-    __slots__ = ("_awaited", "_below", "_is_known", "_is_shell", "_number", "_pid", "_script", "_signals_nobody")
+    __slots__ = (
+        "_awaited",
+        "_below",
+        "_is_known",
+        "_is_shell",
+        "_number",
+        "_only_runs_until",
+        "_pid",
+        "_script",
+        "_signals_nobody",
+    )
 
     def __init__(
         self, process: "Process", children_of: "Callable[[int], list[Process]]", number: int, *, adapts: bool
@@ -76,6 +94,8 @@ class Wrapper:
         self._is_known = self._is_shell or names.is_wrapper(process)
         self._signals_nobody = not SIGNALS_NOBODY.isdisjoint(procfs.program_names(process))
         self._script = _script(process.pid) if self._is_shell else None
+        only_runs = not EVENT_LOOPS.isdisjoint(procfs.program_names(process)) and not _has_sockets(process.pid)
+        self._only_runs_until = time.monotonic() + AT_ONCE if only_runs else 0.0
         self._awaited = {_awaited_child(process.pid)} - {0}  # and what is below it
         self._below: list[_Below] = []
         to_look_at = [child for child in children_of(process.pid) if not self._is_helper(child, process)]
@@ -98,8 +118,8 @@ class Wrapper:
         there = [entry for entry in self._below if procfs.is_there(entry.process)]
         if any(entry.handles and entry not in there for entry in self._below):
             return [], []
-        is_wrapper = died or self._is_known
-        work = [entry for entry in there if entry.handles and (is_wrapper or entry.process.pid in self._awaited)]
+        is_wrapper = died or self._is_known or time.monotonic() < self._only_runs_until
+        work = [entry for entry in there if entry.is_work and (is_wrapper or entry.process.pid in self._awaited)]
         signalled = [entry.process for entry in work if self._may_have_signalled(entry, died=died)]
         return [entry.process for entry in work], signalled
 
@@ -109,7 +129,7 @@ class Wrapper:
         if has_slept or entry.process.parent != self._pid:
             return False
         if self._is_shell:
-            return entry.in_background and (self._script is None or "kill" in self._script)
+            return entry.in_background and (not died if self._script is None else "kill" in self._script)
         return not died and not self._signals_nobody
 
 
@@ -199,6 +219,17 @@ def _awaited_child(pid: int) -> int:
     except (OSError, ValueError):
         return 0
     return child if child < 1 << 31 else 0  # a negative number names any child, or a process group
+
+
+def _has_sockets(pid: int) -> bool:
+    """Whether it has sockets other than its stdin, stdout and stderr; True if that is not known."""
+    try:
+        fds = [int(name) for name in os.listdir(f"/proc/{pid}/fd")]
+    except OSError:
+        return True
+    targets = {fd: procfs.descriptor_target(pid, fd) for fd in fds}
+    own = {targets.get(fd) for fd in range(3)}
+    return any(target.startswith("socket:") and target not in own for target in targets.values())
 
 
 def _script(pid: int) -> str | None:

@@ -22,17 +22,15 @@ from . import (
     main_process,
     narrator,
     notify_socket,
-    older_processes,
     procfs,
     request_origin,
     signalfd,
     stall_report,
     stdin_watch,
-    stop_plan,
     successor,
 )
 from .console import DEBUG, TRACE, WARNING, Console
-from .lifecycle import LINGERING, RUNNING, STOPPING, Lifecycle
+from .lifecycle import RUNNING, STOPPING, Lifecycle
 from .loop import Loop
 
 TYPE_CHECKING = False
@@ -97,7 +95,6 @@ class Supervisor:
         self.descendants, self.narrator = self.execution.descendants, self.execution.narrator
         self.delivery, self._handled = self.execution.delivery, self.execution.handled
         self.job_control = job_control.JobControl(self.agent, self.delivery, self.console, previous_foreground)
-        self.older = older_processes.OlderProcesses(older, self.descendants, stop_plan.stop_signal(settings))
         self._inbox: list[signalfd.Received] = []  # signals that came and are not handled yet
         self._unread = False  # signals may be there that are not handled, as an attempt to has failed
         self._parts = (self.execution.carry_out, self._read, self._reap, self._look_at_the_clock, self._arm)
@@ -313,8 +310,9 @@ class Supervisor:
                 self._agent_ended(alone=alone)
         elif alone:
             self.execution.event(self.lifecycle.nothing_left)
-        elif self.lifecycle.state == LINGERING:
-            self.faults.guarded(self._look_at_older)
+        else:
+            self.faults.guarded(self.execution.look_at_older)
+            self.execution.carry_out()
 
     def _wait(self) -> tuple[int, int, str]:
         """Return a child that has exited or stopped: pid, wait status and, if reaped orphans are logged, its name."""
@@ -341,7 +339,7 @@ class Supervisor:
     def _about_leftovers(self, code: int) -> "dict[str, Any]":
         """Return what the end of the agent depends on: see `Lifecycle.agent_ended`."""
         try:
-            if self.older.are_not_waited_for():
+            if self.execution.older.are_not_waited_for():
                 return {"only_older": True}
             if self.lifecycle.state == STOPPING and self.lifecycle.last_sent:
                 return {"works_on": self.delivery.agent_left()}
@@ -351,10 +349,6 @@ class Supervisor:
         except Exception as error:
             self.faults.log(error)
         return {}
-
-    def _look_at_older(self) -> None:
-        if self.older.are_not_waited_for():
-            self.execution.event(self.lifecycle.older_left)
 
     def _hand_over(self) -> bool:
         """The agent has exited. Return whether the main process that it named is the agent now."""

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.agents import environments
-from tests.field import trial, trials
+from tests.field import trial, trials, wrappers
 from tests.field.running import INITS
 from tests.field.trial import Trial
 from tests.field.wrappers import WRAPPERS
@@ -140,9 +140,9 @@ process 1 of a PID namespace, under agent-init, tini and dumb-init. It is stoppe
 `python -m tests.field.table` has made this page, and `nox -s field` runs the trials.
 
 The agent drains for about {drain:g} s after its first TERM, and loses its work at a second one. agent-init has
-`{options}`: with the default of 5 s to linger, an agent that is merely left behind would seem to drain. tini and
-dumb-init have no options. "{right}" is the outcome in the second column; anything else is what happened instead. A
-source in brackets is the report that the case is a variation of.
+`{options}`: with the default of 5 s to linger, an agent that is merely left behind would seem to
+drain. tini and dumb-init have no options. "{right}" is the outcome in the second column; anything else is what happened
+instead. A source in brackets is the report that the case is a variation of.
 
 {sums}
 """
@@ -156,7 +156,7 @@ def field_page(results: Mapping[str, Found]) -> str:
         drain=trial.DRAIN,
         options=" ".join(trial.OPTIONS),
         right=RIGHT,
-        sums=f"All cases: {_counts(total)}. Without the variations: {_counts(first)}.",
+        sums=f"All cases: {_counts(total)}.\nWithout the variations: {_counts(first)}.",
     )
     for kind, (heading, _) in trials.KINDS.items():
         names = {f"{kind}: {case.name}": case for case in trials.of(kind)}
@@ -171,10 +171,11 @@ def field_page(results: Mapping[str, Found]) -> str:
 
 WRAPPER_HEAD = """# Behind which wrappers an agent drains
 
-An agent that needs {drain:g} s to finish its work runs behind each wrapper, with the init as process 1, and gets one
-stop request. It drains if it gets exactly one TERM, finishes, and the container is over within {slack:g} s of that.
-`python -m tests.field.table` has made this page; the commands are in `tests/field/wrappers.py`. agent-init has
-`{options}`, so that an agent that is merely left behind does not seem to drain; tini and dumb-init have no options.
+An agent that needs {drain:g} s to finish its work ({full:g} s behind a wrapper with its own timeout) runs behind each
+wrapper, with the init as process 1, and gets one stop request. It drains if it gets exactly one TERM, finishes, and the
+container is over within {slack:g} s of that. `python -m tests.field.table` has made this page; the commands are in
+`tests/field/wrappers.py`. agent-init has `{options}`, so that an agent that is merely left behind
+does not seem to drain; tini and dumb-init have no options.
 
 {sums}
 
@@ -186,9 +187,12 @@ These wrappers end their child themselves, whatever process 1 does:
 
 
 def wrapper_page(results: Mapping[str, Found]) -> str:
-    from tests.field.wrappers import DRAIN, SLACK
-
-    head = {"drain": DRAIN, "slack": SLACK, "options": " ".join(trial.OPTIONS)}
+    head = {
+        "drain": wrappers.DRAIN,
+        "full": wrappers.FULL_DRAIN,
+        "slack": wrappers.SLACK,
+        "options": " ".join(trial.OPTIONS),
+    }
     text = WRAPPER_HEAD.format(sums=f"Drained: {_counts(sums(results, trials.WRAPPED))}.", **head)
     text += _row("wrapper", *results) + "|---" * (1 + len(results)) + "|\n"
     text += "".join(_row(case.name, *_cells(results, name)) for name, case in trials.WRAPPED.items())

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.field import wrappers, zoo
-from tests.support.init import AGENT_INIT, clean_environment, until
+from tests.field import place
+from tests.field.running import init as init_command
+from tests.field.running import running
+from tests.field.wrappers import WRAPPERS
+from tests.support.init import clean_environment, until
 
 if TYPE_CHECKING:
     from tests.conftest import Start
@@ -58,10 +61,10 @@ def test_redis_does_not_report_the_agents_readiness(start: Start, tmp_path: Path
     ],
 )
 def test_agent_behind_a_wrapper_reports_its_readiness(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    wrapper = wrappers.WRAPPERS[name]
-    if program := wrapper.missing():
+    wrapper = WRAPPERS[name]
+    if program := wrapper.trial.missing():
         pytest.skip(f"{program} is not installed: python -m tests.field.install")
-    monkeypatch.setattr(wrappers, "DRAIN", PROGRAMS / "ready.py")
-    with zoo.running(wrapper, [str(AGENT_INIT), "-t", "5s", "--"], 0) as run:
+    monkeypatch.setattr(place, "DRAIN", PROGRAMS / "ready.py")
+    with running(wrapper.build, init_command("agent-init", "-t", "5s"), drain=0) as run:
         assert run.wait_until_up(), run.output.read_text()
         until(lambda: "the agent is ready, after" in run.output.read_text(), "readiness")

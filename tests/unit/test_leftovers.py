@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from entrypoint.init import by_name, leftovers, procfs, recipients, tree
+from entrypoint.init import leftovers, names, procfs, recipients, tree
 from entrypoint.init.leftovers import Departures, Wrapper
 from entrypoint.init.procfs import Process
 from entrypoint.signals import QUIT, TERM
@@ -23,6 +25,7 @@ class World:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.processes: dict[int, Process] = {}
         self.handling: set[int] = set()
+        self.ignoring: set[int] = set()
         self.background: set[int] = set()
         self.switches: dict[int, int] = {}
         self.running: set[int] = set()
@@ -35,6 +38,9 @@ class World:
         self.add(WORK, ROOT, "python", handles=True)
         monkeypatch.setattr(procfs, "look", self.processes.get)
         monkeypatch.setattr(procfs, "handles", lambda process, _: process.pid in self.handling)
+        monkeypatch.setattr(
+            procfs, "handles_or_ignores", lambda process, _: process.pid in self.handling | self.ignoring
+        )
         monkeypatch.setattr(procfs, "prefers_int", lambda process: process.name == "asyncio")
         monkeypatch.setattr(procfs, "program_names", lambda process: {process.name})
         monkeypatch.setattr(procfs, "argv_of", lambda pid: self.argvs.get(pid, []))
@@ -42,7 +48,7 @@ class World:
         monkeypatch.setattr(procfs, "read_file", self.read)
         monkeypatch.setattr(procfs, "masks_are_false", lambda: False)
         monkeypatch.setattr(recipients, "is_helper", lambda child, _: child.pid in self.helpers)
-        monkeypatch.setattr(by_name, "has_wrappers_name", lambda process: process.pid in self.known)
+        monkeypatch.setattr(names, "is_wrapper", lambda process: process.pid in self.known)
 
     def add(self, pid: int, parent: int, name: str, *, handles: bool = False) -> Process:
         self.processes[pid] = Process(pid, name, parent, 1, pid)
@@ -146,6 +152,43 @@ def test_a_wrapper_that_has_waited_for_its_work_leaves_none(world: World, died: 
     assert world.left(made, died=died) == ([], [])
 
 
+def test_a_process_that_ignores_the_signal_is_work_too(world: World) -> None:
+    world.handling.clear()
+    world.ignoring.add(WORK)
+    world.add(OTHER, ROOT, "sleep")
+    assert world.left(world.wrapper(), died=True)[0] == [WORK]
+
+
+@pytest.mark.parametrize(
+    ("name", "targets", "seconds", "expected"),
+    [
+        ("node", {0: "/dev/null", 20: "pipe:[1]"}, 0.5, [WORK]),
+        ("node", {0: "socket:[1]", 20: "socket:[1]"}, 0.5, [WORK]),
+        ("node", {0: "/dev/null", 20: "socket:[2]"}, 0.5, []),
+        ("node", None, 0.5, []),
+        ("node", {0: "/dev/null"}, 1.5, []),
+        ("python", {0: "/dev/null"}, 0.5, []),
+    ],
+)
+def test_below_a_program_for_node_without_sockets_there_is_work(
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    targets: dict[int, str] | None,
+    seconds: float,
+    expected: list[int],
+) -> None:
+    now = 1000.0
+    world.processes[ROOT].name = name
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(procfs, "descriptor_target", lambda _, fd: (targets or {})[fd])
+    if targets is not None:
+        monkeypatch.setattr(os, "listdir", lambda _: [*map(str, targets)])
+    made = world.wrapper()
+    now += seconds
+    assert world.left(made, died=False)[0] == expected
+
+
 # --- Who was signalled. ---------------------------------------------------------------------------------------------
 
 
@@ -217,9 +260,6 @@ def test_where_masks_are_false_nothing_is_known_to_sleep(world: World, monkeypat
         (["bash", "-eu", "-o", "pipefail", "-c", "trap 'kill 0' EXIT; ..."], True, [WORK]),
         (["bash", "-eu", "-o", "pipefail", "-c", "trap 'rm pid' EXIT; ..."], True, []),
         (["bash", "-lc", "trap 'rm pid' EXIT; ..."], True, []),
-        (["bash", "/entrypoint.sh", "-c", "trap"], True, [WORK]),
-        (["bash", "--norc"], True, [WORK]),
-        ([], True, [WORK]),
     ],
 )
 def test_a_shell_may_have_signalled_its_background_jobs(
@@ -229,6 +269,17 @@ def test_a_shell_may_have_signalled_its_background_jobs(
     world.argvs[ROOT] = argv
     world.background = {WORK} if background else set()
     assert woken(world, died=died) == expected
+
+
+@pytest.mark.parametrize("argv", [["bash", "/entrypoint.sh", "-c", "kill"], ["bash", "--norc"], []])
+@pytest.mark.parametrize("died", [True, False])
+def test_a_shell_whose_script_is_not_known_may_have_signalled_them_unless_it_died(
+    world: World, argv: list[str], died: bool
+) -> None:
+    world.processes[ROOT].name = "bash"
+    world.argvs[ROOT] = argv
+    world.background = {WORK}
+    assert woken(world, died=died) == ([] if died else [WORK])
 
 
 # --- One wrapper after the other. -----------------------------------------------------------------------------------

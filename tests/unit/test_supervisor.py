@@ -29,6 +29,7 @@ from entrypoint.init.actions import (
     TakeCpuSnapshot,
 )
 from entrypoint.init.execution import MAX_RETRIES
+from entrypoint.init.exit_watch import ExitWatch
 from entrypoint.init.fallback import Fallback
 from entrypoint.init.job_control import JobControl
 from entrypoint.init.narrator import Narrator, Sender
@@ -322,7 +323,7 @@ def test_which_actions_are_tried_again_for_want_of_memory(
 ) -> None:
     harness = supervise()
     done: list[Action] = []
-    monkeypatch.setattr(harness.supervisor, "_do", failing(done.append, MemoryError()))
+    monkeypatch.setattr(harness.supervisor.execution, "_do", failing(done.append, MemoryError()))
     last = Log("reloading")
     if retried:
         with pytest.raises(MemoryError):
@@ -909,7 +910,10 @@ def test_what_waits_for_a_report_is_done_as_soon_as_the_report_is_complete(
 # --- Time. ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_loop_wakes_up_when_a_timer_is_due_and_only_then(world: World, supervise: Callable[..., Harness]) -> None:
+def test_the_loop_wakes_up_when_a_timer_is_due_and_only_then(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ExitWatch, "start", lambda *_: None)  # without a pidfd, as here, it looks again and again
     harness = supervise("-t", "60s", "--linger", "5s")
     loop, lifecycle = harness.supervisor.loop, harness.supervisor.lifecycle
     harness.receive()
@@ -1006,7 +1010,7 @@ def test_a_message_that_fails_for_want_of_memory_is_handled_again_and_takes_effe
         if where == "the state machine":
             monkeypatch.setattr(supervisor.lifecycle, "notified", failing(supervisor.lifecycle.notified, MemoryError()))
         else:
-            monkeypatch.setattr(supervisor, "_stop", failing(supervisor.execution._stop, MemoryError()))
+            monkeypatch.setattr(supervisor.execution, "_stop", failing(supervisor.execution._stop, MemoryError()))
         sender.send(b"READY=1\nWATCHDOG=trigger")
         attempts = 0
         while not world.sent and attempts < 10:
