@@ -81,17 +81,8 @@ class Supervisor:
         self.lifecycle = Lifecycle(settings, plan, started)
         self.memory = cgroup.Memory()
         self.reporter = self._make_reporter(package, started)
-        self.execution = execution.Execution(
-            settings,
-            self.agent,
-            self.lifecycle,
-            self.loop,
-            self.faults,
-            self.console,
-            self.reporter,
-            older,
-            self._recipients_exited,
-        )
+        parts = self.agent, self.lifecycle, self.loop, self.faults, self.console, self.reporter
+        self.execution = execution.Execution(settings, *parts, older, self._recipients_exited)
         self.descendants, self.narrator = self.execution.descendants, self.execution.narrator
         self.delivery, self._handled = self.execution.delivery, self.execution.handled
         self.job_control = job_control.JobControl(self.agent, self.delivery, self.console, previous_foreground)

@@ -922,6 +922,8 @@ def test_the_loop_wakes_up_when_a_timer_is_due_and_only_then(
     world.add(20, OWN_PID, "leftover")
     for number, exits in ((TERM, []), (CHLD, [(AGENT, exited(4))]), (TERM, [])):
         world.wait_results += exits
+        if exits:
+            del world.processes[AGENT]
         harness.receive(number)
         dues.append(lifecycle.due)
         assert [timer.when for timer in loop._timers] == [lifecycle.due]
