@@ -182,8 +182,13 @@ def test_below_a_program_for_node_without_sockets_there_is_work(
     world.processes[ROOT].name = name
     monkeypatch.setattr(time, "monotonic", lambda: now)
     monkeypatch.setattr(procfs, "descriptor_target", lambda _, fd: (targets or {})[fd])
-    if targets is not None:
-        monkeypatch.setattr(os, "listdir", lambda _: [*map(str, targets)])
+
+    def listdir(_: str) -> list[str]:
+        if targets is None:
+            raise PermissionError
+        return [*map(str, targets)]
+
+    monkeypatch.setattr(os, "listdir", listdir)
     made = world.wrapper()
     now += seconds
     assert world.left(made, died=False)[0] == expected
