@@ -73,7 +73,7 @@ def agents(session: nox.Session) -> None:
 
 @nox.session
 def field(session: nox.Session) -> None:
-    """The wrappers that people put in front of an agent, at a stop."""
+    """What people run behind an init, at a stop: shells, wrappers, helpers, sandboxes."""
     install(session)
     session.run("python", "-m", "tests.field.install")
     run(session, "pytest", "-n", "4", "tests/field")

@@ -4,7 +4,8 @@
     relay      a wrapper that catches signals for the sake of that program: it passes them on (`uv run`, npm), keeps
                them to itself (go-task), or ends the program after a time of its own (su). That it catches a signal
                does not show whether the program behind it can act on it: only a look at the program does.
-    init       a relay that may be set up to translate signals, or to send them to a group: it sends them itself
+    init       a relay that has several programs, or may be set up to translate signals: it sends on the stop signal
+               itself, unless the program behind it prefers INT
     ender      ends the program that it runs by signals of its own, soon after it gets one
     tracer     a wrapper that ignores signals, and sees those of the program that it traces
     idle       waits for the time or for input; it ends by the default action of a signal, and loses no work by that
@@ -31,7 +32,7 @@ RELAYS = (
     RELAY_SCRIPTS
     | TRACERS
     | frozenset(
-        "su runuser sudo doas timeout script watch make gmake task go-task just mise "
+        "su runuser sudo doas unshare nsenter timeout script watch make gmake task go-task just mise "
         "uv uvx rye pixi micromamba bunx doppler infisical aws-vault chamber direnv op teller".split()
     )
 )
@@ -44,7 +45,8 @@ WRAPPERS = (
         "xargs find entr firejail dbus-run-session xvfb-run faketime".split()
     )
 )
-INITS = frozenset("tini tini-static docker-init dumb-init catatonit".split())
+INIT_SCRIPTS = frozenset(("concurrently",))
+INITS = INIT_SCRIPTS | frozenset("tini tini-static docker-init dumb-init catatonit".split())
 ENDER_SCRIPTS = frozenset("parallel watchmedo pm2 pm2-runtime".split())
 ENDERS = ENDER_SCRIPTS | {"gdb"}
 IDLE = frozenset("sleep tail cat".split())
@@ -67,8 +69,18 @@ def is_relay(process: "Process") -> bool:
 
 
 def is_init(process: "Process") -> bool:
-    """Whether it is a small init, which sends on what it gets."""
-    return _find(process, INITS, frozenset()) != ""
+    """Whether it is a small init or the like, which sends on what it gets."""
+    return _find(process, INITS, INIT_SCRIPTS) != ""
+
+
+def runs_one_program(init: "Process") -> bool:
+    """Whether such an init runs a single program, and does not translate signals (`dumb-init --rewrite`)."""
+    for argument in procfs.argv_of(init.pid)[1:]:
+        if argument.startswith(("-r", "--rewrite")):
+            return False
+        if not argument.startswith("-") or argument == "--":
+            break
+    return _find(init, INIT_SCRIPTS, INIT_SCRIPTS) == ""
 
 
 def ender(process: "Process") -> str:

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..settings import Settings
+    from .actions import Log
     from .console import Console
     from .exit_status import Ending
-    from .lifecycle import Log
     from .main_process import MainProcess
     from .procfs import Process
     from .signalfd import Received

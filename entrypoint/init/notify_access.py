@@ -83,7 +83,7 @@ def _speaks_for(agent: "MainProcess", sender: "Process") -> bool:
 
 
 def _is_wrapper(process: "Process") -> bool:
-    if names.is_wrapper(process):
+    if names.is_wrapper(process) or names.is_init(process):
         return True
     return recipients.is_wrapper(process, procfs.children(process.pid)) and not procfs.handles(process, TERM)
 

@@ -18,9 +18,9 @@ import os
 
 from ..signals import CONT, KILL
 from ..units import INFINITY
-from . import delivery, procfs, stop_plan, tree
+from . import delivery, leftovers, procfs, stop_plan, tree
+from .actions import Log
 from .console import WARNING
-from .lifecycle import Log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,12 +78,15 @@ class Orphans:
         root = family[0].identity
         began = root in self._stopping
         adopted, kill_at = self._stopping[root] if began else (self._adopted[root], INFINITY)
-        to_stop, to_kill = [], []
+        to_stop: list[Process] = []
+        to_kill: list[Process] = []
         if began and now >= kill_at:
             to_kill = list(family)
             self._killed |= {process.identity for process in family}
         else:
-            to_stop = [process for process in _topmost(family, handles) if process.identity not in self.signalled]
+            to_stop, _ = leftovers.topmost(
+                family, handles, lambda process: process.identity in self.signalled, works_on=False
+            )
             if not began or family[0] in to_stop:
                 kill_at = now + self.linger
             self.signalled |= {process.identity for process in to_stop}
@@ -118,19 +121,6 @@ class Orphans:
     def was_killed(self, process: "Process") -> bool:
         """Whether a process of a tree has had SIGKILL."""
         return process.identity in self._killed
-
-
-def _topmost(family: "Sequence[Process]", handles: "Callable[[Process], bool]") -> "list[Process]":
-    """Return the processes that handle the stop signal and are below no other such; all of them if none does."""
-    found: list[Process] = []
-    covered: set[int] = set()
-    for process in family:
-        if process.parent in covered:
-            covered.add(process.pid)
-        elif handles(process):
-            found.append(process)
-            covered.add(process.pid)
-    return found or list(family)
 
 
 class OrphanStopper:

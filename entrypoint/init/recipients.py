@@ -101,7 +101,7 @@ def _resolve(
     agent: "Process", number: int, children_of: "Callable[[int], list[Process]]", *, to_stop: bool, adapts: bool
 ) -> Recipients:
     found = Recipients()
-    nodes = _look_through(agent, number, children_of, to_stop=to_stop)
+    nodes = _look_through(agent, number, children_of)
     recipients: dict[int, list[Process]] = {}  # at or below each process
     for node in reversed(nodes):  # children before their parents
         process = node.process
@@ -128,7 +128,10 @@ def _behind_relay(
     is_shell = procfs.is_shell(process)
     has_trap = is_shell and foreground.has_trap(process, number)
     if below and names.is_init(process):
-        return [process]
+        # It would pass TERM on to a program that prefers INT.
+        handled = not to_stop or any(procfs.handles(recipient, number) for recipient in below)
+        if handled or not names.runs_one_program(process):
+            return [process]
     if below:
         found.guardians = {**{recipient.pid: process for recipient in below}, **found.guardians}
         if has_trap:
@@ -152,9 +155,7 @@ def _takes_int(node: _Node, below: "list[Process]", number: int) -> bool:
     return procfs.prefers_int(node.process)
 
 
-def _look_through(
-    agent: "Process", number: int, children_of: "Callable[[int], list[Process]]", *, to_stop: bool
-) -> list[_Node]:
+def _look_through(agent: "Process", number: int, children_of: "Callable[[int], list[Process]]") -> list[_Node]:
     """Return the processes from the agent down to those that handle the signal, or have helpers."""
     nodes = [_Node(agent)]
     known = {agent.pid}
@@ -163,7 +164,7 @@ def _look_through(
         # A pid that was reused during the look may lead round in a circle.
         children = [child for child in children_of(process.pid) if child.alive and child.pid not in known]
         if procfs.handles(process, number):
-            children = _behind(process, children, to_stop=to_stop)
+            children = _behind(process, children)
             node.kind = RELAY if children else HANDLER
         elif children and not is_wrapper(process, children):
             node.kind = HELPED if any(is_helper(child, process) for child in children) else UNCERTAIN
@@ -174,13 +175,15 @@ def _look_through(
     return nodes
 
 
-def _behind(process: "Process", children: "list[Process]", *, to_stop: bool) -> "list[Process]":
+def _behind(process: "Process", children: "list[Process]") -> "list[Process]":
     """Return the children that a signal may be meant for which the process itself handles."""
     if not children:
         return []
     if procfs.is_shell(process):
         return foreground.children(process, children)
-    if names.is_relay(process) or (not to_stop and names.is_init(process)):
+    if names.is_init(process):
+        return children
+    if names.is_relay(process):
         # It leaves its stdin to the program: a pipe into a child would be a conversation with a helper.
         return [child for child in children if not _leads_to(process, child, 0)]
     return []

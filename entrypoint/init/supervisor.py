@@ -1,11 +1,12 @@
-"""Process 1 while the agent runs: turns what happens into events for `lifecycle`, and its actions into system calls.
+"""Process 1 while the agent runs: turns what happens into events for `lifecycle`, and has its actions carried out.
 
-Read `_catch_up` for what happens when process 1 wakes up, `_do` for what an action does. Nothing ends agent-init but
-the agent's own exit: an error is logged and the loop goes on. What could not be done for want of memory is tried again.
+Read `_catch_up` for what happens when process 1 wakes up. Nothing ends agent-init but the agent's own exit: an error is
+logged and the loop goes on. What could not be done for want of memory is tried again.
 
-    lifecycle       decides                       delivery      sends signals to the right processes
-    narrator        logs                          job_control   has the terminal
+    lifecycle       decides                       execution     carries out what it decides
+    delivery        sends signals                 narrator      logs
     notify_socket   receives from the agent       stall_report  has reports made
+    job_control     has the terminal              faults        logs what fails in process 1 itself
 """
 
 import os
@@ -14,53 +15,27 @@ from .. import signals
 from ..units import INFINITY
 from . import (
     cgroup,
-    delivery,
+    execution,
     exit_status,
-    exit_watch,
     faults,
     job_control,
     main_process,
     narrator,
     notify_socket,
-    older_processes,
-    orphans,
     procfs,
     request_origin,
     signalfd,
     stall_report,
     stdin_watch,
-    stop_plan,
     successor,
-    tree,
 )
 from .console import DEBUG, TRACE, WARNING, Console
-from .lifecycle import (
-    LINGERING,
-    RUNNING,
-    STOPPING,
-    Action,
-    Exit,
-    Forward,
-    KillAll,
-    Lifecycle,
-    Log,
-    LookAtWork,
-    LookAtWrapper,
-    LookForOrphans,
-    MakeStallReport,
-    NoteAllSignalled,
-    Signalling,
-    Stop,
-    StopHeldBack,
-    StopInterrupted,
-    StopLeftovers,
-    TakeCpuSnapshot,
-)
+from .lifecycle import RUNNING, STOPPING, Lifecycle
 from .loop import Loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Collection, Sequence
     from typing import Any
 
     from ..settings import Settings
@@ -69,13 +44,12 @@ if TYPE_CHECKING:
     from .loop import Timer
     from .stop_plan import StopPlan
 
-MAX_RETRIES = 20  # of an action that fails for want of memory
 MAX_OVERDUE, MAX_UNREAD = 0.2, 1.0  # seconds that a step of the stop may be late, and that signals may wait
 MAX_REAPED_AT_ONCE = 500  # children; then the clock and the signals have their turn
 
 
 class Supervisor:
-    """One agent, from just after its exec to the exit code. Carries out what `lifecycle` decides."""
+    """One agent, from just after its exec to the exit code."""
 
     def __init__(
         self,
@@ -107,24 +81,24 @@ class Supervisor:
         self.lifecycle = Lifecycle(settings, plan, started)
         self.memory = cgroup.Memory()
         self.reporter = self._make_reporter(package, started)
-        self.descendants = tree.Descendants(self.reporter.pids)
-        self.narrator = narrator.Narrator(self.console, settings, self.descendants)
-        self.delivery = delivery.Delivery(settings, self.agent, self.descendants, self.console)
-        self.job_control = job_control.JobControl(self.agent, self.delivery, self.console, previous_foreground)
-        self.orphans = orphans.OrphanStopper(
-            settings, self.agent, self.reporter.pids, older, self.delivery, self.narrator
+        self.execution = execution.Execution(
+            settings,
+            self.agent,
+            self.lifecycle,
+            self.loop,
+            self.faults,
+            self.console,
+            self.reporter,
+            older,
+            self._recipients_exited,
         )
-        self.older = older_processes.OlderProcesses(older, self.descendants, stop_plan.stop_signal(settings))
-        self.exit_watch = exit_watch.ExitWatch(self.loop, self._recipients_exited)
-        self.exit_code: int | None = None
+        self.descendants, self.narrator = self.execution.descendants, self.execution.narrator
+        self.delivery, self._handled = self.execution.delivery, self.execution.handled
+        self.job_control = job_control.JobControl(self.agent, self.delivery, self.console, previous_foreground)
         self._inbox: list[signalfd.Received] = []  # signals that came and are not handled yet
-        self._to_do: list[Action] = []  # what follows from them and is not done yet
-        self._retries = 0  # for want of memory, since the last time when nothing was left to do
-        self._retried: Action | None = None
         self._unread = False  # signals may be there that are not handled, as an attempt to has failed
-        self._parts = (self._carry_out, self._read, self._reap, self._look_at_the_clock, self._arm)
+        self._parts = (self.execution.carry_out, self._read, self._reap, self._look_at_the_clock, self._arm)
         self._failing_since = INFINITY
-        self._handled: dict[int, bool] = {}  # whether a signal is handled: one look serves all that came together
         self._timer: Timer | None = None
         self.faults.guarded(self.narrator.log_start, self.agent, plan, problems)
         self.loop.add_reader(source.fd, self._catch_up)
@@ -160,9 +134,9 @@ class Supervisor:
         """Run until nothing is left, and return the exit code; None if we cannot go on: see `leave_to`."""
         self.faults.guarded(self.source.begin)
         self.loop.run_forever()
-        if self.exit_code is not None:
+        if self.execution.exit_code is not None:
             self.clean_up()
-        return self.exit_code
+        return self.execution.exit_code
 
     def clean_up(self) -> None:
         """Give the terminal back, and remove what was made for the agent. Does not raise."""
@@ -222,13 +196,13 @@ class Supervisor:
             if not self._is_ours(received) and not self._send_at_once(received.number):
                 try:
                     sender, origin = narrator.Sender(received), request_origin.of(received)
-                    self._note(self.lifecycle.signal, received.number, sender, origin)
+                    self.execution.note(self.lifecycle.signal, received.number, sender, origin)
                 except MemoryError:
                     raise  # it stays in the inbox
                 except Exception as error:
                     self.faults.log(error)
             del self._inbox[0]
-            self._carry_out()
+            self.execution.carry_out()
         self._unread = False
         if self.notify_socket is not None:
             self.notify_socket.resume()
@@ -237,7 +211,7 @@ class Supervisor:
         """Do what is due; after the signals and exits, which may have come in time where we wake late."""
         if self.lifecycle.due <= self.loop.time():
             self.faults.guarded(self._receive)  # a sign of life, too
-            self._event(self.lifecycle.tick)
+            self.execution.event(self.lifecycle.tick)
 
     def _is_ours(self, received: signalfd.Received) -> bool:
         """Whether a signal is not for the agent: it concerns a child, our own job control, or a failed write of ours.
@@ -268,42 +242,6 @@ class Supervisor:
             return True
         return False
 
-    def _event(self, event: "Callable[..., list[Action]]", *facts: object) -> None:
-        """Pass an event to the state machine and do what follows."""
-        self._note(event, *facts)
-        self._carry_out()
-
-    def _note(self, event: "Callable[..., list[Action]]", *facts: object) -> None:
-        """Pass an event to the state machine; what follows is done later. If it fails half-way, it has not happened."""
-        before = self.lifecycle.snapshot()
-        try:
-            self._to_do += event(self.loop.time(), *facts)
-        except MemoryError:
-            self.lifecycle.restore(before)
-            raise
-
-    def _carry_out(self) -> None:
-        """Do what is to be done, in order. For want of memory a line may be lost, but nothing else: see Loop."""
-        self.descendants.forget()
-        while self._to_do:
-            try:
-                self._do(self._to_do[0])
-            except MemoryError as error:
-                if self._is_worth_a_retry(self._to_do[0]):
-                    raise
-                self.faults.log(error)
-            except Exception as error:
-                self.faults.log(error)
-            del self._to_do[0]
-        self._retries, self._retried = 0, None
-        self.descendants.forget()
-
-    def _is_worth_a_retry(self, action: Action) -> bool:
-        """Exit always; a signal for a while, in which it holds up those after it. KillAll comes again by itself."""
-        self._retries += 1
-        self._retried = action
-        return isinstance(action, Exit) or (isinstance(action, Signalling | Forward) and self._retries <= MAX_RETRIES)
-
     def _message_waiting(self) -> None:
         self._receive()
         self._arm()
@@ -320,7 +258,7 @@ class Supervisor:
         by_agent = sender.pid == self.agent.pid
         if "READY" in fields or "WATCHDOG" in fields:
             self.agent.last_sender = None if by_agent else sender
-        self._event(lambda now: self.lifecycle.notified(now, fields, str(sender), by_agent=by_agent))
+        self.execution.event(lambda now: self.lifecycle.notified(now, fields, str(sender), by_agent=by_agent))
 
     def _name_successor(self, pid: int) -> None:
         try:
@@ -371,9 +309,10 @@ class Supervisor:
             if not self._hand_over():
                 self._agent_ended(alone=alone)
         elif alone:
-            self._event(self.lifecycle.nothing_left)
-        elif self.lifecycle.state == LINGERING:
-            self.faults.guarded(self._look_at_older)
+            self.execution.event(self.lifecycle.nothing_left)
+        else:
+            self.faults.guarded(self.execution.look_at_older)
+            self.execution.carry_out()
 
     def _wait(self) -> tuple[int, int, str]:
         """Return a child that has exited or stopped: pid, wait status and, if reaped orphans are logged, its name."""
@@ -395,12 +334,12 @@ class Supervisor:
         if self.reporter.pids:  # children, but none that the agent left behind
             alone = alone or self.descendants.listable() == []
         about = {} if alone else self._about_leftovers(ending.code)
-        self._event(lambda now: self.lifecycle.agent_ended(now, ending, alone=alone, **about))
+        self.execution.event(lambda now: self.lifecycle.agent_ended(now, ending, alone=alone, **about))
 
     def _about_leftovers(self, code: int) -> "dict[str, Any]":
         """Return what the end of the agent depends on: see `Lifecycle.agent_ended`."""
         try:
-            if self.older.are_not_waited_for():
+            if self.execution.older.are_not_waited_for():
                 return {"only_older": True}
             if self.lifecycle.state == STOPPING and self.lifecycle.last_sent:
                 return {"works_on": self.delivery.agent_left()}
@@ -410,10 +349,6 @@ class Supervisor:
         except Exception as error:
             self.faults.log(error)
         return {}
-
-    def _look_at_older(self) -> None:
-        if self.older.are_not_waited_for():
-            self._event(self.lifecycle.older_left)
 
     def _hand_over(self) -> bool:
         """The agent has exited. Return whether the main process that it named is the agent now."""
@@ -428,119 +363,15 @@ class Supervisor:
     def _orphan_reaped(self, pid: int, name: str, status: int) -> None:
         if self.delivery.ahead or self.delivery.departures.work:
             self.delivery.departures.statuses[pid] = status
-            self._note(self.lifecycle.leftover_ended)
+            self.execution.note(self.lifecycle.leftover_ended)
         self.narrator.log_reaped(pid, name, status)
-
-    # --- What is done. ----------------------------------------------------------------------------------------------
-
-    def _do(self, action: Action) -> None:
-        if isinstance(action, Forward):
-            self._forward(action)
-        elif isinstance(action, Stop):
-            self._stop(action)
-        elif isinstance(action, NoteAllSignalled):
-            self.delivery.note_all_signalled()
-        elif isinstance(action, StopHeldBack):
-            self.exit_watch.stop()
-            self.delivery.stop_held_back(action.number)
-        elif isinstance(action, StopInterrupted):
-            self.delivery.stop_interrupted(action.number)
-        elif isinstance(action, LookAtWrapper):
-            self._note(self.lifecycle.wrapper_seen, self.delivery.look_at_wrapper())
-        elif isinstance(action, LookForOrphans):
-            self._note(self.lifecycle.orphans_seen, self.orphans.look(self.loop.time()))
-        elif isinstance(action, LookAtWork):
-            self._note(self.lifecycle.work_seen, self.delivery.look_at_work())
-        elif isinstance(action, StopLeftovers):
-            self.delivery.note_stopped(self.orphans.signalled)
-            self._stop_leftovers(action.number)
-        elif isinstance(action, KillAll):
-            self.faults.guarded(self.reporter.end)
-            self.delivery.kill_all()
-        elif isinstance(action, TakeCpuSnapshot):
-            self.reporter.take_cpu_snapshot(self.descendants.listable() or ())
-        elif isinstance(action, MakeStallReport):
-            self.reporter.start(self.agent.pid, action.seconds)
-        elif isinstance(action, Log):
-            self.narrator.agent = "" if self.agent.has_exited else f"{self.agent.name} ({self.agent.pid})"
-            if action.event in narrator.ESCALATIONS and not self.lifecycle.hung:
-                self.faults.guarded(self._explain)
-            self.narrator.log(action)
-        else:
-            assert isinstance(action, Exit)
-            self.exit_code = action.code
-            self.loop.stop()
-
-    def _explain(self) -> None:
-        """Log once who was left to a process above that handles the stop signal: that explains an escalation."""
-        number = stop_plan.stop_signal(self.settings)
-        caught, to = self.delivery.left_to_others(number)
-        if to:
-            self.narrator.log(Log("left-to-others", signal=number, caught=caught, to=to))
-
-    def _forward(self, action: Forward) -> None:
-        number = action.number
-        to: list[procfs.Process] = []
-        handled = False
-        if self._handled.get(number) is not False:
-            to, handled = self.delivery.forward_recipients(number)
-        if not (handled or action.always or number in signals.HARMLESS):
-            self._handled[number] = False
-            self._note(self.lifecycle.unhandled, number, action.sender, action.origin)
-            return
-        self.narrator.log(Log("forwarded", signal=number, sender=action.sender, to=to))
-        self.delivery.forward(number, to)
-
-    def _stop(self, action: Stop) -> None:
-        number, again = action.number, self._retried is action
-        self.faults.guarded(self.reporter.end)
-        try:
-            reached, reason = self.delivery.stop(
-                number, adapts=self.lifecycle.adapts, hung=bool(self.lifecycle.hung), retry=again
-            )
-        except Exception as error:  # whatever is wrong with finding out who else should get it
-            if not isinstance(error, MemoryError) or self._retries >= MAX_RETRIES:
-                self.delivery.send_agent(number)
-            raise
-        if enders := self.delivery.enders():
-            self.narrator.log(Log("ends-program", wrappers=enders))
-        if interrupted := self.delivery.interrupted:
-            self._note(self.lifecycle.interrupted)
-        if not reached:
-            if interrupted:
-                self.narrator.log(Log("interrupted", interrupted=interrupted))
-            return
-        to = [*self.delivery.also_reached, *reached]
-        self.narrator.log(Log("looked-through", signal=number, to=to, reason=reason, interrupted=interrupted))
-        if self.delivery.all_signalled:
-            self.delivery.stop_held_back(number)
-        elif self.delivery.held_back:
-            self._note(self.lifecycle.held_back)
-        if self.delivery.wrapper is not None:
-            self.exit_watch.start(reached)
-
-    def _stop_leftovers(self, number: int) -> None:
-        delivery = self.delivery
-        interrupted = len(delivery.interrupted)
-        delivery.stop_leftovers(number)
-        if len(delivery.interrupted) > interrupted:
-            self._note(self.lifecycle.interrupted)
-        if presumed := delivery.newly_presumed:
-            delivery.newly_presumed = []
-            self.narrator.log(Log("not-signalled", to=presumed))
-            self._note(self.lifecycle.stopped_by_wrapper)
-        self.exit_watch.stop()
-        if watched := delivery.departures.work or delivery.ahead:
-            self.exit_watch.start(watched)
 
     def _recipients_exited(self) -> None:
         """Those that got the stop signal in place of others have exited."""
-        self._note(self.lifecycle.recipients_ended)
+        self.execution.note(self.lifecycle.recipients_ended)
         self._arm()
-
-    # --- Stall reports. ---------------------------------------------------------------------------------------------
 
     def _report_complete(self) -> None:
         self.narrator.report_is_complete()
-        self._note(self.lifecycle.reported)
+        self.execution.note(self.lifecycle.reported)
         self.loop.call_at(self.loop.time(), self._catch_up)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.agents import environments
-from tests.field import trial, trials
+from tests.field import trial, trials, wrappers
 from tests.field.running import INITS
 from tests.field.trial import Trial
 from tests.field.wrappers import WRAPPERS
@@ -41,14 +41,14 @@ Found = dict[str, list[str]]  # by the name of a trial, what is wrong
 
 def digest(init: str) -> str:
     """It changes with what a result depends on."""
-    folders = [ROOT / "tests" / "field", ROOT / "tests" / "support"]
-    folders += [ROOT / "entrypoint"] if init == "agent-init" else []
+    folders = [ROOT / "tests" / "field", *([ROOT / "entrypoint"] if init == "agent-init" else [])]
     files = sorted(
         file
         for folder in folders
         for file in folder.rglob("*")
         if file.suffix in (".py", ".txt", ".json", ".go") and not file.name.startswith(("test_", "failing"))
     )
+    files += [ROOT / "tests" / "support" / name for name in ("actor.py", "init.py")]
     content = b"".join(file.read_bytes() for file in files if file != Path(__file__))
     return hashlib.sha256(content).hexdigest()[:16]
 
@@ -140,9 +140,9 @@ process 1 of a PID namespace, under agent-init, tini and dumb-init. It is stoppe
 `python -m tests.field.table` has made this page, and `nox -s field` runs the trials.
 
 The agent drains for about {drain:g} s after its first TERM, and loses its work at a second one. agent-init has
-`{options}`: with the default of 5 s to linger, an agent that is merely left behind would seem to drain. tini and
-dumb-init have no options. "{right}" is the outcome in the second column; anything else is what happened instead. A
-source in brackets is the report that the case is a variation of.
+`{options}`: with the default of 5 s to linger, an agent that is merely left behind would seem to
+drain. tini and dumb-init have no options. "{right}" is the outcome in the second column; anything else is what happened
+instead. A source in brackets is the report that the case is a variation of.
 
 {sums}
 """
@@ -156,7 +156,7 @@ def field_page(results: Mapping[str, Found]) -> str:
         drain=trial.DRAIN,
         options=" ".join(trial.OPTIONS),
         right=RIGHT,
-        sums=f"All cases: {_counts(total)}. Without the variations: {_counts(first)}.",
+        sums=f"All cases: {_counts(total)}.\nWithout the variations: {_counts(first)}.",
     )
     for kind, (heading, _) in trials.KINDS.items():
         names = {f"{kind}: {case.name}": case for case in trials.of(kind)}
@@ -171,10 +171,11 @@ def field_page(results: Mapping[str, Found]) -> str:
 
 WRAPPER_HEAD = """# Behind which wrappers an agent drains
 
-An agent that needs {drain:g} s to finish its work runs behind each wrapper, with the init as process 1, and gets one
-stop request. It drains if it gets exactly one TERM, finishes, and the container is over within {slack:g} s of that.
-`python -m tests.field.table` has made this page; the commands are in `tests/field/wrappers.py`. agent-init has
-`{options}`, so that an agent that is merely left behind does not seem to drain; tini and dumb-init have no options.
+An agent that needs {drain:g} s to finish its work ({full:g} s behind a wrapper with a timeout of its own) runs behind each
+wrapper, with the init as process 1, and gets one stop request. It drains if it gets exactly one TERM, finishes, and the
+container is over within {slack:g} s of that. `python -m tests.field.table` has made this page; the commands are in
+`tests/field/wrappers.py`. agent-init has `{options}`, so that an agent that is merely left behind
+does not seem to drain; tini and dumb-init have no options.
 
 {sums}
 
@@ -186,9 +187,12 @@ These wrappers end their child themselves, whatever process 1 does:
 
 
 def wrapper_page(results: Mapping[str, Found]) -> str:
-    from tests.field.wrappers import DRAIN, SLACK
-
-    head = {"drain": DRAIN, "slack": SLACK, "options": " ".join(trial.OPTIONS)}
+    head = {
+        "drain": wrappers.DRAIN,
+        "full": wrappers.FULL_DRAIN,
+        "slack": wrappers.SLACK,
+        "options": " ".join(trial.OPTIONS),
+    }
     text = WRAPPER_HEAD.format(sums=f"Drained: {_counts(sums(results, trials.WRAPPED))}.", **head)
     text += _row("wrapper", *results) + "|---" * (1 + len(results)) + "|\n"
     text += "".join(_row(case.name, *_cells(results, name)) for name, case in trials.WRAPPED.items())
@@ -209,9 +213,15 @@ def quoted(field_page: str, wrapper_page: str) -> str:
     assert field
     assert drained
     return (
-        f"An agent drains behind these many [wrappers](docs/wrappers.md): {drained[1]}.\n"
-        f"[Trials made from public reports](docs/field.md) that end as they should: {field[1]}.\n"
+        f"An agent drains behind {_short(drained[1])[0]} [wrappers](docs/wrappers.md) ({_short(drained[1])[1]});\n"
+        f"{_short(field[1])[0]} [trials from the field](docs/field.md) end as they should ({_short(field[1])[1]}).\n"
     )
+
+
+def _short(counts: str) -> tuple[str, str]:
+    """`agent-init 3, tini 1, dumb-init 2, of 4` as `3 of 4` and `tini 1, dumb-init 2`."""
+    ours, *peers, total = counts.split(", ")
+    return f"{ours.split()[1]} {total}", ", ".join(peers)
 
 
 def write(results: Mapping[str, Found]) -> None:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.field import zoo
-from tests.field.wrappers import WRAPPERS, Place, Wrapper
-from tests.support.init import AGENT_INIT, until
+from tests.field.place import Place
+from tests.field.running import Build, init, running
+from tests.field.wrappers import WRAPPERS
+from tests.support.init import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,84 +32,81 @@ RELAYS = [
     "sudo",
     "timeout",
 ]
-INIT = [str(AGENT_INIT), "-t", "20s", "--"]
+INIT = init("agent-init", "-t", "20s")
 NODE = """
 process.on('SIGTERM', () => { log('TERM'); setTimeout(() => process.exit(7), 500); });
 setInterval(() => {}, 1000);
 """
 
 
-def wrapper(name: str) -> Wrapper:
+def wrapper(name: str) -> Build:
     found = WRAPPERS[name]
-    if program := found.missing():
+    if program := found.trial.missing():
         pytest.skip(f"{program} is not installed: python -m tests.field.install")
-    return found
+    return found.build
 
 
 @pytest.mark.parametrize("name", RELAYS)
 def test_signals_that_the_agent_does_not_handle_do_not_kill_it_behind_a_relay(name: str) -> None:
     """The relay would pass them on: 138 for USR1, 129 for HUP."""
-    with zoo.running(wrapper(name), INIT, 1.0) as run:
+    with running(wrapper(name), INIT, drain=1.0) as run:
         assert run.wait_until_up(), run.output.read_text(errors="replace")
         for number in (signal.SIGUSR1, signal.SIGUSR2):
             os.kill(run.pid, number)
         until(lambda: run.output.read_text(errors="replace").count("dropped: no process handles it") == 2, "two lines")
         os.kill(run.pid, signal.SIGHUP)
         run.outer.wait(20)
-        assert run.log() == ["up", "TERM", "drained"], run.output.read_text(errors="replace")
+        assert run.events() == ["up", "TERM", "drained"], run.output.read_text(errors="replace")
         assert run.outer.returncode == 0
 
 
 PLAIN = """
-import asyncio, os, sys
-def say(text):
-    fd = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    os.write(fd, f"agent: {text}\\n".encode())
+import asyncio
 async def main():
     try:
-        say("up")
+        log("up")
         await asyncio.sleep(60)
     finally:
         await asyncio.sleep(0.1)
-        say("cleaned")
+        log("cleaned")
 asyncio.run(main())
 """
 
 
 def plain(place: Place) -> None:
     """Put an agent without signal handlers in the place of the one that drains."""
-    (place.folder / "drain.py").write_text(PLAIN)
-    place.arguments[1:] = [str(place.log)]
-    place.agent[1:] = place.arguments
+    place.agent = place.actor("agent", PLAIN)
+    place.arguments = place.agent[1:]
     place.line = shlex.join(place.agent)
 
 
-def replaced(name: str, change: Callable[[Place], None]) -> Wrapper:
-    found = wrapper(name)
+def replaced(name: str, change: Callable[[Place], None]) -> Build:
+    build = wrapper(name)
 
-    def build(place: Place) -> list[str]:
+    def changed(place: Place) -> list[str]:
         change(place)
-        return found.build(place)
+        return build(place)
 
-    return Wrapper(found.name, build, found.programs, found.outcome, found.why, found.full)
+    return changed
 
 
 @pytest.mark.parametrize(
     "name", ["uv", "npm start", "su -c", "runuser", "bash, EXIT trap", "bash, exiting trap", "strace -f"]
 )
 def test_plain_asyncio_agent_cleans_up_behind_a_wrapper_that_handles_term(name: str) -> None:
-    with zoo.running(replaced(name, plain), INIT, 1.0) as run:
+    with running(replaced(name, plain), INIT, drain=1.0) as run:
         assert run.wait_until_up(), run.output.read_text(errors="replace")
         os.kill(run.pid, signal.SIGTERM)
         run.outer.wait(15)
-        assert run.log() == ["up", "cleaned"], run.output.read_text(errors="replace")
+        assert run.events() == ["up", "cleaned"], run.output.read_text(errors="replace")
 
 
 def node(place: Place) -> None:
     """Put a Node agent in the place of the one that drains: Node resets all signals at its start."""
     script = place.file("agent.js", (
         "const fs = require('fs');\n"
-        "const log = text => fs.appendFileSync(process.argv[2], `agent: ${text}\\n`);\n"
+        "const log = text => fs.appendFileSync(process.argv[2], JSON.stringify(\n"
+        "    {pid: process.pid, name: 'agent', event: text, t: process.uptime()}) + '\\n');\n"
         f"{NODE}\nlog('up');\n"
     ))  # fmt: skip
     place.agent[:] = [str(shutil.which("node")), script, str(place.log)]
@@ -131,10 +129,9 @@ def test_node_is_signalled_once_behind_a_shell_with_a_trap(shell: str, line: str
         node(place)
         return [shell, "-c", line.replace("AGENT", place.line)]
 
-    found = WRAPPERS["sh"]
-    with zoo.running(Wrapper(shell, build, (shell,), found.outcome, "", False), INIT, 1.0) as run:
+    with running(build, INIT, drain=1.0) as run:
         assert run.wait_until_up(), run.output.read_text(errors="replace")
         os.kill(run.pid, signal.SIGTERM)
         run.outer.wait(25)
-        assert run.log() == ["up", "TERM"], run.output.read_text(errors="replace")
+        assert run.events() == ["up", "TERM"], run.output.read_text(errors="replace")
         assert run.outer.returncode == code

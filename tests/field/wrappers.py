@@ -179,7 +179,7 @@ _add("entr", lambda place: ["sh", "-c", f"echo {place.file('watched/file', '')} 
 _add("chronic", in_front("chronic"), "chronic")
 _add("ts", shell("sh", "AGENT | ts"), "ts")
 _add("watch", lambda place: ["watch", "-n", "60", place.line], "watch")
-_ends("script", "script ends the terminal's session", lambda place: ["script", "-qec", place.line, "/dev/null"],
+_add("script", lambda place: ["script", "-qec", place.line, "/dev/null"],
       "script")  # fmt: skip
 _ends("parallel", "sends TERM twice", lambda place: ["parallel", place.line, ":::", ""], "parallel")
 _add("strace -f", in_front("strace", "-f", "-o", "/dev/null"), "strace")
@@ -272,7 +272,7 @@ _add("memray", lambda place: [tool("memray"), "run", "-o", str(place.folder / "p
      tool("memray"))  # fmt: skip
 _add("coverage", lambda place: [tool("coverage"), "run", *place.arguments], tool("coverage"))
 _add("debugpy", lambda place: [tool("debugpy"), "--listen", "127.0.0.1:0", *place.arguments], tool("debugpy"))
-_ends("watchfiles", "sends INT", lambda place: [tool("watchfiles"), place.line, str(place.folder / "watched")],
+_add("watchfiles", lambda place: [tool("watchfiles"), place.line, str(place.folder / "watched")],
       tool("watchfiles"))  # fmt: skip
 _ends("watchmedo", "sends INT", lambda place: [
     tool("watchmedo"), "auto-restart", "-d", str(place.folder / "watched"), "--", *place.agent,

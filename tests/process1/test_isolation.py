@@ -225,18 +225,18 @@ def test_process_1_is_isolated_when_started_with_python_m(start_in_role: Start, 
 # memory and start time. The C modules here are built into the interpreter in the common builds, or small.
 LOADED = frozenset(
     "errno genericpath os os.path posixpath select stat _collections_abc _stat _ctypes _socket entrypoint "
-    "entrypoint.init entrypoint.init.agent_environment entrypoint.init.by_name entrypoint.init.cgroup "
-    "entrypoint.init.console entrypoint.init.delivery entrypoint.init.exit_status entrypoint.init.exit_watch "
-    "entrypoint.init.fallback entrypoint.init.faults entrypoint.init.foreground entrypoint.init.job_control "
-    "entrypoint.init.leftovers entrypoint.init.libc entrypoint.init.lifecycle entrypoint.init.loop "
-    "entrypoint.init.main_process entrypoint.init.names entrypoint.init.narrator entrypoint.init.notify_access "
-    "entrypoint.init.notify_socket entrypoint.init.older_processes entrypoint.init.orphans "
-    "entrypoint.init.own_process entrypoint.init.procfs entrypoint.init.recipients entrypoint.init.request_origin "
-    "entrypoint.init.signalfd entrypoint.init.spawn entrypoint.init.stall_report entrypoint.init.stdin_watch "
-    "entrypoint.init.stop_plan entrypoint.init.successor entrypoint.init.supervisor entrypoint.init.terminal "
-    "entrypoint.init.termination_log entrypoint.init.tree entrypoint.init.wrapper entrypoint.notify "
-    "entrypoint.options entrypoint.platforms entrypoint.settings entrypoint.signals entrypoint.start "
-    "entrypoint.units".split()
+    "entrypoint.init entrypoint.init.actions entrypoint.init.agent_environment entrypoint.init.by_name "
+    "entrypoint.init.cgroup entrypoint.init.console entrypoint.init.delivery entrypoint.init.execution "
+    "entrypoint.init.exit_status entrypoint.init.exit_watch entrypoint.init.fallback entrypoint.init.faults "
+    "entrypoint.init.foreground entrypoint.init.job_control entrypoint.init.leftovers entrypoint.init.libc "
+    "entrypoint.init.lifecycle entrypoint.init.loop entrypoint.init.main_process entrypoint.init.names "
+    "entrypoint.init.narrator entrypoint.init.notify_access entrypoint.init.notify_socket "
+    "entrypoint.init.older_processes entrypoint.init.orphans entrypoint.init.own_process entrypoint.init.procfs "
+    "entrypoint.init.recipients entrypoint.init.request_origin entrypoint.init.signalfd entrypoint.init.spawn "
+    "entrypoint.init.stall_report entrypoint.init.stdin_watch entrypoint.init.stop_plan entrypoint.init.successor "
+    "entrypoint.init.supervisor entrypoint.init.terminal entrypoint.init.termination_log entrypoint.init.tree "
+    "entrypoint.init.wrapper entrypoint.notify entrypoint.options entrypoint.platforms entrypoint.settings "
+    "entrypoint.signals entrypoint.start entrypoint.units".split()
 )
 NEVER = frozenset("asyncio ctypes click enum json logging psutil re signal threading traceback typing uvloop".split())
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from entrypoint import settings as reader
 from entrypoint.init import stop_plan
+from entrypoint.init.actions import Action, Log
 from entrypoint.init.exit_status import Ending
-from entrypoint.init.lifecycle import Action, Lifecycle, Log
+from entrypoint.init.lifecycle import Lifecycle
 
 if TYPE_CHECKING:
     from entrypoint.init.cgroup import Memory

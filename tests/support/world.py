@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from entrypoint.init.lifecycle import Action
+    from entrypoint.init.actions import Action
 
 AGENT = 10_000_001  # above the largest pid that Linux allows: a signal that slips through reaches no process
 OWN_PID, OWN_GROUP = os.getpid(), os.getpgrp()
@@ -210,8 +210,8 @@ class Harness:
 
     def do(self, *actions: Action) -> None:
         """Have the supervisor carry out actions."""
-        self.supervisor._to_do += actions
-        self.supervisor._carry_out()
+        self.supervisor.execution._to_do += actions
+        self.supervisor.execution.carry_out()
 
     def lines(self, text: str = "") -> list[str]:
         """Return the logged lines that contain `text`."""

@@ -8,18 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from entrypoint.init import delivery, foreground, names, procfs, recipients, tree, wrapper
-from entrypoint.init.lifecycle import (
-    RESTARTING,
-    WAITING,
-    WORKING,
-    Exit,
-    Forward,
-    KillAll,
-    Stop,
-    StopHeldBack,
-    StopInterrupted,
-    StopLeftovers,
-)
+from entrypoint.init.actions import Exit, Forward, KillAll, Stop, StopHeldBack, StopInterrupted, StopLeftovers
+from entrypoint.init.lifecycle import RESTARTING, WAITING, WORKING
 from tests.support.world import (
     ABRT,
     AGENT,
@@ -644,7 +634,7 @@ def test_a_signal_that_cannot_be_sent_is_logged_unless_the_process_has_exited(
     world.send_errors[AGENT] = error
     harness.do(Stop(TERM), Exit(3))
     assert [line.partition(" ")[2].split(" ", 3)[3] for line in harness.lines("cannot send")] == lines
-    assert harness.supervisor.exit_code == 3
+    assert harness.supervisor.execution.exit_code == 3
 
 
 def test_a_recipient_that_cannot_be_signalled_leaves_the_signal_to_the_agent(
@@ -681,7 +671,7 @@ def test_a_successor_gets_the_last_step_of_a_running_stop(
     world.wait_results.append((20, exited(6)))
     world.no_children = True
     harness.receive(CHLD)
-    assert harness.supervisor.exit_code == 6
+    assert harness.supervisor.execution.exit_code == 6
 
 
 def test_before_the_first_step_a_successor_gets_nothing(world: World, supervise: Callable[..., Harness]) -> None:

@@ -12,16 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from entrypoint.init import lifecycle, stop_plan
-from entrypoint.init.exit_status import Ending
-from entrypoint.init.lifecycle import (
-    ENDED,
-    GIVE_UP_AFTER,
-    TIMERS,
+from entrypoint.init.actions import (
     Action,
     Exit,
     Forward,
     KillAll,
-    Lifecycle,
     Log,
     LookAtWork,
     MakeStallReport,
@@ -29,6 +24,8 @@ from entrypoint.init.lifecycle import (
     StopHeldBack,
     StopLeftovers,
 )
+from entrypoint.init.exit_status import Ending
+from entrypoint.init.lifecycle import ENDED, GIVE_UP_AFTER, TIMERS, Lifecycle
 from entrypoint.signals import CONT, HUP, INT, KILL, QUIT, TERM, parse
 from tests.support.lifecycle import OomKills, events, exited, facts, killed, kinds, logs, make, run_until
 

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from entrypoint.init.lifecycle import (
-    EXITING,
-    HELD_BACK_FOR,
-    RESTARTING,
-    SETTLE_EVERY,
-    WAITING,
-    WORKING,
+from entrypoint.init.actions import (
     Exit,
     LookAtWrapper,
     Stop,
@@ -19,6 +13,7 @@ from entrypoint.init.lifecycle import (
     StopLeftovers,
     TakeCpuSnapshot,
 )
+from entrypoint.init.lifecycle import EXITING, HELD_BACK_FOR, RESTARTING, SETTLE_EVERY, WAITING, WORKING
 from tests.support.lifecycle import events, exited, facts, killed, make, run_until, without_logs
 
 INT, TERM, USR1, HUP = 2, 15, 10, 1

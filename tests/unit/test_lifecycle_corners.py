@@ -8,6 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from entrypoint.init.actions import (
+    Action,
+    Exit,
+    Forward,
+    KillAll,
+    Log,
+    MakeStallReport,
+    Stop,
+    StopHeldBack,
+    StopLeftovers,
+    TakeCpuSnapshot,
+)
 from entrypoint.init.exit_status import Ending
 from entrypoint.init.lifecycle import (
     ENDED,
@@ -19,17 +31,7 @@ from entrypoint.init.lifecycle import (
     MAX_STATUS_CHARACTERS,
     RUNNING,
     STOPPING,
-    Action,
-    Exit,
-    Forward,
-    KillAll,
     Lifecycle,
-    Log,
-    MakeStallReport,
-    Stop,
-    StopHeldBack,
-    StopLeftovers,
-    TakeCpuSnapshot,
 )
 from entrypoint.signals import ABRT, HUP, INT, KILL, TERM, VALID
 from tests.support.lifecycle import (

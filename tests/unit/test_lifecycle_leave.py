@@ -4,17 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from entrypoint.init.lifecycle import (
-    NEXT_TURN_AFTER,
-    Exit,
-    KillAll,
-    Lifecycle,
-    LookAtWork,
-    MakeStallReport,
-    Stop,
-    StopInterrupted,
-    StopLeftovers,
-)
+from entrypoint.init.actions import Exit, KillAll, LookAtWork, MakeStallReport, Stop, StopInterrupted, StopLeftovers
+from entrypoint.init.lifecycle import NEXT_TURN_AFTER, Lifecycle
 from entrypoint.signals import INT, TERM
 from tests.support.lifecycle import events, exited, facts, killed, make, run_until, without_logs
 

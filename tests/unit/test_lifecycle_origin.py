@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from entrypoint.init.lifecycle import RUNNING, STOPPING, Forward, KillAll, NoteAllSignalled, Stop, TakeCpuSnapshot
+from entrypoint.init.actions import Forward, KillAll, NoteAllSignalled, Stop, TakeCpuSnapshot
+from entrypoint.init.lifecycle import RUNNING, STOPPING
 from entrypoint.init.stop_plan import INSIDE, KERNEL, OUTSIDE
 from entrypoint.signals import EOF, HUP, INT, KILL, TERM
 from tests.support.lifecycle import events, exited, facts, killed, logs, make, run_until, without_logs

@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from entrypoint.init.lifecycle import KILLING, ORPHANS_AGAIN, KillAll, Log, LookForOrphans, StopLeftovers
+from entrypoint.init.actions import KillAll, Log, LookForOrphans, StopLeftovers
+from entrypoint.init.lifecycle import KILLING, ORPHANS_AGAIN
 from tests.support.lifecycle import events, exited, kinds, make, run_until, without_logs
 
 TERM = 15

@@ -134,6 +134,6 @@ def test_a_named_process_that_cannot_be_the_agent_does_not_become_it(
     world.wait_results.append((AGENT, exited(9)))
     world.no_children = True
     harness.receive(CHLD)
-    assert harness.supervisor.exit_code == 9
+    assert harness.supervisor.execution.exit_code == 9
     assert not harness.lines("is the agent now")
     assert harness.supervisor.agent.dispositions, "still open"

@@ -81,6 +81,25 @@ def test_inits_send_signals_themselves(program: Callable[..., Process]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("argv", "one"),
+    [
+        (["tini", "-s", "--", "agent", "-r"], True),
+        (["catatonit"], True),
+        (["dumb-init", "agent", "--rewrite"], True),
+        (["dumb-init", "-c", "--rewrite=15:2", "agent"], False),
+        (["dumb-init", "-r", "15:2", "agent"], False),
+        (["node", "/opt/.bin/concurrently", "x", "y"], False),
+    ],
+)
+def test_inits_that_run_one_program_and_translate_nothing(
+    program: Callable[..., Process], argv: list[str], one: bool
+) -> None:
+    process = program(argv)
+    assert names.is_init(process)
+    assert names.runs_one_program(process) is one
+
+
+@pytest.mark.parametrize(
     ("argv", "name"),
     [
         (["/usr/bin/perl", "/usr/bin/parallel", "x"], "parallel"),

@@ -12,9 +12,10 @@ from hypothesis import settings as hypothesis_settings
 
 from entrypoint import settings as reader
 from entrypoint.init import narrator, stop_plan, termination_log
+from entrypoint.init.actions import Action, Log
 from entrypoint.init.console import DEBUG, ERROR, INFO, TRACE, WARNING, Console
 from entrypoint.init.exit_status import Ending
-from entrypoint.init.lifecycle import Action, Lifecycle, Log
+from entrypoint.init.lifecycle import Lifecycle
 from entrypoint.init.main_process import MainProcess
 from entrypoint.init.procfs import Process
 from entrypoint.signals import HUP, INT, KILL, TERM

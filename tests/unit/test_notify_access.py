@@ -75,6 +75,7 @@ def test_nothing_of_a_stranger_counts(world: World, access: str, who: str) -> No
     [
         ("bash", False, True, True),
         ("npm", False, True, True),
+        ("tini", False, True, True),
         ("python", True, False, True),
         ("python", True, True, False),
         ("python", False, False, False),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from entrypoint.init import older_processes, procfs, tree
+from entrypoint.init.actions import StopLeftovers
 from entrypoint.init.older_processes import OlderProcesses
 from tests.support.world import AGENT, CHLD, KILL, OWN_PID, TERM, Harness, World, exited
 
@@ -90,7 +91,24 @@ def test_they_are_killed_when_nothing_else_is_left(
     assert harness.lines("SIGKILL to what is older than the agent and does not handle TERM; still running: sleep (20)")
     world.no_children = True
     harness.receive(CHLD)
-    assert harness.supervisor.exit_code == 3
+    assert harness.supervisor.execution.exit_code == 3
+
+
+def test_they_are_killed_when_the_work_behind_a_wrapper_has_ended(
+    world: World, supervise: Callable[..., Harness], reached: dict[int, bool | None]
+) -> None:
+    """Its exit is not seen here, nor is another one to come."""
+    harness = supervise("-t", "20s", older=frozenset({(20, 20)}))
+    supervisor = harness.supervisor
+    world.add(20, OWN_PID, "sleep", group=20)
+    world.add(30, OWN_PID, "work", group=30)
+    world.wait_results.append((AGENT, exited(0)))
+    del world.processes[AGENT]
+    harness.receive(TERM)
+    assert supervisor.lifecycle.state == "lingering"
+    del world.processes[30]
+    harness.do(StopLeftovers(TERM))
+    assert supervisor.lifecycle.state == "killing"
 
 
 def test_a_failure_to_look_leaves_the_linger_time(

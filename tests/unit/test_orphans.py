@@ -273,7 +273,7 @@ def look(world: World, supervise: Callable[..., Harness]) -> Callable[..., Calla
     def make(*flags: str, **more: Any) -> Callable[[float], float]:
         harness = supervise("--orphans", "60s", *flags, **more)
         make.harness = harness  # type: ignore[attr-defined]
-        return harness.supervisor.orphans.look
+        return harness.supervisor.execution.orphans.look
 
     return make
 
@@ -298,7 +298,7 @@ def test_an_orphan_and_its_tree_are_stopped_killed_and_logged(world: World, look
     assert drive(see, 60.0) == pytest.approx(60.2)
     assert world.sent == [(20, TERM), (20, CONT), (21, TERM), (21, CONT)]
     assert lines_of(look) == ["orphan bash (pid 20), adopted 1m ago: TERM to bash (20), node (21)"]
-    assert set(look.harness.supervisor.orphans.signalled) == {(20, 20), (21, 21)}
+    assert set(look.harness.supervisor.execution.orphans.signalled) == {(20, 20), (21, 21)}
     world.sent.clear()
     del world.processes[21]
     assert drive(see, 65.0, 60.2) == pytest.approx(71.0)
@@ -311,7 +311,7 @@ def test_an_orphan_and_its_tree_are_stopped_killed_and_logged(world: World, look
     assert len(lines_of(look)) == 2
     del world.processes[20]
     see(77.0)
-    assert set(look.harness.supervisor.orphans.signalled) == set()
+    assert set(look.harness.supervisor.execution.orphans.signalled) == set()
 
 
 def test_a_process_that_may_not_be_signalled_is_logged_once(world: World, look: Any) -> None:

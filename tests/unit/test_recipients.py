@@ -366,6 +366,24 @@ def test_init_sends_what_the_program_behind_it_handles(
     assert pids(found(family).processes) == [11]
 
 
+@pytest.mark.parametrize(
+    ("handling", "several", "expected"), [({11}, False, 15), ({11}, True, 11), ({11, 15}, False, 11)]
+)
+def test_program_that_prefers_int_is_interrupted_behind_an_init(
+    monkeypatch: pytest.MonkeyPatch,
+    family: Family,
+    relays: dict[str, set[int]],
+    handling: set[int],
+    several: bool,
+    expected: int,
+) -> None:
+    family.handling, relays["init"] = handling, {11}
+    monkeypatch.setattr(names, "runs_one_program", lambda _: not several)
+    monkeypatch.setattr(procfs, "prefers_int", lambda process: process.pid == 15)
+    result = recipients.resolve(family.process(10), TERM, to_stop=True, adapts=True)
+    assert pids(result.processes) == [expected]
+
+
 def test_shells_with_a_trap_come_before_their_foreground_outermost_first(
     family: Family, relays: dict[str, set[int]]
 ) -> None:

@@ -10,7 +10,8 @@ import pytest
 from entrypoint import settings as reader
 from entrypoint import signals
 from entrypoint.init import stdin_watch, stop_plan
-from entrypoint.init.lifecycle import Lifecycle, Log, Stop, TakeCpuSnapshot
+from entrypoint.init.actions import Log, Stop, TakeCpuSnapshot
+from entrypoint.init.lifecycle import Lifecycle
 from entrypoint.init.stdin_watch import LOOK_EVERY, PAUSE
 
 if TYPE_CHECKING:

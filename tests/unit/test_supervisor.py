@@ -16,9 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from entrypoint.init import delivery, terminal, tree
-from entrypoint.init.fallback import Fallback
-from entrypoint.init.job_control import JobControl
-from entrypoint.init.lifecycle import (
+from entrypoint.init.actions import (
     Action,
     Exit,
     Forward,
@@ -30,11 +28,15 @@ from entrypoint.init.lifecycle import (
     StopLeftovers,
     TakeCpuSnapshot,
 )
+from entrypoint.init.execution import MAX_RETRIES
+from entrypoint.init.exit_watch import ExitWatch
+from entrypoint.init.fallback import Fallback
+from entrypoint.init.job_control import JobControl
 from entrypoint.init.narrator import Narrator, Sender
 from entrypoint.init.procfs import Process
 from entrypoint.init.signalfd import Received
 from entrypoint.init.stall_report import Reporter
-from entrypoint.init.supervisor import MAX_OVERDUE, MAX_REAPED_AT_ONCE, MAX_RETRIES, MAX_UNREAD
+from entrypoint.init.supervisor import MAX_OVERDUE, MAX_REAPED_AT_ONCE, MAX_UNREAD
 from tests.support.world import (
     ABRT,
     AGENT,
@@ -278,11 +280,11 @@ def test_a_stop_is_tried_again_for_a_while_and_then_sent_to_the_agent_itself(
         harness.do(Stop(TERM), Exit(3))
     for _ in range(MAX_RETRIES - 1):
         with pytest.raises(MemoryError):
-            harness.supervisor._carry_out()
+            harness.supervisor.execution.carry_out()
     assert world.sent == []
-    harness.supervisor._carry_out()
+    harness.supervisor.execution.carry_out()
     assert world.sent == [(AGENT, TERM)]
-    assert harness.supervisor.exit_code == 3
+    assert harness.supervisor.execution.exit_code == 3
     with pytest.raises(MemoryError):  # the next action has as many retries
         harness.do(Stop(TERM))
     assert world.sent == [(AGENT, TERM)]
@@ -298,7 +300,7 @@ def test_a_stop_that_fails_for_another_reason_is_sent_to_the_agent_at_once(
     harness.do(Stop(TERM), Exit(3))
     assert world.sent == [(AGENT, TERM)]
     assert harness.lines("unexpected ValueError: odd (world.py:")
-    assert harness.supervisor.exit_code == 3
+    assert harness.supervisor.execution.exit_code == 3
 
 
 @pytest.mark.parametrize(
@@ -321,13 +323,13 @@ def test_which_actions_are_tried_again_for_want_of_memory(
 ) -> None:
     harness = supervise()
     done: list[Action] = []
-    monkeypatch.setattr(harness.supervisor, "_do", failing(done.append, MemoryError()))
+    monkeypatch.setattr(harness.supervisor.execution, "_do", failing(done.append, MemoryError()))
     last = Log("reloading")
     if retried:
         with pytest.raises(MemoryError):
             harness.do(action, last)
         assert done == []
-        harness.supervisor._carry_out()
+        harness.supervisor.execution.carry_out()
         assert done == [action, last]
     else:
         harness.do(action, last)
@@ -353,7 +355,7 @@ def test_leftovers_are_looked_for_again_at_a_retry(
     monkeypatch.setattr(delivery, "send", fails_once)
     with pytest.raises(MemoryError):
         harness.do(StopLeftovers(TERM))
-    harness.supervisor._carry_out()
+    harness.supervisor.execution.carry_out()
     assert world.sent == [(pid, number) for pid in (20, 21, 22) for number in (TERM, CONT)]
 
 
@@ -374,7 +376,7 @@ def test_a_failure_that_cannot_even_be_logged_ends_nothing(
     monkeypatch.setattr(harness.supervisor.console, "log", failing(lambda: None, *[MemoryError()] * 10))
     monkeypatch.setattr(harness.supervisor.narrator, "log", failing(lambda: None, *[ValueError()] * 10))
     harness.do(SHIELDED, Exit(4))
-    assert harness.supervisor.exit_code == 4
+    assert harness.supervisor.execution.exit_code == 4
 
 
 def test_an_error_without_a_traceback_is_logged_without_a_place(supervise: Callable[..., Harness]) -> None:
@@ -397,7 +399,7 @@ class FakeEnvironment:
 def test_the_exit_code_is_returned_even_if_the_cleanup_fails(supervise: Callable[..., Harness]) -> None:
     environment = FakeEnvironment()
     harness = supervise(environment=environment)
-    harness.supervisor._to_do.append(Exit(7))
+    harness.supervisor.execution._to_do.append(Exit(7))
     assert harness.supervisor.run() == 7
     assert environment.cleaned_up
 
@@ -405,7 +407,7 @@ def test_the_exit_code_is_returned_even_if_the_cleanup_fails(supervise: Callable
 def test_the_terminal_is_given_back_even_if_the_cleanup_fails(world: World, supervise: Callable[..., Harness]) -> None:
     harness = supervise(environment=FakeEnvironment(), previous_foreground=77)
     world.foreground = AGENT
-    harness.supervisor._to_do.append(Exit(7))
+    harness.supervisor.execution._to_do.append(Exit(7))
     assert harness.supervisor.run() == 7
     assert world.foreground == 77
 
@@ -415,7 +417,7 @@ def test_the_exit_code_is_returned_even_if_the_terminal_cannot_be_given_back(
 ) -> None:
     harness = supervise(previous_foreground=77)
     monkeypatch.setattr(terminal, "foreground", failing(terminal.foreground, MemoryError()))
-    harness.supervisor._to_do.append(Exit(7))
+    harness.supervisor.execution._to_do.append(Exit(7))
     assert harness.supervisor.run() == 7
 
 
@@ -466,7 +468,7 @@ def test_one_failing_part_does_not_stop_the_others(
     harness.receive(CHLD)
     logged = [line.partition(" (")[0] for line in harness.lines("unexpected")]
     assert logged == [f"error: unexpected ValueError: in {part}" for _, part in parts]
-    assert harness.supervisor.exit_code == 8
+    assert harness.supervisor.execution.exit_code == 8
 
 
 # --- A part that fails for ever. -----------------------------------------------------------------------------------
@@ -724,7 +726,7 @@ def test_an_agent_whose_exit_status_is_lost_ends_with_125(world: World, supervis
     harness = supervise()
     world.no_children = True
     harness.receive()
-    assert harness.supervisor.exit_code == 125
+    assert harness.supervisor.execution.exit_code == 125
     assert harness.lines("ended: the agent has exited, its exit status was lost")
 
 
@@ -733,13 +735,13 @@ def test_the_end_comes_when_the_last_child_is_reaped(world: World, supervise: Ca
     world.add(20, OWN_PID, "leftover")
     world.wait_results.append((AGENT, exited(6)))
     harness.receive(CHLD)
-    assert harness.supervisor.exit_code is None
+    assert harness.supervisor.execution.exit_code is None
     world.wait_results.append((20, exited(0)))
     harness.receive(CHLD)
-    assert harness.supervisor.exit_code is None  # there may be others
+    assert harness.supervisor.execution.exit_code is None  # there may be others
     world.no_children = True
     harness.receive(CHLD)
-    assert harness.supervisor.exit_code == 6
+    assert harness.supervisor.execution.exit_code == 6
 
 
 @pytest.mark.parametrize("leftover", [False, True])
@@ -755,7 +757,7 @@ def test_a_reporter_is_no_process_that_the_agent_left_behind(
     world.wait_results.append((AGENT, exited(4)))
     harness.receive(CHLD)
     assert (30, KILL) in world.sent
-    assert harness.supervisor.exit_code == (None if leftover else 4)
+    assert harness.supervisor.execution.exit_code == (None if leftover else 4)
     assert bool(harness.lines("left processes behind")) is leftover
     world.wait_results.append((30, 9))
     harness.receive(CHLD)
@@ -801,7 +803,7 @@ def test_the_last_line_claims_no_more_than_is_certain(
     world.wait_results.append((AGENT, status))
     world.no_children = True
     harness.receive(CHLD)
-    assert harness.supervisor.exit_code == code
+    assert harness.supervisor.execution.exit_code == code
     assert text in harness.lines("ended: ")[0]
 
 
@@ -908,7 +910,10 @@ def test_what_waits_for_a_report_is_done_as_soon_as_the_report_is_complete(
 # --- Time. ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_loop_wakes_up_when_a_timer_is_due_and_only_then(world: World, supervise: Callable[..., Harness]) -> None:
+def test_the_loop_wakes_up_when_a_timer_is_due_and_only_then(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ExitWatch, "start", lambda *_: None)  # without a pidfd, as here, it looks again and again
     harness = supervise("-t", "60s", "--linger", "5s")
     loop, lifecycle = harness.supervisor.loop, harness.supervisor.lifecycle
     harness.receive()
@@ -1005,7 +1010,7 @@ def test_a_message_that_fails_for_want_of_memory_is_handled_again_and_takes_effe
         if where == "the state machine":
             monkeypatch.setattr(supervisor.lifecycle, "notified", failing(supervisor.lifecycle.notified, MemoryError()))
         else:
-            monkeypatch.setattr(supervisor, "_stop", failing(supervisor._stop, MemoryError()))
+            monkeypatch.setattr(supervisor.execution, "_stop", failing(supervisor.execution._stop, MemoryError()))
         sender.send(b"READY=1\nWATCHDOG=trigger")
         attempts = 0
         while not world.sent and attempts < 10:

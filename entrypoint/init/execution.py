@@ -1,0 +1,218 @@
+"""Carries out what `lifecycle` decides: turns its actions into system calls, log lines and reports, in order.
+
+Read `_do` for what each action does. An error is logged and the next action has its turn; what could not be done for
+want of memory is tried again.
+"""
+
+from .. import signals
+from . import delivery, exit_watch, narrator, older_processes, orphans, procfs, stop_plan, tree
+from .actions import (
+    Action,
+    Exit,
+    Forward,
+    KillAll,
+    Log,
+    LookAtWork,
+    LookAtWrapper,
+    LookForOrphans,
+    MakeStallReport,
+    NoteAllSignalled,
+    Signalling,
+    Stop,
+    StopHeldBack,
+    StopInterrupted,
+    StopLeftovers,
+    TakeCpuSnapshot,
+)
+from .lifecycle import LINGERING
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from ..settings import Settings
+    from .console import Console
+    from .faults import Faults
+    from .lifecycle import Lifecycle
+    from .loop import Loop
+    from .main_process import MainProcess
+    from .stall_report import Reporter
+
+MAX_RETRIES = 20  # of an action that fails for want of memory
+
+
+class Execution:
+    """The actions that are to be done, and the parts of process 1 that do them.
+
+    `handled`: whether a signal is handled: one look serves all that came together. `exit_code`: that of process 1, once
+    it is to end. `older`: the processes that were below us before the agent. `recipients_exited` is called when all
+    that got the stop signal in place of others have exited.
+    """
+
+    def __init__(
+        self,
+        settings: "Settings",
+        agent: "MainProcess",
+        lifecycle: "Lifecycle",
+        loop: "Loop",
+        faults: "Faults",
+        console: "Console",
+        reporter: "Reporter",
+        older: "Collection[tuple[int, int]]",
+        recipients_exited: "Callable[[], object]",
+    ) -> None:
+        self._settings, self._agent, self._lifecycle, self._loop = settings, agent, lifecycle, loop
+        self._faults, self._reporter = faults, reporter
+        self.descendants = tree.Descendants(reporter.pids)
+        self.narrator = narrator.Narrator(console, settings, self.descendants)
+        self.delivery = delivery.Delivery(settings, agent, self.descendants, console)
+        self.orphans = orphans.OrphanStopper(settings, agent, reporter.pids, older, self.delivery, self.narrator)
+        self.older = older_processes.OlderProcesses(older, self.descendants, stop_plan.stop_signal(settings))
+        self.exit_watch = exit_watch.ExitWatch(loop, recipients_exited)
+        self.handled: dict[int, bool] = {}
+        self.exit_code: int | None = None
+        self._to_do: list[Action] = []  # what follows from the events so far and is not done yet
+        self._retries = 0  # for want of memory, since the last time when nothing was left to do
+        self._retried: Action | None = None
+
+    def event(self, event: "Callable[..., list[Action]]", *facts: object) -> None:
+        """Pass an event to the state machine and do what follows."""
+        self.note(event, *facts)
+        self.carry_out()
+
+    def note(self, event: "Callable[..., list[Action]]", *facts: object) -> None:
+        """Pass an event to the state machine; what follows is done later. If it fails half-way, it has not happened."""
+        before = self._lifecycle.snapshot()
+        try:
+            self._to_do += event(self._loop.time(), *facts)
+        except MemoryError:
+            self._lifecycle.restore(before)
+            raise
+
+    def carry_out(self) -> None:
+        """Do what is to be done, in order. For want of memory a line may be lost, but nothing else: see Loop."""
+        self.descendants.forget()
+        while self._to_do:
+            try:
+                self._do(self._to_do[0])
+            except MemoryError as error:
+                if self._is_worth_a_retry(self._to_do[0]):
+                    raise
+                self._faults.log(error)
+            except Exception as error:
+                self._faults.log(error)
+            del self._to_do[0]
+        self._retries, self._retried = 0, None
+        self.descendants.forget()
+
+    def _is_worth_a_retry(self, action: Action) -> bool:
+        """Exit always; a signal for a while, in which it holds up those after it. KillAll comes again by itself."""
+        self._retries += 1
+        self._retried = action
+        return isinstance(action, Exit) or (isinstance(action, Signalling | Forward) and self._retries <= MAX_RETRIES)
+
+    def _do(self, action: Action) -> None:
+        if isinstance(action, Forward):
+            self._forward(action)
+        elif isinstance(action, Stop):
+            self._stop(action)
+        elif isinstance(action, NoteAllSignalled):
+            self.delivery.note_all_signalled()
+        elif isinstance(action, StopHeldBack):
+            self.exit_watch.stop()
+            self.delivery.stop_held_back(action.number)
+        elif isinstance(action, StopInterrupted):
+            self.delivery.stop_interrupted(action.number)
+        elif isinstance(action, LookAtWrapper):
+            self.note(self._lifecycle.wrapper_seen, self.delivery.look_at_wrapper())
+        elif isinstance(action, LookForOrphans):
+            self.note(self._lifecycle.orphans_seen, self.orphans.look(self._loop.time()))
+        elif isinstance(action, LookAtWork):
+            self.note(self._lifecycle.work_seen, self.delivery.look_at_work())
+        elif isinstance(action, StopLeftovers):
+            self.delivery.note_stopped(self.orphans.signalled)
+            self._stop_leftovers(action.number)
+            self._faults.guarded(self.look_at_older)
+        elif isinstance(action, KillAll):
+            self._faults.guarded(self._reporter.end)
+            self.delivery.kill_all()
+        elif isinstance(action, TakeCpuSnapshot):
+            self._reporter.take_cpu_snapshot(self.descendants.listable() or ())
+        elif isinstance(action, MakeStallReport):
+            self._reporter.start(self._agent.pid, action.seconds)
+        elif isinstance(action, Log):
+            self.narrator.agent = "" if self._agent.has_exited else f"{self._agent.name} ({self._agent.pid})"
+            if action.event in narrator.ESCALATIONS and not self._lifecycle.hung:
+                self._faults.guarded(self._explain)
+            self.narrator.log(action)
+        else:
+            assert isinstance(action, Exit)
+            self.exit_code = action.code
+            self._loop.stop()
+
+    def _stop(self, action: Stop) -> None:
+        number, again = action.number, self._retried is action
+        self._faults.guarded(self._reporter.end)
+        try:
+            reached, reason = self.delivery.stop(
+                number, adapts=self._lifecycle.adapts, hung=bool(self._lifecycle.hung), retry=again
+            )
+        except Exception as error:  # whatever is wrong with finding out who else should get it
+            if not isinstance(error, MemoryError) or self._retries >= MAX_RETRIES:
+                self.delivery.send_agent(number)
+            raise
+        if enders := self.delivery.enders():
+            self.narrator.log(Log("ends-program", wrappers=enders))
+        if interrupted := self.delivery.interrupted:
+            self.note(self._lifecycle.interrupted)
+        if not reached:
+            if interrupted:
+                self.narrator.log(Log("interrupted", interrupted=interrupted))
+            return
+        to = [*self.delivery.also_reached, *reached]
+        self.narrator.log(Log("looked-through", signal=number, to=to, reason=reason, interrupted=interrupted))
+        if self.delivery.all_signalled:
+            self.delivery.stop_held_back(number)
+        elif self.delivery.held_back:
+            self.note(self._lifecycle.held_back)
+        if self.delivery.wrapper is not None:
+            self.exit_watch.start(reached)
+
+    def _explain(self) -> None:
+        """Log once who was left to a process above that handles the stop signal: that explains an escalation."""
+        number = stop_plan.stop_signal(self._settings)
+        caught, to = self.delivery.left_to_others(number)
+        if to:
+            self.narrator.log(Log("left-to-others", signal=number, caught=caught, to=to))
+
+    def _stop_leftovers(self, number: int) -> None:
+        delivery = self.delivery
+        interrupted = len(delivery.interrupted)
+        delivery.stop_leftovers(number)
+        if len(delivery.interrupted) > interrupted:
+            self.note(self._lifecycle.interrupted)
+        if presumed := delivery.newly_presumed:
+            delivery.newly_presumed = []
+            self.narrator.log(Log("not-signalled", to=presumed))
+            self.note(self._lifecycle.stopped_by_wrapper)
+        self.exit_watch.stop()
+        if watched := delivery.departures.work or delivery.ahead:
+            self.exit_watch.start(watched)
+
+    def look_at_older(self) -> None:
+        """Do not wait for processes from before the agent's start, if nothing else is left."""
+        if self._lifecycle.state == LINGERING and self.older.are_not_waited_for():
+            self.note(self._lifecycle.older_left)
+
+    def _forward(self, action: Forward) -> None:
+        number = action.number
+        to: list[procfs.Process] = []
+        handled = False
+        if self.handled.get(number) is not False:
+            to, handled = self.delivery.forward_recipients(number)
+        if not (handled or action.always or number in signals.HARMLESS):
+            self.handled[number] = False
+            self.note(self._lifecycle.unhandled, number, action.sender, action.origin)
+            return
+        self.narrator.log(Log("forwarded", signal=number, sender=action.sender, to=to))
+        self.delivery.forward(number, to)
