@@ -41,15 +41,15 @@ Found = dict[str, list[str]]  # by the name of a trial, what is wrong
 
 def digest(init: str) -> str:
     """It changes with what a result depends on."""
-    folders = [ROOT / "tests" / "field", *([ROOT / "entrypoint"] if init == "agent-init" else [])]
-    files = sorted(
-        file
-        for folder in folders
-        for file in folder.rglob("*")
-        if file.suffix in (".py", ".txt", ".json", ".go") and not file.name.startswith(("test_", "failing"))
-    )
-    files += [ROOT / "tests" / "support" / name for name in ("actor.py", "init.py")]
-    content = b"".join(file.read_bytes() for file in files if file != Path(__file__))
+    field = ROOT / "tests" / "field"
+    files = [field / f"{name}.py" for name in ("drain", "install", "place", "running", "trial", "wrappers")]
+    files += [
+        field / "programs" / "helped.py",
+        *(ROOT / "tests" / "support" / name for name in ("actor.py", "init.py")),
+    ]
+    files += [file for kind in ("trials", "locks", "npm", "go") for file in (field / kind).iterdir() if file.is_file()]
+    files += (ROOT / "entrypoint").rglob("*.py") if init == "agent-init" else ()
+    content = b"".join(file.read_bytes() for file in sorted(files))
     return hashlib.sha256(content).hexdigest()[:16]
 
 
@@ -171,10 +171,10 @@ def field_page(results: Mapping[str, Found]) -> str:
 
 WRAPPER_HEAD = """# Behind which wrappers an agent drains
 
-An agent that needs {drain:g} s to finish its work ({full:g} s behind a wrapper with a timeout of its own) runs behind each
-wrapper, with the init as process 1, and gets one stop request. It drains if it gets exactly one TERM, finishes, and the
-container is over within {slack:g} s of that. `python -m tests.field.table` has made this page; the commands are in
-`tests/field/wrappers.py`. agent-init has `{options}`, so that an agent that is merely left behind
+An agent that needs {drain:g} s to finish its work ({full:g} s where the wrapper has a timeout of its own) runs behind
+each wrapper, with the init as process 1, and gets one stop request. It drains if it gets exactly one TERM, finishes,
+and the container is over within {slack:g} s of that. `python -m tests.field.table` has made this page; the commands are
+in `tests/field/wrappers.py`. agent-init has `{options}`, so that an agent that is merely left behind
 does not seem to drain; tini and dumb-init have no options.
 
 {sums}
