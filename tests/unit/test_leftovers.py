@@ -183,12 +183,12 @@ def test_below_a_program_for_node_without_sockets_there_is_work(
     monkeypatch.setattr(time, "monotonic", lambda: now)
     monkeypatch.setattr(procfs, "descriptor_target", lambda _, fd: (targets or {})[fd])
 
-    def descriptors(_: str) -> list[str]:
+    def listdir(_: str) -> list[str]:
         if targets is None:
             raise PermissionError
         return [*map(str, targets)]
 
-    monkeypatch.setattr(os, "listdir", descriptors)
+    monkeypatch.setattr(os, "listdir", listdir)
     made = world.wrapper()
     now += seconds
     assert world.left(made, died=False)[0] == expected

@@ -81,7 +81,7 @@ class Stage:
         self.loop.call_at(self.loop.time(), lambda: None)
         self.loop._run_once()
         if self.loop._readers:
-            self.loop.call_at(self.loop.time() + 0.001, lambda: None)
+            self.loop.call_at(self.loop.time() + 0.03, lambda: None)
             self.loop._run_once()
             self.loop._timers.clear()
 
