@@ -111,10 +111,11 @@ def test_work_below_a_wrapper_below_a_wrapper(start_in_role: Start, shell: bool)
 
 def test_work_keeps_what_reads_its_output(start_in_role: Start) -> None:
     """Tee(1) is not signalled while the work goes on."""
-    script = f"trap 'echo bye' EXIT; {actor_line('work', DRAINS)} | tee -a /dev/null"
     work = "on('TERM', lambda: (time.sleep(0.5), os.write(1, b'drained'), leave(0))); ready()"
-    init = start_in_role("-t", "20s", *LINGER, command=bash(script.replace(WORK, actor_line("work", work))))
-    assert stop(init)[0] == 143
+    script = f"{actor_line('work', work)} | tee -a /dev/null; exit 0"
+    agent = DIES.replace("child('work', {work!r})", f"import subprocess; subprocess.Popen(['sh', '-c', {script!r}])")
+    init = start_in_role("-t", "20s", *LINGER, agent=agent)
+    assert stop(init, "work", "agent")[0] == 143
     assert init.events("work") == ["ready", "TERM", "end"]
 
 
@@ -173,7 +174,7 @@ def test_work_that_a_waiting_launcher_has_signalled_gets_no_second_signal(start_
 @pytest.mark.parametrize(
     ("script", "code"),
     [
-        pytest.param(f"trap 'echo bye' EXIT; {WORK}", 143, id="in the foreground"),
+        pytest.param(f"trap 'echo bye' EXIT; {WORK}", 7, id="in the foreground"),
         pytest.param(f"trap 'echo bye' EXIT; {WORK} & wait $!", 143, id="in the background"),
         pytest.param(f"trap 'exit 6' TERM; {WORK} & wait $!", 6, id="in the background, with a code"),
     ],
