@@ -219,6 +219,18 @@ def test_process_1_is_isolated_when_started_with_python_m(start_in_role: Start, 
     assert init.wait() == 143
 
 
+@pytest.mark.parametrize("pth", ["", "import errno, itertools, _weakref\n"], ids=["", "pth"])
+def test_a_start_in_a_clean_interpreter_is_the_only_one(start_in_role: Start, venv: Path, pth: str) -> None:
+    """The interpreter imports other built-in modules in each release; none of them makes process 1 start over."""
+    (site_packages(venv) / "more.pth").write_text(pth)
+    init = start_in_role(command=IDLE, env=clean_environment(), program=[str(venv / "bin" / "agent-init")])
+    wait_for_agent(init)
+    arguments = Path(f"/proc/{init.pid}/cmdline").read_bytes().split(b"\0")
+    assert not {b"-I", b"-S"} & {*arguments}
+    init.signal("TERM")
+    assert init.wait() == 143
+
+
 # --- The modules that process 1 loads. ------------------------------------------------------------------------------
 
 # In addition to the modules that the interpreter loads before our first instruction. A new entry costs every container
