@@ -250,6 +250,8 @@ LOADED = frozenset(
     "entrypoint.init.wrapper entrypoint.notify entrypoint.options entrypoint.platforms entrypoint.settings "
     "entrypoint.signals entrypoint.start entrypoint.units".split()
 )
+if sys.version_info >= (3, 14):  # the interpreter does not load these before `os` any more
+    LOADED |= {"_abc", "abc"}
 NEVER = frozenset("asyncio ctypes click enum json logging psutil re signal threading traceback typing uvloop".split())
 
 # Runs agent-init's script and writes the list of loaded modules when it exits.
