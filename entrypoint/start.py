@@ -252,7 +252,10 @@ def isolate(arguments: "Sequence[str]", package: str, environment: dict[bytes, b
             python = sys.executable or "/proc/self/exe"
             # The pid and the blocked signals stay.
             os.execve(python, [python, "-I", "-S", package + "/entrypoint/__main__.py", *arguments], environment)
-    # Clean; stay so. No import hooks, and the standard library before everything else.
+    # Clean; stay so. No import hooks, and the standard library before everything else. No imports that wait until a
+    # module is used (PYTHON_LAZY_IMPORTS): there may be no memory then, and no file.
+    if hasattr(sys, "set_lazy_imports"):  # since 3.15
+        sys.set_lazy_imports("normal")
     sys.meta_path[:] = [finder for finder in sys.meta_path if isinstance(finder, type)]
     library = os.path.dirname(os.__file__)
     own = [entry for entry in sys.path if entry == library or entry.endswith(("/lib-dynload", ".zip"))]

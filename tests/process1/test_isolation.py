@@ -206,6 +206,15 @@ def test_process_1_is_isolated_when_started_through_a_symlink(start_in_role: Sta
     )
 
 
+def test_variables_that_the_interpreter_does_not_accept_reach_the_agent(start: Start, venv: Path) -> None:
+    """They are for the agent's interpreter. Ours would not start with them, but for -I."""
+    env = clean_environment(PYTHON_GIL="0", PYTHONHASHSEED="of a later release", PYTHONMALLOC="of a later release")
+    init = start(command=IDLE, env=env, program=[str(venv / "bin" / "python"), "-I", "-m", "entrypoint"])
+    assert environment(wait_for_agent(init)) == environment(init.outer.pid)
+    init.signal("TERM")
+    assert init.wait() == 143
+
+
 def test_process_1_is_isolated_when_started_with_python_m(start_in_role: Start, tmp_path: Path, venv: Path) -> None:
     mark = tmp_path / "loaded"
     app = write_modules(tmp_path / "app", mark, names=set(HOSTILE) - {"entrypoint"}, site=STARTS_THREADS)
@@ -283,6 +292,7 @@ SETTINGS: dict[str, tuple[list[str], dict[str, str]]] = {
     "flags": (["-v", "-t", "1s", "--stop-on=TERM,RTMIN+3", "-r", "HUP:QUIT", "-e143", "--linger", "1s"], {}),
     "a platform": ([], {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}),
     "json": (["--log-format", "json"], {}),
+    "lazy imports": ([], {"PYTHON_LAZY_IMPORTS": "all"}),
     "a schedule": (["--stop-schedule", "TERM/200ms/INT/200ms/KILL"], {}),
 }
 

@@ -161,6 +161,14 @@ def test_anything_of_the_container_makes_it_start_over(
         interpreter.isolate()
 
 
+def test_imports_are_not_put_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    modes: list[str] = []
+    interpreter = Interpreter(monkeypatch)
+    interpreter.sys.set_lazy_imports = modes.append
+    interpreter.isolate()
+    assert modes == ["normal"]
+
+
 def test_a_module_that_is_loaded_when_it_is_used_stays_unloaded(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
