@@ -55,6 +55,7 @@ class Delivery:
         self._is_wrapper = False  # the agent, for certain: recipients have exited before it
         self._looked_through = False  # recipients got the last step in the agent's place
         self._adapts = False  # whether the current step may be INT
+        self._platform_sent = 0  # the stop signal, if the platform has sent it to every process
         self._stopped: set[tuple[int, int]] = set()  # processes that have had the stop signal
         self._reached: list[Process] = []  # by the current step
         self.also_reached: list[Process] = []  # shells among them, and what these waited for
@@ -197,6 +198,8 @@ class Delivery:
 
         That is not so where it is not known whether it was one: it was held back from the stop signal.
         """
+        if self._platform_sent and self._agent.status is not None:
+            return self._look_at_work_of_platform(self._platform_sent)
         agent, number = self._last_stop
         uncertain = not self._is_wrapper and agent is not None and any(p.pid == agent.pid for p in self.held_back)
         if agent is None or self._agent.status is None or uncertain:
@@ -286,12 +289,32 @@ class Delivery:
         """Note that these processes have had the stop signal from somebody else."""
         self._stopped.update(identities)
 
-    def note_all_signalled(self) -> None:
+    def note_all_signalled(self, number: int) -> None:
         """Note that every process has had the stop signal: from the platform."""
+        self._platform_sent = number
         try:
             self._stopped.update(process.identity for process in self._descendants.all())
         except OSError:  # no /proc to find them in
             return
+
+    def _look_at_work_of_platform(self, number: int) -> bool:
+        """The agent has exited by a signal that every process has had. Return whether it was a wrapper with work below.
+
+        It may have exited before anybody looked at what was below it. So it counts as a wrapper if it died of the
+        signal or has a wrapper's name, and what handles the signal counts as work.
+        """
+        assert self._agent.status is not None
+        has_name = self._agent.name in procfs.SHELLS | names.WRAPPERS
+        if exit_status.exit_code(self._agent.status) != 128 + number and not has_name:
+            return False
+        self.departures.work, _ = leftovers.topmost(
+            self._descendants.listable() or (),
+            lambda process: procfs.handles(process, number) is True,
+            lambda _: False,
+            works_on=True,
+        )
+        self.previous_recipients, self.held_back, self.wrapper = self.departures.work, [], None
+        return bool(self.departures.work)
 
     def stop_leftovers(self, number: int) -> None:
         """Send the stop signal and SIGCONT to what the agent left behind, once each, from the top down."""

@@ -117,7 +117,7 @@ class Execution:
         elif isinstance(action, Stop):
             self._stop(action)
         elif isinstance(action, NoteAllSignalled):
-            self.delivery.note_all_signalled()
+            self.delivery.note_all_signalled(action.number)
         elif isinstance(action, StopHeldBack):
             self.exit_watch.stop()
             self.delivery.stop_held_back(action.number)

@@ -307,7 +307,16 @@ class Lifecycle:
 
     def platform_has_signalled(self, ending: "Ending") -> bool:
         """Whether the agent has died of TERM that the platform sends to every process, before our own one was read."""
-        return bool(self.plan.platform_signals_all) and self.state == RUNNING and ending.code == 128 + TERM
+        died = self.state == RUNNING and ending.code == 128 + TERM
+        is_stop = TERM in self.settings.stop_on and TERM not in self.settings.rewrite
+        return died and is_stop and bool(self.plan.platform_signals_all) and self.plan.steps[0][0] == TERM
+
+    def platform_stops(self, now: float) -> list[Action]:
+        """`platform_has_signalled`: so the stop has begun.
+
+        But somebody may have signalled the agent alone: until a request comes, the platform's limit is ours to enforce.
+        """
+        return self._start_stop(now, TERM, self.plan.platform_signals_all, None, INSIDE, has_begun=True)
 
     def nothing_left(self, now: float) -> list[Action]:
         """There are no children any more. No effect before the agent's own exit was seen."""
@@ -463,14 +472,18 @@ class Lifecycle:
             return [Log("stop-repeated", passed_on=passed_on, **facts), Stop(passed_on)]
         return [Log("stop-repeated", passed_on=None, **facts)]
 
-    def _start_stop(self, now: float, number: int, sender: object, instead: int | None, origin: str) -> list[Action]:
-        delay = self.settings.stop_delay
+    def _start_stop(
+        self, now: float, number: int, sender: object, instead: int | None, origin: str, *, has_begun: bool = False
+    ) -> list[Action]:
+        """`has_begun`: the agent has exited by it already."""
+        delay = 0.0 if has_begun else self.settings.stop_delay
         self._enforces_limit = self._is_unknown_to_platform(number, origin)
         steps = stop_plan.unknown_to_platform(self.plan, delay) if self._enforces_limit else self.plan.steps
         (first, wait), *later = stop_plan.with_delay(steps, delay)
         if instead is not None and first != KILL:
             first, self._instead = instead, True
-        self._sent_by_platform = first == TERM and self._is_signalled_by_platform(number, instead, origin)
+        by_platform = has_begun or self._is_signalled_by_platform(number, instead, origin)
+        self._sent_by_platform = first == TERM and by_platform
         self._begin(now, [(first, wait), *later], delay)
         if self.plan.limit_report_after is not None and not self._enforces_limit:
             self._set(limit=now + self.plan.limit_report_after)

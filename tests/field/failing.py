@@ -9,8 +9,6 @@ WRAPPERS: dict[str, str] = {}
 
 # Trials whose outcome is not right, and why.
 TRIALS: dict[str, str] = {
-    "stop_signal: everybody signalled, agent behind bash": "the shell dies of the platform's own TERM before process 1 "
-    "reads its TERM, and what is behind it has only the time to linger",
     "around: PYTHONHOME of another Python": HOME,
     "around: PYTHONHOME of another Python, behind env --block-signal": HOME,
 }
