@@ -49,6 +49,12 @@ class NoteAllSignalled(Signalling):
     __slots__ = ()
 
 
+class ForgetAllSignalled(Action):
+    """Take `NoteAllSignalled` back."""
+
+    __slots__ = ()
+
+
 class StopHeldBack(Signalling):
     """Send the stop signal and SIGCONT to the processes that were held back from it."""
 

@@ -55,8 +55,11 @@ class Delivery:
         self._is_wrapper = False  # the agent, for certain: recipients have exited before it
         self._looked_through = False  # recipients got the last step in the agent's place
         self._adapts = False  # whether the current step may be INT
+        self._platform_sent = 0  # the stop signal, if the platform has sent it to every process
+        self._signalled_by_platform: set[tuple[int, int]] = set()
         self._stopped: set[tuple[int, int]] = set()  # processes that have had the stop signal
         self._reached: list[Process] = []  # by the current step
+        self.agent_reached = False  # the agent itself
         self.also_reached: list[Process] = []  # shells among them, and what these waited for
         self._explained = False  # `left_to_others` was asked for
         self._image: tuple[bytes, bytes] | None = None  # the agent's, when it was looked at whether ...
@@ -72,7 +75,7 @@ class Delivery:
         """
         self._adapts = adapts
         if not retry:
-            self._reached, self.also_reached = [], []
+            self._reached, self.also_reached, self.agent_reached = [], [], False
         found, reason = self._stop_recipients(number, hung=hung)
         self._note_step(found, number)
         for shell in found.shells:
@@ -82,7 +85,7 @@ class Delivery:
                 guardian = found.guardians.get(process.pid)
                 if guardian is not None and guardian.identity not in map(_identity, self.also_reached):
                     self._stop_one(guardian, number, self._reached)
-        if not self._reached and self._agent.pid not in [shell.pid for shell in self.also_reached]:
+        if not (self._reached or self.agent_reached or self._agent.pid in [p.pid for p in self.also_reached]):
             self._stop_agents_group(number)
         for process in found.idle:
             self._stop_one(process, number, self.also_reached)
@@ -131,6 +134,7 @@ class Delivery:
             return
         agent = procfs.look(self._agent.pid)
         self.send_agent(number if agent is None else self._adapted(agent, number))
+        self.agent_reached = True
         self.send_agent(CONT)
         if agent is not None:
             self._stopped.add(agent.identity)
@@ -139,12 +143,14 @@ class Delivery:
         """Return the signal that stops this process."""
         if not self._adapts or number != TERM or not procfs.prefers_int(process):
             return number
-        self.interrupted.append(process)
+        if process.identity not in map(_identity, self.interrupted):
+            self.interrupted.append(process)
         return INT
 
     def _stop_recipients(self, number: int, *, hung: bool) -> "tuple[recipients.Recipients, str]":
         """Return who gets a step of the stop in the agent's place, and the reason."""
         if (named := self._named_process()) is not None:
+            self.wrapper = self._wrapper_of(named)
             return recipients.Recipients(named), "the agent has named its main process"
         found = self.resolve(number, to_stop=True)
         if found.processes:
@@ -158,6 +164,15 @@ class Delivery:
         if hung and self._settings.target == "auto" and sender is not None and procfs.is_there(sender):
             return recipients.Recipients(sender), f"{sender.name} sent the last message"
         return found, ""
+
+    def _wrapper_of(self, named: "Process") -> wrapper.Wrapper | None:
+        """Return the agent, if the process that it has named is below it; it may stay when that one has exited."""
+        try:
+            seen = tree.everything()
+        except OSError:
+            return None
+        agent = None if named.pid == self._agent.pid else seen.get(self._agent.pid)
+        return wrapper.Wrapper(agent, [named], seen) if agent is not None and tree.is_below(agent.pid, named) else None
 
     def _why_others(self, number: int) -> str:
         handles = self._agent.dispositions.handles(number)
@@ -197,6 +212,8 @@ class Delivery:
 
         That is not so where it is not known whether it was one: it was held back from the stop signal.
         """
+        if self._platform_sent and self._agent.status is not None:
+            return self._look_at_work_of_platform(self._platform_sent)
         agent, number = self._last_stop
         uncertain = not self._is_wrapper and agent is not None and any(p.pid == agent.pid for p in self.held_back)
         if agent is None or self._agent.status is None or uncertain:
@@ -225,7 +242,7 @@ class Delivery:
     def stop_interrupted(self, number: int) -> None:
         """Send a signal to those that were sent INT, have not exited, and still do not handle TERM.
 
-        So too to those that a wrapper may have signalled in our place.
+        It also goes to those that a wrapper may have signalled in our place.
         """
         for process in self.presumed:
             self.send(process, number)
@@ -286,12 +303,38 @@ class Delivery:
         """Note that these processes have had the stop signal from somebody else."""
         self._stopped.update(identities)
 
-    def note_all_signalled(self) -> None:
+    def note_all_signalled(self, number: int) -> None:
         """Note that every process has had the stop signal: from the platform."""
+        self._platform_sent = number
         try:
-            self._stopped.update(process.identity for process in self._descendants.all())
+            self._signalled_by_platform = {process.identity for process in self._descendants.all()} - self._stopped
         except OSError:  # no /proc to find them in
             return
+        self._stopped |= self._signalled_by_platform
+
+    def forget_all_signalled(self) -> None:
+        """The platform has signalled nobody."""
+        self._platform_sent = 0
+        self._stopped -= self._signalled_by_platform
+
+    def _look_at_work_of_platform(self, number: int) -> bool:
+        """The agent has exited by a signal that every process has had. Return whether it was a wrapper with work below.
+
+        It may have exited before anybody looked at what was below it. So it counts as a wrapper if it died of the
+        signal or has a wrapper's name, and what handles the signal counts as work.
+        """
+        assert self._agent.status is not None
+        has_name = self._agent.name in procfs.SHELLS | names.WRAPPERS
+        if exit_status.exit_code(self._agent.status) != 128 + number and not has_name:
+            return False
+        self.departures.work, _ = leftovers.topmost(
+            self._descendants.listable() or (),
+            lambda process: procfs.handles(process, number) is True,
+            lambda _: False,
+            works_on=True,
+        )
+        self.previous_recipients, self.held_back, self.wrapper = self.departures.work, [], None
+        return bool(self.departures.work)
 
     def stop_leftovers(self, number: int) -> None:
         """Send the stop signal and SIGCONT to what the agent left behind, once each, from the top down."""

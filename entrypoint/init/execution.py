@@ -9,6 +9,7 @@ from . import delivery, exit_watch, narrator, older_processes, orphans, procfs, 
 from .actions import (
     Action,
     Exit,
+    ForgetAllSignalled,
     Forward,
     KillAll,
     Log,
@@ -90,7 +91,10 @@ class Execution:
             raise
 
     def carry_out(self) -> None:
-        """Do what is to be done, in order. For want of memory a line may be lost, but nothing else: see Loop."""
+        """Do what is to be done, in order.
+
+        For want of memory a line or a report may be lost. What is only a look comes again by a timer.
+        """
         self.descendants.forget()
         while self._to_do:
             try:
@@ -117,7 +121,9 @@ class Execution:
         elif isinstance(action, Stop):
             self._stop(action)
         elif isinstance(action, NoteAllSignalled):
-            self.delivery.note_all_signalled()
+            self.delivery.note_all_signalled(action.number)
+        elif isinstance(action, ForgetAllSignalled):
+            self.delivery.forget_all_signalled()
         elif isinstance(action, StopHeldBack):
             self.exit_watch.stop()
             self.delivery.stop_held_back(action.number)
@@ -158,7 +164,8 @@ class Execution:
                 number, adapts=self._lifecycle.adapts, hung=bool(self._lifecycle.hung), retry=again
             )
         except Exception as error:  # whatever is wrong with finding out who else should get it
-            if not isinstance(error, MemoryError) or self._retries >= MAX_RETRIES:
+            last_try = not isinstance(error, MemoryError) or self._retries >= MAX_RETRIES
+            if last_try and not self.delivery.agent_reached:
                 self.delivery.send_agent(number)
             raise
         if enders := self.delivery.enders():

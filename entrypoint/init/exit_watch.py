@@ -50,7 +50,12 @@ class ExitWatch:
 
     def _look(self) -> None:
         processes = self._processes
-        if any(map(procfs.is_there, processes)):
+        try:
+            there = any(map(procfs.is_there, processes))
+        except MemoryError:
+            self._look_again()
+            raise
+        if there:
             for fd, process in tuple(self._pidfds.items()):
                 if not procfs.is_there(process):
                     self._close(fd)

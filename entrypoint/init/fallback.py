@@ -12,7 +12,7 @@ import _signal
 import os
 import time
 
-from ..signals import CHLD, CONT, JOB_CONTROL, KILL, OF_WRITES, TERM, VALID
+from ..signals import CHLD, CONT, EOF, JOB_CONTROL, KILL, OF_WRITES, TERM, VALID
 from ..units import INFINITY
 
 TYPE_CHECKING = False
@@ -171,7 +171,7 @@ class Fallback:
         if number in NOT_FORWARDED or (number == ALRM and self._timer_used):
             return
         rewritten = self._rewrite.get(number, number)
-        if rewritten == 0:
+        if rewritten == 0 and number != EOF:
             return
         if number not in self._stop_on and rewritten not in self._stop_on:
             self._send_agent(rewritten)

@@ -78,12 +78,12 @@ def _shares_stdin(shell: "Process", child: "Process") -> bool | None:
     """Whether the child has inherited its stdin from the shell; None if that shows nothing."""
     if not {"zsh", "fish"}.isdisjoint(procfs.program_names(shell)):  # they leave a job its stdin
         return None
-    theirs, childs = procfs.opened(shell.pid, 0), procfs.opened(child.pid, 0)
-    if theirs is None or childs is None:
+    of_shell, of_child = procfs.opened(shell.pid, 0), procfs.opened(child.pid, 0)
+    if of_shell is None or of_child is None:
         return None
-    target, flags, _ = childs
+    target, flags, _ = of_child
     is_jobs = target == "/dev/null" and not flags & O_WRITES  # as shells open it for a background job
-    if theirs == childs:
+    if of_shell == of_child:
         return None if is_jobs else True
     return False if is_jobs else None
 

@@ -151,6 +151,7 @@ class Departures:
         """These are about to get the stop signal. `seen`: all our descendants."""
         children_of = tree.children_among({process.pid: process for process in seen})
         for process in processes:
+            self.statuses.pop(process.pid, None)  # of another that had its pid
             if children_of(process.pid):
                 self._wrappers[process.identity] = number, Wrapper(process, children_of, number, adapts=adapts)
 
@@ -161,7 +162,7 @@ class Departures:
         likely to have signalled in our place.
         """
         signalled: list[Process] = []
-        self.work = [process for process in former if procfs.is_there(process)]
+        self.work = [process for process in former if process.pid not in self.statuses and procfs.is_there(process)]
         for process in former:
             if process in self.work or process.identity not in self._wrappers:
                 continue

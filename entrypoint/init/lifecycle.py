@@ -35,6 +35,7 @@ from . import stop_plan
 from .actions import (
     Action,
     Exit,
+    ForgetAllSignalled,
     Forward,
     KillAll,
     Log,
@@ -62,8 +63,8 @@ if TYPE_CHECKING:
 
 RUNNING, STOPPING, LINGERING, KILLING, ENDED = "running", "stopping", "lingering", "killing", "ended"
 
-# For each state its timers, each with the method that it calls. Of those that are due the first one goes off: where we
-# wake late, signals come before reports.
+# For each state its timers, each with the method that it calls. If several are due, the first one listed goes
+# off: if we wake late, signals come before reports.
 TIMERS: "dict[str, dict[str, str]]" = {
     RUNNING: {"ready": "_check_silence", "silence": "_check_silence", "orphans": "_look_for_orphans"},
     STOPPING: {
@@ -71,12 +72,18 @@ TIMERS: "dict[str, dict[str, str]]" = {
         "last_term": "_send_last_term",  # some seconds before the KILL, to those that were sent INT
         "held_back": "_stop_held_back",
         "settle": "_look_at_wrapper",  # all recipients have exited, the agent has not
+        "confirm": "_platform_has_not_signalled",  # TERM to every process was presumed, and none came to us
         "turn": "_next_turn",  # a leftover process has exited, others may get the stop signal
         "limit": "_report_limit",  # just before the platform's limit, where the end is not ours
         "stall_report": "_report_stall",  # some time before the next step
         "progress": "_log_progress",
     },
-    LINGERING: {"kill": "_linger_is_over", "turn": "_next_turn", "progress": "_log_progress"},
+    LINGERING: {
+        "kill": "_linger_is_over",
+        "confirm": "_platform_has_not_signalled",
+        "turn": "_next_turn",
+        "progress": "_log_progress",
+    },
     KILLING: {"give_up": "_give_up", "sweep": "_kill_again"},
     ENDED: {},
 }
@@ -93,6 +100,8 @@ GIVE_UP_AFTER = 0.4  # seconds; what has not died of SIGKILL by then sits in the
 # An agent that may be a launcher is signalled this long after the children that got the stop signal have exited: one
 # that polls for its child's exit does so every second or more often, and is to exit by itself, with the child's code.
 HELD_BACK_FOR = 1.5
+CONFIRM_AFTER = 0.3  # seconds in which a TERM to every process has come to us too
+LOOK_AGAIN = 0.2  # seconds to the next look at the work below a wrapper that has exited, if a look fails
 SETTLE_EVERY = 0.2  # seconds between looks at a wrapper whose recipients have exited
 NEXT_TURN_AFTER = (
     0.05  # seconds from the exit of a leftover process until others get the stop signal: many exit together
@@ -220,6 +229,7 @@ class Lifecycle:
     def wrapper_seen(self, now: float, what: str) -> list[Action]:
         """The answer to LookAtWrapper: see `wrapper`. One that would stay gets the stop signal too."""
         if self.state != STOPPING or self._all_signalled:
+            self._set(settle=INFINITY)
             return []
         stays = what in (WAITING, RESTARTING) or (what == EXITING and now >= self._recipients_gone + HELD_BACK_FOR)
         if not stays:
@@ -228,6 +238,7 @@ class Lifecycle:
             self._set(settle=now + SETTLE_EVERY)
             return []
         self._all_signalled = True
+        self._set(settle=INFINITY)
         return [Log("wrapper-stays", signal=self.last_sent, what=what), StopHeldBack(self.last_sent)]
 
     def interrupted(self, now: float) -> list[Action]:
@@ -296,6 +307,7 @@ class Lifecycle:
         if self.state != STOPPING or self.ending is None:
             return []
         self._works_on = works_on
+        self._set(turn=INFINITY)
         return [StopLeftovers(stop_plan.stop_signal(self.settings))] if works_on else self._linger(now)
 
     def older_left(self, now: float) -> list[Action]:
@@ -307,7 +319,24 @@ class Lifecycle:
 
     def platform_has_signalled(self, ending: "Ending") -> bool:
         """Whether the agent has died of TERM that the platform sends to every process, before our own one was read."""
-        return bool(self.plan.platform_signals_all) and self.state == RUNNING and ending.code == 128 + TERM
+        died = self.state == RUNNING and ending.code == 128 + TERM
+        is_stop = TERM in self.settings.stop_on and TERM not in self.settings.rewrite
+        return died and is_stop and bool(self.plan.platform_signals_all) and self.plan.steps[0][0] == TERM
+
+    def platform_stops(self, now: float) -> list[Action]:
+        """`platform_has_signalled`: so the stop has begun.
+
+        But somebody may have signalled the agent alone: until a request comes, the platform's limit is ours to enforce.
+        If none comes soon, the others have not been signalled.
+        """
+        sender = f"{self.plan.platform_signals_all}, it seems"
+        actions = self._start_stop(now, TERM, sender, None, INSIDE, has_begun=True)
+        self._set(confirm=now + CONFIRM_AFTER)
+        return actions
+
+    def _platform_has_not_signalled(self, now: float) -> list[Action]:
+        self._set(confirm=INFINITY)
+        return [ForgetAllSignalled(), StopLeftovers(stop_plan.stop_signal(self.settings))]
 
     def nothing_left(self, now: float) -> list[Action]:
         """There are no children any more. No effect before the agent's own exit was seen."""
@@ -438,6 +467,8 @@ class Lifecycle:
             return self._start_stop(now, number, sender, instead, origin)
         if self.state in (KILLING, ENDED):
             return []
+        if origin == OUTSIDE:
+            self._set(confirm=INFINITY)
         # With `escalate`, or once the agent has ended, what comes next is due anyway.
         may_lift = self.state == STOPPING and self.settings.repeat != "escalate"
         lifted = may_lift and self._enforces_limit and origin == OUTSIDE
@@ -463,14 +494,18 @@ class Lifecycle:
             return [Log("stop-repeated", passed_on=passed_on, **facts), Stop(passed_on)]
         return [Log("stop-repeated", passed_on=None, **facts)]
 
-    def _start_stop(self, now: float, number: int, sender: object, instead: int | None, origin: str) -> list[Action]:
-        delay = self.settings.stop_delay
+    def _start_stop(
+        self, now: float, number: int, sender: object, instead: int | None, origin: str, *, has_begun: bool = False
+    ) -> list[Action]:
+        """`has_begun`: the agent has exited by it already."""
+        delay = 0.0 if has_begun else self.settings.stop_delay
         self._enforces_limit = self._is_unknown_to_platform(number, origin)
         steps = stop_plan.unknown_to_platform(self.plan, delay) if self._enforces_limit else self.plan.steps
         (first, wait), *later = stop_plan.with_delay(steps, delay)
         if instead is not None and first != KILL:
             first, self._instead = instead, True
-        self._sent_by_platform = first == TERM and self._is_signalled_by_platform(number, instead, origin)
+        by_platform = has_begun or self._is_signalled_by_platform(number, instead, origin)
+        self._sent_by_platform = first == TERM and by_platform
         self._begin(now, [(first, wait), *later], delay)
         if self.plan.limit_report_after is not None and not self._enforces_limit:
             self._set(limit=now + self.plan.limit_report_after)
@@ -556,7 +591,7 @@ class Lifecycle:
         return [Log("held-back-signalled", signal=self.last_sent), StopHeldBack(self.last_sent)]
 
     def _look_at_wrapper(self, now: float) -> list[Action]:
-        self._set(settle=INFINITY)
+        self._set(settle=now + SETTLE_EVERY)  # the answer stops it; there may be none for want of memory
         return [LookAtWrapper()]
 
     def _send_last_term(self, now: float) -> list[Action]:
@@ -578,15 +613,16 @@ class Lifecycle:
         linger = max(0.0, min(self.settings.linger, end - now))
         self._steps = ()
         progress = min(self._at("progress"), now + PROGRESS_EVERY)
-        self._enter(LINGERING, kill=now + linger, progress=progress)
+        self._enter(LINGERING, kill=now + linger, progress=progress, confirm=self._at("confirm"))
         number, ending = stop_plan.stop_signal(self.settings), self.ending
         log = Log("lingering", code=ending.code, ending=ending, cause=self._cause, signal=number, linger=linger)
         return [log, StopLeftovers(number)]
 
     def _next_turn(self, now: float) -> list[Action]:
-        self._set(turn=INFINITY)
         if self.state == STOPPING:
+            self._set(turn=now + LOOK_AGAIN)  # the answer stops it; there may be none for want of memory
             return [LookAtWork()]
+        self._set(turn=INFINITY)
         return [StopLeftovers(stop_plan.stop_signal(self.settings))]
 
     def _linger_is_over(self, now: float) -> list[Action]:

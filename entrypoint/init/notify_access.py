@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .main_process import MainProcess
     from .procfs import Process
 
-ABOUT_THE_AGENT = frozenset("MAINPID READY RELOADING MONOTONIC_USEC STOPPING ERRNO".split())
+ABOUT_THE_AGENT = frozenset("MAINPID READY RELOADING MONOTONIC_USEC STOPPING ERRNO WATCHDOG_USEC".split())
 OF_EXITED = ("READY", "STATUS", "WATCHDOG")  # WATCHDOG=1 only
 MAX_WRAPPERS = 100  # above one another; a parent that exits during the climb may lead round in a circle
 

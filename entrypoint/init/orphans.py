@@ -108,9 +108,10 @@ class Orphans:
 
     def next_look(self, now: float) -> float:
         """Return when to look again."""
-        waiting = [kill for known, (_, kill) in self._stopping.items() if known not in self._killed]
+        waiting = [kill for known, (_, kill) in self._stopping.items() if known not in self._killed and kill > now]
         pause = STOPPING_PAUSE if waiting else max(MIN_PAUSE, min(self.allowed / LOOKS, MAX_PAUSE))
-        first = min([now + pause, *waiting, *(at + self.allowed for at in self._adopted.values())])
+        due = [at + self.allowed for at in self._adopted.values()]
+        first = min([now + pause, *waiting, *(at for at in due if at > now)])
         self._due = max(first, now + 0.01)
         return self._due
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .loop import Loop
 
 STDIN = 0
-LOOK_EVERY = 0.1  # seconds between two looks at how much is left
+LOOK_EVERY, MAX_LOOK_AFTER = 0.1, 5.0  # seconds to the next look at how much is left, at first and later
 # Seconds from the last read to the stop request: most servers exit by themselves at the end of their input, and a stop
 # signal that came at the same time would change their exit code.
 PAUSE = 0.5
@@ -47,11 +47,12 @@ def _can_end() -> bool:
 class StdinWatch:
     """Waits for the hang-up, then for the agent to read the rest, then for PAUSE."""
 
-    __slots__ = ("_catch_up", "_inbox", "_loop", "_paused")
+    __slots__ = ("_catch_up", "_inbox", "_look_after", "_loop", "_paused")
 
     def __init__(self, loop: "Loop", inbox: list[Received], catch_up: "Callable[[], object]") -> None:
         self._loop, self._inbox, self._catch_up = loop, inbox, catch_up
         self._paused = False
+        self._look_after = LOOK_EVERY
 
     def watch(self) -> None:
         """Wait for the hang-up."""
@@ -64,7 +65,8 @@ class StdinWatch:
     def _look(self) -> None:
         try:
             if _unread():
-                self._loop.call_at(self._loop.time() + LOOK_EVERY, self._look)
+                self._loop.call_at(self._loop.time() + self._look_after, self._look)
+                self._look_after = min(2 * self._look_after, MAX_LOOK_AFTER)  # it may never read the rest
                 return
             if not self._paused:
                 self._loop.call_at(self._loop.time() + PAUSE, self._look)

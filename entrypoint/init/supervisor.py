@@ -321,7 +321,7 @@ class Supervisor:
         ending = exit_status.Ending(self.agent.status, self.memory, kill_forwarded=self.delivery.kill_forwarded)
         self.faults.guarded(self.reporter.end)
         if self.lifecycle.platform_has_signalled(ending):
-            self.faults.guarded(self.delivery.note_all_signalled)
+            self.execution.event(self.lifecycle.platform_stops)
         if self.reporter.pids:  # children, but none that the agent left behind
             alone = alone or self.descendants.listable() == []
         about = {} if alone else self._about_leftovers(ending.code)

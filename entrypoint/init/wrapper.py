@@ -1,7 +1,8 @@
 """What a wrapper does once the processes behind it have exited by the stop signal.
 
 exiting     it has no children any more, or only other wrappers: most exit at once, with the right code
-working     it has started something new, such as an upload: clean-up, which has the rest of the grace period
+working     it has started something new, such as an upload, or it runs itself: clean-up, which has the rest of the
+            grace period
 waiting     for a child that is older than the stop, such as `tail -f /dev/null`, or for sleep(1): it would stay
 restarting  it has started one of its programs again: nothing starts work after a stop request
 """
@@ -34,11 +35,8 @@ class Wrapper:
 
     def look(self) -> "tuple[str, list[Process]]":
         """Return what it does, and the processes that need the stop signal so that it stops. Raises OSError."""
-        below = [
-            process
-            for process in tree.below(self._root.pid, tree.everything())
-            if process.identity not in self._between
-        ]
+        seen = tree.everything()
+        below = [p for p in tree.below(self._root.pid, seen) if p.identity not in self._between]
         new = [process for process in below if process.identity not in self._older]
         again = [process for process in new if procfs.argv_of(process.pid) in self._argvs]
         if again:
@@ -47,6 +45,9 @@ class Wrapper:
             return WORKING, []
         if below and self._waits():
             return WAITING, [self._root]
+        wrappers = (seen.get(pid) for pid, _ in self._between)
+        if not below and any(process is not None and not process.waits for process in wrappers):
+            return WORKING, []  # on a busy machine it may not have had its turn yet
         return EXITING, [self._root]
 
     def _waits(self) -> bool:

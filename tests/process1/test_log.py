@@ -433,7 +433,7 @@ def test_full_disk_does_not_delay_the_exit(start_in_role: Start, as_user: list[s
 def test_file_size_limit_on_stderr_sends_the_agent_no_signal(start_in_role: Start) -> None:
     """The size limit stands for a full file system: the agent gets no signal for a line of agent-init's."""
     reader, writer = os.pipe()
-    command = ["sh", "-c", "trap 'exit 3' TERM; echo; while :; do sleep 0.02; done"]
+    command = ["sh", "-c", "trap 'exit 3' TERM; echo; while :; do sleep 0.02; done 2>/dev/null"]
     init = start_in_role("-v", command=command, before=["prlimit", "--fsize=0"], stdout=writer)
     assert os.read(reader, 1) == b"\n"
     assert_idle(init)

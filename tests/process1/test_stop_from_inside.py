@@ -234,20 +234,35 @@ def test_signals_that_heroku_does_not_send_are_sent(start: Start) -> None:
 
 
 @pytest.mark.parametrize("order", ["agent-init first", "shell first"])
-def test_on_heroku_what_a_wrapper_leaves_is_signalled_once(start: Start, order: str) -> None:
-    init = start(command=["--", "sh", "-c", actor_line("agent", DRAINS) + "; exit $?"], env=clean_environment(**HEROKU))
+@pytest.mark.parametrize("options", [(), ("-t", "20s")], ids=" ".join)
+def test_on_heroku_what_a_wrapper_leaves_is_signalled_once_and_drains(
+    start: Start, order: str, options: tuple[str, ...]
+) -> None:
+    command = ["--", "sh", "-c", actor_line("agent", DRAINS.replace("0.5", "1.5")) + "; exit $?"]
+    init = start(*options, "--linger", "300ms", command=command, env=clean_environment(**HEROKU))
     init.wait_for_event("ready")
     [shell] = psutil.Process(init.pid).children()
     [agent] = shell.children()
-    if order == "shell first":
-        shell.terminate()
-        init.wait_for_line("left processes behind")
-        init.signal("TERM")
-    else:
+    if order == "agent-init first":
         init.signal("TERM")
         init.wait_for_line("stop requested")
-        shell.terminate()
-        init.wait_for_line("left processes behind")
+    shell.terminate()
+    init.wait_for_line("before the program that it runs")
+    if order == "shell first":
+        assert options or UNKNOWN in init.lines("stop requested by TERM from Heroku")[0]
+        init.signal("TERM")
+        line = init.wait_for_line("stop already in progress")
+        assert options or "no deadline any more but that of Heroku" in line
     agent.terminate()
     assert init.wait() == 143
     assert init.events() == ["ready", "TERM", "end"]
+
+
+def test_on_heroku_an_agent_that_somebody_kills_leaves_nothing_for_ever(start: Start) -> None:
+    """Its helper has not got TERM, as is presumed, and the platform does not end the stop."""
+    command = ["--", "sh", "-c", actor_line("agent", DRAINS) + "; exit $?"]
+    init = start("-t", "1s", command=command, env=clean_environment(**HEROKU))
+    init.wait_for_event("ready")
+    psutil.Process(init.pid).children()[0].terminate()
+    assert init.wait() == 137
+    assert init.events() == ["ready"]

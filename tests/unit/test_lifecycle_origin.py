@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 
 from entrypoint.init.actions import Forward, KillAll, NoteAllSignalled, Stop, TakeCpuSnapshot
-from entrypoint.init.lifecycle import RUNNING, STOPPING
+from entrypoint.init.lifecycle import STOPPING
 from entrypoint.init.stop_plan import INSIDE, KERNEL, OUTSIDE
 from entrypoint.signals import EOF, HUP, INT, KILL, TERM
 from tests.support.lifecycle import events, exited, facts, killed, logs, make, run_until, without_logs
@@ -177,12 +175,30 @@ def test_a_repeated_stop_signal_of_the_platform_is_not_passed_on() -> None:
 
 
 def test_an_agent_may_die_of_the_platforms_signal_before_ours_is_read() -> None:
-    life = make(environment=HEROKU)
-    assert life.state == RUNNING
+    life = make("--stop-delay", "5s", environment=HEROKU)
     assert life.platform_has_signalled(killed(TERM))
     assert life.platform_has_signalled(exited(128 + TERM))
     assert not life.platform_has_signalled(exited(0))
-    assert not make(environment=RENDER).platform_has_signalled(killed(TERM))
-    life.signal(0, TERM, "x", INSIDE)
+    actions = life.platform_stops(1)
+    assert without_logs(actions) == [NoteAllSignalled(TERM), TakeCpuSnapshot()]
+    assert facts(actions)["upcoming"]["steps"] == [(TERM, 0), (KILL, 30)]
     assert not life.platform_has_signalled(killed(TERM))
-    assert math.isinf(life.plan.grace)
+    life.agent_ended(1, killed(TERM), alone=False, works_on=True)
+    actions = life.signal(2, TERM, "x", OUTSIDE)
+    assert without_logs(actions) == []
+    assert facts(actions)["left"] is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment"),
+    [
+        ((), RENDER),
+        (("--stop-signal", "INT"), HEROKU),
+        (("-r", "TERM:USR1"), HEROKU),
+        (("--stop-on", "INT"), HEROKU),
+    ],
+)
+def test_the_death_of_an_agent_by_term_is_a_stop_only_where_the_platform_sends_it(
+    flags: tuple[str, ...], environment: dict[str, str]
+) -> None:
+    assert not make(*flags, environment=environment).platform_has_signalled(killed(TERM))

@@ -13,7 +13,7 @@ from entrypoint.init.actions import NoteAllSignalled, StopLeftovers
 from entrypoint.init.signalfd import Received
 from entrypoint.init.stop_plan import INSIDE, KERNEL, OUTSIDE
 from entrypoint.signals import TERM
-from tests.support.world import OWN_PID, World
+from tests.support.world import AGENT, OWN_PID, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -148,3 +148,25 @@ def test_what_the_platform_has_signalled_is_not_signalled_again(
     world.no_proc = True
     harness.do(NoteAllSignalled(TERM))
     assert harness.lines("unexpected") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "works_on"), [("python", TERM, True), ("python", 0, False), ("sh", 0, True), ("sh", TERM, True)]
+)
+def test_work_below_a_wrapper_that_the_platform_has_ended(
+    world: World, supervise: Callable[..., Harness], name: str, status: int, works_on: bool
+) -> None:
+    """It may be gone before anybody has looked at what is below it."""
+    harness = supervise()
+    delivery, agent = harness.supervisor.execution.delivery, harness.supervisor.agent
+    work = world.add(20, OWN_PID, "python", TERM)
+    world.add(21, 20, "worker", TERM)
+    world.add(22, OWN_PID, "tail")
+    harness.do(NoteAllSignalled(TERM))
+    agent.status, agent.name = status, name
+    del world.processes[AGENT]
+    assert delivery.agent_left() == works_on
+    assert delivery.departures.work == ([work] if works_on else [])
+    del world.processes[20], world.processes[21]
+    harness.supervisor.execution.descendants.forget()
+    assert not delivery.agent_left()

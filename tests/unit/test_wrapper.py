@@ -51,6 +51,13 @@ def test_without_children_it_is_exiting(world: World) -> None:
     assert world.look(made) == (EXITING, [SHELL])
 
 
+@pytest.mark.parametrize("pid", [SHELL, INNER])
+def test_a_wrapper_that_runs_itself_is_working(world: World, pid: int) -> None:
+    made = world.wrapper()
+    world.processes[pid].waits = False
+    assert world.look(made) == (WORKING, [])
+
+
 def test_it_waits_for_an_older_child(world: World) -> None:
     world.processes[TAIL] = Process(TAIL, "tail", SHELL, 1, 4)
     made = world.wrapper()

@@ -1,4 +1,4 @@
-"""Wrappers that stay when the agent behind them has ended: keep-alives, and loops that start it again."""
+"""Wrappers that stay when the agent behind them has ended: programs that stay, and loops that start it again."""
 
 from __future__ import annotations
 
