@@ -27,7 +27,8 @@ def resolve(agent: "Process", number: int, *, to_stop: bool) -> recipients.Recip
     found = recipients.Recipients()
     if not names.is_wrapper(agent) and not procfs.wait_channel(agent.pid):
         return found  # a look at all processes would show nothing more
-    children_of = tree.children_among(tree.everything())
+    found.seen = tree.everything()
+    children_of = tree.children_among(found.seen)
     to_all = to_stop or number in HARMLESS
     agents: list[Process] = []
     innermost: list[Process] = []  # wrappers that have only passive children, or none

@@ -17,7 +17,7 @@ import os
 
 from .. import notify, signals
 from ..signals import CONT, INT, KILL, TERM, name_of
-from . import by_name, exit_status, leftovers, names, procfs, recipients, tree, wrapper
+from . import by_name, exit_status, foreground, leftovers, names, procfs, recipients, tree, wrapper
 from .console import WARNING
 from .lifecycle import WORKING
 
@@ -95,6 +95,11 @@ class Delivery:
             self.held_back = found.held_back or self.held_back  # those of an earlier step still are
         return self._reached, reason if self._reached else ""
 
+    @property
+    def has_reached(self) -> bool:
+        """Whether the current step has reached somebody."""
+        return bool(self._reached or self.also_reached or self.agent_reached)
+
     def _stop_one(self, process: "Process", number: int, reached: "list[Process]") -> bool:
         """Send a step to this process, once; return whether it has got it."""
         if process.identity in map(_identity, reached):
@@ -108,10 +113,22 @@ class Delivery:
         """Send a step to the agent, or to its group with --target group."""
         if self._settings.target == "group":
             try:
-                self._stopped.update(p.identity for p in self._descendants.all() if p.group == self._agent.group)
+                members = [p for p in self._descendants.all() if p.group == self._agent.group]
             except OSError:  # no /proc to find them in
-                pass
+                members = []
+            self._stopped.update(map(_identity, members))
+            if self._adapts and number == TERM and self._differ(members):
+                for process in members:
+                    self._stop_one(process, number, self.also_reached)
+                return
         self._stop_agent(number)
+
+    def _differ(self, members: "Sequence[Process]") -> bool:
+        """Whether the agent gets INT in place of TERM, and another member of its group handles TERM."""
+        agent = procfs.look(self._agent.pid)
+        if agent is None or self._agent.shares_our_group or not procfs.prefers_int(agent):
+            return False
+        return any(procfs.handles(process, TERM) for process in members)
 
     def _note_step(self, found: recipients.Recipients, number: int) -> None:
         """Remember who is about to get this step, for the exit of a wrapper."""
@@ -248,10 +265,7 @@ class Delivery:
             self.send(process, number)
         for process in self.interrupted:
             if procfs.is_there(process) and procfs.prefers_int(process):
-                if process.pid == self._agent.pid:
-                    self.send_agent(number)
-                else:
-                    self.send(process, number)
+                self.send(process, number)
 
     def enders(self) -> "list[str]":
         """Return the names of those that have got the last step and end their program by signals of their own."""
@@ -296,8 +310,7 @@ class Delivery:
     def stop_successor(self, successor: "Process", number: int) -> None:
         """Send a step of the stop to the process that has become the agent, unless it has had it."""
         if number and successor.identity not in self._stopped:
-            self.send_agent(number)
-            self.send_agent(CONT)
+            self._stop_agent(number)
 
     def note_stopped(self, identities: "Collection[tuple[int, int]]") -> None:
         """Note that these processes have had the stop signal from somebody else."""
@@ -348,8 +361,13 @@ class Delivery:
         now: list[Process] = there
         later: list[Process] = []
         if len(there) <= tree.MAX_LISTED:
+            children_of = tree.children_among({process.pid: process for process in there})
             now, later = leftovers.topmost(
-                there, lambda process: self._acts_on(process, number), self._had_it, works_on=works_on
+                there,
+                lambda process: self._acts_on(process, number),
+                self._had_it,
+                lambda process: foreground.behind_trap(process, children_of(process.pid), number),
+                works_on=works_on,
             )
         if works_on:
             self._note_wrappers(now, number)
@@ -576,4 +594,7 @@ def _send_all(send_one: "Callable[[int], object]", numbers: "Sequence[int]") -> 
             sent = True
     except ProcessLookupError:
         pass
+    except PermissionError:  # it may have become another user's after the first
+        if not sent:
+            raise
     return sent

@@ -165,7 +165,7 @@ class Execution:
             )
         except Exception as error:  # whatever is wrong with finding out who else should get it
             last_try = not isinstance(error, MemoryError) or self._retries >= MAX_RETRIES
-            if last_try and not self.delivery.agent_reached:
+            if last_try and not self.delivery.has_reached:
                 self.delivery.send_agent(number)
             raise
         if enders := self.delivery.enders():

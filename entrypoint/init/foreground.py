@@ -51,6 +51,13 @@ def children(shell: "Process", among: "list[Process]") -> "list[Process]":
     return certain
 
 
+def behind_trap(process: "Process", among: "list[Process]", number: int) -> "list[Process]":
+    """Return the children that have to exit before a shell runs its trap; none of any other process."""
+    if not among or not procfs.is_shell(process) or not procfs.handles(process, number):
+        return []
+    return children(process, among)
+
+
 def has_trap(shell: "Process", number: int) -> bool:
     """Whether the shell certainly has a trap for a signal that it handles, which it will run after the foreground."""
     return procfs.handles(shell, number) is True and not procfs.handles(shell, OF_EXIT_TRAP)

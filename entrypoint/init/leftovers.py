@@ -10,8 +10,9 @@ that was looked through. What counts as such a wrapper:
                                     child (wait4(2), waitid(2)), and a program for Node that has no sockets and exits
                                     within a second; any other is an agent that has finished its drain
 
-It is none if a process below it that handles the signal has exited meanwhile: then it has waited for its work, and what
-is left beside it (Xvfb) is not the work. A child on a pipe that it made is a helper (an MCP server), no work either.
+A wrapper whose work has exited does not count: it has waited for it, and what is left beside it (Xvfb) is not work. But
+a shell with two jobs may have waited for one of them, and have signalled both. A child on a pipe that it made is a
+helper (an MCP server), no work either.
 
 Whether the wrapper has sent the stop signal to a process below it, no system call shows. A second one ends many servers
 at once, and without one none stops, so the evidence is weighed. In this order:
@@ -20,8 +21,7 @@ at once, and without one none stops, so the evidence is weighed. In this order:
     it is no direct child                       no: a wrapper signals its child, a shell mostly, which has died of it
     a shell's script (-c) without `kill`        no
     a shell's foreground job                    no: a trap runs once the job is over, an EXIT trap at once; both are
-                                                there to clean up. A shell without job control has its background jobs
-                                                ignore QUIT, which tells them apart
+                                                there to clean up. See `foreground`
     a shell's background job                    yes: `trap 'kill $!' TERM`, `trap 'kill 0' EXIT`; but if the script is
                                                 a file, not where the shell died of the signal: after an EXIT trap
     any other wrapper that died of the signal   no: it is its runtime's default action
@@ -32,11 +32,11 @@ A process that was signalled for certain, or in all likelihood, gets no second s
 SIGKILL the stop signal can do no more harm. All others get it at once.
 """
 
-import _signal
 import os
 import time
 
-from . import names, procfs, recipients, tree
+from ..units import INFINITY
+from . import foreground, names, procfs, recipients, tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 SIGNALS_NOBODY = frozenset(("watch",))  # ... but exits with a code
 EVENT_LOOPS = frozenset(("node", "nodejs", "bun", "deno"))  # they wait for everything in one place
 AT_ONCE = 1.0  # seconds in which such a launcher exits if it has no work of its own
+MAX_DESCRIPTORS = 256  # of a wrapper
+MAX_LOOK_SECONDS = 0.05  # at what is below wrappers: the stop signal waits for it
 P_PID = 1  # the first argument of waitid(2): the second is a pid
 
 
@@ -58,13 +60,12 @@ class _Below:
 
     __slots__ = ("handles", "in_background", "is_work", "process", "switches")
 
-    def __init__(self, process: "Process", number: int, *, adapts: bool) -> None:
-        self.process = process
+    def __init__(self, process: "Process", number: int, *, adapts: bool, in_background: bool) -> None:
+        self.process, self.in_background = process, in_background
         self.handles = procfs.handles(process, number) is True or (adapts and procfs.prefers_int(process))
         self.is_work = self.handles or procfs.handles_or_ignores(process, number) is True
         status = _status(process.pid)
         self.switches = _switches_asleep(status, number)
-        self.in_background = bool(_mask(status, b"SigIgn") & _bit(_signal.SIGQUIT))
 
 
 class Wrapper:
@@ -86,9 +87,15 @@ class Wrapper:
     )
 
     def __init__(
-        self, process: "Process", children_of: "Callable[[int], list[Process]]", number: int, *, adapts: bool
+        self,
+        process: "Process",
+        children_of: "Callable[[int], list[Process]]",
+        number: int,
+        *,
+        adapts: bool,
+        until: float = INFINITY,
     ) -> None:
-        """`adapts`: see `Delivery.stop`."""
+        """`adapts`: see `Delivery.stop`. `until`: when to look no further (monotonic clock)."""
         self._pid, self._number = process.pid, number
         self._is_shell = procfs.is_shell(process)
         self._is_known = self._is_shell or names.is_wrapper(process)
@@ -98,17 +105,23 @@ class Wrapper:
         self._only_runs_until = time.monotonic() + AT_ONCE if only_runs else 0.0
         self._awaited = {_awaited_child(process.pid)} - {0}  # and what is below it
         self._below: list[_Below] = []
-        to_look_at = [child for child in children_of(process.pid) if not self._is_helper(child, process)]
+        to_look_at = children_of(process.pid)
+        if not self._is_known and to_look_at:
+            held = procfs.descriptors(process.pid, MAX_DESCRIPTORS)  # once: there may be many children
+            if held is None:  # no wrapper has so many
+                return
+            to_look_at = [child for child in to_look_at if not recipients.is_helper(child, process, held)]
+        to_look_at = list(to_look_at)
+        in_foreground = {child.pid for child in foreground.children(process, to_look_at)} if self._is_shell else set()
         for child in to_look_at:  # grows meanwhile
+            if time.monotonic() > until:
+                break
             if child.parent in self._awaited:
                 self._awaited.add(child.pid)
-            entry = _Below(child, number, adapts=adapts)
+            entry = _Below(child, number, adapts=adapts, in_background=child.pid not in in_foreground)
             self._below.append(entry)
             if not entry.handles:
                 to_look_at += children_of(child.pid)
-
-    def _is_helper(self, child: "Process", process: "Process") -> bool:
-        return not self._is_known and recipients.is_helper(child, process)
 
     def left(self, *, died: bool) -> "tuple[list[Process], list[Process]]":
         """It has exited. Return the work below it, and those of it that it may have signalled.
@@ -116,8 +129,11 @@ class Wrapper:
         `died`: of the stop signal, as far as is known.
         """
         there = [entry for entry in self._below if procfs.is_there(entry.process)]
+        jobs = [entry for entry in there if entry.is_work and self._may_have_signalled(entry, died=died)]
         if any(entry.handles and entry not in there for entry in self._below):
-            return [], []
+            # It has waited for its work. A shell with two jobs may have waited for one of them: `wait $a; wait $b`.
+            of_shell = [entry.process for entry in jobs] if self._is_shell else []
+            return of_shell, of_shell
         is_wrapper = died or self._is_known or time.monotonic() < self._only_runs_until
         work = [entry for entry in there if entry.is_work and (is_wrapper or entry.process.pid in self._awaited)]
         signalled = [entry.process for entry in work if self._may_have_signalled(entry, died=died)]
@@ -150,10 +166,12 @@ class Departures:
     def note(self, processes: "Sequence[Process]", seen: "Sequence[Process]", number: int, *, adapts: bool) -> None:
         """These are about to get the stop signal. `seen`: all our descendants."""
         children_of = tree.children_among({process.pid: process for process in seen})
+        until = time.monotonic() + MAX_LOOK_SECONDS
         for process in processes:
             self.statuses.pop(process.pid, None)  # of another that had its pid
             if children_of(process.pid):
-                self._wrappers[process.identity] = number, Wrapper(process, children_of, number, adapts=adapts)
+                made = Wrapper(process, children_of, number, adapts=adapts, until=until)
+                self._wrappers[process.identity] = number, made
 
     def look(self, former: "Sequence[Process]", *, died: bool = False) -> "list[Process]":
         """Find the work: those of the former that are still there, and what was below those that have exited.
@@ -179,6 +197,7 @@ def topmost(
     processes: "Sequence[Process]",
     acts_on_it: "Callable[[Process], bool]",
     had_it: "Callable[[Process], bool]",
+    foreground_of: "Callable[[Process], Sequence[Process]]" = lambda _: (),
     *,
     works_on: bool,
 ) -> "tuple[list[Process], list[Process]]":
@@ -191,16 +210,19 @@ def topmost(
     top: dict[int, int] = {}  # for each process the topmost above it
     busy: set[int] = set()  # of them those at or below which a process acts on the signal, or has had it
     covered: set[int] = set()  # such processes, and those below them
+    awaited: set[int] = set()  # by a shell above them, whose trap comes after their exit
     now, others, later = [], [], []
     for process in processes:
         top[process.pid] = top.get(process.parent, process.pid)
-        if process.parent in covered or had_it(process):
+        if (process.parent in covered and process.pid not in awaited) or had_it(process):
             covered.add(process.pid)
+            awaited.update(child.pid for child in foreground_of(process))
             busy.add(top[process.pid])
             if not had_it(process):
                 later.append(process)
         elif acts_on_it(process):
             covered.add(process.pid)
+            awaited.update(child.pid for child in foreground_of(process))
             busy.add(top[process.pid])
             now.append(process)
         else:
@@ -267,8 +289,8 @@ def _mask(status: dict[bytes, bytes], name: bytes) -> int:
 def _switches_asleep(status: dict[bytes, bytes], number: int) -> int | None:
     """Return how often its main thread has been switched from; None while it runs, or if that is not known.
 
-    As long as the number stays the same, the thread has slept, and has seen no signal. One that it blocks would not
-    wake it, and one that has come already may be pending.
+    As long as the number stays the same, the thread has slept, and has seen no signal. A blocked signal does not
+    wake it, and a pending one may have come before.
     """
     try:
         voluntary, others = status[b"voluntary_ctxt_switches"], status[b"nonvoluntary_ctxt_switches"]

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 LOOKS = 10  # in the time that orphans are allowed
 MIN_PAUSE, MAX_PAUSE = 0.1, 10.0  # seconds between two looks
 STOPPING_PAUSE = 0.2  # seconds between two looks while a tree is being stopped
+OVERDUE_PAUSE = 1.0  # ... after one that has not come to all orphans that are due
 FROZEN_AFTER = 1.0  # a look that is so many seconds late: process 1 was frozen, and the orphans most likely with it
 NO_PROC = "--orphans has no effect: /proc cannot be read"
 
@@ -111,7 +112,7 @@ class Orphans:
         waiting = [kill for known, (_, kill) in self._stopping.items() if known not in self._killed and kill > now]
         pause = STOPPING_PAUSE if waiting else max(MIN_PAUSE, min(self.allowed / LOOKS, MAX_PAUSE))
         due = [at + self.allowed for at in self._adopted.values()]
-        first = min([now + pause, *waiting, *(at for at in due if at > now)])
+        first = min([now + pause, *waiting, *(at if at > now else now + OVERDUE_PAUSE for at in due)])
         self._due = max(first, now + 0.01)
         return self._due
 

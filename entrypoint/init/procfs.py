@@ -244,17 +244,29 @@ def descriptor_target(pid: int, fd: int) -> str:
         return ""
 
 
-def open_modes(pid: int, target: str) -> "Iterator[int]":
-    """Yield the flags of open(2) of each of its descriptors that refers to `target`."""
+def descriptors(pid: int, at_most: int | None = None) -> "dict[str, list[str]] | None":
+    """Return its descriptors by what they refer to: none if they cannot be seen, None if there are too many."""
+    found: dict[str, list[str]] = {}
     try:
         names = os.listdir(f"/proc/{pid}/fd")
     except OSError:
-        return
+        return found
+    if at_most is not None and len(names) > at_most:
+        return None
     for name in names:
         try:
-            if os.readlink(f"/proc/{pid}/fd/{name}") == target:
-                fields = read_file(f"/proc/{pid}/fdinfo/{name}").split()
-                yield int(fields[fields.index(b"flags:") + 1], 8)
+            found.setdefault(os.readlink(f"/proc/{pid}/fd/{name}"), []).append(name)
+        except OSError:  # closed meanwhile
+            continue
+    return found
+
+
+def open_modes(pid: int, target: str, held: "dict[str, list[str]] | None" = None) -> "Iterator[int]":
+    """Yield the flags of open(2) of each of its descriptors that refers to `target`. `held`: its `descriptors`."""
+    for name in ((descriptors(pid) if held is None else held) or {}).get(target, ()):
+        try:
+            fields = read_file(f"/proc/{pid}/fdinfo/{name}").split()
+            yield int(fields[fields.index(b"flags:") + 1], 8)
         except (OSError, ValueError, IndexError):
             continue
 

@@ -20,8 +20,8 @@ on the signal:
 
     a relay (see `names`)          what it catches says nothing about the program behind it
     a shell with a trap            it runs the trap only after the program in its foreground has ended (`foreground`).
-                                   So that program is stopped, and the shell gets the signal first: with that it runs
-                                   the trap, rather than the next command. With a trap for EXIT bash would end at once
+                                   So the program is signalled, and the shell just before it: the shell then runs
+                                   its trap instead of the next command. With a trap for EXIT bash would end at once
                                    and leave the program behind, so it gets the signal only if it stays after that.
     a tracer                       it ignores signals, and the program that it traces does not
 """
@@ -116,8 +116,23 @@ def _resolve(
             found.held_back.append(process)
         recipients[process.pid] = below
     found.processes = [process for process in recipients[agent.pid] if process is not agent]
+    _keep_what_is_above(found, recipients[agent.pid], {node.process.pid: node.process for node in nodes})
     found.unhandled = nodes[0].kind == RELAY and not recipients[agent.pid]
     return found
+
+
+def _keep_what_is_above(found: Recipients, to: "list[Process]", nodes: "dict[int, Process]") -> None:
+    """Take back shells and others that are not above a recipient: one above them gets the signal itself."""
+    above: set[int] = set()
+    for process in to:
+        parent = nodes.get(process.parent)
+        while parent is not None and parent.pid not in above:
+            above.add(parent.pid)
+            parent = nodes.get(parent.parent)
+    recipients = {process.pid for process in to}
+    found.shells = [shell for shell in found.shells if shell.pid in above]
+    found.held_back = [process for process in found.held_back if process.pid in above]
+    found.idle = [process for process in found.idle if process.parent in recipients]
 
 
 def _behind_relay(
@@ -184,8 +199,14 @@ def _behind(process: "Process", children: "list[Process]") -> "list[Process]":
     if names.is_init(process):
         return children
     if names.is_relay(process):
-        # It leaves its stdin to the program: a pipe into a child would be a conversation with a helper.
-        return [child for child in children if not _leads_to(process, child, 0)]
+        # It leaves its stdin to the program: a pipe into a child would be a conversation with a helper. And one that
+        # only has a relay's name may have forks of itself as workers.
+        argv = procfs.argv_of(process.pid)
+        return [
+            child
+            for child in children
+            if not (_leads_to(process, child, 0) or (argv and procfs.argv_of(child.pid) == argv))
+        ]
     return []
 
 
@@ -208,12 +229,15 @@ def _reads_output(process: "Process", child: "Process") -> bool:
     return reads and not _leads_to(process, child, 0)
 
 
-def is_helper(child: "Process", parent: "Process") -> bool:
-    """Whether the child's stdin or stdout is a pipe or a socket that its parent made. False where nothing is known."""
-    return _leads_to(parent, child, 0) or _leads_to(parent, child, 1)
+def is_helper(child: "Process", parent: "Process", held: "dict[str, list[str]] | None" = None) -> bool:
+    """Whether the child's stdin or stdout is a pipe or a socket that its parent made. False where nothing is known.
+
+    `held`: the parent's `procfs.descriptors`, where many children are looked at.
+    """
+    return _leads_to(parent, child, 0, held) or _leads_to(parent, child, 1, held)
 
 
-def _leads_to(parent: "Process", child: "Process", fd: int) -> bool:
+def _leads_to(parent: "Process", child: "Process", fd: int, held: "dict[str, list[str]] | None" = None) -> bool:
     """Whether the child's stdin (`fd` 0) or stdout (1) leads to the parent.
 
     The parent holds the other end of a pipe. The ends of a socket pair have different numbers, so any socket counts
@@ -222,7 +246,7 @@ def _leads_to(parent: "Process", child: "Process", fd: int) -> bool:
     target = procfs.descriptor_target(child.pid, fd)
     if target.startswith("socket:"):
         return target not in (procfs.descriptor_target(parent.pid, own) for own in range(3))
-    if not target.startswith("pipe:"):
-        return False
+    if not target.startswith("pipe:") or target == procfs.descriptor_target(parent.pid, fd):
+        return False  # a pipe that both have for it was inherited: a container's stdout
     other_end = (os.O_WRONLY, os.O_RDWR) if fd == 0 else (os.O_RDONLY, os.O_RDWR)
-    return any(flags & O_ACCMODE in other_end for flags in procfs.open_modes(parent.pid, target))
+    return any(flags & O_ACCMODE in other_end for flags in procfs.open_modes(parent.pid, target, held))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from entrypoint.init import leftovers, names, procfs, recipients, tree
+from entrypoint.init import foreground, leftovers, names, procfs, recipients, tree
 from entrypoint.init.leftovers import Departures, Wrapper
 from entrypoint.init.procfs import Process
 from entrypoint.signals import QUIT, TERM
@@ -47,8 +47,11 @@ class World:
         monkeypatch.setattr(procfs, "wait_channel", lambda _: self.channel)
         monkeypatch.setattr(procfs, "read_file", self.read)
         monkeypatch.setattr(procfs, "masks_are_false", lambda: False)
-        monkeypatch.setattr(recipients, "is_helper", lambda child, _: child.pid in self.helpers)
+        monkeypatch.setattr(recipients, "is_helper", lambda child, *_: child.pid in self.helpers)
         monkeypatch.setattr(names, "is_wrapper", lambda process: process.pid in self.known)
+        monkeypatch.setattr(
+            foreground, "children", lambda _, among: [child for child in among if child.pid not in self.background]
+        )
 
     def add(self, pid: int, parent: int, name: str, *, handles: bool = False) -> Process:
         self.processes[pid] = Process(pid, name, parent, 1, pid)

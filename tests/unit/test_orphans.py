@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from entrypoint.init import orphans, procfs, tree
-from entrypoint.init.orphans import FROZEN_AFTER, MAX_PAUSE, MIN_PAUSE, STOPPING_PAUSE, Orphans
+from entrypoint.init.orphans import FROZEN_AFTER, MAX_PAUSE, MIN_PAUSE, OVERDUE_PAUSE, STOPPING_PAUSE, Orphans
 from entrypoint.init.procfs import Process
 from tests.support.world import AGENT, CONT, KILL, OWN_GROUP, OWN_PID, TERM, Harness, World
 
@@ -98,7 +98,7 @@ def test_a_look_is_never_due_at_once() -> None:
     """What had no turn has it soon."""
     plan, orphan = Orphans(ALLOWED, LINGER), process(20)
     plan.look(0.0, [orphan])
-    assert plan.next_look(90.0) == 90.01
+    assert plan.next_look(90.0) == 90.0 + OVERDUE_PAUSE
 
 
 @pytest.mark.parametrize("late", [FROZEN_AFTER - 0.1, 30.0])
@@ -399,7 +399,7 @@ def test_a_look_has_a_limit_and_the_rest_has_its_turn_later(
         world.add(pid, OWN_PID, "bash")
         for child in range(pid + 1, pid + 5):
             world.add(child, pid, "sleep")
-    assert drive(see, 60.0) == pytest.approx(60.01)
+    assert drive(see, 60.0) == pytest.approx(60.0 + STOPPING_PAUSE)
     assert [pid for pid, number in world.sent if number == TERM] == [20, 21, 22]
 
 

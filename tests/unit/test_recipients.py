@@ -41,7 +41,7 @@ class Family:
         monkeypatch.setattr(procfs, "children", self.children)
         monkeypatch.setattr(procfs, "handles", lambda process, _: process.pid in self.handling)
         monkeypatch.setattr(recipients, "is_wrapper", lambda process, _: process.pid not in self.agents)
-        monkeypatch.setattr(recipients, "is_helper", lambda child, _: child.pid in self.helpers)
+        monkeypatch.setattr(recipients, "is_helper", lambda child, *_: child.pid in self.helpers)
 
     def process(self, pid: int) -> Process:
         return Process(pid, f"p{pid}", self.PARENTS[pid], pid, 0, alive=pid not in self.zombies)

@@ -91,7 +91,7 @@ def test_the_stop_comes_a_pause_after_everything_was_read(stage: Stage) -> None:
     loop.run_next()
     assert not stage.inbox
     loop.run_next()
-    assert loop.now == pytest.approx(2 * LOOK_EVERY + PAUSE)
+    assert loop.now == pytest.approx(3 * LOOK_EVERY + PAUSE)
     assert (stage.numbers, stage.caught_up) == ([signals.EOF], 1)
     assert not loop.timers
     assert not loop.readers
