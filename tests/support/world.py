@@ -122,7 +122,7 @@ class World:
         monkeypatch.setattr(procfs, "argv_of", lambda pid: [self.processes[pid].name] if pid in self.processes else [])
         monkeypatch.setattr(procfs, "Dispositions", FakeDispositions)
         monkeypatch.setattr(recipients, "is_wrapper", lambda process, _: process.pid not in self.not_wrappers)
-        monkeypatch.setattr(recipients, "is_helper", lambda child, _: child.pid in self.helpers)
+        monkeypatch.setattr(recipients, "is_helper", lambda child, *_: child.pid in self.helpers)
         monkeypatch.setattr(delivery, "send", self.send)
         monkeypatch.setattr(os, "kill", self.kill)
         monkeypatch.setattr(os, "waitpid", self.waitpid)
