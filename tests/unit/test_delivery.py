@@ -20,6 +20,7 @@ from entrypoint.init.actions import (
     StopLeftovers,
 )
 from entrypoint.init.lifecycle import RESTARTING, WAITING, WORKING
+from entrypoint.init.procfs import Process
 from tests.support.world import (
     ABRT,
     AGENT,
@@ -827,8 +828,9 @@ def gone(world: World, harness: Harness, status: int) -> None:
     """The agent has exited, and what is below it has been adopted."""
     del world.processes[AGENT]
     harness.supervisor.agent.status = status
-    for process in world.processes.values():
-        process.parent = OWN_PID if process.parent == AGENT else process.parent
+    for pid, process in world.processes.items():
+        if process.parent == AGENT:  # a process that was seen before keeps its parent
+            world.processes[pid] = Process(pid, process.name, OWN_PID, process.group, process.start)
 
 
 def test_work_below_an_agent_that_died_of_the_signal_gets_it(world: World, supervise: Callable[..., Harness]) -> None:
