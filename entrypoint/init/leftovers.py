@@ -216,15 +216,16 @@ def topmost(
     top: dict[int, int] = {}  # for each process the topmost above it
     busy: set[int] = set()  # of them those at or below which a process acts on the signal, or has had it
     covered: set[int] = set()  # such processes, and those below them
-    awaited: set[int] = set()  # by a shell above them, whose trap comes after their exit
+    awaited: set[int] = set()  # by a shell that has had it or gets it now, and runs its trap after their exit
     now, others, later = [], [], []
     for process in processes:
         top[process.pid] = top.get(process.parent, process.pid)
         if (process.parent in covered and process.pid not in awaited) or had_it(process):
             covered.add(process.pid)
-            awaited.update(child.pid for child in foreground_of(process))
             busy.add(top[process.pid])
-            if not had_it(process):
+            if had_it(process):
+                awaited.update(child.pid for child in foreground_of(process))
+            else:
                 later.append(process)
         elif acts_on_it(process):
             covered.add(process.pid)
