@@ -26,7 +26,7 @@ class Clock:
 
     def __init__(self, harness: Harness) -> None:
         self.now, self.harness = 1000.0, harness
-        harness.supervisor.loop.time = lambda: self.now  # type: ignore[method-assign]
+        harness.supervisor.loop.time = lambda: self.now
 
     def run(self, seconds: float) -> None:
         """Let the time pass; each timer goes off when it is due."""
@@ -50,6 +50,14 @@ def to(pid: int, world: World) -> list[int]:
     return [number for to, number in world.sent if to == pid]
 
 
+def counted(look: Callable[[], object], looks: list[int]) -> Callable[[], object]:
+    def counts() -> object:
+        looks.append(1)
+        return look()
+
+    return counts
+
+
 # --- Looks. ---------------------------------------------------------------------------------------------------------
 
 
@@ -69,7 +77,7 @@ def test_a_look_at_a_wrapper_that_fails_for_want_of_memory_comes_again(
     delivery.held_back = [world.processes[AGENT]]
     looks: list[int] = []
     answer = failing(lambda: WAITING, *[MemoryError()] * failures)
-    monkeypatch.setattr(delivery, "look_at_wrapper", lambda: (looks.append(1), answer())[1])
+    monkeypatch.setattr(delivery, "look_at_wrapper", counted(answer, looks))
     harness.supervisor._recipients_exited()
     clock.run(5.0)
     assert to(AGENT, world) == [TERM, CONT]
@@ -115,7 +123,7 @@ def test_a_look_at_work_that_fails_for_want_of_memory_comes_again(
     harness, clock = work_of_a_wrapper(world, supervise, "-t", "infinity", "--linger", "3s")
     looks: list[int] = []
     answer = failing(lambda: False, *[MemoryError()] * failures)
-    monkeypatch.setattr(harness.supervisor.delivery, "look_at_work", lambda: (looks.append(1), answer())[1])
+    monkeypatch.setattr(harness.supervisor.delivery, "look_at_work", counted(answer, looks))
     harness.supervisor._recipients_exited()
     clock.run(1.0)
     assert harness.supervisor.lifecycle.state == "lingering"
