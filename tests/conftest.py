@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import hypothesis
 import pytest
 
 from tests.support.init import Init, actor, until
@@ -23,6 +24,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 # It hides output that is not flushed; a container need not have it.
 os.environ.pop("PYTHONUNBUFFERED", None)
+# An example may take any time: the machine may be busy.
+hypothesis.settings.register_profile("any time", deadline=None)
+hypothesis.settings.load_profile("any time")
 
 
 class Start(Protocol):
