@@ -19,15 +19,8 @@ if TYPE_CHECKING:
     from .init.supervisor import Supervisor
     from .settings import Settings
 
-# What the interpreter itself loads, two modules that virtual environments come with, and ours. Anything else is the
-# container's (a sitecustomize, a .pth file, auto-instrumentation): made for the agent, it stays out of process 1.
-OWN_MODULES = frozenset(
-    "__main__ _abc _codecs _collections_abc _distutils_hack _frozen_importlib _frozen_importlib_external _imp _io "
-    "_signal _sitebuiltins _stat _thread _virtualenv _warnings _weakref abc builtins codecs encodings "
-    "encodings.aliases encodings.ascii encodings.latin_1 encodings.utf_8 encodings.utf_8_sig genericpath io marshal "
-    "os os.path posix posixpath pwd site stat sys time zipimport "
-    "entrypoint entrypoint.start".split()
-)
+# Ours, and two modules that virtual environments come with.
+OWN_MODULES = frozenset(("__main__", "entrypoint", "entrypoint.start", "_distutils_hack", "_virtualenv"))
 # Variables of the interpreter that make no difference to process 1.
 HARMLESS = frozenset(
     "PYTHONUNBUFFERED PYTHONDONTWRITEBYTECODE PYTHONHASHSEED PYTHONIOENCODING PYTHONUTF8 PYTHONFAULTHANDLER "
@@ -255,22 +248,39 @@ def isolate(arguments: "Sequence[str]", package: str, environment: dict[bytes, b
     """Make sure that none of the container's Python settings is in this process; start over without them if one is."""
     if not (sys.flags.isolated and sys.flags.no_site):
         variables = [v for v in os.environ if v.startswith("PYTHON") and v[6:7] != "_" and v not in HARMLESS]
-        foreign = {module for module in sys.modules.keys() - OWN_MODULES if not _is_distributors(module)}
-        if variables or _thread._count() or foreign:
+        if variables or _thread._count() or not all(map(_comes_with_interpreter, sys.modules.keys() - OWN_MODULES)):
             python = sys.executable or "/proc/self/exe"
             # The pid and the blocked signals stay.
             os.execve(python, [python, "-I", "-S", package + "/entrypoint/__main__.py", *arguments], environment)
-    # Clean; stay so. No import hooks, and the standard library before everything else.
+    # Clean; stay so. No import hooks, and the standard library before everything else. No imports that wait until a
+    # module is used (PYTHON_LAZY_IMPORTS): there may be no memory then, and no file.
+    if hasattr(sys, "set_lazy_imports"):  # since 3.15
+        sys.set_lazy_imports("normal")
     sys.meta_path[:] = [finder for finder in sys.meta_path if isinstance(finder, type)]
     library = os.path.dirname(os.__file__)
     own = [entry for entry in sys.path if entry == library or entry.endswith(("/lib-dynload", ".zip"))]
     sys.path[:] = [*own, *(entry for entry in sys.path if entry not in own)]
 
 
-def _is_distributors(module: str) -> bool:
-    """Whether it is the sitecustomize of Debian's Python, in the standard library's directory; it does nothing."""
-    place = getattr(sys.modules[module], "__file__", None) or ""
-    return module == "sitecustomize" and os.path.dirname(place) == os.path.dirname(os.__file__)
+def _comes_with_interpreter(name: str) -> bool:
+    """Whether the interpreter itself has loaded this module. Anything else is the container's.
+
+    What the container loads (a sitecustomize, a .pth file, auto-instrumentation) is made for the agent and stays out of
+    process 1, the modules of the standard library that it imports too: they cost memory.
+
+    The interpreter loads other modules in each release, but from the same places: CPython builds in or freezes what it
+    needs at start (Tools/build/freeze_modules.py), except the encodings. Debian's Python has a sitecustomize in the
+    standard library's directory, which does nothing.
+    """
+    try:
+        # Not by the module's own lookup, which may run code of the container (importlib.util.LazyLoader).
+        origin = object.__getattribute__(sys.modules[name], "__spec__").origin
+    except AttributeError:
+        return False
+    if origin in ("built-in", "frozen"):
+        return True
+    place, library = os.path.dirname(origin or ""), os.path.dirname(os.__file__)
+    return place == library + "/encodings" or (name == "sitecustomize" and place == library)
 
 
 def given_environment() -> dict[bytes, bytes]:

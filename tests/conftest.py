@@ -21,6 +21,8 @@ ALLOWED_SKIPS = Path(__file__).with_name("allowed-skips.txt")
 # In a background job of a shell these are ignored, and the agents of the tests would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+# It hides output that is not flushed; a container need not have it.
+os.environ.pop("PYTHONUNBUFFERED", None)
 
 
 class Start(Protocol):

@@ -19,7 +19,8 @@ Rules of this file. It runs in the agent's process, so it must not end it, delay
 - It imports only built-in modules and `_socket`, and nothing at all while it answers.
 - It binds names when it is loaded, because gevent and eventlet replace what is in `_thread` and `time` later on.
 - It runs none of the agent's code while it answers: it reads no attribute that a class of the agent's may compute,
-  calls no `repr`, and reads no variable. Only names of files, functions, types, threads and tasks leave the process.
+  calls no `repr`, and reads no variable but the `self` of asyncio's functions that run a loop. Only names of files,
+  functions, types, threads and tasks leave the process.
 - It holds frames and tasks for microseconds and collects no garbage, so nothing is finalized in its thread. Collections
   are put off and not disabled: whether they are enabled is the agent's to set and to query at any time.
 - It reads the stack of a running thread only through its frame, because the stack itself changes (`awaited_by`).
@@ -276,6 +277,8 @@ class _Responder:
 
     def _note_inherited(self) -> None:
         self.inherited = _listed_references()
+        if _all_tasks() is not None:  # it gives tasks and not references; ours are the same object for a task
+            self.inherited = [ref(task) for task in (reference() for reference in self.inherited) if task is not None]
 
     def _attempt(self, step: "Callable[[], None]") -> bool:
         """Run the step. Returns False if a signal handler raised in it."""
@@ -520,7 +523,9 @@ def _group_tasks(inherited: "list[Any]", budget: _Budget) -> "tuple[list[tuple[_
         kind for kind in (_asyncio_names().get(name) for name in ("Task", "_PyTask")) if type(kind) is type
     ]
     dead = {id(reference) for reference in inherited}
-    references = [reference for reference in (_task_references(kinds) if kinds else ()) if id(reference) not in dead]
+    references = _task_references(kinds, budget) if kinds else []
+    references = [reference for reference in references if id(reference) not in dead]
+    children = _children(references, budget)
     found: dict[tuple[str, tuple[str, ...]], _StackGroup] = {}
     left = 0
     for number, reference in enumerate(references):
@@ -531,7 +536,7 @@ def _group_tasks(inherited: "list[Any]", budget: _Budget) -> "tuple[list[tuple[_
         kind = next((kind for kind in kinds if issubclass(type(task), kind)), None)
         if kind is None or kind.done(task):
             continue
-        name, frames, tail = _describe_task(task, kind, kinds)
+        name, frames, tail = _describe_task(task, kind, kinds, children)
         task = None
         key = (frames, tail[1:])  # without what it awaits, as that may have a different name for each
         if key not in found:
@@ -546,22 +551,99 @@ def _asyncio_names() -> "dict[str, Any]":
     return vars(module) if module is not None else {}
 
 
-def _task_references(kinds: "list[Any]") -> "list[Any]":
+def _task_references(kinds: "list[Any]", budget: _Budget) -> "list[Any]":
     """Weak references to all tasks.
 
-    Up to 3.13 asyncio keeps them in sets of the module. From 3.14 on the interpreter keeps them in lists, one for each
-    loop; there the collector finds them, because they refer to their type.
+    Up to 3.13 asyncio keeps them in sets of the module. From 3.14 on the interpreter keeps them where only
+    `_asyncio.all_tasks(loop)` finds them, so the loops are needed: those that asyncio runs are in the stacks of the
+    threads, for others the collector finds tasks, because they refer to their type. It does not find what was created
+    before gc.freeze(), and is not used in a large process.
     """
     names = _asyncio_names()
     if sys.version_info < (3, 14) and ("_all_tasks" in names or "_scheduled_tasks" in names):
         return _listed_references()
-    with open("/proc/self/statm", "rb", 0) as file:
-        if int(file.read().split()[1]) * 4096 > MAX_SEARCHED_BYTES:
-            return []
     types = list(kinds)
     for kind in types:
         types += [subclass for subclass in type.__subclasses__(kind) if subclass not in types]
-    return [ref(item) for item in gc.get_referrers(*types) if type(item) in types]
+    with open("/proc/self/statm", "rb", 0) as file:
+        is_large = int(file.read().split()[1]) * 4096 > MAX_SEARCHED_BYTES
+    found = [] if is_large else [ref(item) for item in gc.get_referrers(*types) if type(item) in types]
+    all_tasks = _all_tasks()
+    if all_tasks is None or any(_overrides(kind) for kind in types if kind not in kinds):
+        return found
+    loops = _running_loops(budget)
+    known = {id(loop) for loop in loops}
+    for reference in found:
+        task = reference()
+        kind = next((kind for kind in kinds if issubclass(type(task), kind)), None)
+        if kind is not None and id(loop := kind.get_loop(task)) not in known:
+            known.add(id(loop))
+            loops.append(loop)
+        task = None
+    # Tasks that the process has inherited in a fork are not among them.
+    return [ref(task) for loop in loops if budget.is_left() for task in all_tasks(loop)]
+
+
+def _all_tasks() -> "Callable[[Any], set[Any]] | None":
+    """The function of the interpreter that returns the unfinished tasks of a loop, since 3.14."""
+    module = sys.modules.get("_asyncio")
+    function: Any = vars(module).get("all_tasks") if module is not None else None
+    return function if type(function).__name__ == "builtin_function_or_method" else None
+
+
+def _overrides(kind: type) -> bool:
+    """Whether a class of the agent's has code that `all_tasks` runs."""
+    names = type.__dict__["__dict__"].__get__(kind)
+    return any(name in names for name in ("done", "get_loop", "_loop", "__hash__", "__eq__", "__getattribute__"))
+
+
+def _running_loops(budget: _Budget) -> "list[Any]":
+    """The loops that asyncio runs, from the stacks of all threads. A Runner is in the stack for every kind of loop."""
+    run_forever = _code_of("asyncio.base_events", "BaseEventLoop", "run_forever")
+    run = _code_of("asyncio.runners", "Runner", "run")
+    loops: dict[int, Any] = {}
+    for ident in list(sys._current_frames())[:MAX_THREADS]:
+        frame = sys._current_frames().get(ident) if ident != get_ident() and budget.is_left() else None
+        depth = 0
+        while frame is not None and depth < MAX_FRAMES:
+            code = frame.f_code
+            if code is run_forever or code is run:
+                loop = frame.f_locals.get("self")
+                if code is run and loop is not None:
+                    loop = object.__getattribute__(loop, "__dict__").get("_loop")
+                if loop is not None:
+                    loops[id(loop)] = loop
+            frame = frame.f_back
+            depth += 1
+    return list(loops.values())
+
+
+def _code_of(module: str, kind: str, function: str) -> "CodeType | None":
+    found = vars(sys.modules[module]).get(kind) if module in sys.modules else None
+    found = vars(found).get(function) if type(found) is type else None
+    return found.__code__ if type(found) is type(_code_of) else None
+
+
+def _children(references: "list[Any]", budget: _Budget) -> "dict[int, list[Any]]":
+    """By the id of a task, references to those that it awaits: since 3.14 they refer to it.
+
+    That is what asyncio.capture_call_graph() reads; the function itself would run code of the agent's.
+    """
+    module = sys.modules.get("_asyncio")
+    kind: Any = vars(module).get("Future") if module is not None else None
+    field: Any = vars(kind).get("_asyncio_awaited_by") if type(kind) is type else None
+    children: dict[int, list[Any]] = {}
+    if type(field).__name__ == "getset_descriptor":
+        for reference in references:
+            if not budget.is_left():
+                break
+            task = reference()
+            if issubclass(type(task), kind):
+                for parent in field.__get__(task) or ():
+                    children.setdefault(id(parent), []).append(reference)
+                parent = None
+            task = None
+    return children
 
 
 def _listed_references() -> "list[Any]":
@@ -576,14 +658,30 @@ def _listed_references() -> "list[Any]":
     return [item if type(item) is ref else ref(item) for item in found]
 
 
-def _describe_task(task: "Any", kind: "Any", kinds: "list[Any]") -> "tuple[str, str, tuple[str, ...]]":
+def _describe_task(
+    task: "Any", kind: "Any", kinds: "list[Any]", children: "dict[int, list[Any]]"
+) -> "tuple[str, str, tuple[str, ...]]":
     """The name of the task, the lines of its stack, and the fields that follow the name."""
     codes, lines, running, last = _chain(kind.get_coro(task))
     waiter = object.__getattribute__(task, "_fut_waiter")
     awaits = _awaited(waiter, kinds) if waiter is not None else last
+    if id(task) in children and awaits.endswith(".Future") and codes and _waits_for_children(codes[-1]):
+        awaits = _name_children([reference() for reference in children[id(task)]], kinds)
     cancelling = kind.cancelling(task) if hasattr(kind, "cancelling") else object.__getattribute__(task, "_must_cancel")
     flags = ("running " if running else "") + ("cancelling" if cancelling else "")
     return kind.get_name(task), _frames(codes, lines), (_escape(awaits), flags.strip(), _type_name(kind.get_loop(task)))
+
+
+def _waits_for_children(code: "CodeType") -> bool:
+    """Whether it is the function in which a TaskGroup, or asyncio.wait, waits for tasks."""
+    places = (("/asyncio/taskgroups.py", "_aexit"), ("/asyncio/tasks.py", "_wait"))
+    return any(code.co_name == name and code.co_filename.endswith(file) for file, name in places)
+
+
+def _name_children(tasks: "list[Any]", kinds: "list[Any]") -> str:
+    pending = [task for task in tasks if any(issubclass(type(task), k) and not k.done(task) for k in kinds)]
+    names = ", ".join(_awaited(task, kinds) for task in pending[:MAX_NAMES])
+    return f"{len(pending)} of its tasks: {names}"
 
 
 def _awaited(future: "Any", kinds: "list[Any]") -> str:

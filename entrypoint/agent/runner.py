@@ -226,6 +226,6 @@ async def _await(drain: Drain, seconds: float) -> None:
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     try:
         import uvloop
-    except ImportError:
+    except (ImportError, AttributeError):  # the latter: it is older than this Python, and looks for what has gone
         return asyncio.new_event_loop
     return uvloop.new_event_loop

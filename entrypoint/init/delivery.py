@@ -329,6 +329,7 @@ class Delivery:
         """The platform has signalled nobody."""
         self._platform_sent = 0
         self._stopped -= self._signalled_by_platform
+        self._signalled_by_platform = set()
 
     def _look_at_work_of_platform(self, number: int) -> bool:
         """The agent has exited by a signal that every process has had. Return whether it was a wrapper with work below.

@@ -113,7 +113,8 @@ class Execution:
         """Exit always; a signal for a while, in which it holds up those after it. KillAll comes again by itself."""
         self._retries += 1
         self._retried = action
-        return isinstance(action, Exit) or (isinstance(action, Signalling | Forward) and self._retries <= MAX_RETRIES)
+        for_a_while = isinstance(action, Signalling | ForgetAllSignalled | Forward)
+        return isinstance(action, Exit) or (for_a_while and self._retries <= MAX_RETRIES)
 
     def _do(self, action: Action) -> None:
         if isinstance(action, Forward):

@@ -52,8 +52,9 @@ class ExitWatch:
         processes = self._processes
         try:
             there = any(map(procfs.is_there, processes))
-        except MemoryError:
-            self._look_again()
+        except MemoryError:  # try again; a pidfd can still be read, or will be
+            if not self._pidfds:
+                self._look_again()
             raise
         if there:
             for fd, process in tuple(self._pidfds.items()):

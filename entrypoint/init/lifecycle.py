@@ -123,7 +123,7 @@ class Lifecycle:
         self.hung = ""  # why it counts as hung: watchdog, ready-timeout
         self.ready = False
         self.status = ""  # the last STATUS that it sent
-        self._cause = ""  # why it ended: exited, signal, deadline, escalated, oom, killed, lost
+        self._cause = ""  # why it ended: exited, signal, stop-signal, deadline, escalated, oom, killed, lost
         self._started = now
         self._watchdog = settings.watchdog  # seconds that it may be silent after READY=1 or its first ping
         self._reprieved = False  # its time was extended after a freeze, and there was no sign of life since
@@ -141,7 +141,7 @@ class Lifecycle:
         self._reported_at = -INFINITY  # the last stall report
         self._works_on = False  # the agent was a wrapper and has exited, its work has not
         self._was_cut = False  # ... and was killed by us
-        self._killed_for = ""  # KILLING: deadline, linger-over, escalated
+        self._killed_for = ""  # KILLING: stop-signal, deadline, linger-over, older-left, escalated
         self._timers: dict[str, float] = {}
         if settings.ready_timeout is not None:
             self._set(ready=now + settings.ready_timeout)
@@ -291,7 +291,8 @@ class Lifecycle:
             self._works_on = True
             self._set(held_back=INFINITY, settle=INFINITY)
             number, left = stop_plan.stop_signal(self.settings), self._time_left(now)["left"]
-            log = Log("wrapper-left", code=ending.code, ending=ending, cause=self._cause, signal=number, left=left)
+            facts = {"code": ending.code, "ending": ending, "cause": self._cause, "signal": number, "left": left}
+            log = Log("wrapper-left", **facts, has_had_it=self._sent_by_platform)
             return [log, StopLeftovers(number)]
         replaced = [Log("replaced", successor=str(successor))] if unasked and successor is not None else []
         return [*replaced, *self._linger(now)]
@@ -504,6 +505,7 @@ class Lifecycle:
         (first, wait), *later = stop_plan.with_delay(steps, delay)
         if instead is not None and first != KILL:
             first, self._instead = instead, True
+            later = [] if first == KILL else later
         by_platform = has_begun or self._is_signalled_by_platform(number, instead, origin)
         self._sent_by_platform = first == TERM and by_platform
         self._begin(now, [(first, wait), *later], delay)
@@ -543,10 +545,10 @@ class Lifecycle:
         self._enter(STOPPING, step=now + delay, progress=now + PROGRESS_EVERY)
 
     def _next_step(self, now: float) -> list[Action]:
-        return self._send_step(now, "deadline")
+        return self._send_step(now, "deadline" if self.last_sent else "stop-signal")
 
     def _send_step(self, now: float, why: str) -> list[Action]:
-        """Send the next signal of the schedule. `why`: what made a KILL due, deadline or escalated."""
+        """Send the next signal of the schedule. `why`: what made a KILL due, stop-signal, deadline or escalated."""
         first = not self.last_sent
         (number, wait), *self._steps = self._steps
         step = self._at("step") + wait if self._steps else INFINITY
@@ -556,7 +558,8 @@ class Lifecycle:
         self.adapts = first and self.plan.adapts and not (self._instead or self.hung or by_platform)
         facts = {"signal": number, "elapsed": now - self._requested, "hung": bool(self.hung)}
         if number == KILL:
-            return self._kill(now, why, Log("deadline" if why == "deadline" else "step", **facts))
+            logs = [] if why == "stop-signal" else [Log("deadline" if why == "deadline" else "step", **facts)]
+            return self._kill(now, why, *logs)
         if self._steps and not self.hung:
             self._plan_stall_report(now, step - now)
         if first:
@@ -628,11 +631,11 @@ class Lifecycle:
     def _linger_is_over(self, now: float) -> list[Action]:
         return self._kill(now, "linger-over", Log("linger-over"))
 
-    def _kill(self, now: float, why: str, log: Log) -> list[Action]:
+    def _kill(self, now: float, why: str, *logs: Log) -> list[Action]:
         self._killed_for, self._steps, self.sent_at_once = why, (), frozenset()
         self._was_cut = self._works_on
         self._enter(KILLING, sweep=now + SWEEP_EVERY, give_up=now + GIVE_UP_AFTER)
-        return [log, KillAll()]
+        return [*logs, KillAll()]
 
     def _kill_again(self, now: float) -> list[Action]:
         self._set(sweep=now + SWEEP_EVERY)
@@ -648,7 +651,7 @@ class Lifecycle:
         if not ending.killed:
             return "signal" if ending.signalled else "exited"
         if self.state == KILLING:
-            return "escalated" if self._killed_for == "escalated" else "deadline"
+            return self._killed_for if self._killed_for in ("stop-signal", "escalated") else "deadline"
         if ending.kill_forwarded:
             return "signal"
         return "oom" if ending.oom_kills else "killed"

@@ -33,7 +33,11 @@ if TYPE_CHECKING:
 MAX_NAMED = 12  # processes in one line
 AT_ONCE = 1.0  # seconds from the start to an end that may need a hint
 PARENT_IS_1 = "; if it exits because its parent has pid 1, start it as a shell's child: sh -c 'COMMAND; exit $?'"
-AT = {"deadline": "at the deadline", "escalated": "at a repeated stop request (--repeat escalate)"}
+AT = {
+    "stop-signal": "as the stop signal",
+    "deadline": "at the deadline",
+    "escalated": "at a repeated stop request (--repeat escalate)",
+}
 MASKS_UNKNOWN = (
     "signal handlers cannot be seen here (a sandbox, or emulation): a signal may kill the agent; what helps: "
     "--rewrite, --unhandled, --target, or X_AGENT_INIT_HANDLES from the agent (entrypoint.agent.run sends it)"
@@ -224,9 +228,11 @@ def _orphan_killed(orphan: str, seconds: float, signal: int, linger: float, to: 
     return f"orphan {orphan}, adopted {format_duration(seconds)} ago: {after}, SIGKILL to {listed(to)}"
 
 
-def _wrapper_left(code: int, ending: "Ending", cause: str, signal: int, left: float | None) -> str:
+def _wrapper_left(code: int, ending: "Ending", cause: str, signal: int, left: float | None, has_had_it: bool) -> str:
     rest = "no deadline" if left is None else f"{format_duration(left)} left"
-    return f"the agent {describe(ending, cause)} before the program that it runs; {name_of(signal)} to that ({rest})"
+    name = name_of(signal)
+    sent = f", which has had {name}" if has_had_it else f"; {name} to its program"
+    return f"the agent {describe(ending, cause)} before the program that it runs{sent} ({rest})"
 
 
 def _not_signalled(to: "Sequence[Process]") -> str:
@@ -324,7 +330,7 @@ def listed(processes: "Sequence[Process]") -> str:
 # --- Events. --------------------------------------------------------------------------------------------------------
 
 TEXT_ONLY = frozenset(  # facts that do not go into JSON
-    ("why", "hung", "extended", "by_int", "counts_as", "lifted_by", "cut")
+    ("why", "hung", "extended", "by_int", "counts_as", "lifted_by", "cut", "has_had_it")
 )
 NAMES, COUNT = "names", "count"  # the processes that are still running, at the end of a line
 

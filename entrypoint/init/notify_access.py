@@ -8,17 +8,17 @@
 A helper inherits NOTIFY_SOCKET: podman and runc, a database, a supervisor below the agent. It reports that it is ready,
 and names its own main process.
 
-Behind a wrapper: each process from the sender's parent up to the agent does nothing but run another program. That is
-so of a shell and of other wrappers known by name, whatever signals they handle; their children count as they do,
-`systemd-notify` in a script above all. Any other program must be seen waiting for its child, and not handle TERM, or it
+Behind a wrapper: each process from the sender's parent up to the agent does nothing but run another program. A shell
+does that, and so does any other wrapper known by name, whatever signals it handles; its children count as it does,
+above all `systemd-notify` in a script. Any other program must be seen waiting for its child, and not handle TERM, or it
 would get the stop signal itself (`recipients`). One that polls for its child's exit looks like an agent with a database
 beside it: its children do not speak for it. But systemd-notify(1) speaks for the program that runs it, as it also does
 by itself if it has the privileges.
 
 A sender that has exited and was reaped is unknown; systemd has the same race. Its parent cannot be found out: it is a
 child of ours only if its own parent exited before it. Where the agent is a shell or another wrapper by name, such a
-sender is most likely a command of the script that has done its work. From it counts what does no harm if it is not
-(`OF_EXITED`): that the agent is ready, its status, a ping.
+sender is most likely a command of the script that has done its work. Only the fields that do no harm if it is another
+process count (`OF_EXITED`): that the agent is ready, its status, a ping.
 """
 
 import os

@@ -2,9 +2,9 @@
 
 Where a platform ends the container by itself, a default of ours must not cut calls short because an operator raised
 the platform's figure and forgot ours. There `auto` means: no deadline of ours, and one report just before the limit
-that the platform has unless raised. But a stop that the platform has not requested is not ended by it: that one, and
-every stop of an agent-init that was started by hand inside a container, has the platform's limit for a deadline. Not on
-Kubernetes, where the request may be part of a stop: a preStop hook is another process of the container.
+that the platform has unless raised. But the platform does not end a stop that it has not requested. The platform's
+limit is the deadline of such a stop, and of every stop of an agent-init that was started by hand inside a container.
+Not on Kubernetes, where the request may be part of a stop: a preStop hook is another process of the container.
 """
 
 import os

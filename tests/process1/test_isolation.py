@@ -206,6 +206,15 @@ def test_process_1_is_isolated_when_started_through_a_symlink(start_in_role: Sta
     )
 
 
+def test_variables_that_the_interpreter_does_not_accept_reach_the_agent(start: Start, venv: Path) -> None:
+    """They are for the agent's interpreter. Ours would not start with them, but for -I."""
+    env = clean_environment(PYTHON_GIL="0", PYTHONHASHSEED="of a later release", PYTHONMALLOC="of a later release")
+    init = start(command=IDLE, env=env, program=[str(venv / "bin" / "python"), "-I", "-m", "entrypoint"])
+    assert environment(wait_for_agent(init)) == environment(init.outer.pid)
+    init.signal("TERM")
+    assert init.wait() == 143
+
+
 def test_process_1_is_isolated_when_started_with_python_m(start_in_role: Start, tmp_path: Path, venv: Path) -> None:
     mark = tmp_path / "loaded"
     app = write_modules(tmp_path / "app", mark, names=set(HOSTILE) - {"entrypoint"}, site=STARTS_THREADS)
@@ -215,6 +224,18 @@ def test_process_1_is_isolated_when_started_with_python_m(start_in_role: Start, 
     agent = wait_for_agent(init)
     assert environment(agent) == environment(init.outer.pid)
     assert int(status(init.pid)["Threads"]) == 1
+    init.signal("TERM")
+    assert init.wait() == 143
+
+
+@pytest.mark.parametrize("pth", ["", "import errno, itertools, _weakref\n"], ids=["", "pth"])
+def test_a_start_in_a_clean_interpreter_is_the_only_one(start_in_role: Start, venv: Path, pth: str) -> None:
+    """The interpreter imports other built-in modules in each release; none of them makes process 1 start over."""
+    (site_packages(venv) / "more.pth").write_text(pth)
+    init = start_in_role(command=IDLE, env=clean_environment(), program=[str(venv / "bin" / "agent-init")])
+    wait_for_agent(init)
+    arguments = Path(f"/proc/{init.pid}/cmdline").read_bytes().split(b"\0")
+    assert not {b"-I", b"-S"} & {*arguments}
     init.signal("TERM")
     assert init.wait() == 143
 
@@ -238,6 +259,8 @@ LOADED = frozenset(
     "entrypoint.init.wrapper entrypoint.notify entrypoint.options entrypoint.platforms entrypoint.settings "
     "entrypoint.signals entrypoint.start entrypoint.units".split()
 )
+if sys.version_info >= (3, 14):  # the interpreter does not load these before `os` any more
+    LOADED |= {"_abc", "abc"}
 NEVER = frozenset("asyncio ctypes click enum json logging psutil re signal threading traceback typing uvloop".split())
 
 # Runs agent-init's script and writes the list of loaded modules when it exits.
@@ -269,6 +292,7 @@ SETTINGS: dict[str, tuple[list[str], dict[str, str]]] = {
     "flags": (["-v", "-t", "1s", "--stop-on=TERM,RTMIN+3", "-r", "HUP:QUIT", "-e143", "--linger", "1s"], {}),
     "a platform": ([], {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}),
     "json": (["--log-format", "json"], {}),
+    "lazy imports": ([], {"PYTHON_LAZY_IMPORTS": "all"}),
     "a schedule": (["--stop-schedule", "TERM/200ms/INT/200ms/KILL"], {}),
 }
 

@@ -199,6 +199,21 @@ def test_looks_are_rare(start_in_role: Start, allowed: str, most: int) -> None:
     stop(init)
 
 
+def test_orphan_that_pings_when_it_is_stopped_makes_nothing_spin(start_in_role: Start) -> None:
+    """It speaks for the agent then and is not touched any more, although the linger time has passed."""
+    pings = "on('TERM', lambda: (notify('WATCHDOG=1'), log('pinged'))); ready()"
+    init = start_in_role(*OPTIONS, agent=agent_with(("tool", pings)))
+    init.wait_for_event("ready")
+    pinged = init.wait_for_event("pinged", "tool")
+    init.wait_for(lambda: time.monotonic() > pinged["t"] + 1.5, "the end of the linger time")
+    before = wake_ups(init)
+    time.sleep(2)
+    assert wake_ups(init) - before <= 2 / (ALLOWED / 10) + 10
+    assert init.events("tool") == ["ready", "TERM", "pinged"]
+    assert not init.lines("SIGKILL")
+    stop(init)
+
+
 def test_hundreds_of_orphans_are_stopped(start_in_role: Start) -> None:
     agent = "[os.spawnlp(os.P_WAIT, 'sh', 'sh', '-c', 'sleep 1000 & sleep 1000 & sleep 1000 &') for _ in range(100)]"
     init = start_in_role("-q", *OPTIONS, agent=f"{agent}; {STOPS}")

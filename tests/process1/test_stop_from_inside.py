@@ -266,3 +266,34 @@ def test_on_heroku_what_is_left_of_an_agent_that_somebody_kills_is_signalled(sta
     psutil.Process(init.pid).children()[0].terminate()
     assert init.wait() == 143
     assert init.events() == ["ready", "TERM", "end"]
+
+
+# What the agent, a shell, is ended by while its program runs: a signal to it alone, from inside the container.
+KILLS_THE_SHELL = '(until grep -q ready "$EVENTS"; do sleep 0.1; done; kill -TERM $$) &'
+
+
+@pytest.mark.parametrize("options", [(), ("-t", "20s")], ids=" ".join)
+def test_on_heroku_what_is_left_of_an_agent_that_dies_by_itself_is_signalled_soon_and_drains(
+    start_in_role: Start, options: tuple[str, ...]
+) -> None:
+    """It has the rest of the grace, not only the linger time."""
+    drains = "on('TERM', lambda: leave(7, after=1.5)); ready()"
+    command = ["--", "sh", "-c", f"{KILLS_THE_SHELL} {actor_line('agent', drains)}; exit $?"]
+    init = start_in_role(*options, "--linger", "300ms", command=command, env=clean_environment(**HEROKU))
+    init.wait_for_line("stop requested by TERM from Heroku, it seems")
+    requested_at = time.monotonic()
+    term = init.wait_for_event("TERM")
+    assert term["t"] < requested_at + 5
+    assert init.wait() == 143
+    assert init.events() == ["ready", "TERM", "end"]
+    assert "was killed by SIGTERM before the program that it runs, which has had TERM" in init.stderr
+
+
+def test_on_heroku_what_is_left_of_an_agent_and_does_not_handle_the_signal_gets_it_soon(start_in_role: Start) -> None:
+    command = ["--", "sh", "-c", f'{KILLS_THE_SHELL} echo ready >"$EVENTS"; sleep 1000; exit $?']
+    init = start_in_role("--linger", "60s", "-t", "60s", command=command, env=clean_environment(**HEROKU))
+    init.wait_for_line("and left processes behind")
+    left_at = time.monotonic()
+    assert init.wait() == 143
+    assert time.monotonic() < left_at + 10
+    assert not init.lines("SIGKILL")

@@ -65,6 +65,21 @@ def test_explicit_stop_signal_is_obeyed(start_in_role: Start, options: tuple[str
     assert init.events() == ["ready"]
 
 
+@pytest.mark.parametrize(
+    "options", [("-r", "TERM:KILL"), ("-r", "TERM:KILL", "-t", "20s"), ("--stop-schedule", "KILL")], ids=" ".join
+)
+def test_kill_as_the_stop_signal_is_no_deadline(start_in_role: Start, options: tuple[str, ...]) -> None:
+    init = start_in_role(*options, agent=PLAIN)
+    assert stop(init)[0] == 137
+    assert init.events() == ["ready"]
+    requested, end = init.lines()[-2:]
+    assert "stop requested by TERM from " in requested
+    assert requested.endswith(": KILL to the agent")
+    assert "ended: the agent was killed by SIGKILL as the stop signal, " in end
+    assert "deadline" not in end
+    assert end.endswith("; exit code 137")
+
+
 def test_program_that_ignores_term_is_not_interrupted(start_in_role: Start) -> None:
     init = start_in_role("-t", "1s", agent="ignore('TERM')\n" + PLAIN)
     assert stop(init)[0] == 137

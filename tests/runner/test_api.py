@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import signal
+import subprocess
 import threading
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from entrypoint.agent import ready, run, status, stop_requested
+from tests.support.init import PATIENCE
+
+from .pythons import environment
 
 
 async def nothing() -> str:
@@ -22,6 +27,32 @@ async def nothing() -> str:
 def test_run_returns_the_result_of_main() -> None:
     assert run(nothing()) == "result"
     assert run(nothing(), debug=True) == "result"
+
+
+# Python 3.16 has none of these. Before 3.14 asyncio itself needs one for its first loop.
+WITHOUT_POLICIES = """
+import asyncio
+asyncio.new_event_loop().close()
+for name in [name for name in dir(asyncio) if "olicy" in name]: vars(asyncio).pop(name, None)
+def missing(name): raise AttributeError(name)
+asyncio.__getattr__ = missing  # 3.14 and 3.15 have some of them there
+from entrypoint.agent import run
+async def main(): return type(asyncio.get_running_loop()).__module__.partition(".")[0]
+print(run(main()))
+"""
+
+
+@pytest.mark.parametrize("uvloop", ["", "import asyncio\nasyncio.DefaultEventLoopPolicy\n"], ids=["", "old uvloop"])
+def test_run_needs_no_event_loop_policies(python: str, tmp_path: Path, uvloop: str) -> None:
+    """Where uvloop needs them, the loop is asyncio's."""
+    if uvloop:
+        (tmp_path / "uvloop.py").write_text(uvloop)
+    env = environment()
+    env["PYTHONPATH"] = f"{tmp_path}:{env['PYTHONPATH']}"
+    done = subprocess.run(
+        [python, "-c", WITHOUT_POLICIES], env=env, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert (done.stdout, done.stderr) == ("asyncio\n" if uvloop else "uvloop\n", "")
 
 
 def test_signal_handlers_are_restored() -> None:

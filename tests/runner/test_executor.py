@@ -135,3 +135,21 @@ def test_the_process_ends_with_stuck_and_idle_threads(python: str) -> None:
     command = [python, "-X", "dev", "-c", STUCK]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=PATIENCE)
     assert (done.returncode, done.stdout, done.stderr) == (0, "end\n", "")
+
+
+STUCK_IN_RUN = """
+import asyncio, time, entrypoint.agent
+async def main():
+    asyncio.get_running_loop().run_in_executor(None, time.sleep, 3600)
+    await asyncio.sleep(0.1)
+    return "result"
+print(entrypoint.agent.run(main(), grace=1))
+"""
+
+
+def test_a_process_with_a_stuck_thread_ends_after_run(python: str) -> None:
+    """From 3.13 on a stuck daemon thread of `concurrent.futures` holds the process; 3.13.0 uses a whole core."""
+    command = [python, "-X", "dev", "-c", STUCK_IN_RUN]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.returncode, done.stdout) == (0, "result\n")
+    assert "thread asyncio_0 is stuck and is left behind" in done.stderr

@@ -372,3 +372,54 @@ def test_an_exit_that_cannot_be_handled_for_want_of_memory_is_reported_again(sim
     simulated.now += LOOK_AGAIN
     simulated.run_loop()
     assert simulated.exits == 1
+
+
+@pytest.mark.parametrize("pidfd", [True, False])
+@pytest.mark.parametrize("failures", [1, 3])
+def test_a_look_that_fails_for_want_of_memory_comes_again(
+    simulated: Simulated, monkeypatch: pytest.MonkeyPatch, pidfd: bool, failures: int
+) -> None:
+    """A timer has gone off by then, and starts no look any more."""
+    simulated.watch.start([simulated.add(20, pidfd=pidfd)])
+    simulated.exit(20)
+    monkeypatch.setattr(procfs, "is_there", failing(procfs.is_there, *[MemoryError()] * failures))
+    for _ in range(failures):
+        simulated.now += LOOK_AGAIN
+        with pytest.raises(MemoryError):
+            simulated.run_loop()
+        assert simulated.exits == 0
+    simulated.now += LOOK_AGAIN
+    simulated.run_loop()
+    assert simulated.exits == 1
+    simulated.now += 10 * LOOK_AGAIN
+    simulated.run_loop()
+    assert simulated.exits == 1
+
+
+def test_the_first_look_that_fails_for_want_of_memory_comes_again(
+    simulated: Simulated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(procfs, "is_there", failing(procfs.is_there, MemoryError()))
+    with pytest.raises(MemoryError):
+        simulated.watch.start([simulated.add(20, pidfd=False)])
+    simulated.exit(20)
+    simulated.now += LOOK_AGAIN
+    simulated.run_loop()
+    assert simulated.exits == 1
+
+
+def test_looks_that_fail_one_after_the_other_leave_no_timer_behind(
+    simulated: Simulated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a stop it would find that nothing is left of a group that is not there any more."""
+    simulated.watch.start([simulated.add(20)])
+    simulated.exit(20)
+    monkeypatch.setattr(procfs, "is_there", failing(procfs.is_there, *[MemoryError()] * 3))
+    for _ in range(3):
+        with pytest.raises(MemoryError):
+            simulated.run_loop()
+    simulated.watch.stop()
+    simulated.now += LOOK_AGAIN
+    for _ in range(4):
+        simulated.run_loop()
+    assert simulated.exits == 0

@@ -13,6 +13,7 @@ import pytest
 from entrypoint import settings as reader
 from entrypoint.init import fallback
 from entrypoint.init.fallback import Fallback
+from entrypoint.signals import EOF
 from tests.support.world import AGENT, CHLD, CONT, INT, KILL, TERM, TSTP, USR1, exited, failing
 
 if TYPE_CHECKING:
@@ -96,6 +97,21 @@ def test_a_lost_exit_status_gives_125(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Stage(monkeypatch)
     stage.alone = True
     assert stage.run() == 125
+
+
+@pytest.mark.parametrize("flags", [(), ("-r", "TERM:INT"), ("--stop-signal", "INT")], ids=" ".join)
+@pytest.mark.parametrize("before", [(), (HUP,)], ids=["alone", "after another"])
+def test_the_end_of_stdin_that_was_not_handled_yet_is_a_stop_request(
+    monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], before: tuple[int, ...]
+) -> None:
+    """The supervisor has put it into its inbox, and could not go on."""
+    stage = Stage(monkeypatch, "-t", "5s", "--stop-on", "TERM,EOF", *flags)
+    stage.fallback.inbox = [*before, EOF]
+    assert stage.run() == 137
+    stop = INT if "--stop-signal" in flags else TERM
+    assert stage.sent[: len(before) + 2] == [*((AGENT, number) for number in before), (AGENT, stop), (AGENT, CONT)]
+    assert set(stage.sent[len(before) + 2 :]) == {(-1, KILL)}
+    assert stage.timers[0] == 5.0
 
 
 def test_signals_are_forwarded_and_the_first_stop_request_starts_the_grace(monkeypatch: pytest.MonkeyPatch) -> None:

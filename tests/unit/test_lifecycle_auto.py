@@ -151,6 +151,43 @@ def test_clean_up_has_the_rest_of_the_grace() -> None:
     assert life.wrapper_seen(19.5, EXITING) == []  # it has time to exit after its clean-up
 
 
+def test_a_look_at_a_wrapper_without_an_answer_comes_again() -> None:
+    """It has failed for want of memory."""
+    life = make("-t", "20s")
+    life.signal(0.0, TERM, "a test")
+    life.recipients_ended(1.0)
+    looks = [at for at, action in run_until(life, 3.1) if isinstance(action, LookAtWrapper)]
+    assert looks == pytest.approx([1.0 + SETTLE_EVERY * n for n in range(1, 11)])
+    assert without_logs(life.wrapper_seen(3.1, WAITING)) == [StopHeldBack(TERM)]
+    assert not [action for _, action in run_until(life, 19.0) if isinstance(action, LookAtWrapper)]
+
+
+def test_an_answer_that_comes_when_all_have_been_signalled_ends_the_looks() -> None:
+    life = make("-t", "20s")
+    life.signal(0.0, TERM, "a test")
+    life.recipients_ended(1.0)
+    life.held_back(1.0)
+    done = run_until(life, 12.0)
+    assert StopHeldBack(TERM) in [action for _, action in done]
+    assert life.wrapper_seen(12.0, WAITING) == []
+    assert not [action for _, action in run_until(life, 19.0) if isinstance(action, LookAtWrapper)]
+    assert life.state == "stopping"
+
+
+@pytest.mark.parametrize("state", ["running", "lingering", "killing", "ended"])
+def test_an_answer_outside_a_stop_does_nothing(state: str) -> None:
+    life = make("-t", "20s", "--linger", "5s")
+    if state == "killing":
+        life.signal(0.0, TERM, "a test")
+        run_until(life, 20.0)
+    elif state != "running":
+        life.agent_ended(1.0, exited(0), alone=state == "ended")
+    assert life.state == state
+    due = life.due
+    assert life.wrapper_seen(20.0, WAITING) == []
+    assert (life.state, life.due) == (state, due)
+
+
 def test_after_the_end_of_the_stop_a_look_changes_nothing() -> None:
     life = make("-t", "20s")
     life.signal(0.0, TERM, "a test")

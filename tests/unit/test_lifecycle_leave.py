@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from entrypoint.init.actions import Exit, KillAll, LookAtWork, MakeStallReport, Stop, StopInterrupted, StopLeftovers
-from entrypoint.init.lifecycle import NEXT_TURN_AFTER, Lifecycle
+from entrypoint.init.lifecycle import LOOK_AGAIN, NEXT_TURN_AFTER, Lifecycle
 from entrypoint.signals import INT, TERM
 from tests.support.lifecycle import events, exited, facts, killed, make, run_until, without_logs
 
@@ -58,6 +58,24 @@ def test_a_leftover_process_that_exits_gives_others_their_turn() -> None:
     assert life.tick(life.due) == [LookAtWork()]
     assert life.work_seen(5.1, works_on=True) == [StopLeftovers(TERM)]
     assert life.state == "stopping"
+
+
+def test_a_look_at_work_without_an_answer_comes_again() -> None:
+    """It has failed for want of memory."""
+    life = left("-t", "20s", "--linger", "3s")
+    life.leftover_ended(5.0)
+    looks = [at for at, action in run_until(life, 6.0) if isinstance(action, LookAtWork)]
+    assert looks == pytest.approx([5.0 + NEXT_TURN_AFTER + LOOK_AGAIN * n for n in range(5)])
+    assert without_logs(life.work_seen(6.0, works_on=False)) == [StopLeftovers(TERM)]
+    assert not [action for _, action in run_until(life, 60.0) if isinstance(action, LookAtWork)]
+
+
+def test_a_look_at_work_that_goes_on_is_not_repeated() -> None:
+    life = left("-t", "20s")
+    life.leftover_ended(5.0)
+    run_until(life, 5.1)
+    life.work_seen(5.1, works_on=True)
+    assert not [action for _, action in run_until(life, 19.0) if isinstance(action, LookAtWork)]
 
 
 def test_while_lingering_others_have_their_turn_too() -> None:

@@ -170,7 +170,10 @@ def lingering(at: float) -> list[Action]:
 
 
 def left_by_wrapper(*flags: str) -> list[Action]:
-    life = make(*flags)
+    return left_by(make(*flags))
+
+
+def left_by(life: Lifecycle) -> list[Action]:
     life.signal(0.0, TERM, "a test")
     return life.agent_ended(2.0, exited(3), alone=False, works_on=True)
 
@@ -558,15 +561,22 @@ CASES: list[tuple[str, Callable[[], list[Action]], int, str, dict[str, object]]]
         "wrapper-left",
         lambda: left_by_wrapper("-t", "20s"),
         INFO,
-        "the agent exited with code 3 before the program that it runs; TERM to that (18s left)",
+        "the agent exited with code 3 before the program that it runs; TERM to its program (18s left)",
         {"code": 3, "cause": "exited", "signal": "TERM", "left": 18.0},
     ),
     (
         "wrapper-left",
         lambda: left_by_wrapper("-t", "infinity"),
         INFO,
-        "the agent exited with code 3 before the program that it runs; TERM to that (no deadline)",
+        "the agent exited with code 3 before the program that it runs; TERM to its program (no deadline)",
         {"code": 3, "cause": "exited", "signal": "TERM", "left": None},
+    ),
+    (
+        "wrapper-left",
+        lambda: left_by(make("-t", "20s", environment={"DYNO": "web.1"})),
+        INFO,
+        "the agent exited with code 3 before the program that it runs, which has had TERM (18s left)",
+        {"code": 3, "cause": "exited", "signal": "TERM", "left": 18.0},
     ),
     (
         "not-signalled",
@@ -704,6 +714,7 @@ OOM = "the kernel's OOM killer killed"
             "was killed by SIGKILL, sent neither by agent-init nor by the OOM killer",
         ),
         (killed(memory=OomKills(1)), "deadline", "was killed by SIGKILL at the deadline"),
+        (killed(memory=OomKills(1)), "stop-signal", "was killed by SIGKILL as the stop signal"),
         (
             killed(memory=OomKills(1)),
             "escalated",

@@ -61,6 +61,18 @@ def test_a_message_of_a_helper_that_is_not_about_the_agent_is_complete(world: Wo
     assert (accepted.fields, accepted.is_helpers) == ({"STATUS": "x"}, False)
 
 
+@pytest.mark.parametrize(("access", "kept"), [("auto", []), ("main", []), ("all", ["WATCHDOG_USEC"])])
+def test_a_helper_does_not_change_the_agents_watchdog(world: World, access: str, kept: list[str]) -> None:
+    """A database with a watchdog of its own; it would turn the agent's off, or end an agent that pings more rarely."""
+    world.not_wrappers.add(AGENT)
+    world.add(20, AGENT, "postgres")
+    agent = MainProcess(AGENT, "agent")
+    accepted = notify_access.accept({"WATCHDOG_USEC": "0"}, 20, agent, access)
+    assert keys(accepted) == kept
+    assert accepted.is_helpers == (access == "auto")
+    assert keys(notify_access.accept({"WATCHDOG_USEC": "0"}, AGENT, agent, access)) == ["WATCHDOG_USEC"]
+
+
 @pytest.mark.parametrize("access", ["auto", "main", "all"])
 @pytest.mark.parametrize("who", ["stranger", "outside", "gone"])
 def test_nothing_of_a_stranger_counts(world: World, access: str, who: str) -> None:

@@ -161,6 +161,34 @@ def test_an_orphan_that_is_spared_counts_anew() -> None:
     assert plan.look(130.0, [orphan]) == []
 
 
+def test_what_is_overdue_has_its_turn_in_a_while_and_no_other_waits_longer_for_that() -> None:
+    plan, overdue, other, soon = Orphans(ALLOWED, LINGER), process(20), process(21), process(22)
+    plan.look(0.0, [overdue])
+    plan.look(60.5, [overdue, other])
+    assert plan.next_look(60.5) == 60.5 + OVERDUE_PAUSE
+    plan.look(0.3, [overdue, other, soon])
+    plan._adopted[soon.identity] = 0.7
+    assert plan.next_look(60.5) == 60.7
+
+
+@pytest.mark.parametrize("spared", [True, False], ids=["spared", "killed"])
+def test_the_end_of_the_linger_time_makes_no_look_due_at_once_again_and_again(spared: bool) -> None:
+    """`spared`: it is no orphan any more, but known as one that is being stopped."""
+    plan, orphan = Orphans(ALLOWED, LINGER), process(20)
+    plan.look(0.0, [orphan])
+    plan.decide(60.0, [orphan], handles_none)
+    now, looks = 60.0, 0
+    while now < 125.0:
+        for found in plan.look(now, [] if spared else [orphan]):
+            plan.decide(now, [found], handles_none)
+        plan.forget(lambda _: True)
+        following = plan.next_look(now)
+        assert following >= now + MIN_PAUSE or following == 65.0
+        now, looks = following, looks + 1
+    assert plan.was_killed(orphan) is not spared
+    assert looks <= LINGER / STOPPING_PAUSE + 60.0 / (ALLOWED / orphans.LOOKS) + 3
+
+
 class AnyTrees(RuleBasedStateMachine):
     """Processes come and go below us in any order; a look comes whenever it is due, or later."""
 
@@ -361,6 +389,23 @@ def test_a_process_that_is_named_while_its_tree_is_stopped_is_spared(world: Worl
     look.harness.supervisor.agent.named = main
     drive(see, 110.0, now)
     assert world.sent == []
+
+
+@pytest.mark.parametrize("attribute", ["last_sender", "named"])
+def test_an_orphan_that_speaks_for_the_agent_when_it_is_stopped_causes_no_more_looks(
+    world: World, look: Any, attribute: str
+) -> None:
+    """It pings in its TERM handler: the end of the linger time is in the past then, for ever."""
+    see = look("--linger", "5s")
+    orphan = world.add(20, OWN_PID, "daemon", TERM)
+    now = drive(see, 60.0)
+    assert world.sent == [(20, TERM), (20, CONT)]
+    setattr(look.harness.supervisor.agent, attribute, orphan)
+    now, looks = drive(see, 66.0, now), 0
+    while now <= 300.0:
+        now, looks = see(now), looks + 1
+    assert looks <= 300.0 / 6.0
+    assert world.sent == [(20, TERM), (20, CONT)]
 
 
 def test_where_it_is_unknown_who_handles_the_signal_the_topmost_gets_it(

@@ -7,6 +7,8 @@ import io
 import os
 import sys
 import time
+from importlib.machinery import ModuleSpec
+from importlib.util import LazyLoader, module_from_spec, spec_from_file_location
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +32,17 @@ from tests.support.world import failing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 LIBRARY = os.path.dirname(os.__file__)
 GIVEN = {b"A": b"1"}
+AT_START = {
+    "sys": "built-in",
+    "os": "frozen",
+    "os.path": "frozen",
+    "encodings": LIBRARY + "/encodings/__init__.py",
+    "encodings.utf_8": LIBRARY + "/encodings/utf_8.py",
+}
 
 
 class StartedOver(Exception):
@@ -51,10 +61,11 @@ class Interpreter:
         threads: int = 0,
         flags: tuple[int, int] = (0, 0),
     ) -> None:
-        loaded = {name: ModuleType(name) for name in [*start.OWN_MODULES, *(modules or {})]}
-        for name, file in (modules or {}).items():
-            if file is not None:
-                loaded[name].__file__ = file
+        found: dict[str, str | None] = {**AT_START, **(modules or {})}
+        loaded = {name: ModuleType(name) for name in [*start.OWN_MODULES, *found]}
+        for name, origin in found.items():
+            if origin is not None:
+                loaded[name].__spec__ = ModuleSpec(name, None, origin=origin)
         self.sys = SimpleNamespace(
             flags=SimpleNamespace(isolated=flags[0], no_site=flags[1]),
             modules=loaded,
@@ -81,10 +92,21 @@ class Interpreter:
     [
         {},
         {"variables": ["PATH", "PYTHONUNBUFFERED", "PYTHON_VERSION", "PYTHON_COLORS", "MYPYTHONPATH"]},
+        {"modules": {"errno": "built-in", "of_a_later_release": "built-in"}},
+        {"modules": {"of_a_later_release": "frozen"}},
+        {"modules": {"encodings.koi8_r": LIBRARY + "/encodings/koi8_r.py"}},
         {"modules": {"sitecustomize": LIBRARY + "/sitecustomize.py"}},  # Debian's
         {"flags": (1, 1), "variables": ["PYTHONPATH"], "modules": {"json": None}, "threads": 2},
     ],
-    ids=["nothing", "harmless variables", "the sitecustomize of Debian", "already started over"],
+    ids=[
+        "nothing",
+        "harmless variables",
+        "built-in modules",
+        "a frozen module",
+        "the encoding of the locale",
+        "the sitecustomize of Debian",
+        "already started over",
+    ],
 )
 def test_a_clean_interpreter_goes_on(monkeypatch: pytest.MonkeyPatch, found: dict[str, Any]) -> None:
     Interpreter(monkeypatch, **found).isolate()
@@ -98,7 +120,12 @@ def test_a_clean_interpreter_goes_on(monkeypatch: pytest.MonkeyPatch, found: dic
         {"threads": 1},
         {"modules": {"json": LIBRARY + "/json/__init__.py"}},
         {"modules": {"json": LIBRARY + "/json.py"}},
-        {"modules": {"built_in": None}},
+        {"modules": {"made_up": None}},
+        {"modules": {"namespace": ""}},
+        {"modules": {"encodings": "/app/encodings/__init__.py"}},
+        {"modules": {"encodings.of_the_agent": "/app/encodings/of_the_agent.py"}},
+        {"modules": {"os": "/app/os.py"}},
+        {"modules": {"usercustomize": LIBRARY + "/usercustomize.py"}},
         {"modules": {"sitecustomize": "/app/sitecustomize.py"}},
         {"modules": {"sitecustomize": None}},
         {"modules": {"sitecustomize": LIBRARY + "/sitecustomize.py", "json": "/app/json.py"}},
@@ -111,7 +138,12 @@ def test_a_clean_interpreter_goes_on(monkeypatch: pytest.MonkeyPatch, found: dic
         "a thread",
         "a package",
         "a module of the standard library",
-        "a module without a file",
+        "a module without an origin",
+        "a namespace package",
+        "encodings of the container",
+        "an encoding of the container",
+        "a replaced module",
+        "a usercustomize",
         "a sitecustomize",
         "a sitecustomize without a file",
         "a module beside the sitecustomize of Debian",
@@ -126,6 +158,28 @@ def test_anything_of_the_container_makes_it_start_over(
     interpreter = Interpreter(monkeypatch, **found)
     interpreter.sys.executable = executable
     with pytest.raises(StartedOver, match=executable or "/proc/self/exe"):
+        interpreter.isolate()
+
+
+def test_imports_are_not_put_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    modes: list[str] = []
+    interpreter = Interpreter(monkeypatch)
+    interpreter.sys.set_lazy_imports = modes.append
+    interpreter.isolate()
+    assert modes == ["normal"]
+
+
+def test_a_module_that_is_loaded_when_it_is_used_stays_unloaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "lazy_one.py").write_text("raise ValueError('it was loaded')")
+    spec = spec_from_file_location("lazy_one", tmp_path / "lazy_one.py")
+    assert spec
+    assert spec.loader
+    LazyLoader(spec.loader).exec_module(lazy := module_from_spec(spec))
+    interpreter = Interpreter(monkeypatch)
+    interpreter.sys.modules["lazy_one"] = lazy
+    with pytest.raises(StartedOver):
         interpreter.isolate()
 
 

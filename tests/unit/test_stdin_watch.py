@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from entrypoint import signals
 from entrypoint.init import stdin_watch, stop_plan
 from entrypoint.init.actions import Log, Stop, TakeCpuSnapshot
 from entrypoint.init.lifecycle import Lifecycle
-from entrypoint.init.stdin_watch import LOOK_EVERY, PAUSE
+from entrypoint.init.stdin_watch import LOOK_EVERY, MAX_LOOK_AFTER, PAUSE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,6 +96,27 @@ def test_the_stop_comes_a_pause_after_everything_was_read(stage: Stage) -> None:
     assert (stage.numbers, stage.caught_up) == ([signals.EOF], 1)
     assert not loop.timers
     assert not loop.readers
+
+
+def test_the_looks_at_a_rest_that_is_never_read_become_rare(stage: Stage) -> None:
+    loop = stage.start().loop
+    stage.unread = 5
+    loop.readers[0]()
+    looks = [0.0]
+    while loop.now < 60.0:
+        loop.run_next()
+        looks.append(loop.now)
+        assert len(loop.timers) == 1
+    pauses = [later - earlier for earlier, later in itertools.pairwise(looks)]
+    doubled = [LOOK_EVERY * 2**n for n in range(6)]
+    assert pauses == pytest.approx([*doubled, *[MAX_LOOK_AFTER] * (len(pauses) - len(doubled))])
+    assert doubled[-1] < MAX_LOOK_AFTER <= 2 * doubled[-1]
+    assert not stage.inbox
+    stage.unread = 0
+    loop.run_next()
+    loop.run_next()
+    assert loop.now == pytest.approx(looks[-1] + MAX_LOOK_AFTER + PAUSE)
+    assert stage.numbers == [signals.EOF]
 
 
 @pytest.mark.parametrize("unread", [0, 5])
