@@ -988,10 +988,10 @@ def test_a_successor_that_prefers_int_gets_it(world: World, supervise: Callable[
 @pytest.mark.parametrize(
     ("parent", "pid", "failing_look", "has_wrapper"),
     [
-        (AGENT, 20, False, True),
-        (OWN_PID, 20, False, False),  # not below the agent
-        (OWN_PID, AGENT, False, False),  # the agent itself
-        (AGENT, 20, True, False),
+        pytest.param(AGENT, 20, False, True, id="below the agent"),
+        pytest.param(OWN_PID, 20, False, False, id="not below it"),
+        pytest.param(OWN_PID, AGENT, False, False, id="the agent itself"),
+        pytest.param(AGENT, 20, True, False, id="no /proc"),
     ],
 )
 def test_the_agent_may_stay_after_a_named_process_below_it(
