@@ -821,6 +821,16 @@ def test_below_an_agent_that_the_platform_has_signalled_what_handles_the_signal_
     assert [process.pid for process in harness.supervisor.delivery.departures.work] == left
 
 
+def test_the_exit_of_an_agent_that_the_platform_has_not_signalled_after_all_shows_no_work(
+    world: World, supervise: Callable[..., Harness]
+) -> None:
+    harness = supervise()
+    world.add(20, AGENT, "work", TERM)
+    harness.do(NoteAllSignalled(TERM), ForgetAllSignalled())
+    gone(world, harness, TERM)
+    assert not harness.supervisor.delivery.agent_left()
+
+
 # --- An agent that exits before its work. ---------------------------------------------------------------------------
 
 
@@ -923,6 +933,19 @@ def test_a_shell_that_is_left_behind_and_its_foreground_are_signalled_together(
     assert shell.sent == [(20, TERM), (20, CONT), (21, TERM), (21, CONT)]
 
 
+def test_too_many_leftovers_are_signalled_at_once_but_for_those_that_had_it(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tree, "MAX_LISTED", 2)
+    harness = supervise()
+    del world.processes[AGENT]
+    for pid in (20, 21, 22):
+        world.add(pid, pid - 1 if pid > 20 else OWN_PID, "worker", TERM)
+    harness.supervisor.delivery.note_stopped([world.processes[20].identity])
+    harness.do(StopLeftovers(TERM))
+    assert world.sent == [(21, TERM), (21, CONT), (22, TERM), (22, CONT)]
+
+
 # --- A successor. ---------------------------------------------------------------------------------------------------
 
 
@@ -965,10 +988,10 @@ def test_a_successor_that_prefers_int_gets_it(world: World, supervise: Callable[
 @pytest.mark.parametrize(
     ("parent", "pid", "failing_look", "has_wrapper"),
     [
-        (AGENT, 20, False, True),
-        (OWN_PID, 20, False, False),  # not below the agent
-        (OWN_PID, AGENT, False, False),  # the agent itself
-        (AGENT, 20, True, False),
+        pytest.param(AGENT, 20, False, True, id="below the agent"),
+        pytest.param(OWN_PID, 20, False, False, id="not below it"),
+        pytest.param(OWN_PID, AGENT, False, False, id="the agent itself"),
+        pytest.param(AGENT, 20, True, False, id="no /proc"),
     ],
 )
 def test_the_agent_may_stay_after_a_named_process_below_it(
@@ -1050,6 +1073,16 @@ def test_an_interrupted_agent_gets_term_as_long_as_it_does_not_handle_it(
     world.handled[AGENT].add(TERM)
     harness.do(StopInterrupted(TERM))
     assert world.sent[3:] == []
+
+
+def test_an_agent_that_is_interrupted_twice_gets_term_once(world: World, supervise: Callable[..., Harness]) -> None:
+    harness = supervise("-t", "20s")
+    world.add(AGENT, OWN_PID, "agent", INT)
+    for _ in range(2):
+        harness.supervisor.delivery.stop(TERM, adapts=True, hung=False)
+    assert world.sent == 2 * [(AGENT, INT), (AGENT, CONT)]
+    harness.do(StopInterrupted(TERM))
+    assert world.sent[4:] == [(AGENT, TERM)]
 
 
 def test_an_interrupted_recipient_gets_term_itself(world: World, supervise: Callable[..., Harness]) -> None:
