@@ -5,7 +5,8 @@ launcher in Node or Go without a handler, npm). Then that program has the rest o
 that was looked through. What counts as such a wrapper:
 
     it died of the stop signal      of the default action that its runtime leaves in force, mostly (Node, Go, Ruby), or
-                                    once it has ended its own shell (npm, yarn), or after an EXIT trap (bash)
+                                    once it has ended its own shell (npm, yarn), or after an EXIT trap (bash). But one
+                                    that handles INT has cleaned up before it died of it (Python's KeyboardInterrupt)
     it exited with a code           a shell, a wrapper known by name, any process whose main thread waited for just that
                                     child (wait4(2), waitid(2)), and a program for Node that has no sockets and exits
                                     within a second; any other is an agent that has finished its drain
@@ -35,6 +36,7 @@ SIGKILL the stop signal can do no more harm. All others get it at once.
 import os
 import time
 
+from ..signals import INT
 from ..units import INFINITY
 from . import foreground, names, procfs, recipients, tree
 
@@ -77,6 +79,7 @@ class Wrapper:
     __slots__ = (
         "_awaited",
         "_below",
+        "_cleans_up",
         "_is_known",
         "_is_shell",
         "_number",
@@ -101,7 +104,9 @@ class Wrapper:
         self._is_known = self._is_shell or names.is_wrapper(process)
         self._signals_nobody = not SIGNALS_NOBODY.isdisjoint(procfs.program_names(process))
         self._script = _script(process.pid) if self._is_shell else None
-        only_runs = not EVENT_LOOPS.isdisjoint(procfs.program_names(process)) and not _has_sockets(process.pid)
+        is_event_loop = not EVENT_LOOPS.isdisjoint(procfs.program_names(process))
+        self._cleans_up = number == INT and not is_event_loop and procfs.handles(process, number) is True
+        only_runs = is_event_loop and not _has_sockets(process.pid)
         self._only_runs_until = time.monotonic() + AT_ONCE if only_runs else 0.0
         self._awaited = {_awaited_child(process.pid)} - {0}  # and what is below it
         self._below: list[_Below] = []
@@ -134,7 +139,8 @@ class Wrapper:
             # It has waited for its work. A shell with two jobs may have waited for one of them: `wait $a; wait $b`.
             of_shell = [entry.process for entry in jobs] if self._is_shell else []
             return of_shell, of_shell
-        is_wrapper = died or self._is_known or time.monotonic() < self._only_runs_until
+        died_by_default = died and not self._cleans_up
+        is_wrapper = died_by_default or self._is_known or time.monotonic() < self._only_runs_until
         work = [entry for entry in there if entry.is_work and (is_wrapper or entry.process.pid in self._awaited)]
         signalled = [entry.process for entry in work if self._may_have_signalled(entry, died=died)]
         return [entry.process for entry in work], signalled
@@ -210,15 +216,16 @@ def topmost(
     top: dict[int, int] = {}  # for each process the topmost above it
     busy: set[int] = set()  # of them those at or below which a process acts on the signal, or has had it
     covered: set[int] = set()  # such processes, and those below them
-    awaited: set[int] = set()  # by a shell above them, whose trap comes after their exit
+    awaited: set[int] = set()  # by a shell that has had it or gets it now, and runs its trap after their exit
     now, others, later = [], [], []
     for process in processes:
         top[process.pid] = top.get(process.parent, process.pid)
         if (process.parent in covered and process.pid not in awaited) or had_it(process):
             covered.add(process.pid)
-            awaited.update(child.pid for child in foreground_of(process))
             busy.add(top[process.pid])
-            if not had_it(process):
+            if had_it(process):
+                awaited.update(child.pid for child in foreground_of(process))
+            else:
                 later.append(process)
         elif acts_on_it(process):
             covered.add(process.pid)

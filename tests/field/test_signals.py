@@ -34,7 +34,7 @@ RELAYS = [
 ]
 INIT = init("agent-init", "-t", "20s")
 NODE = """
-process.on('SIGTERM', () => { log('TERM'); setTimeout(() => process.exit(7), 500); });
+process.on('SIGTERM', () => { log('TERM'); setTimeout(() => { log('drained'); process.exit(7); }, 500); });
 setInterval(() => {}, 1000);
 """
 
@@ -119,6 +119,7 @@ def node(place: Place) -> None:
     [
         ("trap 'exit 3' TERM; AGENT; exit 4", 3),
         ("trap 'kill -TERM $c' TERM; AGENT & c=$!; wait $c; wait $c; exit $?", 7),
+        ("trap 'kill -TERM $c' TERM; AGENT & c=$!; wait $c", 143),  # the shell exits before it
     ],
 )
 def test_node_is_signalled_once_behind_a_shell_with_a_trap(shell: str, line: str, code: int) -> None:
@@ -129,9 +130,9 @@ def test_node_is_signalled_once_behind_a_shell_with_a_trap(shell: str, line: str
         node(place)
         return [shell, "-c", line.replace("AGENT", place.line)]
 
-    with running(build, INIT, drain=1.0) as run:
+    with running(build, init("agent-init", "-t", "20s", "--linger", "200ms"), drain=1.0) as run:
         assert run.wait_until_up(), run.output.read_text(errors="replace")
         os.kill(run.pid, signal.SIGTERM)
         run.outer.wait(25)
-        assert run.events() == ["up", "TERM"], run.output.read_text(errors="replace")
+        assert run.events() == ["up", "TERM", "drained"], run.output.read_text(errors="replace")
         assert run.outer.returncode == code

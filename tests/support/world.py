@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from entrypoint import settings as reader
-from entrypoint.init import delivery, procfs, recipients, stop_plan, terminal
+from entrypoint.init import delivery, leftovers, procfs, recipients, stop_plan, terminal
 from entrypoint.init.procfs import Process
 from entrypoint.init.signalfd import Received
 from entrypoint.init.supervisor import Supervisor
@@ -121,8 +121,10 @@ class World:
         monkeypatch.setattr(procfs, "program_names", lambda process: {process.name})
         monkeypatch.setattr(procfs, "argv_of", lambda pid: [self.processes[pid].name] if pid in self.processes else [])
         monkeypatch.setattr(procfs, "Dispositions", FakeDispositions)
+        monkeypatch.setattr(procfs, "descriptors", lambda *_: {})
+        monkeypatch.setattr(leftovers, "_status", lambda _: {})  # small pids are those of real processes
         monkeypatch.setattr(recipients, "is_wrapper", lambda process, _: process.pid not in self.not_wrappers)
-        monkeypatch.setattr(recipients, "is_helper", lambda child, _: child.pid in self.helpers)
+        monkeypatch.setattr(recipients, "is_helper", lambda child, *_: child.pid in self.helpers)
         monkeypatch.setattr(delivery, "send", self.send)
         monkeypatch.setattr(os, "kill", self.kill)
         monkeypatch.setattr(os, "waitpid", self.waitpid)

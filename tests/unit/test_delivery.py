@@ -7,9 +7,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from entrypoint.init import delivery, foreground, names, procfs, recipients, tree, wrapper
-from entrypoint.init.actions import Exit, Forward, KillAll, Stop, StopHeldBack, StopInterrupted, StopLeftovers
+from entrypoint.init import delivery, foreground, leftovers, names, procfs, recipients, tree, wrapper
+from entrypoint.init.actions import (
+    Exit,
+    ForgetAllSignalled,
+    Forward,
+    KillAll,
+    NoteAllSignalled,
+    Stop,
+    StopHeldBack,
+    StopInterrupted,
+    StopLeftovers,
+)
 from entrypoint.init.lifecycle import RESTARTING, WAITING, WORKING
+from entrypoint.init.procfs import Process
 from tests.support.world import (
     ABRT,
     AGENT,
@@ -30,6 +41,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.support.world import Harness
+
+
+def pids(processes: list[procfs.Process]) -> list[int]:
+    return [process.pid for process in processes]
 
 
 # --- A step of the stop. --------------------------------------------------------------------------------------------
@@ -167,6 +182,74 @@ def test_without_proc_a_group_as_target_is_signalled_and_continued(
     harness.do(Stop(TERM))
     assert world.sent == [(-AGENT, TERM), (-AGENT, CONT)]
     assert not harness.lines("unexpected")
+
+
+@pytest.mark.parametrize(
+    ("agent", "member", "to_agent", "to_member"),
+    [
+        ((INT,), (TERM,), INT, TERM),
+        ((INT,), (INT,), None, None),  # all of them prefer INT
+        ((INT,), (), None, None),
+        ((TERM,), (INT,), None, None),
+        ((INT, TERM), (TERM,), None, None),
+    ],
+)
+def test_with_a_group_as_target_each_member_gets_int_or_term_where_they_differ(
+    world: World,
+    supervise: Callable[..., Harness],
+    agent: tuple[int, ...],
+    member: tuple[int, ...],
+    to_agent: int | None,
+    to_member: int | None,
+) -> None:
+    harness = supervise("--target", "group", "-t", "20s")
+    world.add(AGENT, OWN_PID, "agent", *agent)
+    world.add(20, AGENT, "member", *member)
+    world.add(21, AGENT, "other", TERM, group=21)
+    harness.receive(TERM)
+    if to_agent is None:
+        to_group = INT if agent == (INT,) else TERM
+        assert world.sent == [(-AGENT, to_group), (-AGENT, CONT)]
+    else:
+        assert world.sent == [(AGENT, to_agent), (AGENT, CONT), (20, to_member), (20, CONT)]
+    world.sent.clear()
+    harness.do(StopInterrupted(TERM))
+    assert world.sent == ([(AGENT, TERM)] if agent == (INT,) else [])
+    world.sent.clear()
+    for pid in (20, 21):
+        world.processes[pid].parent = OWN_PID
+    del world.processes[AGENT]
+    harness.do(StopLeftovers(TERM))
+    assert world.sent == [(21, TERM), (21, CONT)]
+
+
+@pytest.mark.parametrize("step", [ABRT, INT])
+def test_with_a_group_as_target_other_steps_go_to_the_group_at_once(
+    world: World, supervise: Callable[..., Harness], step: int
+) -> None:
+    harness = supervise("--target", "group", "-t", "20s")
+    world.add(AGENT, OWN_PID, "agent", INT)
+    world.add(20, AGENT, "member", TERM)
+    harness.supervisor.delivery.stop(step, adapts=True, hung=False)
+    harness.supervisor.delivery.stop(TERM, adapts=False, hung=False)
+    assert world.sent == [(-AGENT, step), (-AGENT, CONT), (-AGENT, TERM), (-AGENT, CONT)]
+
+
+@pytest.mark.parametrize("how", ["shared group", "no agent", "no /proc"])
+def test_with_a_group_as_target_its_members_do_not_differ_where_the_agent_has_none_of_its_own_or_is_not_seen(
+    world: World, supervise: Callable[..., Harness], how: str
+) -> None:
+    harness = supervise("--target", "group")
+    group = OWN_GROUP if how == "shared group" else AGENT
+    world.add(AGENT, OWN_PID, "agent", INT, group=group)
+    world.add(20, OWN_PID, "member", TERM, group=group)
+    harness.supervisor.agent.group = group
+    if how == "no agent":
+        del world.processes[AGENT]
+    world.no_proc = how == "no /proc"
+    harness.supervisor.delivery.stop(TERM, adapts=True, hung=False)
+    to, number = (AGENT, INT) if how == "shared group" else (-AGENT, TERM)
+    assert world.sent == [(to, number), (to, CONT)]
 
 
 # --- Processes that are held back. ----------------------------------------------------------------------------------
@@ -648,6 +731,198 @@ def test_a_recipient_that_cannot_be_signalled_leaves_the_signal_to_the_agent(
     assert world.sent == [(AGENT, TERM), (AGENT, CONT)]
 
 
+@pytest.mark.parametrize("reached", ["a shell", "the agent", "a recipient", "nobody"])
+def test_a_step_that_fails_half_way_is_not_sent_to_the_agent_again(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch, reached: str
+) -> None:
+    harness = supervise()
+    handles = {"a shell": (TERM, TERM), "the agent": (TERM, 0), "a recipient": (0, TERM), "nobody": (TERM, TERM)}
+    of_agent, of_worker = handles[reached]
+    world.add(AGENT, OWN_PID, "agent" if reached == "the agent" else "bash", of_agent)
+    world.add(20, AGENT, "worker", of_worker)
+    monkeypatch.setattr(foreground, "children", lambda _, among: among)
+    real, odd = harness.supervisor.delivery.send, ValueError("odd")
+    fails_for = {"a shell": (20, TERM), "nobody": (AGENT, TERM)}.get(reached)
+
+    def send(process: procfs.Process, *numbers: int) -> bool:
+        if (process.pid, numbers[0]) == fails_for:
+            raise odd
+        return real(process, *numbers)
+
+    def send_agent(number: int) -> None:
+        world.kill(AGENT, number)
+        if number == CONT:
+            raise odd
+
+    monkeypatch.setattr(harness.supervisor.delivery, "send", send)
+    if reached == "the agent":
+        monkeypatch.setattr(harness.supervisor.delivery, "send_agent", send_agent)
+    if reached == "a recipient":
+        monkeypatch.setattr(harness.supervisor.delivery, "_stopped", None)
+    harness.do(Stop(TERM))
+    assert len(harness.lines("unexpected")) == 1
+    expected = {
+        "a shell": [(AGENT, TERM), (AGENT, CONT)],
+        "the agent": [(AGENT, TERM), (AGENT, CONT)],
+        "a recipient": [(20, TERM), (20, CONT)],
+        "nobody": [(AGENT, TERM)],
+    }
+    assert world.sent == expected[reached]
+    assert harness.supervisor.delivery.has_reached == (reached != "nobody")
+
+
+# --- What the platform has signalled. -------------------------------------------------------------------------------
+
+
+def test_what_the_platform_has_not_signalled_after_all_is_signalled(
+    world: World, supervise: Callable[..., Harness]
+) -> None:
+    harness = supervise()
+    world.add(20, AGENT, "had it", TERM)
+    world.add(21, AGENT, "has not", TERM)
+    harness.supervisor.delivery.note_stopped([world.processes[20].identity])
+    harness.do(NoteAllSignalled(TERM))
+    del world.processes[AGENT]
+    for pid in (20, 21):
+        world.processes[pid].parent = OWN_PID
+    harness.do(StopLeftovers(TERM))
+    assert world.sent == []
+    harness.do(ForgetAllSignalled(), StopLeftovers(TERM))
+    assert world.sent == [(21, TERM), (21, CONT)]
+
+
+def test_without_proc_it_is_not_known_whom_the_platform_has_signalled(
+    world: World, supervise: Callable[..., Harness]
+) -> None:
+    harness = supervise()
+    world.no_proc = True
+    harness.do(NoteAllSignalled(TERM), ForgetAllSignalled())
+    world.no_proc = False
+    del world.processes[AGENT]
+    world.add(20, OWN_PID, "left")
+    harness.do(StopLeftovers(TERM))
+    assert world.sent == [(20, TERM), (20, CONT)]
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "left"),
+    [("agent", TERM, [20]), ("agent", exited(143), [20]), ("agent", exited(0), []), ("bash", exited(0), [20])],
+)
+def test_below_an_agent_that_the_platform_has_signalled_what_handles_the_signal_is_work(
+    world: World, supervise: Callable[..., Harness], name: str, status: int, left: list[int]
+) -> None:
+    harness = supervise()
+    world.add(20, AGENT, "work", TERM)
+    world.add(21, AGENT, "sleep")
+    harness.do(NoteAllSignalled(TERM))
+    harness.supervisor.agent.name = name
+    gone(world, harness, status)
+    assert harness.supervisor.delivery.agent_left() == bool(left)
+    assert [process.pid for process in harness.supervisor.delivery.departures.work] == left
+
+
+# --- An agent that exits before its work. ---------------------------------------------------------------------------
+
+
+def gone(world: World, harness: Harness, status: int) -> None:
+    """The agent has exited, and what is below it has been adopted."""
+    del world.processes[AGENT]
+    harness.supervisor.agent.status = status
+    for pid, process in world.processes.items():
+        if process.parent == AGENT:  # a process that was seen before keeps its parent
+            world.processes[pid] = Process(pid, process.name, OWN_PID, process.group, process.start)
+
+
+def test_work_below_an_agent_that_died_of_the_signal_gets_it(world: World, supervise: Callable[..., Harness]) -> None:
+    harness = supervise()
+    world.add(AGENT, OWN_PID, "agent", TERM)
+    world.add(20, AGENT, "work", TERM)
+    harness.do(Stop(TERM))
+    delivery = harness.supervisor.delivery
+    assert not delivery.agent_left(), "it is still there"
+    gone(world, harness, TERM)
+    assert delivery.agent_left()
+    assert pids(delivery.previous_recipients) == [20]
+    assert delivery.presumed == []
+    world.sent.clear()
+    harness.do(StopLeftovers(TERM))
+    assert world.sent == [(20, TERM), (20, CONT)]
+    del world.processes[20]
+    assert not delivery.look_at_work()
+
+
+def test_work_that_a_shell_may_have_signalled_gets_the_signal_before_the_kill_only(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(foreground, "children", lambda *_: [])
+    harness = supervise()
+    world.add(AGENT, OWN_PID, "bash", TERM)
+    world.add(20, AGENT, "work", TERM)
+    delivery = harness.supervisor.delivery
+    harness.do(Stop(TERM))
+    assert world.sent == [(AGENT, TERM), (AGENT, CONT)]
+    gone(world, harness, exited(3))
+    assert delivery.agent_left()
+    assert pids(delivery.presumed) == pids(delivery.newly_presumed) == [20]
+    world.sent.clear()
+    harness.do(StopLeftovers(TERM))
+    assert world.sent == []
+    harness.do(StopInterrupted(TERM))
+    assert world.sent == [(20, TERM)]
+
+
+def test_an_agent_that_was_held_back_may_not_be_a_wrapper(world: World, supervise: Callable[..., Harness]) -> None:
+    harness = supervise("-t", "20s")
+    world.not_wrappers.add(AGENT)
+    world.add(20, AGENT, "worker", TERM)
+    harness.do(Stop(TERM))
+    gone(world, harness, exited(0))
+    assert not harness.supervisor.delivery.agent_left()
+
+
+@pytest.mark.parametrize("died", [True, False])
+def test_recipients_go_on_after_the_wrapper_that_was_looked_through(
+    world: World, supervise: Callable[..., Harness], died: bool
+) -> None:
+    harness = supervise("-t", "20s")
+    for pid in (20, 21):
+        world.add(pid, AGENT, "worker", TERM)
+    world.add(22, 20, "work of it", TERM)
+    harness.do(Stop(TERM))
+    gone(world, harness, exited(143 if died else 3))
+    del world.processes[20]
+    assert harness.supervisor.delivery.agent_left()
+    assert pids(harness.supervisor.delivery.departures.work) == ([21, 22] if died else [21])
+
+
+def test_where_what_is_below_cannot_be_looked_at_the_signal_is_sent(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = supervise()
+    world.add(AGENT, OWN_PID, "agent", TERM)
+    monkeypatch.setattr(leftovers.Departures, "note", failing(leftovers.Departures.note, KeyError()))
+    harness.do(Stop(TERM))
+    assert world.sent == [(AGENT, TERM), (AGENT, CONT)]
+    assert not harness.lines("unexpected")
+
+
+# --- A shell that is left behind. -----------------------------------------------------------------------------------
+
+
+def test_a_shell_that_is_left_behind_and_its_foreground_are_signalled_together(
+    shell: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = supervise()
+    shell.add(20, OWN_PID, "bash", TERM)
+    shell.add(21, 20, "work", TERM)
+    shell.add(22, 20, "job", TERM)
+    shell.add(23, 21, "worker", TERM)
+    del shell.processes[AGENT]
+    monkeypatch.setattr(foreground, "children", lambda _, among: [child for child in among if child.pid == 21])
+    harness.do(StopLeftovers(TERM))
+    assert shell.sent == [(20, TERM), (20, CONT), (21, TERM), (21, CONT)]
+
+
 # --- A successor. ---------------------------------------------------------------------------------------------------
 
 
@@ -672,6 +947,54 @@ def test_a_successor_gets_the_last_step_of_a_running_stop(
     world.no_children = True
     harness.receive(CHLD)
     assert harness.supervisor.execution.exit_code == 6
+
+
+def test_a_successor_that_prefers_int_gets_it(world: World, supervise: Callable[..., Harness]) -> None:
+    harness = supervise("-t", "20s")
+    world.add(AGENT, OWN_PID, "agent", TERM)
+    harness.receive(TERM)
+    harness.supervisor.agent.named = world.add(20, OWN_PID, "main", INT, group=20)
+    world.sent.clear()
+    world.wait_results.append((AGENT, exited(0)))
+    harness.receive(CHLD)
+    assert world.sent == [(20, INT), (20, CONT)]
+    harness.do(StopInterrupted(TERM))
+    assert world.sent[2:] == [(20, TERM)]
+
+
+@pytest.mark.parametrize(
+    ("parent", "pid", "failing_look", "has_wrapper"),
+    [
+        (AGENT, 20, False, True),
+        (OWN_PID, 20, False, False),  # not below the agent
+        (OWN_PID, AGENT, False, False),  # the agent itself
+        (AGENT, 20, True, False),
+    ],
+)
+def test_the_agent_may_stay_after_a_named_process_below_it(
+    world: World,
+    supervise: Callable[..., Harness],
+    monkeypatch: pytest.MonkeyPatch,
+    parent: int,
+    pid: int,
+    failing_look: bool,
+    has_wrapper: bool,
+) -> None:
+    harness = supervise("-t", "20s")
+    harness.supervisor.agent.named = world.add(pid, parent, "main", TERM)
+    if failing_look:
+        monkeypatch.setattr(tree, "everything", failing(tree.everything, OSError("no /proc")))
+    harness.supervisor.delivery.stop(TERM, adapts=True, hung=False)
+    assert world.sent == [(pid, TERM), (pid, CONT)]
+    made = harness.supervisor.delivery.wrapper
+    assert (made is not None) == has_wrapper
+    if not has_wrapper:
+        return
+    del world.processes[pid]
+    world.add(21, AGENT, "tail")
+    monkeypatch.setattr(wrapper.Wrapper, "look", lambda _: (WAITING, [world.processes[AGENT]]))
+    assert harness.supervisor.delivery.look_at_wrapper() == WAITING
+    assert harness.supervisor.delivery.held_back == [world.processes[AGENT]]
 
 
 def test_before_the_first_step_a_successor_gets_nothing(world: World, supervise: Callable[..., Harness]) -> None:

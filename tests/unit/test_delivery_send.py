@@ -163,6 +163,26 @@ def test_a_process_that_may_not_be_signalled_is_an_error(
     monkeypatch.undo()
 
 
+@HOW
+def test_a_process_that_may_not_be_signalled_any_more_was_reached(
+    monkeypatch: pytest.MonkeyPatch, child: subprocess.Popen[bytes], how: str
+) -> None:
+    """It has changed its user after the first signal."""
+    sent: list[int] = []
+
+    def refuse_the_second(_: int, number: int) -> None:
+        if sent:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        sent.append(number)
+
+    process = look(child)
+    refuse_pidfd(monkeypatch, how)
+    monkeypatch.setattr("_signal.pidfd_send_signal" if how == "by pidfd" else "os.kill", refuse_the_second)
+    assert send(process, USR1, USR2, TERM)
+    assert sent == [USR1]
+    monkeypatch.undo()
+
+
 def test_without_proc_a_pidfd_is_enough(monkeypatch: pytest.MonkeyPatch, child: subprocess.Popen[bytes]) -> None:
     before = look(child)
     monkeypatch.setattr(procfs, "MOUNTED", False)

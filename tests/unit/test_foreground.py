@@ -166,3 +166,19 @@ def test_trap_for_exit_makes_other_traps_uncertain(
 ) -> None:
     monkeypatch.setattr(procfs, "handles", lambda _, number: number in handled)
     assert foreground.has_trap(Process(SHELL, "bash", 1, SHELL, 1), TERM) is expected
+
+
+@pytest.mark.parametrize(
+    ("program", "handles", "expected"),
+    [("bash", True, [11]), ("bash", False, []), ("bash", None, []), ("python3", True, [])],
+)
+def test_only_what_a_shell_that_handles_the_signal_waits_for_is_before_its_trap(
+    monkeypatch: pytest.MonkeyPatch, shell: Shell, program: str, handles: bool | None, expected: list[int]
+) -> None:
+    of_shell = Process(SHELL, program, 1, SHELL, 1)
+    monkeypatch.setattr(procfs, "is_shell", lambda process: process.name == "bash")
+    monkeypatch.setattr(procfs, "handles", lambda *_: handles)
+    assert foreground.behind_trap(of_shell, [], TERM) == []
+    shell.add()
+    shell.add(ignored=bits(INT, QUIT))
+    assert [child.pid for child in foreground.behind_trap(of_shell, shell.children, TERM)] == expected

@@ -12,6 +12,7 @@ from entrypoint.init import foreground, leftovers, names, procfs, recipients, tr
 from entrypoint.init.leftovers import Departures, Wrapper
 from entrypoint.init.procfs import Process
 from entrypoint.signals import QUIT, TERM
+from entrypoint.units import INFINITY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,8 +77,8 @@ class World:
             f"voluntary_ctxt_switches:\t{self.switches[int(pid)]}\nnonvoluntary_ctxt_switches:\t7\n"
         ).encode()
 
-    def wrapper(self, *, adapts: bool = False) -> Wrapper:
-        return Wrapper(self.processes[ROOT], tree.children_among(self.processes), TERM, adapts=adapts)
+    def wrapper(self, *, adapts: bool = False, until: float = INFINITY) -> Wrapper:
+        return Wrapper(self.processes[ROOT], tree.children_among(self.processes), TERM, adapts=adapts, until=until)
 
     def left(self, made: Wrapper, *, died: bool) -> tuple[list[int], list[int]]:
         work, signalled = made.left(died=died)
@@ -197,6 +198,65 @@ def test_below_a_program_for_node_without_sockets_there_is_work(
     assert world.left(made, died=False)[0] == expected
 
 
+def test_a_process_with_too_many_descriptors_is_no_wrapper_unless_it_is_known(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(procfs, "descriptors", lambda _, at_most: None if at_most < 1000 else {})
+    assert world.left(world.wrapper(), died=True) == ([], [])
+    world.known.add(ROOT)
+    assert world.left(world.wrapper(), died=True) == ([WORK], [])
+
+
+def test_the_descriptors_of_a_process_are_listed_once_for_all_its_children(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.add(OTHER, ROOT, "node", handles=True)
+    held: dict[str, list[str]] = {"pipe:[1]": ["5"]}
+    listed: list[int] = []
+    asked: list[object] = []
+
+    def descriptors(pid: int, _: int) -> dict[str, list[str]]:
+        listed.append(pid)
+        return held
+
+    monkeypatch.setattr(procfs, "descriptors", descriptors)
+    monkeypatch.setattr(recipients, "is_helper", lambda *arguments: asked.append(arguments[2]))
+    world.wrapper()
+    assert listed == [ROOT]
+    assert asked == [held, held]
+
+
+def test_what_is_below_a_wrapper_is_looked_at_for_so_long(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stop signal waits for it."""
+    world.add(OTHER, ROOT, "python", handles=True)
+    times = iter([0.0, 1.0, 2.0, 3.0])  # the first is for a program for Node
+    monkeypatch.setattr(time, "monotonic", lambda: next(times, 9.0))
+    world.processes[ROOT].name = "node"
+    monkeypatch.setattr(leftovers, "_has_sockets", lambda _: False)
+    assert world.left(world.wrapper(until=1.5), died=True)[0] == [WORK]
+
+
+def test_all_wrappers_together_are_looked_at_for_so_long(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    second = world.add(20, 1, "launcher")
+    world.add(21, 20, "python", handles=True)
+
+    def slow(pid: int, _: int) -> dict[str, list[str]]:
+        nonlocal now
+        now += 2 * leftovers.MAX_LOOK_SECONDS if pid == 20 else 0.0
+        return {}
+
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(procfs, "descriptors", slow)
+    departures = Departures()
+    former = [world.processes[ROOT], second]
+    departures.note(former, list(world.processes.values()), TERM, adapts=False)
+    for process in former:
+        del world.processes[process.pid]
+    departures.look(former, died=True)
+    assert [process.pid for process in departures.work] == [WORK]
+
+
 # --- Who was signalled. ---------------------------------------------------------------------------------------------
 
 
@@ -290,6 +350,38 @@ def test_a_shell_whose_script_is_not_known_may_have_signalled_them_unless_it_die
     assert woken(world, died=died) == ([] if died else [WORK])
 
 
+@pytest.mark.parametrize("died", [True, False])
+@pytest.mark.parametrize(
+    ("script", "background", "slept", "expected"),
+    [
+        ("trap 'kill $a $b' TERM; a & b & wait $a; wait $b", True, False, [OTHER]),
+        ("trap 'kill $a $b' TERM; a & b & wait $a; wait $b", True, True, []),  # not signalled: Xvfb
+        ("trap 'kill $b' TERM; b & a", False, False, []),
+        ("trap 'rm pid' TERM; a & b & wait $a; wait $b", True, False, []),
+    ],
+)
+def test_a_shell_that_has_waited_for_one_job_has_signalled_the_other(
+    world: World, script: str, background: bool, slept: bool, expected: list[int], died: bool
+) -> None:
+    world.processes[ROOT].name = "bash"
+    world.argvs[ROOT] = ["bash", "-c", script]
+    world.add(OTHER, ROOT, "python", handles=True)
+    world.background = {WORK, OTHER} if background else {WORK}
+    made = world.wrapper()
+    world.switches[OTHER] += 0 if slept else 2
+    del world.processes[WORK]
+    assert world.left(made, died=died) == (expected, expected)
+
+
+def test_any_other_wrapper_that_has_waited_for_one_program_leaves_no_work(world: World) -> None:
+    world.known.add(ROOT)
+    world.add(OTHER, ROOT, "python", handles=True)
+    made = world.wrapper()
+    world.switches[OTHER] += 2
+    del world.processes[WORK]
+    assert world.left(made, died=False) == ([], [])
+
+
 # --- One wrapper after the other. -----------------------------------------------------------------------------------
 
 
@@ -344,3 +436,23 @@ def test_leftovers_from_the_top_down(world: World, works_on: bool) -> None:
     )
     assert now == [master, *([] if works_on else idle)]
     assert later == [below, worker, shell, *(idle if works_on else []), filters]
+
+
+@pytest.mark.parametrize("had_it", [True, False])
+def test_what_a_shell_waits_for_before_its_trap_is_signalled_with_it(world: World, had_it: bool) -> None:
+    shell = world.add(20, 1, "bash", handles=True)
+    work = world.add(21, 20, "work", handles=True)
+    job = world.add(22, 20, "job", handles=True)
+    inner = world.add(23, 21, "bash", handles=True)
+    innermost = world.add(24, 23, "work", handles=True)
+    sleep = world.add(25, 20, "sleep")
+    foreground_of = {20: [work, sleep], 23: [innermost]}
+    now, later = leftovers.topmost(
+        [shell, work, job, sleep, inner, innermost],
+        lambda process: process.pid in world.handling,
+        lambda process: process is shell and had_it,
+        lambda process: foreground_of.get(process.pid, []),
+        works_on=False,
+    )
+    assert now == ([work] if had_it else [shell, work])
+    assert later == [job, inner, innermost, sleep], "the inner shell waits, and so does its work"

@@ -674,3 +674,48 @@ def test_whether_a_signal_reaches_a_process_may_be_unknown(monkeypatch: pytest.M
 def test_the_executable_of_a_process(gone: int) -> None:
     assert procfs.executable(os.getpid()) == os.path.realpath(sys.executable)
     assert procfs.executable(gone) == ""
+
+
+# --- Descriptors. ---------------------------------------------------------------------------------------------------
+
+
+def test_descriptors_are_listed_by_what_they_refer_to() -> None:
+    reader, writer = os.pipe()
+    again = os.dup(writer)
+    try:
+        target = os.readlink(f"/proc/self/fd/{reader}")
+        held = procfs.descriptors(os.getpid())
+        assert held is not None
+        assert sorted(held[target]) == sorted(map(str, (reader, writer, again)))
+        modes = [flags & 0o3 for flags in procfs.open_modes(os.getpid(), target)]
+        assert sorted(modes) == [os.O_RDONLY, os.O_WRONLY, os.O_WRONLY]
+        assert [*procfs.open_modes(os.getpid(), target, {})] == []
+    finally:
+        for fd in (reader, writer, again):
+            os.close(fd)
+
+
+def test_more_descriptors_than_wanted_are_not_listed(child: subprocess.Popen[bytes]) -> None:
+    number = len(os.listdir(f"/proc/{child.pid}/fd"))
+    assert procfs.descriptors(child.pid, number - 1) is None
+    held = procfs.descriptors(child.pid, number)
+    assert held is not None
+    assert sum(map(len, held.values())) == number
+
+
+def test_descriptors_that_cannot_be_seen_are_none(gone: int) -> None:
+    assert procfs.descriptors(gone) == {}
+    assert procfs.descriptors(gone, 10) == {}
+    assert [*procfs.open_modes(gone, "pipe:[1]")] == []
+    assert [*procfs.open_modes(gone, "pipe:[1]", {"pipe:[1]": ["0"]})] == []
+
+
+def test_a_descriptor_that_is_closed_meanwhile_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, child: subprocess.Popen[bytes]
+) -> None:
+    before = procfs.descriptors(child.pid)
+    monkeypatch.setattr(os, "readlink", failing(os.readlink, errno.ENOENT))
+    held = procfs.descriptors(child.pid)
+    assert before is not None
+    assert held is not None
+    assert sum(map(len, held.values())) == sum(map(len, before.values())) - 1

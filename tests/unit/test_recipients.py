@@ -427,3 +427,64 @@ def test_tracer_has_a_child_that_it_traces(monkeypatch: pytest.MonkeyPatch, fami
     monkeypatch.setattr(procfs, "tracer_of", lambda pid: tracers.get(pid, 0))
     assert recipients.is_tracer(family.process(10))
     assert not recipients.is_tracer(family.process(12))
+
+
+def test_nobody_below_a_recipient_gets_the_signal(family: Family, relays: dict[str, set[int]]) -> None:
+    """An init passes it on, and its shell would get it twice."""
+    relays["init"], relays["shell"], relays["trap"] = {11}, {13}, {13}
+    family.handling = {11, 13, 15}
+    result = found(family)
+    assert pids(result.processes) == [11]
+    assert result.shells == []
+    relays["idle"], family.handling = {15}, {11, 13}
+    result = found(family)
+    assert (pids(result.processes), result.idle) == ([11], [])
+
+
+def test_nobody_below_a_recipient_is_held_back(family: Family, relays: dict[str, set[int]]) -> None:
+    relays["init"], family.handling, family.agents = {11}, {11, 15, 14}, {10, 12, 13}
+    result = found(family)
+    assert sorted(pids(result.processes)) == [11, 14]
+    assert sorted(pids(result.held_back)) == [10, 12]
+
+
+@pytest.mark.parametrize(
+    ("argvs", "expected"),
+    [
+        ({10: ["su", "x"], 11: ["agent"]}, [11]),
+        ({10: ["su", "x"], 11: ["su", "x"]}, []),  # a fork of itself: its worker
+        ({}, [11]),  # not known
+    ],
+)
+def test_forks_of_a_program_with_a_relays_name_are_its_workers(
+    monkeypatch: pytest.MonkeyPatch,
+    family: Family,
+    relays: dict[str, set[int]],
+    argvs: dict[int, list[str]],
+    expected: list[int],
+) -> None:
+    monkeypatch.setattr(procfs, "argv_of", lambda pid: argvs.get(pid, []))
+    family.PARENTS = {10: 1, 11: 10}
+    family.handling, relays["relay"] = {10, 11}, {10}
+    assert pids(found(family).processes) == expected
+
+
+def test_a_pipe_that_parent_and_child_have_inherited_makes_no_helper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Process 1 may hold the other end of it, or the parent may: as a container's stdout."""
+    targets = {(10, 1): "pipe:[1]", (11, 1): "pipe:[1]", (11, 0): "/dev/null", (12, 1): "pipe:[2]"}
+    monkeypatch.setattr(procfs, "descriptor_target", lambda pid, fd: targets.get((pid, fd), ""))
+    monkeypatch.setattr(procfs, "open_modes", lambda *_: iter([os.O_RDWR]))
+    parent = Process(10, "parent", 1, 10, 0)
+    assert not recipients.is_helper(Process(11, "child", 10, 10, 0), parent)
+    assert recipients.is_helper(Process(12, "child", 10, 10, 0), parent)
+
+
+def test_descriptors_of_the_parent_that_are_known_are_not_listed_again(
+    run: Callable[..., Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = run(SLEEP.format(", stdin=subprocess.PIPE") + "time.sleep(60)", b"nanosleep")
+    child = only_child(parent)
+    held = procfs.descriptors(parent.pid)
+    monkeypatch.setattr(procfs, "descriptors", lambda *_: pytest.fail("listed again"))
+    assert recipients.is_helper(child, parent, held)
+    assert not recipients.is_helper(child, parent, {}), "none of them can be seen"

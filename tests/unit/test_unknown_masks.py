@@ -280,6 +280,15 @@ def test_the_topmost_programs_below_wrappers_get_the_stop_signal(family: Family,
     assert family.resolve() == {12, 14}
 
 
+def test_all_processes_are_returned_as_seen(family: Family) -> None:
+    """The exit of a wrapper is looked at by them."""
+    family.add(10, "sh")
+    family.add(11, "python3")
+    assert by_name.resolve(family.processes[10], TERM, to_stop=True).seen == family.processes
+    family.processes[10].name = "python3"
+    assert by_name.resolve(family.processes[10], TERM, to_stop=True).seen == {}, "nothing was looked at"
+
+
 @pytest.mark.parametrize("passive", ["sleep", "tee", "tail"])
 def test_passive_processes_get_no_stop_signal(family: Family, passive: str) -> None:
     family.add(10, "bash")

@@ -34,6 +34,17 @@ def _ignores_behind_node(place: Place) -> list[str]:
     return ["node", "-e", run, "--", *place.actor("agent", "ignore('TERM'); log('up'); forever()")]
 
 
+def _sleeping(build: Build) -> Build:
+    """The same with an agent that only a signal wakes: one that polls may seem to have been signalled."""
+
+    def build_with_it(place: Place) -> list[str]:
+        place.agent = place.actor("agent", "on('TERM', lambda: leave(0, after=2)); log('up'); forever()")
+        return build(place)
+
+    return build_with_it
+
+
+ENDED = Right("cleaned up", {"agent": ("up", "TERM", "end")}, codes=(0,))
 SU = ("su", "-s", "/bin/sh", "nobody", "-c")
 
 TRIALS = [
@@ -74,11 +85,12 @@ TRIALS = [
     Trial("Node, fork", "sst/opencode#26259", _node_fork(), drained(codes=(0, 143)), programs=("node",),
           variation=True),
     Trial("Node, handler that exits", "sst/opencode#26259",
-          node("require('child_process').spawn(agent[0], agent.slice(1), {stdio: 'inherit'});\n"
-               "process.on('SIGTERM', () => process.exit(0));"), drained(), programs=("node",), variation=True),
+          _sleeping(node("require('child_process').spawn(agent[0], agent.slice(1), {stdio: 'inherit'});\n"
+                         "process.on('SIGTERM', () => process.exit(0));")),
+          ENDED, programs=("node",), variation=True),
     Trial("Python, handler that exits", "sst/opencode#26259",
-          python("import signal, subprocess\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
-                 "p = subprocess.Popen(agent)\np.wait()"), drained(), variation=True),
+          _sleeping(python("import signal, subprocess\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
+                           "p = subprocess.Popen(agent)\np.wait()")), ENDED, variation=True),
     Trial("Go, os/exec", "own", lambda place: [str(install.go_program()), *place.agent], drained(codes=(0, 143)),
           programs=(str(install.go_program()),)),
     Trial("Ruby, system", "own", lambda place: ["ruby", "-e", "system(*ARGV)", *place.agent], drained(codes=(0, 143)),
