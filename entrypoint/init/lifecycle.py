@@ -616,7 +616,7 @@ class Lifecycle:
         linger = max(0.0, min(self.settings.linger, end - now))
         self._steps = ()
         progress = min(self._at("progress"), now + PROGRESS_EVERY)
-        self._enter(LINGERING, kill=now + linger, progress=progress, confirm=self._at("confirm"))
+        self._enter(LINGERING, kill=now + linger, progress=progress)
         number, ending = stop_plan.stop_signal(self.settings), self.ending
         log = Log("lingering", code=ending.code, ending=ending, cause=self._cause, signal=number, linger=linger)
         return [log, StopLeftovers(number)]

@@ -107,7 +107,7 @@ def test_the_end_of_stdin_that_was_not_handled_yet_is_a_stop_request(
     """The supervisor has put it into its inbox, and could not go on."""
     stage = Stage(monkeypatch, "-t", "5s", "--stop-on", "TERM,EOF", *flags)
     stage.fallback.inbox = [*before, EOF]
-    assert stage.run() == 137
+    assert stage.run((AGENT, exited(3))) == 3
     stop = INT if "--stop-signal" in flags else TERM
     assert stage.sent[: len(before) + 2] == [*((AGENT, number) for number in before), (AGENT, stop), (AGENT, CONT)]
     assert set(stage.sent[len(before) + 2 :]) == {(-1, KILL)}

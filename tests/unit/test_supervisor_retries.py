@@ -1,4 +1,7 @@
-"""The supervisor in a simulated world: a look that fails comes again, and a step that is tried again signals once."""
+"""The supervisor in a simulated world: looks that fail come again, and a step that is tried again signals once.
+
+Also: what it takes for granted, and takes back; an agent that has named its main process, and stays.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from entrypoint.init import stop_plan
+from entrypoint.init import stop_plan, tree
 from entrypoint.init.actions import ForgetAllSignalled, LookAtWork, LookAtWrapper, NoteAllSignalled, Stop, StopLeftovers
 from entrypoint.init.execution import MAX_RETRIES
 from entrypoint.init.exit_watch import ExitWatch
@@ -302,3 +305,43 @@ def test_an_agent_that_dies_of_a_term_of_its_own_on_heroku(
     assert to(WORK, world) == ([] if from_outside else [TERM, CONT])
     clock.run(4.0)
     assert to(WORK, world) == ([] if from_outside else [TERM, CONT])
+
+
+# --- An agent that has named its main process. ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parent", [AGENT, OWN_PID], ids=["below", "orphan"])
+def test_an_agent_that_stays_when_its_named_main_process_has_exited_is_signalled(
+    world: World, supervise: Supervise, parent: int
+) -> None:
+    """One that is not below the agent is not what it waits for: nobody looks."""
+    harness = supervise("-t", "20s")
+    clock = Clock(harness)
+    harness.supervisor.agent.named = world.add(WORK, parent, "main", TERM)
+    harness.receive(TERM)
+    assert world.sent == [(WORK, TERM), (WORK, CONT)]
+    assert (harness.supervisor.delivery.wrapper is not None) is (parent == AGENT)
+    del world.processes[WORK]
+    if parent == AGENT:
+        harness.supervisor._recipients_exited()
+    clock.run(5.0)
+    assert to(AGENT, world) == ([TERM, CONT] if parent == AGENT else [])
+
+
+def test_an_agent_that_names_itself_is_no_wrapper(world: World, supervise: Supervise) -> None:
+    harness = supervise()
+    harness.supervisor.agent.named = world.processes[AGENT]
+    harness.receive(TERM)
+    assert world.sent == [(AGENT, TERM), (AGENT, CONT)]
+    assert harness.supervisor.delivery.wrapper is None
+
+
+def test_if_the_processes_cannot_be_listed_the_named_main_process_is_signalled_all_the_same(
+    world: World, supervise: Supervise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = supervise()
+    harness.supervisor.agent.named = world.add(WORK, AGENT, "main", TERM)
+    monkeypatch.setattr(tree, "everything", failing(tree.everything, *[OSError()] * 10))
+    harness.receive(TERM)
+    assert world.sent == [(WORK, TERM), (WORK, CONT)]
+    assert harness.supervisor.delivery.wrapper is None
