@@ -28,7 +28,7 @@ HARMLESS = frozenset(
 )
 BEFORE_RETRY = 0.02  # seconds
 RETRY_FOR = 2.0  # seconds from the first failure to set up the supervisor, until the fallback does without
-ATTEMPTS_TO_RUN = (1, 2, 3)  # a supervisor that was set up; made before memory can be short
+ATTEMPTS_TO_RUN = 3  # a supervisor that was set up
 STOP_WAITS = 0.5  # seconds, at most, of that time
 WHAT_IS_LEFT = "from now on agent-init only forwards signals, keeps the deadline, reaps and exits with the agent's code"
 CANNOT_GO_ON = f"cannot do what is due; {WHAT_IS_LEFT}"
@@ -124,9 +124,9 @@ def supervise(settings: "Settings", package: str, started: Started) -> int:
     """
     fallback = started.fallback
     supervisor = set_up(settings, package, started)
-    for attempt in ATTEMPTS_TO_RUN:
-        if supervisor is None:
-            break
+    attempts_left = ATTEMPTS_TO_RUN
+    while supervisor is not None and attempts_left:  # unlike a for loop, this takes no memory
+        attempts_left -= 1
         try:
             if (code := supervisor.run()) is not None:
                 return code
@@ -134,7 +134,7 @@ def supervise(settings: "Settings", package: str, started: Started) -> int:
             _log(settings, started, "fallback", CANNOT_GO_ON)
             break
         except BaseException as error:  # no memory at the moment: it goes on where it was
-            if attempt == ATTEMPTS_TO_RUN[-1]:
+            if not attempts_left:
                 _log_failure(settings, started, "fallback", error, WHAT_IS_LEFT)
     while True:
         try:

@@ -69,6 +69,7 @@ def test_requests_are_lost_only_before_the_first_statement_without_env_block_sig
             assert exited or not safe, f"lost {millisecond}ms after the start, with the signals blocked"
             if not exited:
                 lost.append(millisecond)
+                until(lambda: has_blocked_signals(init.pid), "process 1 to block the signals")  # noqa: B023
                 init.signal("TERM")
                 assert init.wait(10) == 143
             assert init.outer.returncode == 143

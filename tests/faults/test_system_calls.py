@@ -78,7 +78,7 @@ class Traced:
         code, seconds = self.run.stop()
         assert code in (self.run.scenario.code, 137)
         assert seconds < 1.5 + TOLERANCE
-        assert init.lines("cannot send")
+        assert init.lines("cannot send") or not self.injected  # there may have been fewer calls
         assert set(init.events()) <= set(self.run.scenario.events)
         self.run.assert_nothing_remains()
 

@@ -208,7 +208,7 @@ def test_orphan_that_pings_when_it_is_stopped_makes_nothing_spin(start_in_role: 
     init.wait_for(lambda: time.monotonic() > pinged["t"] + 1.5, "the end of the linger time")
     before = wake_ups(init)
     time.sleep(2)
-    assert wake_ups(init) - before <= 2 / (ALLOWED / 10) + 10
+    assert wake_ups(init) - before <= 2 / (ALLOWED / 10) + 50  # a spin would make 200
     assert init.events("tool") == ["ready", "TERM", "pinged"]
     assert not init.lines("SIGKILL")
     stop(init)

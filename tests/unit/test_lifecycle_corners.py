@@ -763,3 +763,13 @@ def test_actions_compare_and_show_all_of_their_facts() -> None:
     assert Log("step", signal=15) != Log("deadline", signal=15)
     assert MakeStallReport(1.5) != MakeStallReport(1.0)
     assert (repr(Stop(15)), repr(KillAll())) == ("Stop(15,)", "KillAll()")
+
+
+def test_everything_is_to_have_got_sigkill_once_killing_has_begun() -> None:
+    life = make("-t", "5s")
+    assert life.kill_due == math.inf
+    life.signal(0.0, TERM, "a test")
+    assert life.kill_due == 5.0
+    run_until(life, 5.0)
+    assert life.state == KILLING
+    assert life.kill_due == -math.inf
