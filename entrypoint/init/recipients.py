@@ -201,7 +201,7 @@ def _behind(process: "Process", children: "list[Process]") -> "list[Process]":
     if names.is_relay(process):
         # It leaves its stdin to the program: a pipe into a child would be a conversation with a helper. And one that
         # only has a relay's name may have forks of itself as workers.
-        argv = procfs.argv_of(process.pid)
+        argv = procfs.argv_of(process.pid) if len(children) > 1 else []  # watch(1) has one fork of itself
         return [
             child
             for child in children

@@ -451,9 +451,10 @@ def test_nobody_below_a_recipient_is_held_back(family: Family, relays: dict[str,
 @pytest.mark.parametrize(
     ("argvs", "expected"),
     [
-        ({10: ["su", "x"], 11: ["agent"]}, [11]),
-        ({10: ["su", "x"], 11: ["su", "x"]}, []),  # a fork of itself: its worker
-        ({}, [11]),  # not known
+        ({10: ["make", "x"], 11: ["agent"], 12: ["other"]}, [11, 12]),
+        ({10: ["task", "x"], 11: ["task", "x"], 12: ["task", "x"]}, []),  # forks of itself: its workers
+        ({10: ["watch", "x"], 11: ["watch", "x"]}, [11]),  # one fork, which runs the program
+        ({11: [], 12: []}, [11, 12]),  # not known
     ],
 )
 def test_forks_of_a_program_with_a_relays_name_are_its_workers(
@@ -464,8 +465,8 @@ def test_forks_of_a_program_with_a_relays_name_are_its_workers(
     expected: list[int],
 ) -> None:
     monkeypatch.setattr(procfs, "argv_of", lambda pid: argvs.get(pid, []))
-    family.PARENTS = {10: 1, 11: 10}
-    family.handling, relays["relay"] = {10, 11}, {10}
+    family.PARENTS = {10: 1, **{pid: 10 for pid in argvs if pid != 10}}
+    family.handling, relays["relay"] = {10, 11, 12}, {10}
     assert pids(found(family).processes) == expected
 
 
