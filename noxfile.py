@@ -146,8 +146,8 @@ def wheel(session: nox.Session) -> None:
             session.run(str(bin / "agent-init"), "--help", external=True, silent=True)
             asks = "import os, time; os.kill(os.getppid(), 15); time.sleep(9)"
             session.run(
-                *("unshare", "--pid", "--fork", "--mount-proc", str(bin / "agent-init"), "-t", "5s", "--"),
-                *(str(bin / "python"), "-c", asks),
+                *("unshare", "--pid", "--fork", "--mount-proc", str(bin / "agent-init"), "-t", "5s"),
+                *("--stop-signal", "TERM", "--", str(bin / "python"), "-c", asks),
                 external=True,
                 success_codes=[128 + 15],
             )
