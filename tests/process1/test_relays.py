@@ -118,11 +118,19 @@ def test_shell_that_sleeps_in_its_foreground_runs_its_trap_at_once(start_in_role
     line = f"trap 'stop=1' TERM; {note('agent')}; while [ -z \"$stop\" ]; do sleep 60; done; exit 4"
     init = run_shell(start_in_role, shell, line)
     init.wait_for_event("ready")
-    init.wait_for(lambda: "sleep" in [child.name() for child in init_children(init)], "sleep(1)")
+    init.wait_for(lambda: "sleep" in names_below(init), "sleep(1)")
     began = time.monotonic()
     init.signal("TERM")
     assert init.wait() == 4
     assert time.monotonic() - began < 5
+
+
+def names_below(init: Init) -> list[str]:
+    """Return the names of all processes below process 1; none if one has just exited."""
+    try:
+        return [child.name() for child in init_children(init)]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def init_children(init: Init) -> list[psutil.Process]:
