@@ -102,9 +102,10 @@ class Wrapper:
         self._pid, self._number = process.pid, number
         self._is_shell = procfs.is_shell(process)
         self._is_known = self._is_shell or names.is_wrapper(process)
-        self._signals_nobody = not SIGNALS_NOBODY.isdisjoint(procfs.program_names(process))
+        programs = procfs.program_names(process)
+        self._signals_nobody = not SIGNALS_NOBODY.isdisjoint(programs)
         self._script = _script(process.pid) if self._is_shell else None
-        is_event_loop = not EVENT_LOOPS.isdisjoint(procfs.program_names(process))
+        is_event_loop = not EVENT_LOOPS.isdisjoint(programs)
         self._cleans_up = number == INT and not is_event_loop and procfs.handles(process, number) is True
         only_runs = is_event_loop and not _has_sockets(process.pid)
         self._only_runs_until = time.monotonic() + AT_ONCE if only_runs else 0.0
@@ -142,8 +143,7 @@ class Wrapper:
         died_by_default = died and not self._cleans_up
         is_wrapper = died_by_default or self._is_known or time.monotonic() < self._only_runs_until
         work = [entry for entry in there if entry.is_work and (is_wrapper or entry.process.pid in self._awaited)]
-        signalled = [entry.process for entry in work if self._may_have_signalled(entry, died=died)]
-        return [entry.process for entry in work], signalled
+        return [entry.process for entry in work], [entry.process for entry in work if entry in jobs]
 
     def _may_have_signalled(self, entry: _Below, *, died: bool) -> bool:
         switches = _switches_asleep(_status(entry.process.pid), self._number)
@@ -284,10 +284,6 @@ def _status(pid: int) -> dict[bytes, bytes]:
     return dict(line.split(b":\t", 1) for line in lines if b":\t" in line)
 
 
-def _bit(number: int) -> int:
-    return 1 << (number - 1)
-
-
 def _mask(status: dict[bytes, bytes], name: bytes) -> int:
     """Return a signal mask; 0 if it is not known."""
     return int(status.get(name, b"0"), 16)
@@ -301,7 +297,9 @@ def _switches_asleep(status: dict[bytes, bytes], number: int) -> int | None:
     """
     try:
         voluntary, others = status[b"voluntary_ctxt_switches"], status[b"nonvoluntary_ctxt_switches"]
-        on_its_way = (_mask(status, b"SigPnd") | _mask(status, b"ShdPnd") | _mask(status, b"SigBlk")) & _bit(number)
+        on_its_way = (
+            _mask(status, b"SigPnd") | _mask(status, b"ShdPnd") | _mask(status, b"SigBlk")
+        ) & procfs.signal_bit(number)
         return None if on_its_way or status[b"State"].startswith(b"R") else int(voluntary) + int(others)
     except (KeyError, ValueError):
         return None

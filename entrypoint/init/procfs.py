@@ -327,12 +327,13 @@ def _shows_our_masks() -> bool:
     blocked = [number for number in _signal.pthread_sigmask(_signal.SIG_BLOCK, ()) if number < 32]
     handled = [number for number in range(1, 32) if callable(_signal.getsignal(number))]
     shown, expected = (shown_blocked, blocked) if blocked else (shown_caught, handled)
-    return all(shown & _bit(number) for number in expected) and not any(
-        shown_caught & _bit(number) for number in TELLTALES if _signal.getsignal(number) == _signal.SIG_DFL
+    return all(shown & signal_bit(number) for number in expected) and not any(
+        shown_caught & signal_bit(number) for number in TELLTALES if _signal.getsignal(number) == _signal.SIG_DFL
     )
 
 
-def _bit(number: int) -> int:
+def signal_bit(number: int) -> int:
+    """Return the bit of a signal in a mask (sigset_t)."""
     return 1 << (number - 1)
 
 
@@ -428,7 +429,7 @@ class Dispositions:
                     blocked, ignored, caught = _masks_in_stat(self._line)
             except (OSError, ValueError, IndexError):
                 continue
-            bit = _bit(number)
+            bit = signal_bit(number)
             return bool((caught | blocked) & bit) or self._waits_for_signals(), bool(ignored & bit)
         reported = _report_of(self.pid)
         return (None if reported is None else number in reported), False
@@ -479,9 +480,9 @@ def is_reached(process: Process, number: int) -> bool | None:
         masks = [_masks_in_status(f"{process.pid}/task/{task}") for task in tasks]
     except (OSError, ValueError, IndexError):
         return None
-    if any(caught & ~blocked & _bit(number) for blocked, _, caught in masks):
+    if any(caught & ~blocked & signal_bit(number) for blocked, _, caught in masks):
         return True
-    blocks = any(blocked & _bit(number) for blocked, _, _ in masks)
+    blocks = any(blocked & signal_bit(number) for blocked, _, _ in masks)
     if any(b"sigtimedwait" in wait_channel(int(task)) for task in tasks):
         return True
     return blocks and any(True for _ in open_modes(process.pid, "anon_inode:[signalfd]"))

@@ -7,9 +7,6 @@ from signal import Signals
 import pytest
 
 from .conftest import PROGRAMS, Start
-from .test_web import port
-
-__all__ = ["port"]
 
 CLIENTS = ["sdnotify", "cysystemd", "systemd-notify"]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
-import socket
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -11,27 +9,12 @@ import pytest
 
 from . import stop_scenarios
 from .conftest import PROGRAMS, Start
+from .http_client import get
 from .process1 import TIMEOUT, Agent
 from .stop_scenarios import StopScenario
 
 UWSGI = ("uwsgi", "--wsgi-file", str(PROGRAMS / "wsgi.py"), "--master", "--processes", "2")
 GRACEFUL = ("--hook-master-start", "unix_signal:15 gracefully_kill_them_all")
-
-
-@pytest.fixture
-def port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-def get(port: int, path: str) -> str:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
-    try:
-        connection.request("GET", path)
-        return connection.getresponse().read().decode()
-    finally:
-        connection.close()
 
 
 def uwsgi(start: Start, port: int, scenario: StopScenario, *flags: str) -> tuple[Agent, Future[str]]:

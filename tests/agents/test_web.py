@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-import http.client
 import signal
-import socket
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
 from . import stop_scenarios
 from .conftest import Start
+from .http_client import get
 from .process1 import TIMEOUT, Agent
 from .stop_scenarios import StopScenario
 
 PIECES = 5  # as in programs/web.py
 WHOLE = "".join(f"piece {piece}\n" for piece in range(PIECES)) + "whole\n"
-
-
-@pytest.fixture
-def port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-def get(port: int, path: str) -> str:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
-    try:
-        connection.request("GET", path)
-        return connection.getresponse().read().decode()
-    finally:
-        connection.close()
 
 
 def begin_slow_request(agent: Agent, port: int, workers: int = 1) -> Future[str]:
