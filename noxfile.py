@@ -90,7 +90,7 @@ def faults(session: nox.Session) -> None:
 @nox.session
 def containers(session: nox.Session) -> None:
     """Docker, Compose, Podman and Kubernetes files, musl, arm64, cgroups v2. Needs root."""
-    install(session, "engines")
+    install(session, "engines", "release")
     run(session, "pytest", "-n", "0", "tests/containers")  # one engine
 
 
