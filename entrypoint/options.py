@@ -373,7 +373,8 @@ OPTIONS = (
         "termination_log",
         file_path,
         "/dev/termination-log",
-        "Receives the final message on failure: an absolute path, or none. The default path is used only if it exists.",
+        "Receives the final message, after the agent's own: an absolute path, or none. The default path is used only if "
+        "it exists.",
         metavar="PATH|none",
         flags=("--termination-log",),
     ),

@@ -7,9 +7,7 @@ limit is the deadline of such a stop, and of every stop of an agent-init that wa
 Not on Kubernetes, where the request may be part of a stop: a preStop hook is another process of the container.
 """
 
-import os
-
-from ..platforms import DEFAULT_GRACE, KUBERNETES, SIGNAL_EVERY_PROCESS, recognise
+from ..platforms import DEFAULT_GRACE, KUBERNETES, SIGNAL_EVERY_PROCESS, is_there, recognise
 from ..settings import UsageError
 from ..signals import KILL, TERM, name_of
 from ..units import INFINITY, format_duration
@@ -37,9 +35,9 @@ class StopPlan:
     grace and where it came from, as text for the first log line.
 
     `limit`: seconds that the platform waits by default where it ends the stop and we do not, else None.
-    `limit_report_after`: seconds from the request to the one report then. `platform`: its name and limit, as text.
-    `has_hooks`: it may request the stop from inside. `platform_signals_all`: its name, if it sends TERM to every
-    process itself.
+    `limit_is_certain`: this limit was set for the container. `limit_report_after`: seconds from the request to the one
+    report then. `platform`: its name and limit, as text. `waits`: how long it waits, as text. `has_hooks`: it may
+    request the stop from inside. `platform_signals_all`: its name, if it sends TERM to every process itself.
     """
 
     __slots__ = (
@@ -47,10 +45,12 @@ class StopPlan:
         "grace",
         "has_hooks",
         "limit",
+        "limit_is_certain",
         "limit_report_after",
         "platform",
         "platform_signals_all",
         "steps",
+        "waits",
         "why",
     )
 
@@ -65,14 +65,14 @@ class StopPlan:
         self.steps, self.why, self.platform, self.limit = steps, why, platform, limit
         self.limit_report_after = None if limit is None else max(0.0, limit - REPORT_BEFORE_LIMIT)
         self.grace = seconds_to_kill(steps)
-        self.adapts = self.has_hooks = False
-        self.platform_signals_all = ""
+        self.adapts = self.has_hooks = self.limit_is_certain = False
+        self.platform_signals_all = self.waits = ""
 
 
 def make(
     settings: "Settings",
     environment: "Mapping[str, str]",
-    exists: "Callable[[str], bool]" = os.path.exists,
+    exists: "Callable[[str], bool]" = is_there,
     *,
     by_hand: bool = False,
 ) -> StopPlan:
@@ -116,6 +116,8 @@ def _of_platform(settings: "Settings", name: str, seconds: float, whose: str, *,
     steps = ((signal, INFINITY), (KILL, INFINITY))
     made = StopPlan(steps, why, platform=f"{name} ({limit} {whose})", limit=seconds)
     made.has_hooks = name == KUBERNETES
+    made.limit_is_certain = whose == "as set"
+    made.waits = f"{name} {'' if made.limit_is_certain else 'usually '}waits {limit}"
     return made
 
 
