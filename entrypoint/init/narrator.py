@@ -92,8 +92,8 @@ def _ready(seconds: float) -> str:
     return f"the agent is ready, after {format_duration(seconds)}"
 
 
-def _extended(max_grace: float) -> str:
-    bound = "" if max_grace == INFINITY else f", {format_duration(max_grace)} in total at most (--max-grace)"
+def _extended(max_grace: float, limited_by: str) -> str:
+    bound = "" if max_grace == INFINITY else f", {format_duration(max_grace)} in total at most ({limited_by})"
     return f"the agent asked for more time{bound}"
 
 
@@ -334,7 +334,7 @@ def listed(processes: "Sequence[Process]") -> str:
 # --- Events. --------------------------------------------------------------------------------------------------------
 
 TEXT_ONLY = frozenset(  # facts that do not go into JSON
-    ("why", "hung", "extended", "by_int", "counts_as", "lifted_by", "cut", "has_had_it")
+    ("why", "hung", "extended", "by_int", "counts_as", "lifted_by", "limited_by", "cut", "has_had_it")
 )
 NAMES, COUNT = "names", "count"  # the processes that are still running, at the end of a line
 

@@ -250,6 +250,13 @@ CASES: list[tuple[str, Callable[[], list[Action]], int, str, dict[str, object]]]
         {"max_grace": 7.0},
     ),
     (
+        "extended",
+        lambda: extended("-t", "5s", "--max-grace", "1h", "--platform-grace", "9s"),
+        INFO,
+        "the agent asked for more time, 7s in total at most (--platform-grace)",
+        {"max_grace": 7.0},
+    ),
+    (
         "watchdog",
         lambda: hung("-t", "8s", "--watchdog", "5s", WATCHDOG="1", STATUS="busy"),
         ERROR,
