@@ -8,10 +8,19 @@ It is compiled anew at every start when it runs as a script, so it is short; wha
 import _signal
 
 # Before anything else: until process 1 blocks or handles a signal, the kernel discards it.
-_signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
+try:
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
+    refused = None
+except OSError as error:
+    refused = error.strerror
 
-import os  # noqa: E402
-import sys  # noqa: E402
+import os
+import sys
+
+if refused:
+    text = f"agent-init: error: cannot start: sigprocmask is refused: {refused} (a seccomp profile?)\n"
+    os.write(2, text.encode())
+    os._exit(125)
 
 if os.environ.get("PYTHONDONTWRITEBYTECODE"):  # -I ignores it; this is about the container's files
     sys.dont_write_bytecode = True

@@ -250,7 +250,7 @@ def _fail(code: int, text: str, settings: "Settings", started: Started) -> int:
 
     started.clean_up()
     Console(settings.log_fd, json=settings.log_format == "json").log(ERROR, "not-started", text, code=code)
-    termination_log.write(settings, [text])
+    termination_log.TerminationLog(settings).write([text])
     return code
 
 

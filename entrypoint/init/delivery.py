@@ -61,6 +61,7 @@ class Delivery:
         self._reached: list[Process] = []  # by the current step
         self.agent_reached = False  # the agent itself
         self.also_reached: list[Process] = []  # shells among them, and what these waited for
+        self._not_killed: set[int] = set()  # to these pids SIGKILL could not be sent
         self._explained = False  # `left_to_others` was asked for
         self._image: tuple[bytes, bytes] | None = None  # the agent's, when it was looked at whether ...
         self._may_be_looked_through = False  # ... a signal that it handles may be meant for another process
@@ -394,8 +395,7 @@ class Delivery:
         with us in a moment anyway. As a subreaper we can only look again and again; whole process groups go in one
         call, because their members may fork faster than we look.
         """
-        if os.getpid() == 1:
-            self._kill(-1, KILL)
+        if os.getpid() == 1 and self._kill(-1, KILL):
             return
         if not self._agent.has_exited:
             self._kill(self._agent.pid, KILL)
@@ -543,15 +543,23 @@ class Delivery:
             self._log_not_sent(numbers[0], str(process), process.pid, error)
             return False
 
-    def _kill(self, pid: int, number: int) -> None:
+    def _kill(self, pid: int, number: int) -> bool:
+        """Send a signal; return False, and log it, if that fails."""
         try:
             os.kill(pid, number)
         except ProcessLookupError:
             pass  # it has exited meanwhile: waitpid(2) will report it
         except OSError as error:
-            self._log_not_sent(number, f"pid {pid}", pid, error)
+            if not _send_by_pidfd(pid, number):
+                self._log_not_sent(number, f"pid {pid}", pid, error)
+                return False
+        return True
 
     def _log_not_sent(self, number: int, to: str, pid: int, error: OSError) -> None:
+        if number == KILL:  # it is sent again and again
+            if pid in self._not_killed:
+                return
+            self._not_killed.add(pid)
         text = f"cannot send {name_of(number)} to {to}: {error.strerror}"
         self._console.log(WARNING, "not-sent", text, pid=pid)
 
@@ -576,8 +584,25 @@ def send(process: "Process", *numbers: int) -> bool:
         return _is_same(process, unknown=True) and _send_all(
             lambda number: _signal.pidfd_send_signal(fd, number), numbers
         )
+    except OSError:  # the call may be refused, and not the signal (seccomp): kill(2) shows which
+        if not procfs.MOUNTED:
+            raise
+        return _is_same(process) and _send_all(lambda number: os.kill(process.pid, number), numbers)
     finally:
         os.close(fd)
+
+
+def _send_by_pidfd(pid: int, number: int) -> bool:
+    """Send a signal to a child that is not reaped: kill(2) may be refused, and not the signal (seccomp)."""
+    try:
+        fd = os.pidfd_open(pid)  # fails for a group
+        try:
+            _signal.pidfd_send_signal(fd, number)
+        finally:
+            os.close(fd)
+    except (OSError, AttributeError):
+        return False
+    return True
 
 
 def _is_same(process: "Process", *, unknown: bool = False) -> bool:

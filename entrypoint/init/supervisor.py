@@ -310,8 +310,11 @@ class Supervisor:
         zombie = None
         # Its name can be read as long as it is a zombie. On macOS there is no waitid before Python 3.13.
         if self.settings.warn_reaped and hasattr(os, "waitid"):
-            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            zombie = procfs.look(found.si_pid) if found else None
+            try:
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                zombie = procfs.look(found.si_pid) if found else None
+            except OSError:  # no child is left, which waitpid reports too; or this call is refused (seccomp)
+                pass
         pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
         if pid == self.agent.pid and not os.WIFSTOPPED(status):
             self.agent.status = status
