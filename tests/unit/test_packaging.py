@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 
 from tests.pythons.root import PYTHONS
@@ -20,7 +21,7 @@ def after(version: str) -> str:
 
 def test_classifiers_name_what_the_suites_run_on() -> None:
     assert f">={CLASSIFIED[0]}" == METADATA["requires-python"]
-    assert all(after(one) == next for one, next in zip(CLASSIFIED, CLASSIFIED[1:], strict=False))
+    assert all(after(one) == next for one, next in pairwise(CLASSIFIED))
     assert CLASSIFIED[-len(PYTHONS) :] == list(PYTHONS)
 
 
