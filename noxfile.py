@@ -65,6 +65,13 @@ def runner(session: nox.Session) -> None:
     run(session, "pytest", "-n", "4", "tests/runner", "tests/reports")
 
 
+@nox.session(name="pythons")
+def current_pythons(session: nox.Session) -> None:
+    """The current Pythons, from Debian's development release: everything on the newest. Needs root and mmdebstrap."""
+    install(session)
+    run(session, "python", "-m", "tests.pythons")
+
+
 @nox.session
 def agents(session: nox.Session) -> None:
     """LiveKit, uvicorn, gunicorn, Celery and others, each in its own environment."""

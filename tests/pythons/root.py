@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from tests.containers.images import PROJECT, cached
 
 SUITE = "sid"
 PYTHONS = ("3.13", "3.14", "3.15")  # the newest is the last
-PROGRAMS = "busybox catatonit dumb-init mksh procps strace systemd tini zsh"  # that the tests start
+PROGRAMS = "busybox catatonit dumb-init ksh93u+m procps python3 strace systemd tini zsh"  # that the tests start
 RECIPE = (
     *("mmdebstrap", "--quiet", "--variant=minbase"),
     '--aptopt=Acquire::Check-Valid-Until "false"',  # a mirror's release file can be past its date
@@ -60,7 +60,7 @@ class Root:
 
     def python(self, version: str) -> str:
         """The interpreter of this version's environment, as a path inside."""
-        return f"/environments/{version}/bin/python"
+        return f"/environments/{version}/bin/python3"
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -111,18 +111,10 @@ def _copy_network(root: Path) -> None:
             shutil.copyfile(name, inside)
 
 
-def versions(root: Root) -> Sequence[str]:
-    """The patch releases that are in it."""
-    show = [f"/usr/bin/python{version}" for version in PYTHONS]
+def versions(root: Root) -> dict[str, str]:
+    """The names of the patch releases that are in it, by their minor versions."""
+    show = ("sh", "-c", 'for python; do "$python" --version; done', "sh", *map(root.python, PYTHONS))
     done = subprocess.run(
-        root.command("sh", "-c", 'for python; do "$python" --version; done', "sh", *show),
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=True,
+        root.command(*show), env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True
     )
-    return done.stdout.split("\n")[:-1]
-
-
-__all__ = ["PYTHONS", "Mapping", "Root", "ready", "versions"]
+    return dict(zip(PYTHONS, done.stdout.splitlines(), strict=True))

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 from entrypoint import settings as reader
-from entrypoint.init import narrator, stop_plan
+from entrypoint.init import narrator, procfs, stop_plan
 from entrypoint.init.actions import Action, Log
 from entrypoint.init.console import DEBUG, ERROR, INFO, TRACE, WARNING, Console
 from entrypoint.init.exit_status import Ending
@@ -82,7 +82,11 @@ class Narration:
 
 
 @pytest.fixture
-def narrate(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Narration]:
+def narrate(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Narration]:
+    monkeypatch.setattr(procfs, "masks_are_false", lambda: False)
+
     def start(*flags: str, **arguments: Any) -> Narration:
         made = Narration(tmp_path, *flags, **arguments)
         request.addfinalizer(lambda: os.close(made.fd))
