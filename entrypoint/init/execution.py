@@ -5,7 +5,7 @@ want of memory is tried again.
 """
 
 from .. import signals
-from . import delivery, exit_watch, later, narrator, procfs, stop_plan, tree
+from . import delivery, later, narrator, procfs, stop_plan, tree
 from .actions import (
     Action,
     Exit,
@@ -29,10 +29,10 @@ from .lifecycle import LINGERING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
 
     from ..settings import Settings
-    from . import older_processes, orphans
+    from . import exit_watch, older_processes, orphans
     from .console import Console
     from .faults import Faults
     from .lifecycle import Lifecycle
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from .main_process import MainProcess
     from .stall_report import Reporter
 else:
-    older_processes, orphans = map(later.Module, ("older_processes", "orphans"))
+    exit_watch, older_processes, orphans = map(later.Module, ("exit_watch", "older_processes", "orphans"))
 
 MAX_RETRIES = 20  # of an action that fails for want of memory
 
@@ -76,7 +76,8 @@ class Execution:
         self.older: older_processes.OlderProcesses | None = None
         if older:
             self.older = older_processes.OlderProcesses(older, self.descendants, stop_plan.stop_signal(settings))
-        self.exit_watch = exit_watch.ExitWatch(loop, recipients_exited)
+        self._recipients_exited = recipients_exited
+        self._exit_watch: exit_watch.ExitWatch | None = None
         self.handled: dict[int, bool] = {}
         self.exit_code: int | None = None
         self._to_do: list[Action] = []  # what follows from the events so far and is not done yet
@@ -138,7 +139,7 @@ class Execution:
         elif isinstance(action, ForgetAllSignalled):
             self.delivery.forget_all_signalled()
         elif isinstance(action, StopHeldBack):
-            self.exit_watch.stop()
+            self._watch()
             self.delivery.stop_held_back(action.number)
         elif isinstance(action, StopInterrupted):
             self.delivery.stop_interrupted(action.number)
@@ -198,7 +199,7 @@ class Execution:
         elif self.delivery.held_back:
             self.note(self._lifecycle.held_back)
         if self.delivery.wrapper is not None:
-            self.exit_watch.start(reached)
+            self._watch(reached)
 
     def _explain(self) -> None:
         """Log once who was left to a process above that handles the stop signal: that explains an escalation."""
@@ -217,9 +218,15 @@ class Execution:
             delivery.newly_presumed = []
             self.narrator.log(Log("not-signalled", to=presumed))
             self.note(self._lifecycle.stopped_by_wrapper)
-        self.exit_watch.stop()
-        if watched := delivery.departures.work or delivery.ahead:
-            self.exit_watch.start(watched)
+        self._watch(delivery.departures.work or delivery.ahead)
+
+    def _watch(self, processes: "Sequence[procfs.Process]" = ()) -> None:
+        """Watch for the exit of these processes, and no longer of those before."""
+        if self._exit_watch is not None:
+            self._exit_watch.stop()
+        if processes:
+            self._exit_watch = self._exit_watch or exit_watch.ExitWatch(self._loop, self._recipients_exited)
+            self._exit_watch.start(processes)
 
     def only_older_left(self) -> bool:
         """Whether nothing is left but processes from before the agent's start that are not waited for."""

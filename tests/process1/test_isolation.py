@@ -248,7 +248,7 @@ LOADED = frozenset(
     "errno genericpath os os.path posixpath select stat _collections_abc _stat _socket entrypoint "
     "entrypoint.init entrypoint.init.actions entrypoint.init.agent_environment "
     "entrypoint.init.cgroup entrypoint.init.console entrypoint.init.delivery entrypoint.init.execution "
-    "entrypoint.init.exit_status entrypoint.init.exit_watch entrypoint.init.fallback entrypoint.init.fast_path "
+    "entrypoint.init.exit_status entrypoint.init.fallback entrypoint.init.fast_path "
     "entrypoint.init.faults entrypoint.init.job_control entrypoint.init.later entrypoint.init.lean "
     "entrypoint.init.libc entrypoint.init.lifecycle entrypoint.init.loop entrypoint.init.main_process "
     "entrypoint.init.narrator entrypoint.init.notify_socket entrypoint.init.own_process entrypoint.init.procfs "
@@ -261,7 +261,9 @@ LOADED = frozenset(
 # prctl(2) is called through this. For signalfd(2) process 1 has a child that calls it.
 AS_SUBREAPER = frozenset(("_ctypes",))
 # Loaded when a stop needs them.
-OF_A_STOP = frozenset(f"entrypoint.init.{name}" for name in "foreground leftovers names recipients wrapper".split())
+OF_A_STOP = frozenset(
+    f"entrypoint.init.{name}" for name in "exit_watch foreground leftovers names recipients wrapper".split()
+)
 if sys.version_info >= (3, 14):  # the interpreter does not load these before `os` any more
     LOADED |= {"_abc", "abc"}
 NEVER = frozenset("asyncio ctypes click enum json logging psutil re signal threading traceback typing uvloop".split())

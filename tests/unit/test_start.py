@@ -20,6 +20,7 @@ from entrypoint.init import (
     agent_environment,
     console,
     fallback,
+    lean,
     older_processes,
     own_process,
     signalfd,
@@ -249,6 +250,7 @@ class Run:
             (os, "isatty", foreground is not None),
             (terminal, "foreground", foreground),
             (signalfd, "open_source", None),
+            (lean, "import_without_annotations", None),
         ):
             monkeypatch.setattr(module, name, lambda *_, result=result: result)
         monkeypatch.setattr(spawn, "spawn", self.spawn)
