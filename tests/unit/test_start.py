@@ -21,6 +21,7 @@ from entrypoint.init import (
     console,
     fallback,
     libc,
+    lean,
     older_processes,
     own_process,
     signalfd,
@@ -250,6 +251,7 @@ class Run:
             (os, "isatty", foreground is not None),
             (terminal, "foreground", foreground),
             (signalfd, "open_source", None),
+            (lean, "import_without_annotations", None),
         ):
             monkeypatch.setattr(module, name, lambda *_, result=result: result)
         monkeypatch.setattr(spawn, "spawn", self.spawn)
