@@ -224,10 +224,14 @@ class Supervisor:
             return False
         if self.agent.has_exited or self.agent.named is not None:
             return False
-        if number not in self._handled and self.agent.dispositions.handles_or_ignores(number):
-            if self.settings.target == "auto" and self.delivery.may_be_looked_through():
-                return False
-            self._handled[number] = True
+        if number not in self._handled:
+            known = self.agent.dispositions.handles_or_ignores(number)
+            if known is None:
+                known = self.delivery.agent_gets_unknown(number)
+            elif known and self.settings.target == "auto":
+                known = not self.delivery.may_be_looked_through()
+            if known:
+                self._handled[number] = True
         if self._handled.get(number):
             self.delivery.send_agent(number)
             return True
