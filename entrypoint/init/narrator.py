@@ -332,7 +332,7 @@ def listed(processes: "Sequence[Process]") -> str:
 TEXT_ONLY = frozenset(  # facts that do not go into JSON
     ("why", "hung", "extended", "by_int", "counts_as", "lifted_by", "cut", "has_had_it")
 )
-MAX_LIST_SECONDS = 0.1  # for the list of processes in a line: the SIGKILL comes after it
+MAX_LIST_SECONDS = 0.2  # for the list of processes in a line: the SIGKILL comes after it
 NAMES, COUNT = "names", "count"  # the processes that are still running, at the end of a line
 
 # For each event: its name in JSON, its level, its text, and which process list follows.

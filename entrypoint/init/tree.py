@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 MAX_DEPTH = 10_000  # a parent that exits during the climb may lead round in a circle
 MAX_LISTED = 1000  # processes; with more, making a list of them would take longer than a deadline may be late
-ALWAYS_LISTED = 100  # processes, however long it takes; a sandbox takes up to a millisecond for each
+ALWAYS_LISTED = 200  # processes, however long it takes; a sandbox takes up to a millisecond for each
 
 
 class TooSlow(Exception):
