@@ -107,6 +107,8 @@ class Execution:
                 self._faults.log(error)
             del self._to_do[0]
         self._retries, self._retried = 0, None
+        if self.narrator.has_news:  # after the signals are sent, and with the processes that were looked at
+            self._faults.guarded(self.narrator.write_final_message)
         self.descendants.forget()
 
     def _is_worth_a_retry(self, action: Action) -> bool:
@@ -146,6 +148,7 @@ class Execution:
         elif isinstance(action, TakeCpuSnapshot):
             self._reporter.take_cpu_snapshot(self.descendants.listable() or ())
         elif isinstance(action, MakeStallReport):
+            self.narrator.report_begins()
             self._reporter.start(self._agent.pid, action.seconds)
         elif isinstance(action, Log):
             self.narrator.agent = "" if self._agent.has_exited else f"{self._agent.name} ({self._agent.pid})"

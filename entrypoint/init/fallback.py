@@ -219,7 +219,8 @@ def _plan(settings: "Settings") -> tuple[int, float]:
         return settings.stop_schedule[0][0], seconds
     # Without a grace of the user's the platform decides; a default of ours must not cut anything short.
     signal = TERM if settings.stop_signal is None else settings.stop_signal
-    return signal, INFINITY if settings.grace is None else settings.grace
+    known = (seconds for seconds in (settings.grace, settings.platform_grace) if seconds is not None)
+    return signal, min(known, default=INFINITY)
 
 
 def _succeeds(step: "Callable[..., object]", *arguments: object) -> bool:

@@ -16,7 +16,7 @@ Whatever the order of events:
   - a step of the schedule is sent once; a repeated stop request is noted, passed on or moves on, as `repeat` says
   - nothing is addressed to the agent after its exit was seen
   - SIGKILL comes by the end of the grace, and our own exit at most GIVE_UP_AFTER seconds later
-  - the agent can extend its time, each message to the time it names, but never past --max-grace
+  - the agent can extend its time, each message to the time it names, but never past --max-grace and --platform-grace
   - where the platform ends a stop, we have no deadline; but one that was requested from inside has the platform's limit
     for its deadline, until a request from outside comes
   - the exit code is the agent's; an agent that hung does not end with 0, and where the agent was a wrapper and we have
@@ -437,7 +437,7 @@ class Lifecycle:
             self._set(ready=max(self._at("ready"), now + seconds))
         if self.state != STOPPING or not self.last_sent or self.hung or "step" not in self._timers:
             return []
-        bound = self.settings.max_grace
+        bound = self.plan.max_grace
         latest = INFINITY
         if bound < INFINITY:
             latest = self._requested + bound - stop_plan.seconds_to_last(self._steps)
@@ -452,7 +452,8 @@ class Lifecycle:
             self._set(last_term=stop_plan.time_of_last_term(now, self._time_of_kill()))
         if now > self._reported_at + PROGRESS_EVERY:
             self._plan_stall_report(now, until - now)
-        return [Log("extended", max_grace=bound)] if first else []
+        by = "--max-grace" if bound == self.settings.max_grace else "--platform-grace"
+        return [Log("extended", max_grace=bound, limited_by=by)] if first else []
 
     def _look_for_orphans(self, now: float) -> list[Action]:
         self._set(orphans=now + ORPHANS_AGAIN)

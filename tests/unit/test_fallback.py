@@ -146,6 +146,8 @@ def test_without_a_grace_there_is_no_deadline(monkeypatch: pytest.MonkeyPatch) -
         (["--stop-schedule", "INT/3s/TERM/4s/KILL"], INT, 7.0),
         (["--stop-schedule", "INT/3s/TERM"], INT, INFINITY),
         (["-t", "5s", "--stop-signal", "USR1"], USR1, 5.0),
+        (["-t", "5s", "--platform-grace", "4s"], TERM, 4.0),
+        (["--platform-grace", "4s"], TERM, 4.0),
         ([], TERM, INFINITY),
     ],
 )

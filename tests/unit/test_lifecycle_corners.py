@@ -382,6 +382,8 @@ def test_the_time_to_become_ready_can_be_extended() -> None:
         (["-t", "5s"], 1.0, 10.0),
         (["-t", "5s", "--max-grace", "7s"], 1.0, 7.0),
         (["-t", "5s", "--max-grace", "5s"], 1.0, None),
+        (["-t", "5s", "--platform-grace", "9s"], 1.0, 7.0),
+        (["--platform-grace", "9s"], 1.0, None),
         (["-t", "20s"], 1.0, None),
         (["-t", "infinity"], 1.0, None),
         (["-t", "5s", "--stop-delay", "2s"], 1.0, None),
@@ -393,8 +395,9 @@ def test_a_stop_can_be_extended(flags: list[str], at: float, due: float | None) 
     life.signal(0.0, TERM, "a test")
     before = life._at("step")
     answer = life.notified(at, {"EXTEND_TIMEOUT_USEC": "9000000"}, "agent (pid 7)")
-    bound = 7.0 if "7s" in flags else math.inf
-    assert answer == ([] if due is None else [Log("extended", max_grace=bound)])
+    bound = 7.0 if due == 7.0 else math.inf
+    by = "--platform-grace" if "--platform-grace" in flags else "--max-grace"
+    assert answer == ([] if due is None else [Log("extended", max_grace=bound, limited_by=by)])
     assert life._at("step") == (before if due is None else due)
     assert events(life.notified(at + 0.1, {"EXTEND_TIMEOUT_USEC": "9000000"}, "agent (pid 7)")) == []
 
