@@ -65,6 +65,7 @@ class Delivery:
         self._reached: list[Process] = []  # by the current step
         self.agent_reached = False  # the agent itself
         self.also_reached: list[Process] = []  # shells among them, and what these waited for
+        self._plain = by_name.PlainProgram()  # the agent
         self._not_killed: set[int] = set()  # to these pids SIGKILL could not be sent
         self._explained = False  # `left_to_others` was asked for
         self._image: tuple[bytes, bytes] | None = None  # the agent's, when it was looked at whether ...
@@ -476,6 +477,13 @@ class Delivery:
         if process is None or not procfs.masks_are_false():
             return True
         return by_name.may_be_handled(number) and not names.is_wrapper(process)
+
+    def agent_gets_unknown(self, number: int) -> bool:
+        """Whether a signal goes to the agent, and nobody else, although nothing shows whether it handles that.
+
+        The same as `forward_recipients` and `_is_forwarded_unknown` decide where masks are never shown, with few looks.
+        """
+        return procfs.masks_are_false() and by_name.may_be_handled(number) and self._plain.is_plain(self._agent.pid)
 
     def resolve(self, number: int, *, to_stop: bool) -> "recipients.Recipients":
         """Return who gets a signal in the agent's place: nobody if it handles the signal, or no process below does."""

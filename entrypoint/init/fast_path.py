@@ -73,7 +73,10 @@ class FastPath:
         dispositions = self._agent.dispositions
         if number in self._acts_on and (dispositions.pid, dispositions.look()) == self._seen:
             return True
-        if not dispositions.handles_or_ignores(number):
+        known = dispositions.handles_or_ignores(number)
+        if known is None:
+            return self._delivery.agent_gets_unknown(number)
+        if not known:
             return False
         if self._looks_through and self._delivery.may_be_looked_through():
             return False

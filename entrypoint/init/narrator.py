@@ -336,6 +336,7 @@ def listed(processes: "Sequence[Process]") -> str:
 TEXT_ONLY = frozenset(  # facts that do not go into JSON
     ("why", "hung", "extended", "by_int", "counts_as", "lifted_by", "limited_by", "cut", "has_had_it")
 )
+MAX_LIST_SECONDS = 0.2  # for the list of processes in a line: the SIGKILL comes after it
 NAMES, COUNT = "names", "count"  # the processes that are still running, at the end of a line
 
 # For each event: its name in JSON, its level, its text, and which process list follows.
@@ -588,7 +589,7 @@ class Narrator:
 
     def _process_list(self, listing: str) -> "tuple[str, dict[str, object]]":
         """Return the processes that are still running, as the end of a line and as fields."""
-        running = self._descendants.listable()
+        running = self._descendants.listable(within=MAX_LIST_SECONDS)
         if running is None and self.agent:
             return f"; still running: {self.agent}, and others: too many to list", {}
         if running is None:

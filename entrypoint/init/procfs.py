@@ -431,6 +431,7 @@ class Dispositions:
                 continue
             bit = signal_bit(number)
             return bool((caught | blocked) & bit) or self._waits_for_signals(), bool(ignored & bit)
+        self._line = b""  # `image` has to look
         reported = _report_of(self.pid)
         return (None if reported is None else number in reported), False
 

@@ -42,7 +42,8 @@ class Listed:
     def __init__(self, processes: list[Process] | None = None) -> None:
         self.processes = processes
 
-    def listable(self) -> list[Process] | None:
+    def listable(self, within: float) -> list[Process] | None:
+        assert within == narrator.MAX_LIST_SECONDS
         return self.processes
 
 
