@@ -13,6 +13,7 @@ from .actions import (
     Forward,
     KillAll,
     Log,
+    LookAtRest,
     LookAtWork,
     LookAtWrapper,
     LookForOrphans,
@@ -152,6 +153,10 @@ class Execution:
             self.note(self._lifecycle.orphans_seen, self.orphans.look(self._loop.time()))
         elif isinstance(action, LookAtWork):
             self.note(self._lifecycle.work_seen, self.delivery.look_at_work())
+        elif isinstance(action, LookAtRest):
+            rest = self.descendants.listable()
+            are_dying = rest is not None and all(map(procfs.is_dying, rest))
+            self.note(self._lifecycle.rest_seen, rest != [], are_dying)
         elif isinstance(action, StopLeftovers):
             if self.orphans is not None:
                 self.delivery.note_stopped(self.orphans.signalled)

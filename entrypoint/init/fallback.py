@@ -26,7 +26,7 @@ ALRM = int(_signal.SIGALRM)
 NOT_FORWARDED = JOB_CONTROL | OF_WRITES | {CHLD}
 MAX_WAIT = 3600.0  # seconds; setitimer(2) does not take any number of them
 SWEEP_EVERY = 0.02  # seconds between two SIGKILLs to everything
-GIVE_UP_AFTER = 0.4  # seconds; what has not died of SIGKILL by then does not hold up the end
+GIVE_UP_AFTER = 2.0  # seconds; what has not died of SIGKILL by then does not hold up the end
 BEFORE_RETRY = 0.05  # seconds, after a failure
 # In the C library's heap: a block of 128 KiB or more would be a mapping of its own (M_MMAP_THRESHOLD, mallopt(3)), and
 # nobody could use that again where the limit is on address space. Its pages take no memory until they are written to:

@@ -39,6 +39,7 @@ TELLTALES = (_signal.SIGHUP, _signal.SIGUSR1, _signal.SIGUSR2, _signal.SIGTERM)
 # Python's own start takes 1 to 3 clock ticks, of 10 ms each. INT in that time ends it with code 1 and a "Fatal Python
 # error", as it does not expect one; and there is no work yet that could be lost.
 STARTING_TICKS = 5
+PF_EXITING = 4
 MAX_REPORTS = 64  # processes whose own reports of their handlers are kept
 
 
@@ -142,6 +143,19 @@ def is_there(known: Process | None) -> bool:
     """Whether this very process has not exited. False for None, and where nothing is known."""
     now = look(known.pid) if known is not None else None
     return known is not None and now is not None and now.identity == known.identity and now.alive
+
+
+def is_dying(known: Process) -> bool:
+    """Whether a process that was sent SIGKILL exits as soon as it gets processor time: it exits already, or it can run.
+
+    From the flags and the state in `stat` (proc(5), fields 9 and 3; PF_EXITING, include/linux/sched.h).
+    """
+    try:
+        line = read_file(f"/proc/{known.pid}/stat")
+        fields = line[line.rfind(b")") + 2 :].split(b" ", 7)
+        return bool(int(fields[6]) & PF_EXITING) or fields[0] in (b"R", b"Z", b"X")
+    except (OSError, ValueError, IndexError):
+        return not is_there(known)
 
 
 def pids() -> list[int]:

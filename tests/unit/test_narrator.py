@@ -449,10 +449,10 @@ CASES: list[tuple[str, Callable[[], list[Action]], int, str, dict[str, object]]]
     ("linger-over", lambda: lingering(7.0), WARNING, "linger time is over, SIGKILL to what the agent left behind", {}),
     (
         "left-behind",
-        lambda: lingering(8.0),
+        lambda: lingering(12.0),
         ERROR,
-        "gave up: not everything has exited 400ms after SIGKILL",
-        {"seconds": 0.4},
+        "gave up: not everything has exited 5s after SIGKILL",
+        {"seconds": 5.0},
     ),
     (
         "ended",
@@ -603,14 +603,14 @@ CASES: list[tuple[str, Callable[[], list[Action]], int, str, dict[str, object]]]
         "ended",
         lambda: [action for _, action in left_at_deadline()],
         INFO,
-        "ended: the agent exited with code 3, the program that it ran was killed by SIGKILL at the deadline, 20.4s "
-        "after the stop request, after 20.4s in all; exit code 137",
+        "ended: the agent exited with code 3, the program that it ran was killed by SIGKILL at the deadline, 25s "
+        "after the stop request, after 25s in all; exit code 137",
         {
             "code": 137,
             "agent_code": 137,
             "cause": "deadline",
-            "seconds": 20.4,
-            "stop_seconds": 20.4,
+            "seconds": 25.0,
+            "stop_seconds": 25.0,
             "status": "",
             "how": "exited with code 3",
         },

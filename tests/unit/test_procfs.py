@@ -742,3 +742,32 @@ def test_one_look_shows_all_that_the_dispositions_depend_on() -> None:
     assert dispositions.seen() is None
     dispositions.close()
     assert dispositions.look() is None
+
+
+# --- What SIGKILL has done. -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "state", "dying"),
+    [(4, "S", True), (0x400004, "D", True), (0, "D", False), (0, "S", False), (0, "R", True), (0, "Z", True)],
+)
+def test_a_process_is_dying_if_it_exits_or_can_run(
+    monkeypatch: pytest.MonkeyPatch, flags: int, state: str, dying: bool
+) -> None:
+    line = f"7 (a) b) {state} 1 7 7 0 -1 {flags} 0 0".encode()
+    monkeypatch.setattr(procfs, "read_file", lambda path: line if path == "/proc/7/stat" else b"")
+    assert procfs.is_dying(procfs.Process(7, "a", 1, 7, 1)) is dying
+
+
+def test_what_has_exited_meanwhile_is_dying(child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    known = procfs.look(child.pid)
+    assert known
+    assert not procfs.is_dying(known)
+    with monkeypatch.context() as patch:
+        patch.setattr(procfs, "read_file", lambda *_: b"")
+        assert procfs.is_dying(known)
+    child.kill()
+    assert os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert procfs.is_dying(known)
+    child.wait()
+    assert procfs.is_dying(known)

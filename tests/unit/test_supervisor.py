@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from entrypoint.init import delivery, terminal, tree
+from entrypoint.init import delivery, procfs, terminal, tree
 from entrypoint.init.actions import (
     Action,
     Exit,
@@ -24,6 +24,7 @@ from entrypoint.init.actions import (
     Forward,
     KillAll,
     Log,
+    LookAtRest,
     LookAtWork,
     LookAtWrapper,
     LookForOrphans,
@@ -1068,6 +1069,39 @@ def test_a_sign_of_life_that_came_in_time_counts_even_if_we_are_late(
     harness.receive()
     assert harness.supervisor.lifecycle.state == "running"
     assert harness.supervisor.lifecycle.due == now + 1
+
+
+# --- After SIGKILL. -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("left", "dying", "answer"),
+    [((), (), (False, True)), ((20, 21), (20, 21), (True, True)), ((20, 21), (20,), (True, False))],
+)
+def test_after_sigkill_it_is_seen_what_is_left_and_exits(
+    world: World,
+    supervise: Callable[..., Harness],
+    monkeypatch: pytest.MonkeyPatch,
+    left: tuple[int, ...],
+    dying: tuple[int, ...],
+    answer: tuple[bool, bool],
+) -> None:
+    harness = supervise()
+    answers: list[tuple[bool, bool]] = []
+
+    def rest_seen(_now: float, is_left: bool, is_exiting: bool) -> list[Action]:
+        answers.append((is_left, is_exiting))
+        return []
+
+    monkeypatch.setattr(harness.supervisor.lifecycle, "rest_seen", rest_seen)
+    monkeypatch.setattr(procfs, "is_dying", lambda process: process.pid in dying)
+    del world.processes[AGENT]
+    for pid in left:
+        world.add(pid, os.getpid())
+    harness.do(LookAtRest())
+    monkeypatch.setattr(tree, "MAX_LISTED", -1)
+    harness.do(LookAtRest())
+    assert answers == [answer, (True, False)]
 
 
 # --- The termination log. -------------------------------------------------------------------------------------------
