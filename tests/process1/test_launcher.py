@@ -181,8 +181,9 @@ def test_in_a_root_with_an_interpreter_and_nothing_else(tmp_path: Path) -> None:
     code = "import os, sys; print(open('/proc/1/comm').read(), os.listdir('/app'), end=''); sys.exit(3)"
     (root / "usr" / "bin").mkdir()
     (root / "usr" / "bin" / "python3").symlink_to(os.path.realpath(sys.executable))
-    script = f'{bind} mount -t proc proc {root}/proc && exec env -i $(command -v chroot) {root} /app/lib/bin/agent-init -- "$@"'
-    command = ["sh", "-c", script, "sh", "/usr/bin/python3", "-c", code]
+    script = f'{bind} mount -t proc proc {root}/proc && exec env -i "$@"'
+    program = [str(shutil.which("chroot")), str(root), "/app/lib/bin/agent-init", "--"]
+    command = ["sh", "-c", script, "sh", *program, "/usr/bin/python3", "-c", code]
     ran = subprocess.run([*NAMESPACE[:-1], "--mount", *command], capture_output=True, text=True, timeout=60)
     assert (ran.returncode, ran.stdout) == (3, "agent-init\n ['lib']"), ran.stderr
 
