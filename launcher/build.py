@@ -1,7 +1,8 @@
 """Build everything that is published: `python launcher/build.py [DIRECTORY]`, `dist` by default.
 
 The source archive, and from it a pure wheel and one with the launcher for each machine. With the versions of the
-dependency group `release`, the files have the same bytes wherever they are built; their times are SOURCE_DATE_EPOCH.
+dependency group `release` and the same zlib, the files have the same bytes wherever they are built; their times are
+SOURCE_DATE_EPOCH.
 """
 
 from __future__ import annotations

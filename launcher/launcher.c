@@ -116,7 +116,7 @@ static void run(const char *packages, const char *directory, const char *python,
 {
     static path other;
     JOIN(package, packages, "entrypoint/init/spawn.py"); /* not an agent's `entrypoint` */
-    if (call(SYS_faccessat, AT_FDCWD, (long)package, 0, 0))
+    if (call(SYS_openat, AT_FDCWD, (long)package, O_RDONLY | O_CLOEXEC, 0) < 0)
         return;
     JOIN(package, packages, "entrypoint/__main__.py");
     if (!*found)
@@ -192,7 +192,7 @@ static void print(const char *const *texts)
 /* `stack`: argc, argv, 0, the environment, 0, the auxiliary vector (the ABI of each machine, getauxval(3)). */
 __attribute__((used, noreturn)) void start(long *stack)
 {
-    static const unsigned long long ALL = -1;
+    static const unsigned long long ALL = ~(3ull << 31); /* but the C library's own (nptl(7)), which Python warns of */
     call(SYS_rt_sigprocmask, 0 /* SIG_BLOCK */, (long)&ALL, 0, sizeof ALL);
 
     long count = stack[0];
