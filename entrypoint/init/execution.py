@@ -163,7 +163,7 @@ class Execution:
             self._stop_leftovers(action.number)
             self._faults.guarded(self.look_at_older)
         elif isinstance(action, KillAll):
-            self._faults.guarded(self._reporter.end)
+            self._faults.guarded(self._end_report)
             self.delivery.kill_all()
         elif isinstance(action, TakeCpuSnapshot):
             self._reporter.take_cpu_snapshot(self.descendants.listable() or ())
@@ -182,7 +182,7 @@ class Execution:
 
     def _stop(self, action: Stop) -> None:
         number, again = action.number, self._retried is action
-        self._faults.guarded(self._reporter.end)
+        self._faults.guarded(self._end_report)
         try:
             reached, reason = self.delivery.stop(
                 number, adapts=self._lifecycle.adapts, hung=bool(self._lifecycle.hung), retry=again
@@ -208,6 +208,13 @@ class Execution:
             self.note(self._lifecycle.held_back)
         if self.delivery.wrapper is not None:
             self._watch(reached)
+
+    def _end_report(self) -> None:
+        """The time for a stall report is over. If it was cut off, log that, and what is known without it."""
+        if self._reporter.end():
+            for line in self._reporter.replacement(self.descendants.listable()):
+                self.narrator.report_line(line)
+            self.narrator.report_is_complete()
 
     def _explain(self) -> None:
         """Log once who was left to a process above that handles the stop signal: that explains an escalation."""

@@ -437,7 +437,7 @@ class Lifecycle:
     def _hangs(self, now: float, hung: str, *, allowed: float | None, sender: object = None) -> list[Action]:
         """Make a stall report, then send SIGABRT, then go on with the schedule."""
         self.hung, self._reported_at = hung, now
-        seconds = stop_plan.MAX_REPORT_SECONDS
+        seconds = self.plan.report_seconds
         self._begin(now, stop_plan.of_a_hang(self.plan, ABRT), seconds)
         log = Log(hung, allowed=allowed, sender=sender, upcoming=self._upcoming(now), status=self.status)
         return [log, MakeStallReport(seconds)]
@@ -581,7 +581,7 @@ class Lifecycle:
 
     def _plan_stall_report(self, now: float, wait: float) -> None:
         """Have a stall report made some time before the step that comes after `wait`."""
-        seconds = stop_plan.report_seconds(wait)
+        seconds = self.plan.report_before(wait)
         enough = seconds >= stop_plan.MIN_REPORT_SECONDS and wait < INFINITY
         self._set(stall_report=now + wait - seconds if enough else INFINITY)
 
@@ -598,7 +598,7 @@ class Lifecycle:
         self._reported_at = now
         elapsed = now - self._requested
         log = Log("limit-near", elapsed=elapsed, hung=bool(self.hung), platform=self.plan.platform)
-        return [log, MakeStallReport(stop_plan.MAX_REPORT_SECONDS)]
+        return [log, MakeStallReport(self.plan.report_seconds)]
 
     def _stop_held_back(self, now: float) -> list[Action]:
         self._set(held_back=INFINITY)

@@ -8,6 +8,7 @@ and the kernel closes those that do not fit inside our recvmsg(2). So a message 
 descriptors: that opens and closes none. A message that has any is then taken out of the queue by a thread.
 """
 
+import _signal
 import _socket
 import _thread
 import os
@@ -53,6 +54,7 @@ class NotifySocket:
         "_dropped",
         "_helper_logged",
         "_loop",
+        "_main_thread",
         "_on_readable",
         "_parent",
         "_paused",
@@ -75,6 +77,7 @@ class NotifySocket:
         self._stranger_logged = self._helper_logged = False
         self._aside = False  # a thread is taking a message out of the queue
         self._dropped = False  # it is done, or the attempt to start one has failed
+        self._main_thread = _thread.get_ident()
         self._paused = False  # it is not read for a while, as that has failed
         self._retry_after = 0.0  # seconds of the last pause; 0 if the last attempt to read has not failed
         loop.add_reader(socket.fileno(), on_readable)
@@ -162,7 +165,14 @@ class NotifySocket:
         except Exception:  # it is received once more
             pass
         self._dropped = True
-        os.kill(os.getpid(), CHLD)  # wakes the loop
+        # Wake the loop; one of the two may be refused (seccomp).
+        wakes = (lambda: os.kill(os.getpid(), CHLD)), (lambda: _signal.pthread_kill(self._main_thread, CHLD))
+        for wake in wakes:
+            try:
+                wake()
+                return
+            except OSError:
+                continue
 
     def resume(self) -> None:
         """Receive again, if the thread is done."""

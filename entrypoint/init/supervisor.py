@@ -81,6 +81,7 @@ class Supervisor:
         self.faults = faults.Faults(self.console)
         self.loop = Loop(report=self.faults.log, recover=self._catch_up)
         self.agent = main_process.MainProcess(agent, settings.command[0])
+        plan.allow_report(cgroup.cpus())
         self.lifecycle = Lifecycle(settings, plan, started)
         self.memory = cgroup.Memory()
         self.reporter = self._make_reporter(package, started)

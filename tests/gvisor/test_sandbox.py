@@ -159,7 +159,7 @@ while [ $i -lt 300 ]; do sleep 1000 & i=$((i+1)); done
 echo up
 while :; do wait; done
 """
-BUSY_SECONDS = 3.0  # where this machine has more to do than it has processors
+BUSY_SECONDS = 8.0  # where this machine has more to do than it has processors: so long they may take to die
 
 
 @pytest.mark.parametrize("above", [[], ["tini", "--"]], ids=["process 1", "below another init"])
@@ -173,8 +173,14 @@ def test_300_processes_that_ignore_the_stop_signal_are_gone_soon_after_the_deadl
     sandbox.wait_for_line("up")
     sandbox.signal("TERM")  # tini passes it on
     assert sandbox.wait() == 137
-    (line,) = sandbox.find("agent-init: ended: ")
-    took = re.search(r"([\d.]+)s after the stop request", line)
-    assert took, line
+    killed, ended = (seconds(line) for text in ("SIGKILL; still", "ended: ") for line in sandbox.find(text))
     idle = os.getloadavg()[0] < (os.cpu_count() or 1)
-    assert 1.0 <= float(took[1]) < (1.6 if idle else BUSY_SECONDS), sandbox.lines
+    assert 1.0 <= killed < (1.3 if idle else 2.0), sandbox.lines
+    assert killed <= ended < (1.6 if idle else BUSY_SECONDS), sandbox.lines
+
+
+def seconds(line: str) -> float:
+    """Return how long after the stop request it was."""
+    found = re.search(r"([\d.]+)s after the stop request", line)
+    assert found, line
+    return float(found[1])

@@ -524,6 +524,28 @@ def test_the_thread_wakes_the_loop_by_sigchld(stage: Stage, file: int, monkeypat
     assert stage.is_watched
 
 
+@pytest.mark.parametrize("refused", [1, 2])
+def test_where_kill_is_refused_the_thread_wakes_the_loop_by_another_call(
+    stage: Stage, file: int, monkeypatch: pytest.MonkeyPatch, refused: int
+) -> None:
+    """If both are refused, the socket is read again when the loop wakes up for another reason."""
+    sent: list[tuple[int, int]] = []
+
+    def refuse(*_: int) -> None:
+        sent.append((0, 0))
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "kill", refuse)
+    wake = refuse if refused == 2 else lambda thread, number: sent.append((thread, number))
+    monkeypatch.setattr("_signal.pthread_kill", wake)
+    stage.send("READY=1", file)
+    assert stage.received() == [{"READY": "1"}]
+    until(lambda: len(sent) == 2, "the thread to be done")
+    assert sent == [(0, 0), (0, 0) if refused == 2 else (_thread.get_ident(), signal.SIGCHLD)]
+    stage.socket.resume()
+    assert stage.is_watched
+
+
 @pytest.mark.parametrize(
     "text",
     ["X=" + "x" * notify.MAX_DATAGRAM_BYTES, "READY=1\0\0", "", "READY=1"],
