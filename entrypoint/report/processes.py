@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import psutil
 
+from entrypoint import titles
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -29,6 +31,7 @@ class Process:
     parent_name: str
     is_agent: bool
     name: str
+    title: str  # see `titles`
     age: float | None  # seconds
     state: str  # one of psutil.STATUS_*
     threads: int | None
@@ -62,7 +65,7 @@ def descendants(
         if process.pid != os.getpid():
             with suppress(psutil.Error):
                 children.setdefault(process.ppid(), []).append(process)
-                names[process.pid] = process.name()
+                names[process.pid] = titles.of(process.name(), _read_or_none(process.cmdline) or ())
     inspected: list[Process] = []
     stack = sorted(children.pop(root, []), key=lambda process: process.pid == agent)
     while stack:
@@ -98,6 +101,7 @@ def _inspect(
             parent_name=names.get(parent, "?"),
             is_agent=process.pid == agent,
             name=name,
+            title=titles.of_child(names.get(process.pid, name), names.get(parent, "")),
             age=_age(process, start),
             state=state,
             threads=_read_or_none(process.num_threads),

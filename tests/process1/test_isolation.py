@@ -309,8 +309,8 @@ def test_process_1_loads_only_the_listed_modules(
 def test_process_1_loads_only_the_listed_modules_during_a_stop(
     start_in_role: Start, tmp_path: Path, scenario: str
 ) -> None:
-    """A stall report needs one more: the C part of the standard library's JSON."""
-    more = {"_json"} if "killed" in scenario else set()
+    """A stall report needs the C part of the standard library's JSON, a list of processes their titles."""
+    more = {"_json", "entrypoint.titles"} if "killed" in scenario else set()
     assert modules_loaded(start_in_role, tmp_path, "flags", scenario, ["-I", "-S"]) == LOADED | more
 
 
