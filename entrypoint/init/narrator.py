@@ -245,7 +245,7 @@ def _not_signalled(to: "Sequence[Process]") -> str:
 
 def _lingering(code: int, ending: "Ending", cause: str, signal: int, linger: float) -> str:
     how = describe(ending, cause)
-    return f"the agent {how}, and left processes behind; {name_of(signal)} to them, up to {format_duration(linger)}"
+    return f"the agent {how}; it left processes behind: {name_of(signal)} to them, up to {format_duration(linger)}"
 
 
 def _replaced(successor: str) -> str:
@@ -309,8 +309,8 @@ def describe(ending: "Ending | None", cause: str) -> str:
     if cause == "oom":
         return f"{how}, most likely for want of memory: {_oom(ending)}"
     if ending.oom_kills is None:
-        return f"{how}, which agent-init did not send"
-    return f"{how}, sent neither by agent-init nor by the OOM killer"
+        return f"{how} (not sent by agent-init)"
+    return f"{how} (sent neither by agent-init nor by the OOM killer)"
 
 
 def _oom(ending: "Ending") -> str:
