@@ -8,6 +8,7 @@ MAX_CHARACTERS = 40  # of a title that a process has given itself
 # What comes before what may be arguments in such a title: `celery worker -A app`, `(...)`, `key=value`, an address.
 BEFORE_ARGUMENTS = (" -", " (", "=", "://", "@")
 INTERPRETERS = ("python", "pypy", "node", "ruby", "perl")
+NODES = frozenset(("MainThread", "node-MainThread"))  # what Node calls its main thread, so itself
 SHELLS = frozenset(("sh", "bash", "dash", "ash", "ksh", "zsh", "fish"))
 WITH_VALUE = frozenset(("-W", "-X", "-r", "--require", "--import", "--check-hash-based-pycs", "-o", "-O"))
 # How multiprocessing starts its own processes: the beginning of the code for -c, and what it is.
@@ -32,9 +33,10 @@ def of(name: str, argv: "Sequence[str]") -> str:
         return _title(argv[0]) or name
     if program.startswith(INTERPRETERS) or program in SHELLS:
         script = _script(argv, program)
-        if script in {what for _, what in MULTIPROCESSING}:
+        if script in HELPERS:
             return script
-        return f"{program} {script}" if script and script != name else name
+        if name == program[:15] or name.startswith(INTERPRETERS) or name in NODES:  # no name of its own
+            return script if script == "spawn worker" else f"{program} {script}" if script else name
     return name
 
 

@@ -24,7 +24,7 @@ Whatever the order of events:
 
 Rules of this file:
   - Everything that decides when to send what, and the exit code, is in here. One decision is taken elsewhere, for
-    speed: a signal in `sent_at_once` goes to an agent that handles it without an event (`Supervisor._send_at_once`).
+    speed: a signal in `sent_at_once` goes to an agent that handles it without an event (`fast_path`).
   - Every timer is in TIMERS, from which both `due` and `tick` derive.
   - State is replaced, never mutated in place: `snapshot` copies references only, and `restore` undoes an event.
 """

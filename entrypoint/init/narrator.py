@@ -333,9 +333,11 @@ def listed(processes: "Sequence[Process]") -> str:
 
 def labels(processes: "Sequence[Process]") -> list[str]:
     """Return the first MAX_NAMED processes as text: `python agent.py (12)`; one like its parent has that named too."""
-    from .. import titles  # not before something has gone wrong, or a stop takes long
-
     shown = processes[:MAX_NAMED]
+    try:
+        from .. import titles  # not before something has gone wrong, or a stop takes long
+    except Exception:  # no memory, no descriptor, no such file any more
+        return [f"{process.name} ({process.pid})" for process in shown]
     # Only of processes that are still the same: there may be another with the pid.
     argvs = {process.pid: procfs.argv_of(process.pid) if procfs.is_there(process) else [] for process in shown}
     names = {process.pid: titles.of(process.name, argvs[process.pid]) for process in shown}
@@ -353,6 +355,7 @@ def labels(processes: "Sequence[Process]") -> list[str]:
 TEXT_ONLY = frozenset(  # facts that do not go into JSON
     ("why", "hung", "extended", "by_int", "counts_as", "lifted_by", "limited_by", "cut", "has_had_it")
 )
+MAX_LIST_SECONDS = 0.2  # for the list of processes in a line: the SIGKILL comes after it
 NAMES, COUNT = "names", "count"  # the processes that are still running, at the end of a line
 
 # For each event: its name in JSON, its level, its text, and which process list follows.
@@ -605,7 +608,7 @@ class Narrator:
 
     def _process_list(self, listing: str) -> "tuple[str, dict[str, object]]":
         """Return the processes that are still running, as the end of a line and as fields."""
-        running = self._descendants.listable()
+        running = self._descendants.listable(within=MAX_LIST_SECONDS)
         if running is None and self.agent:
             return f"; still running: {self.agent}, and others: too many to list", {}
         if running is None:

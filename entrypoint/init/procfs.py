@@ -445,8 +445,27 @@ class Dispositions:
                 continue
             bit = signal_bit(number)
             return bool((caught | blocked) & bit) or self._waits_for_signals(), bool(ignored & bit)
+        self._line = b""  # `image` has to look
         reported = _report_of(self.pid)
         return (None if reported is None else number in reported), False
+
+    def look(self) -> "tuple[bytes, ...] | None":
+        """Look, and return all that `handles_or_ignores` and `image` make of it for signals up to 31.
+
+        That is its name, the address of its stack, and the masks of blocked, ignored and caught signals, as text. None
+        where that is not known.
+        """
+        try:
+            self._line = os.pread(self._fd, 1024, 0)
+        except OSError:
+            return None
+        return self.seen()
+
+    def seen(self) -> "tuple[bytes, ...] | None":
+        """Return the same, as it was at the last look."""
+        end = self._line.rfind(b") ")
+        fields = self._line[end + 2 :].split(b" ", 32)
+        return (self._line[:end], fields[25], *fields[29:32]) if len(fields) == 33 else None
 
     def image(self) -> tuple[bytes, bytes] | None:
         """Return what changes when it executes another program (execve(2)); None where that is not known.

@@ -66,21 +66,20 @@ def report(request: dict[str, Any]) -> Iterator[str]:
         return
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
     try:
-        try:
-            import psutil
-        except ImportError:  # not installed beside this package, which is an editable install
-            import site
+        import psutil  # noqa: F401
+    except ImportError:  # it is not beside this package: an editable install, or it is not installed
+        import site
 
-            site.main()
-            import psutil  # noqa: F401
-    except ImportError as error:
-        yield f"no process list: {error}; install agent-init with its dependencies"
-        return
-
+        site.main()
     from entrypoint.report import answers, processes, render
 
+    if processes.MISSING_PSUTIL and not os.path.exists("/proc/self/stat"):
+        yield f"no process list: {processes.MISSING_PSUTIL}"
+        return
     found = processes.descendants(request["root"], request["agent"], request["cpu"], arguments=request["arguments"])
     yield from render.process_lines(found)
+    if processes.MISSING_PSUTIL:
+        yield f"without memory and arguments: {processes.MISSING_PSUTIL} (install psutil)"
     if not request["responders"]:
         return
     remaining = deadline - time.monotonic()

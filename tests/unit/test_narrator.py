@@ -13,7 +13,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 from entrypoint import settings as reader
-from entrypoint.init import narrator, stop_plan
+from entrypoint.init import narrator, procfs, stop_plan
 from entrypoint.init.actions import Action, Log
 from entrypoint.init.console import DEBUG, ERROR, INFO, TRACE, WARNING, Console
 from entrypoint.init.exit_status import Ending
@@ -42,7 +42,8 @@ class Listed:
     def __init__(self, processes: list[Process] | None = None) -> None:
         self.processes = processes
 
-    def listable(self) -> list[Process] | None:
+    def listable(self, within: float) -> list[Process] | None:
+        assert within == narrator.MAX_LIST_SECONDS
         return self.processes
 
 
@@ -82,7 +83,11 @@ class Narration:
 
 
 @pytest.fixture
-def narrate(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Narration]:
+def narrate(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Narration]:
+    monkeypatch.setattr(procfs, "masks_are_false", lambda: False)
+
     def start(*flags: str, **arguments: Any) -> Narration:
         made = Narration(tmp_path, *flags, **arguments)
         request.addfinalizer(lambda: os.close(made.fd))

@@ -721,6 +721,29 @@ def test_a_descriptor_that_is_closed_meanwhile_is_left_out(
     assert sum(map(len, held.values())) == sum(map(len, before.values())) - 1
 
 
+def test_one_look_shows_all_that_the_dispositions_depend_on() -> None:
+    dispositions = procfs.Dispositions(os.getpid())
+    before = dispositions.look()
+    assert before is not None
+    assert before == dispositions.seen() == dispositions.look()
+    image = dispositions.image()
+    assert image is not None
+    assert before[:2] == image
+    assert [int(mask) for mask in before[2:]] == [*(procfs.masks(os.getpid()) or ())]
+    handler = signal.signal(signal.SIGUSR2, lambda *_: None)
+    try:
+        assert dispositions.seen() == before
+        after = dispositions.look()
+        assert after is not None
+        assert int(after[4]) & procfs.signal_bit(signal.SIGUSR2)
+    finally:
+        signal.signal(signal.SIGUSR2, handler)
+    dispositions._line = b"1 (torn"
+    assert dispositions.seen() is None
+    dispositions.close()
+    assert dispositions.look() is None
+
+
 # --- What SIGKILL has done. -----------------------------------------------------------------------------------------
 
 

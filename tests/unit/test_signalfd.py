@@ -72,6 +72,41 @@ def test_every_catchable_signal_is_received_with_its_sender() -> None:
     os.close(source.fd)
 
 
+@pytest.mark.usefixtures("blocked")
+@pytest.mark.parametrize("readable", [True, False], ids=["", "as in gVisor"])
+def test_as_process_1_a_child_makes_the_descriptor(monkeypatch: pytest.MonkeyPatch, readable: bool) -> None:
+    """If it does not show our signals, we make one ourselves."""
+    made: list[str] = []
+    real_call, real_descriptor = libc.call, libc.descriptor
+
+    def descriptor(name: str, *arguments: int | bytes) -> int:
+        made.append("by a child")
+        fd = real_descriptor(name, *arguments)
+        if not readable:
+            os.close(fd)
+            fd, writer = os.pipe()
+            os.close(os.dup(writer))
+            writers.append(writer)
+        return fd
+
+    def call(name: str, *arguments: int | bytes) -> int:
+        made.append("by us")
+        return real_call(name, *arguments)
+
+    writers: list[int] = []
+    monkeypatch.setattr(libc, "descriptor", descriptor)
+    monkeypatch.setattr(libc, "call", call)
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    monkeypatch.delitem(sys.modules, "_ctypes", raising=False)
+    source = signalfd.SignalFd()
+    assert made == (["by a child"] if readable else ["by a child", "by us"])
+    inbox: list[signalfd.Received] = []
+    source.read(inbox)
+    assert [received.number for received in inbox] == [signal.SIGCHLD]
+    for fd in (source.fd, *writers):
+        os.close(fd)
+
+
 @pytest.mark.parametrize("order", ["little", "big"])
 def test_number_code_and_pid_are_read_in_either_byte_order(monkeypatch: pytest.MonkeyPatch, order: str) -> None:
     reader, writer = os.pipe()

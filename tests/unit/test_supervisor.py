@@ -6,6 +6,7 @@ test_delivery and test_job_control.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -858,6 +859,19 @@ def test_without_waitid_reaped_orphans_have_no_names(
     world.wait_results.append((20, exited(1)))
     harness.receive(CHLD)
     assert harness.lines("reaped") == ["warning: reaped orphan pid 20, which exited with code 1"]
+
+
+def test_where_waitid_is_refused_orphans_are_reaped_all_the_same(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "waitid", refuse)
+    harness = supervise("-w", "-q")
+    world.wait_results.append((20, exited(1)))
+    harness.receive(CHLD)
+    assert harness.lines() == ["warning: reaped orphan pid 20, which exited with code 1"]
 
 
 # --- Stall reports. -------------------------------------------------------------------------------------------------

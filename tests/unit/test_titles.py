@@ -31,6 +31,9 @@ if TYPE_CHECKING:
         ("python", ["python", "-X"], "python"),
         ("python", ["python"], "python"),
         ("python", ["python", "--version"], "python"),
+        ("a job", ["python", "agent.py"], "a job"),
+        ("python", ["/usr/bin/python3", "agent.py"], "python3 agent.py"),
+        ("node-MainThread", ["node", "server.js"], "node server.js"),
         ("uvicorn", ["/venv/bin/python", "/venv/bin/uvicorn", "app:app"], "uvicorn"),
         ("python", ["python", "-c", "from multiprocessing.resource_tracker import main;main(5)"], "resource tracker"),
         ("python", ["python", "-Ec", "from multiprocessing.forkserver import main; main(1)"], "forkserver"),
@@ -98,3 +101,9 @@ def test_processes_that_are_alike_are_told_apart(monkeypatch: pytest.MonkeyPatch
     listed = narrator.listed([Process(pid, "python", parent, pid, 1) for pid, parent in parents.items()])
     workers = "forkserver (10), forkserver worker (11, child of 10)"
     assert listed == f"python agent.py (2), python agent.py (9, child of 2), {workers}"
+
+
+def test_without_the_module_processes_have_their_plain_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("entrypoint.titles", raising=False)
+    monkeypatch.setitem(sys.modules, "entrypoint.titles", None)
+    assert narrator.listed([Process(2, "python", 1, 2, 1)]) == "python (2)"
