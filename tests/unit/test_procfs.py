@@ -762,7 +762,7 @@ def test_a_process_is_dying_if_it_exits_or_can_run(
 def test_what_has_exited_meanwhile_is_dying(child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     known = procfs.look(child.pid)
     assert known
-    assert not procfs.is_dying(known)
+    until(lambda: not procfs.is_dying(known), "the child to sleep")
     with monkeypatch.context() as patch:
         patch.setattr(procfs, "read_file", lambda *_: b"")
         assert procfs.is_dying(known)
