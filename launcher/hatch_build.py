@@ -11,6 +11,7 @@ import os
 import runpy
 import shutil
 import tempfile
+import tomllib
 from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,14 @@ class Hook(BuildHookInterface):  # type: ignore[type-arg]
         sbom = Path(self.scratch, "agent-init.cdx.json")
         sbom.write_text(self.sbom(machine, launcher.read_bytes()))
         build_data["sbom_files"].append(str(sbom))
+
+    def dependencies(self) -> list[str]:
+        """The compiler, where there is something to compile: the one version that the release is built with."""
+        if not os.environ.get(VARIABLE):
+            return []
+        with open(os.path.join(self.root, "pyproject.toml"), "rb") as file:
+            group = tomllib.load(file)["dependency-groups"]["release"]
+        return [name for name in group if isinstance(name, str) and name.startswith("ziglang")]
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         """Remove what was compiled."""

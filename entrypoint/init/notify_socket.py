@@ -16,17 +16,20 @@ import sys
 
 from .. import notify
 from ..signals import CHLD
-from . import notify_access
+from . import later
 from .console import DEBUG, WARNING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from . import notify_access
     from .console import Console
     from .loop import Loop
     from .main_process import MainProcess
     from .procfs import Process
+else:
+    notify_access = later.Module("notify_access")
 
 MAX_MESSAGES, MAX_SECONDS = 64, 0.02  # at once; then the clock and the signals have their turn
 RETRY_AFTER = 0.1  # seconds until a thread is asked for again, or the socket read again after a first failure
@@ -177,7 +180,7 @@ class NotifySocket:
             self._loop.add_reader(self._socket.fileno(), self._on_readable)
             self._aside = False
 
-    def _accept(self, fields: dict[str, str], pid: int, agent: "MainProcess") -> notify_access.Accepted:
+    def _accept(self, fields: dict[str, str], pid: int, agent: "MainProcess") -> "notify_access.Accepted":
         """Return what counts of a message. The first of a stranger, and of a helper, is logged as a warning."""
         accepted = notify_access.accept(fields, pid, agent, self._access)
         sender = accepted.sender

@@ -26,6 +26,9 @@ OUTSIDE, INSIDE, KERNEL = "outside", "inside", "kernel"  # where a stop request 
 LAST_TERM_BEFORE_KILL = 2.0  # seconds; TERM to a process that was sent INT and has not exited
 REPORT_BEFORE_LIMIT = 2.0  # seconds before the platform's limit; the report has to be complete by then
 MAX_REPORT_SECONDS = 1.5
+# With less than ENOUGH_CPUS a report takes longer, up to SLOWEST_REPORT_SECONDS: it was measured to take 0.2 s of
+# processor time, and an agent that hangs in a loop leaves it half of what there is.
+ENOUGH_CPUS, SLOWEST_REPORT_SECONDS = 0.5, 10.0
 MIN_REPORT_SECONDS = 0.2  # in less time there is no report
 
 
@@ -39,8 +42,9 @@ class StopPlan:
 
     `limit`: seconds that the platform waits by default where it ends the stop and we do not, else None.
     `limit_is_certain`: this limit was set for the container. `limit_report_after`: seconds from the request to the one
-    report then. `platform`: its name and limit, as text. `waits`: how long it waits, as text. `has_hooks`: it may
-    request the stop from inside. `platform_signals_all`: its name, if it sends TERM to every process itself.
+    report then. `report_seconds`: what a report may take. `platform`: its name and limit, as text. `waits`: how long it
+    waits, as text. `has_hooks`: it may request the stop from inside. `platform_signals_all`: its name, if it sends TERM
+    to every process itself.
     """
 
     __slots__ = (
@@ -53,6 +57,7 @@ class StopPlan:
         "max_grace",
         "platform",
         "platform_signals_all",
+        "report_seconds",
         "steps",
         "waits",
         "why",
@@ -67,11 +72,23 @@ class StopPlan:
         limit: float | None = None,
     ) -> None:
         self.steps, self.why, self.platform, self.limit = steps, why, platform, limit
-        self.limit_report_after = None if limit is None else max(0.0, limit - REPORT_BEFORE_LIMIT)
+        self.allow_report(None)
         self.grace = seconds_to_kill(steps)
         self.max_grace = INFINITY
         self.adapts = self.has_hooks = self.limit_is_certain = False
         self.platform_signals_all = self.waits = ""
+
+    def allow_report(self, cpus: float | None) -> None:
+        """Give reports the time that they take with so many processors; None: enough."""
+        slower = 1.0 if not cpus else max(1.0, ENOUGH_CPUS / cpus)
+        self.report_seconds = min(MAX_REPORT_SECONDS * slower, SLOWEST_REPORT_SECONDS)
+        before = REPORT_BEFORE_LIMIT + self.report_seconds - MAX_REPORT_SECONDS
+        self.limit_report_after = None if self.limit is None else max(0.0, self.limit - before)
+
+    def report_before(self, wait: float) -> float:
+        """Return how much of the wait before a step is for a stall report, in seconds."""
+        share = 4 if self.report_seconds == MAX_REPORT_SECONDS else 2
+        return min(self.report_seconds, wait / share)
 
 
 def make(

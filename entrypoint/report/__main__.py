@@ -9,6 +9,7 @@ REQUEST is a JSON object:
     responders  prefix of the abstract sockets that processes answer on, `@...`; may be empty
     stacks      true if every Python process was asked to answer (--stacks)
     seconds     how long the report may take
+    answers     how long it may wait for the stacks of processes, at most; may be missing
     arguments   true if program arguments may be shown; they can hold secrets
     room        bytes of memory still available, or null if unknown
 """
@@ -82,7 +83,7 @@ def report(request: dict[str, Any]) -> Iterator[str]:
     if not request["responders"]:
         return
     remaining = deadline - time.monotonic()
-    seconds = min(MAX_ANSWER_SECONDS, remaining - min(RENDER_SECONDS, remaining / 4))
+    seconds = min(request.get("answers", MAX_ANSWER_SECONDS), remaining - min(RENDER_SECONDS, remaining / 4))
     answered = answers.ask(request["responders"], found, seconds)
     yield from render.answer_lines(found, answered, stacks=request["stacks"])
 

@@ -82,7 +82,7 @@ ctypes.CDLL(None).pthread_exit(None)
     init.wait_for_event("ready", "daemon")
     init.signal("TERM")
     assert init.wait() == 0
-    assert init.lines("the agent exited with code 0, and left processes behind; TERM to them")
+    assert init.lines("the agent exited with code 0; it left processes behind: TERM to them")
     assert init.lines("linger time is over, SIGKILL")
     assert not init.lines("gave up waiting")
 
@@ -164,7 +164,7 @@ def test_agent_held_by_a_debugger_does_not_delay_the_exit(start_in_role: Start) 
             requested_at = time.monotonic()
             init.signal("TERM")
             init.wait_for_line("ended")
-            assert 0.5 <= time.monotonic() - requested_at < 0.5 + 0.4 + TOLERANCE
+            assert 0.5 <= time.monotonic() - requested_at < 0.5 + 2.0 + TOLERANCE
         finally:
             debugger.kill()
     assert init.wait() == 137
@@ -232,7 +232,7 @@ def test_process_that_may_not_be_signalled_does_not_delay_the_exit(start_in_role
     agent = until(lambda: [p for p in psutil.Process(init.pid).children() if p.name() == "sleep"], "the agent")[0]
     assert agent.uids().real == 0
     try:
-        assert_stops_on_time(init, 0.5, more=0.4)
+        assert_stops_on_time(init, 0.5, more=2.0)
         assert init.lines("cannot send TERM")
         assert "gave up" in init.wait_for_line("gave up")
     finally:

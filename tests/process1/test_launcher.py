@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support import launcher
-from tests.support.init import clean_environment, until
+from tests.support.init import NAMESPACE, clean_environment, until
 from tests.support.launcher import VERSION
 from tests.support.proc import IDLE, environment, signals_in_mask, wait_for_agent
 
@@ -148,6 +148,44 @@ def test_the_report_is_made_by_the_same_interpreter(start: Start, venv: Path) ->
     init.signal("TERM")
     assert "MiB" in init.wait_for_line("report: python")
     assert init.wait() == 137
+
+
+NO_PROC = 'mount -t tmpfs none /proc && exec "$@"'
+
+
+def test_without_proc_it_starts_and_has_its_name(tmp_path: Path, venv: Path) -> None:
+    """Through a link, which takes no /proc either. The agent mounts it again, to look."""
+    if os.getuid() != 0:
+        pytest.skip("mounting takes root")
+    (tmp_path / "link").symlink_to(venv)
+    agent = "umount /proc && mount -t proc proc /proc && cat /proc/1/comm && exit 3"
+    command = ["sh", "-c", NO_PROC, "sh", str(tmp_path / "link"), "--", "sh", "-c", agent]
+    ran = subprocess.run([*NAMESPACE[:-1], "--mount", *command], capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout) == (3, "agent-init\n"), ran.stderr
+
+
+def test_in_a_root_with_an_interpreter_and_nothing_else(tmp_path: Path) -> None:
+    """As in a distroless image: no shell, no env, no PATH; installed by `pip install --target`."""
+    if os.getuid() != 0:
+        pytest.skip("chroot(2) takes root")
+    root = tmp_path / "root"
+    launcher.install(root / "app" / "lib" / "bin", root / "app" / "lib")
+    for folder in ("usr/local", "proc"):
+        (root / folder).mkdir(parents=True)
+    base = sys.base_prefix  # with the libraries that the interpreter takes, and the directory that it was built for
+    bind = "".join(
+        f"mkdir -p {root}{path} && mount --rbind {path} {root}{path} && "
+        for path in dict.fromkeys([base, "/lib", "/lib64", "/usr/lib"])
+        if Path(path).exists()
+    )
+    code = "import os, sys; print(open('/proc/1/comm').read(), os.listdir('/app'), end=''); sys.exit(3)"
+    (root / "usr" / "bin").mkdir()
+    (root / "usr" / "bin" / "python3").symlink_to(os.path.realpath(sys.executable))
+    script = f'{bind} mount -t proc proc {root}/proc && exec env -i "$@"'
+    program = [str(shutil.which("chroot")), str(root), "/app/lib/bin/agent-init", "--"]
+    command = ["sh", "-c", script, "sh", *program, "/usr/bin/python3", "-c", code]
+    ran = subprocess.run([*NAMESPACE[:-1], "--mount", *command], capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout) == (3, "agent-init\n ['lib']"), ran.stderr
 
 
 # --- Where the interpreter and the package are. -----------------------------------------------------------------------

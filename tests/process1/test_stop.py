@@ -13,7 +13,7 @@ from tests.support.init import actor_line, clean_environment
 if TYPE_CHECKING:
     from tests.conftest import Start
 
-SIGKILL_SECONDS = 0.4  # that agent-init waits for SIGKILL to take effect, as promised (docs/reliability.md)
+SIGKILL_SECONDS = 5.0  # that agent-init waits for SIGKILL to take effect, as promised (docs/reliability.md)
 TOLERANCE = 0.5  # seconds; agent-init exits at most this long after the grace, as promised
 
 GRACEFUL = "on('TERM', lambda: leave(0, after=0.3)); ready()"

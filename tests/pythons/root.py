@@ -1,7 +1,6 @@
 """A folder with Debian's development release, whose Pythons are the current patch releases, and commands inside it.
 
-Its packages are brought up to date before each run; the environments in it are kept and brought up to date too. It has
-no compiler.
+Its packages are brought up to date before each run; the environments in it are kept and brought up to date too.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +16,9 @@ from tests.containers.images import PROJECT, cached
 
 SUITE = "sid"
 PYTHONS = ("3.13", "3.14", "3.15")  # the newest is the last
-PROGRAMS = "busybox catatonit dumb-init mksh procps strace systemd tini zsh"  # that the tests start
+PROGRAMS = (
+    "busybox catatonit dumb-init gcc ksh93u+m libc6-dev procps python3 strace systemd tini zsh"  # that the tests start
+)
 RECIPE = (
     *("mmdebstrap", "--quiet", "--variant=minbase"),
     '--aptopt=Acquire::Check-Valid-Until "false"',  # a mirror's release file can be past its date
@@ -60,7 +61,7 @@ class Root:
 
     def python(self, version: str) -> str:
         """The interpreter of this version's environment, as a path inside."""
-        return f"/environments/{version}/bin/python"
+        return f"/environments/{version}/bin/python3"
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -111,18 +112,10 @@ def _copy_network(root: Path) -> None:
             shutil.copyfile(name, inside)
 
 
-def versions(root: Root) -> Sequence[str]:
-    """The patch releases that are in it."""
-    show = [f"/usr/bin/python{version}" for version in PYTHONS]
+def versions(root: Root) -> dict[str, str]:
+    """The names of the patch releases that are in it, by their minor versions."""
+    show = ("sh", "-c", 'for python; do "$python" --version; done', "sh", *map(root.python, PYTHONS))
     done = subprocess.run(
-        root.command("sh", "-c", 'for python; do "$python" --version; done', "sh", *show),
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=True,
+        root.command(*show), env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True
     )
-    return done.stdout.split("\n")[:-1]
-
-
-__all__ = ["PYTHONS", "Mapping", "Root", "ready", "versions"]
+    return dict(zip(PYTHONS, done.stdout.splitlines(), strict=True))

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import psutil
 import pytest
 
 PROJECT = Path(__file__).parents[2]
@@ -24,7 +25,7 @@ def launcher() -> Path:
     """The compiled launcher; without a compiler the test is skipped."""
     compiler = next(filter(shutil.which, COMPILERS), None)
     if compiler is None:
-        pytest.skip(f"the launcher takes a C compiler: {', '.join(COMPILERS)}")
+        pytest.skip(f"the launcher takes a C compiler: {', '.join(COMPILERS)}", allow_module_level=True)
     output = Path(_scratch().name, "agent-init")
     runpy.run_path(str(PROJECT / "launcher" / "compile.py"))["natively"](output, (compiler,))
     return output
@@ -54,6 +55,15 @@ def virtual_environment(top: Path) -> Path:
     """Make a virtual environment and install into it; return the command."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", top], check=True, timeout=60)
     return prefix(top)
+
+
+@functools.cache
+def installed() -> Path:
+    """The command of an installation with an interpreter and psutil, as the wheel makes it, for as long as we run."""
+    command = prefix(Path(_scratch().name, "installed"))
+    interpreter(command.parent)
+    shutil.copytree(Path(psutil.__file__).parent, command.parents[1] / "lib" / VERSION / "site-packages" / "psutil")
+    return command
 
 
 def interpreter(folder: Path, name: str = VERSION) -> Path:

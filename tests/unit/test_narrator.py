@@ -13,7 +13,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 from entrypoint import settings as reader
-from entrypoint.init import narrator, stop_plan
+from entrypoint.init import narrator, procfs, stop_plan
 from entrypoint.init.actions import Action, Log
 from entrypoint.init.console import DEBUG, ERROR, INFO, TRACE, WARNING, Console
 from entrypoint.init.exit_status import Ending
@@ -83,7 +83,11 @@ class Narration:
 
 
 @pytest.fixture
-def narrate(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Narration]:
+def narrate(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Narration]:
+    monkeypatch.setattr(procfs, "masks_are_false", lambda: False)
+
     def start(*flags: str, **arguments: Any) -> Narration:
         made = Narration(tmp_path, *flags, **arguments)
         request.addfinalizer(lambda: os.close(made.fd))
@@ -439,16 +443,16 @@ CASES: list[tuple[str, Callable[[], list[Action]], int, str, dict[str, object]]]
         "lingering",
         lambda: ended(exited(3), "--linger", "5s", "--stop-signal", "INT", alone=False),
         INFO,
-        "the agent exited with code 3, and left processes behind; INT to them, up to 5s",
+        "the agent exited with code 3; it left processes behind: INT to them, up to 5s",
         {"code": 3, "cause": "exited", "signal": "INT", "linger": 5.0},
     ),
     ("linger-over", lambda: lingering(7.0), WARNING, "linger time is over, SIGKILL to what the agent left behind", {}),
     (
         "left-behind",
-        lambda: lingering(8.0),
+        lambda: lingering(12.0),
         ERROR,
-        "gave up: not everything has exited 400ms after SIGKILL",
-        {"seconds": 0.4},
+        "gave up: not everything has exited 5s after SIGKILL",
+        {"seconds": 5.0},
     ),
     (
         "ended",
@@ -599,14 +603,14 @@ CASES: list[tuple[str, Callable[[], list[Action]], int, str, dict[str, object]]]
         "ended",
         lambda: [action for _, action in left_at_deadline()],
         INFO,
-        "ended: the agent exited with code 3, the program that it ran was killed by SIGKILL at the deadline, 20.4s "
-        "after the stop request, after 20.4s in all; exit code 137",
+        "ended: the agent exited with code 3, the program that it ran was killed by SIGKILL at the deadline, 25s "
+        "after the stop request, after 25s in all; exit code 137",
         {
             "code": 137,
             "agent_code": 137,
             "cause": "deadline",
-            "seconds": 20.4,
-            "stop_seconds": 20.4,
+            "seconds": 25.0,
+            "stop_seconds": 25.0,
             "status": "",
             "how": "exited with code 3",
         },
@@ -717,11 +721,11 @@ OOM = "the kernel's OOM killer killed"
         (exited(0), "exited", "exited with code 0"),
         (killed(TERM), "signal", "was killed by SIGTERM"),
         (killed(TERM, OomKills(0)), "signal", "was killed by SIGTERM"),
-        (killed(), "killed", "was killed by SIGKILL, which agent-init did not send"),
+        (killed(), "killed", "was killed by SIGKILL (not sent by agent-init)"),
         (
             killed(memory=OomKills(0)),
             "killed",
-            "was killed by SIGKILL, sent neither by agent-init nor by the OOM killer",
+            "was killed by SIGKILL (sent neither by agent-init nor by the OOM killer)",
         ),
         (killed(memory=OomKills(1)), "deadline", "was killed by SIGKILL at the deadline"),
         (killed(memory=OomKills(1)), "stop-signal", "was killed by SIGKILL as the stop signal"),

@@ -304,3 +304,34 @@ def test_the_schedule_of_a_hang_begins_with_its_signal_and_ends_with_kill(
 def test_the_middle_of_two_times() -> None:
     assert stop_plan.middle(10.0, 25.0) == 17.5
     assert stop_plan.middle(10.0, math.inf) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("cpus", "seconds", "before_10s", "limit_report"),
+    [
+        (None, 1.5, 1.5, 28.0),
+        (0.0, 1.5, 1.5, 28.0),
+        (4.0, 1.5, 1.5, 28.0),
+        (0.5, 1.5, 1.5, 28.0),
+        (0.25, 3.0, 3.0, 26.5),
+        (0.1, 7.5, 5.0, 22.0),
+        (0.01, 10.0, 5.0, 19.5),
+    ],
+)
+def test_with_little_processor_time_a_report_gets_more_of_the_wait(
+    cpus: float | None, seconds: float, before_10s: float, limit_report: float
+) -> None:
+    made = plan(KUBERNETES_SERVICE_HOST="x")
+    made.allow_report(cpus)
+    assert made.report_seconds == pytest.approx(seconds)
+    assert made.report_before(10.0) == pytest.approx(before_10s)
+    assert made.limit_report_after == pytest.approx(limit_report)
+    own = plan("-t", "10s")
+    own.allow_report(cpus)
+    assert own.limit_report_after is None
+
+
+def test_a_report_before_a_short_limit_comes_at_once() -> None:
+    made = plan(FLY_MACHINE_ID="x")
+    made.allow_report(0.05)
+    assert made.limit_report_after == 0

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from entrypoint.init import delivery, terminal, tree
+from entrypoint.init import delivery, procfs, terminal, tree
 from entrypoint.init.actions import (
     Action,
     Exit,
@@ -24,6 +24,7 @@ from entrypoint.init.actions import (
     Forward,
     KillAll,
     Log,
+    LookAtRest,
     LookAtWork,
     LookAtWrapper,
     LookForOrphans,
@@ -791,8 +792,8 @@ LIMIT = 64 << 20
 @pytest.mark.parametrize(
     ("status", "memory", "text", "code"),
     [
-        (9, FakeMemory(0), "was killed by SIGKILL, sent neither by agent-init nor by the OOM killer", 137),
-        (9, FakeMemory(None), "was killed by SIGKILL, which agent-init did not send", 137),
+        (9, FakeMemory(0), "was killed by SIGKILL (sent neither by agent-init nor by the OOM killer)", 137),
+        (9, FakeMemory(None), "was killed by SIGKILL (not sent by agent-init)", 137),
         (
             9,
             FakeMemory(1),
@@ -1068,6 +1069,75 @@ def test_a_sign_of_life_that_came_in_time_counts_even_if_we_are_late(
     harness.receive()
     assert harness.supervisor.lifecycle.state == "running"
     assert harness.supervisor.lifecycle.due == now + 1
+
+
+# --- Helpers that end after the agent. ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "helpers"),
+    [
+        ("from multiprocessing.resource_tracker import main;main(5)", True),
+        ("from multiprocessing.forkserver import main; main(1)", True),
+        ("from multiprocessing.spawn import spawn_main; spawn_main()", False),
+        ("", False),
+    ],
+)
+def test_helpers_of_multiprocessing_are_known(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch, code: str, helpers: bool
+) -> None:
+    harness = supervise()
+    del world.processes[AGENT]
+    assert not harness.supervisor._are_only_helpers_left()
+    harness.supervisor.descendants.forget()
+    world.add(20, os.getpid())
+    monkeypatch.setattr(procfs, "argv_of", lambda _: ["python", "-c", code])
+    assert harness.supervisor._are_only_helpers_left() is helpers
+
+
+def test_what_is_left_counts_as_more_than_helpers_if_that_is_not_known(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = supervise()
+
+    def fails(_: int) -> list[str]:
+        raise MemoryError
+
+    monkeypatch.setattr(procfs, "argv_of", fails)
+    assert not harness.supervisor._are_only_helpers_left()
+
+
+# --- After SIGKILL. -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("left", "dying", "answer"),
+    [((), (), (False, True)), ((20, 21), (20, 21), (True, True)), ((20, 21), (20,), (True, False))],
+)
+def test_after_sigkill_it_is_seen_what_is_left_and_exits(
+    world: World,
+    supervise: Callable[..., Harness],
+    monkeypatch: pytest.MonkeyPatch,
+    left: tuple[int, ...],
+    dying: tuple[int, ...],
+    answer: tuple[bool, bool],
+) -> None:
+    harness = supervise()
+    answers: list[tuple[bool, bool]] = []
+
+    def rest_seen(_now: float, is_left: bool, is_exiting: bool) -> list[Action]:
+        answers.append((is_left, is_exiting))
+        return []
+
+    monkeypatch.setattr(harness.supervisor.lifecycle, "rest_seen", rest_seen)
+    monkeypatch.setattr(procfs, "is_dying", lambda process: process.pid in dying)
+    del world.processes[AGENT]
+    for pid in left:
+        world.add(pid, os.getpid())
+    harness.do(LookAtRest())
+    monkeypatch.setattr(tree, "MAX_LISTED", -1)
+    harness.do(LookAtRest())
+    assert answers == [answer, (True, False)]
 
 
 # --- The termination log. -------------------------------------------------------------------------------------------
