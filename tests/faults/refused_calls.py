@@ -39,7 +39,7 @@ SLACK = 5.0  # seconds, on a loaded machine
 ROLES = {True: "process 1", False: "subreaper"}
 
 GRACEFUL, EXPLAINED = "graceful", "explained"
-NO_PYTHON, NO_PROGRAM = "Python does not start", "no program starts"
+NO_PYTHON, NO_PROGRAM = "Python does not start", "no program works"
 Place = tuple[str, bool]  # a scenario, and whether agent-init is process 1
 
 
@@ -246,8 +246,8 @@ def attempt(directory: Path, agent: Path, call: str, number: int, error: str, pl
     return Run(where, SCENARIOS[name], agent, before, process1=process1, is_mute=call == "write").to_the_end()
 
 
-def why_nothing_starts(agent: Path, number: int, error: str) -> str:
-    """Return what does not start with this call refused, whatever agent-init does; an empty text if all does."""
+def why_nothing_works(agent: Path, number: int, error: str) -> str:
+    """Return what does not work with this call refused, whatever agent-init does; an empty text if all does."""
 
     def starts(*command: str) -> bool:
         argv = [*refusing(number, error), *command]
@@ -309,7 +309,7 @@ def main() -> int:
         def try_all(pair: tuple[str, str]) -> tuple[dict[Place, Outcome], str]:
             call, error = pair
             found = {place: attempt(directory, agent, call, calls[call], error, place) for place in PLACES}
-            return found, why_nothing_starts(agent, calls[call], error)
+            return found, why_nothing_works(agent, calls[call], error)
 
         with concurrent.futures.ThreadPoolExecutor(options.parallel) as pool:
             for pair, (found, why) in zip(pairs, pool.map(try_all, pairs), strict=True):
@@ -326,7 +326,7 @@ def main() -> int:
 
 
 def right_cells() -> tuple[str, ...]:
-    """Return the cells that are right: what does not start at all is nothing that agent-init could change."""
+    """Return the cells that are right: what does not work at all is nothing that agent-init could change."""
     return GRACEFUL, EXPLAINED, f"{GRACEFUL} or {EXPLAINED}", NO_PYTHON, NO_PROGRAM
 
 
