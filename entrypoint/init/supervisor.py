@@ -193,7 +193,7 @@ class Supervisor:
         self.source.read(self._inbox)
         while self._inbox:
             received = self._inbox[0]
-            if not self._is_ours(received) and not self._fast_path.send(received.number, self._handled):
+            if not self._is_ours(received) and not self._is_sent_at_once(received.number):
                 try:
                     sender, origin = narrator.Sender(received), request_origin.of(received)
                     self.execution.note(self.lifecycle.signal, received.number, sender, origin)
@@ -206,6 +206,16 @@ class Supervisor:
         self._unread = False
         if self.notify_socket is not None:
             self.notify_socket.resume()
+
+    def _is_sent_at_once(self, number: int) -> bool:
+        """Send a signal by the fast path; return whether that was possible. Raises MemoryError if it is not sent."""
+        try:
+            return self._fast_path.send(number, self._handled)
+        except MemoryError:
+            raise
+        except Exception as error:  # there is another way
+            self.faults.log(error)
+            return False
 
     def _look_at_the_clock(self) -> None:
         """Do what is due; after the signals and exits, which may have come in time where we wake late."""
