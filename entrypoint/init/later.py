@@ -2,7 +2,7 @@
 
 Until then process 1 holds their compiled code, which takes a fraction of their memory. So no file is read at that time,
 which may be that of a stop: the package may have been removed or replaced by another version, there may be no free
-descriptor, and the file system may hang. What can still be missing is memory, as everywhere.
+descriptor, and the file system may hang. Only memory can still be short, as everywhere.
 """
 
 import marshal
