@@ -1,0 +1,131 @@
+"""What becomes of a call when the container is stopped, told by the caller's and the agent's own records.
+
+The worker is that of `examples/livekit`, with an AgentSession that hears and speaks tones (programs/voice_agent.py).
+"""
+
+from __future__ import annotations
+
+import time
+from signal import SIGTERM
+
+import pytest
+
+from tests.agents import environments
+
+from .conftest import StartCall
+from .server import Server
+from .trial import TINI, VOICE, VOICE_AGENT, Caller, Worker
+
+LATEST, FIRST = "livekit", "livekit-1.0.12"
+RELEASES = pytest.mark.parametrize("release", [LATEST, FIRST])
+
+BEHIND = {
+    "sh": ("sh", "-c", f"python {VOICE_AGENT} start; exit $?"),
+    "uv": (environments.uv(), "run", "--quiet", "--offline", "--no-project", "--", *VOICE),
+}
+
+DEAD_AIR = 10.0  # seconds; a caller who hears nothing for so long hangs up
+ROUND = 2.6  # seconds between two answers
+
+
+def must_go_on(worker: Worker, caller: Caller, since: float) -> None:
+    """The caller talks on after `since`: three answers, so that at least two are to what was said later."""
+    worker.until(lambda: caller.answers(since) >= 3 or not worker.running(), "three more answers of the agent")
+    assert caller.answers(since) >= 3, f"the call was cut off\n{worker.transcript()}"
+
+
+def must_be_saved(worker: Worker) -> None:
+    """The worker ends with 0, and the call's shutdown callback was run to its end, once."""
+    assert worker.wait() == 0, worker.transcript()
+    assert [len(worker.records(event)) for event in ("begun", "saving", "saved")] == [1, 1, 1], worker.transcript()
+
+
+def must_be_lost(worker: Worker, caller: Caller, code: int) -> None:
+    """The worker ends with this code, nothing is saved, and the caller hears nothing until the server gives up."""
+    assert worker.wait() == code, worker.transcript()
+    ended = time.time()
+    caller.wait()
+    assert caller.answers(ended + 1.0) == 0, worker.transcript()
+    (left,) = caller.records("agent left")
+    assert left["at"] - ended > DEAD_AIR, worker.transcript()
+    assert not worker.records("saved"), worker.transcript()
+
+
+@RELEASES
+def test_caller_who_hangs_up(start_call: StartCall, release: str) -> None:
+    """The worker reports that it is ready, then its call; after TERM it waits for the caller."""
+    worker, caller = start_call(release)
+    must_go_on(worker, caller, worker.signal(SIGTERM))
+    caller.hang_up()
+    must_be_saved(worker)
+
+
+@RELEASES
+@pytest.mark.parametrize("wrapper", BEHIND)
+def test_caller_who_hangs_up_behind_a_wrapper(start_call: StartCall, release: str, wrapper: str) -> None:
+    worker, caller = start_call(release, BEHIND[wrapper])
+    must_go_on(worker, caller, worker.signal(SIGTERM))
+    caller.hang_up()
+    must_be_saved(worker)
+
+
+@RELEASES
+def test_second_term_changes_nothing(start_call: StartCall, release: str) -> None:
+    """containerd sends one if it is restarted during the drain."""
+    worker, caller = start_call(release)
+    worker.signal(SIGTERM)
+    worker.until(lambda: "draining worker" in worker.output(), "the drain")
+    must_go_on(worker, caller, worker.signal(SIGTERM))
+    caller.hang_up()
+    must_be_saved(worker)
+
+
+@RELEASES
+def test_second_term_loses_the_call_under_tini(start_call: StartCall, release: str) -> None:
+    worker, caller = start_call(release, init=TINI)
+    worker.signal(SIGTERM)
+    worker.until(lambda: "draining worker" in worker.output(), "the drain")
+    must_go_on(worker, caller, worker.signal(SIGTERM))
+    must_be_lost(worker, caller, code=1)
+
+
+@RELEASES
+def test_server_that_is_restarted_during_the_drain(start_call: StartCall, server: Server, release: str) -> None:
+    """Both sides connect again, and the call goes on."""
+    worker, caller = start_call(release)
+    worker.signal(SIGTERM)
+    worker.until(lambda: "draining worker" in worker.output(), "the drain")
+    server.kill()
+    server.start()
+    worker.until(lambda: caller.records("reconnected"), "the caller's new connection")
+    must_go_on(worker, caller, time.time())
+    caller.hang_up()
+    must_be_saved(worker)
+
+
+@RELEASES
+def test_caller_who_stays_is_left_by_the_agent(start_call: StartCall, release: str) -> None:
+    """The drain timeout comes from the grace. The agent leaves and saves, and nothing is killed."""
+    worker, caller = start_call(release, AGENT_INIT_GRACE="36s")
+    must_go_on(worker, caller, worker.signal(SIGTERM))
+    caller.wait()
+    must_be_saved(worker)
+    (left,) = caller.records("agent left")
+    assert left["at"] - caller.records("heard")[-1]["at"] < DEAD_AIR, worker.transcript()
+    assert not worker.logged("deadline"), worker.transcript()
+
+
+@RELEASES
+def test_caller_who_stays_hears_nothing_once_the_worker_is_killed(start_call: StartCall, release: str) -> None:
+    """Without a drain timeout that fits the grace."""
+    worker, caller = start_call(release, (*VOICE, "--drain-timeout", "3600"), AGENT_INIT_GRACE="8s")
+    worker.signal(SIGTERM)
+    must_be_lost(worker, caller, code=137)
+
+
+def test_dev_does_not_drain(start_call: StartCall) -> None:
+    worker, caller = start_call(LATEST, ("python", str(VOICE_AGENT), "dev"))
+    since = worker.signal(SIGTERM)
+    worker.wait()
+    caller.wait()
+    assert caller.answers(since + ROUND) == 0, worker.transcript()
