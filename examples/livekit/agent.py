@@ -23,7 +23,8 @@ from typing import Any
 from livekit import rtc
 from livekit.agents import JobContext, JobProcess, WorkerOptions, cli
 
-MAX_LOAD = float(os.environ.get("MAX_LOAD", "0.7"))  # of the CPU; above it, calls are refused
+MAX_LOAD = float(os.environ.get("MAX_LOAD", "0.7"))  # of the CPU; above it, there are no new calls
+FULL = 0.7  # the load from which on LiveKit's server assigns no call. The caller then waits for nobody.
 
 # Seconds of the grace that are left when the drain is over: for the sentence in hand (11), the end of the session (2),
 # the shutdown callbacks (10: LiveKit kills a job whose callbacks take longer), the end of the processes (5).
@@ -106,9 +107,9 @@ class Reports:
 
     def load(self, worker: Any) -> float:
         """The load of the worker. LiveKit asks twice a second, also while it drains, so reports are sent from here."""
-        load = float(WorkerOptions.load_fnc(worker))
+        load = WorkerOptions.load_fnc(worker) / MAX_LOAD * FULL
         calls, now = len(worker.active_jobs), time.monotonic()
-        if not self._ready and self._is_warm() and worker.id != "unregistered" and load < MAX_LOAD:
+        if not self._ready and self._is_warm() and worker.id != "unregistered" and load < FULL:
             self._ready = True
             send("READY=1")
         if calls != self._calls:
@@ -117,7 +118,7 @@ class Reports:
         if calls and now - self._extended >= 5:
             self._extended = now
             send("EXTEND_TIMEOUT_USEC=20000000")  # has an effect during a stop only
-        return load
+        return float(load)
 
     def _is_warm(self) -> bool:
         with contextlib.suppress(BlockingIOError):
@@ -149,7 +150,7 @@ def run(answer: Any) -> None:
             initialize_process_timeout=60,  # on a busy node
             port=int(os.environ.get("PORT", "8081")),
             load_fnc=Reports().load,
-            load_threshold=MAX_LOAD,
+            load_threshold=FULL,
         )
     )
 

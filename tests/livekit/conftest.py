@@ -45,17 +45,28 @@ def server(_binary: None, tmp_path: Path) -> Iterator[Server]:
 
 class StartCall(Protocol):
     def __call__(
-        self, release: str, command: Sequence[str] = ..., *, init: Sequence[str] = ..., **variables: str
+        self,
+        release: str,
+        command: Sequence[str] = ...,
+        *,
+        init: Sequence[str] = ...,
+        answers: int = ...,
+        **variables: str,
     ) -> tuple[Worker, Caller]: ...
 
 
 @pytest.fixture
 def start_call(server: Server, tmp_path: Path) -> Iterator[StartCall]:
-    """Start a worker, then a caller, and wait until the agent has answered twice."""
+    """Start a worker, then a caller, and wait until the caller has heard the agent as often as `answers`."""
     running: list[Worker | Caller] = []
 
     def start(
-        release: str, command: Sequence[str] = VOICE, *, init: Sequence[str] = AGENT_INIT, **variables: str
+        release: str,
+        command: Sequence[str] = VOICE,
+        *,
+        init: Sequence[str] = AGENT_INIT,
+        answers: int = 2,
+        **variables: str,
     ) -> tuple[Worker, Caller]:
         if init == TINI and shutil.which("tini") is None:
             (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("tini is not installed")
@@ -64,7 +75,8 @@ def start_call(server: Server, tmp_path: Path) -> Iterator[StartCall]:
         worker.until(lambda: "registered worker" in worker.output(), "the worker's registration")
         caller = Caller(server, tmp_path)
         running.append(caller)
-        worker.until(lambda: caller.answers() >= 2, "two answers of the agent")
+        worker.until(lambda: caller.records("agent joined"), "the agent in the room")
+        worker.until(lambda: caller.answers() >= answers, f"{answers} answers of the agent")
         return worker, caller
 
     yield start

@@ -6,15 +6,16 @@ The worker is that of `examples/livekit`, with an AgentSession that hears and sp
 from __future__ import annotations
 
 import time
-from signal import SIGTERM
+from signal import SIGINT, SIGTERM
 
 import pytest
 
 from tests.agents import environments
+from tests.agents.livekit import CALL_LINES
 
 from .conftest import StartCall
 from .server import Server
-from .trial import TINI, VOICE, VOICE_AGENT, Caller, Worker
+from .trial import EXAMPLE, TINI, VOICE, VOICE_AGENT, Caller, Worker
 
 LATEST, FIRST = "livekit", "livekit-1.0.12"
 RELEASES = pytest.mark.parametrize("release", [LATEST, FIRST])
@@ -53,11 +54,29 @@ def must_be_lost(worker: Worker, caller: Caller, code: int) -> None:
 
 @RELEASES
 def test_caller_who_hangs_up(start_call: StartCall, release: str) -> None:
-    """The worker reports that it is ready, then its call; after TERM it waits for the caller."""
-    worker, caller = start_call(release)
+    """After TERM the worker waits for the caller. It reports when a process is warm for a call, and its calls."""
+    worker, caller = start_call(release, AGENT_INIT_VERBOSE="1")
+    (begun,) = worker.records("begun")
+    # A job ignores INT. It would ignore TERM too, but in later releases the fork server has imported that code before.
+    assert worker.ignores(begun["process"], SIGINT)
+    assert worker.ignores(begun["process"], SIGTERM) == (release == FIRST)
     must_go_on(worker, caller, worker.signal(SIGTERM))
     caller.hang_up()
     must_be_saved(worker)
+    assert len(worker.logged("ready")) == 1, worker.transcript()
+    assert [line["status"] for line in worker.logged("status")][:2] == ["0 calls", "1 call"], worker.transcript()
+
+
+@RELEASES
+def test_example_as_printed(start_call: StartCall, release: str) -> None:
+    """`examples/livekit/agent.py` itself, whose call has no voice."""
+    worker, caller = start_call(release, ("python", str(EXAMPLE / "agent.py"), "start"), answers=0)
+    worker.until(lambda: "call answered" in worker.output(), "the call")
+    worker.signal(SIGTERM)
+    worker.until(lambda: "draining worker" in worker.output(), "the drain")
+    caller.hang_up()
+    assert worker.wait() == 0, worker.transcript()
+    assert [worker.output().count(line) for line in CALL_LINES] == [1, 1, 1], worker.transcript()
 
 
 @RELEASES
@@ -73,8 +92,7 @@ def test_caller_who_hangs_up_behind_a_wrapper(start_call: StartCall, release: st
 def test_second_term_changes_nothing(start_call: StartCall, release: str) -> None:
     """containerd sends one if it is restarted during the drain."""
     worker, caller = start_call(release)
-    worker.signal(SIGTERM)
-    worker.until(lambda: "draining worker" in worker.output(), "the drain")
+    must_go_on(worker, caller, worker.signal(SIGTERM))
     must_go_on(worker, caller, worker.signal(SIGTERM))
     caller.hang_up()
     must_be_saved(worker)
@@ -83,9 +101,8 @@ def test_second_term_changes_nothing(start_call: StartCall, release: str) -> Non
 @RELEASES
 def test_second_term_loses_the_call_under_tini(start_call: StartCall, release: str) -> None:
     worker, caller = start_call(release, init=TINI)
-    worker.signal(SIGTERM)
-    worker.until(lambda: "draining worker" in worker.output(), "the drain")
     must_go_on(worker, caller, worker.signal(SIGTERM))
+    worker.signal(SIGTERM)
     must_be_lost(worker, caller, code=1)
 
 
@@ -103,22 +120,35 @@ def test_server_that_is_restarted_during_the_drain(start_call: StartCall, server
     must_be_saved(worker)
 
 
-@RELEASES
-def test_caller_who_stays_is_left_by_the_agent(start_call: StartCall, release: str) -> None:
+def test_caller_who_stays_is_left_by_the_agent(start_call: StartCall) -> None:
     """The drain timeout comes from the grace. The agent leaves and saves, and nothing is killed."""
-    worker, caller = start_call(release, AGENT_INIT_GRACE="36s")
-    must_go_on(worker, caller, worker.signal(SIGTERM))
+    worker, caller = start_call(LATEST, AGENT_INIT_GRACE="38s")
+    since = worker.signal(SIGTERM)
     caller.wait()
     must_be_saved(worker)
+    assert caller.answers(since) >= 1, worker.transcript()
     (left,) = caller.records("agent left")
     assert left["at"] - caller.records("heard")[-1]["at"] < DEAD_AIR, worker.transcript()
     assert not worker.logged("deadline"), worker.transcript()
 
 
-@RELEASES
-def test_caller_who_stays_hears_nothing_once_the_worker_is_killed(start_call: StartCall, release: str) -> None:
-    """Without a drain timeout that fits the grace."""
-    worker, caller = start_call(release, (*VOICE, "--drain-timeout", "3600"), AGENT_INIT_GRACE="8s")
+def test_call_extends_the_deadline(start_call: StartCall) -> None:
+    """As long as there is a call, and at most to the drain timeout; a worker that hangs has the grace alone."""
+    worker, caller = start_call(LATEST, (*VOICE, "--drain-timeout", "3600"), AGENT_INIT_GRACE="8s")
+    since = worker.signal(SIGTERM)
+    must_go_on(worker, caller, since + 8.0)
+    caller.hang_up()
+    must_be_saved(worker)
+    assert worker.logged("extended"), worker.transcript()
+
+
+@pytest.mark.parametrize(("release", "drain_timeout"), [(LATEST, "3600"), (FIRST, "2")])
+def test_caller_who_stays_hears_nothing_once_the_worker_is_killed(
+    start_call: StartCall, release: str, drain_timeout: str
+) -> None:
+    """Without a drain timeout that fits the grace; and in 1.0, where the worker fails when it is over, and stays."""
+    command = (*VOICE, "--drain-timeout", drain_timeout)
+    worker, caller = start_call(release, command, AGENT_INIT_GRACE="8s", AGENT_INIT_MAX_GRACE="8s")
     worker.signal(SIGTERM)
     must_be_lost(worker, caller, code=137)
 

@@ -5,6 +5,7 @@ What became of the call is known from the records that the caller and the agent 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -115,11 +116,24 @@ class Worker:
         lines = (line for line in self.output().splitlines() if line.startswith('{"') and '"event"' in line)
         return [record for record in map(json.loads, lines) if record.get("event") == event]
 
+    def ignores(self, pid: int, number: Signals) -> bool:
+        """Whether the process with this pid in its namespace ignores a signal."""
+        namespace = os.readlink(f"/proc/{self._process1()}/ns/pid")
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                status = dict(line.split(":\t", 1) for line in (folder / "status").read_text().splitlines())
+                if os.readlink(folder / "ns/pid") == namespace and int(status["NSpid"].split()[-1]) == pid:
+                    return bool(int(status["SigIgn"], 16) >> number - 1 & 1)
+        raise AssertionError(f"no process {pid}\n{self.transcript()}")
+
+    def _process1(self) -> int:
+        children = Path(f"/proc/{self._unshare.pid}/task/{self._unshare.pid}/children").read_text().split()
+        return int(children[0])
+
     def signal(self, number: Signals) -> float:
         """Send a signal to process 1, and return the time (time.time())."""
-        children = Path(f"/proc/{self._unshare.pid}/task/{self._unshare.pid}/children").read_text().split()
         now = time.time()
-        os.kill(int(children[0]), number)
+        os.kill(self._process1(), number)
         return now
 
     def running(self) -> bool:

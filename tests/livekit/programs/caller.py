@@ -7,7 +7,7 @@ Hangs up after SECONDS of conversation, or when its stdin ends, or on its own if
 
     joined                  the caller is in the room
     agent joined, left      the agent's participant
-    heard                   the agent has begun to speak; `goodbye` if it is its goodbye
+    heard                   the agent has begun to speak
     reconnecting, reconnected   the connection to the server
     hung up                 the call has ended; `by`: caller or agent
 """
@@ -37,7 +37,7 @@ class Call:
     def __init__(self, room: str, records: Records) -> None:
         self._name, self._note = room, records.note
         self._room = rtc.Room()
-        self.answered, self.over = asyncio.Event(), asyncio.Event()
+        self._answered, self._over = asyncio.Event(), asyncio.Event()
         self._by = "caller"
         self._listeners: set[asyncio.Task[None]] = set()
 
@@ -51,13 +51,17 @@ class Call:
         await self._room.local_participant.publish_track(track, options)
         speaking = asyncio.create_task(self._speak(source))
         try:
-            await asyncio.wait_for(self.answered.wait(), NO_AGENT)
-            await asyncio.wait_for(self.over.wait(), seconds)
+            await asyncio.wait_for(self._answered.wait(), NO_AGENT)
+            await asyncio.wait_for(self._over.wait(), seconds)
         except TimeoutError:
             pass
         speaking.cancel()
         self._note("hung up", by=self._by)
         await self._room.disconnect()
+
+    def end(self) -> None:
+        self._answered.set()
+        self._over.set()
 
     def _watch(self) -> None:
         @self._room.on("participant_connected")
@@ -68,7 +72,7 @@ class Call:
         def _left(agent: rtc.RemoteParticipant) -> None:
             self._note("agent left", identity=agent.identity)
             self._by = "agent"
-            self.over.set()
+            self.end()
 
         @self._room.on("track_subscribed")
         def _subscribed(track: rtc.Track, *_: object) -> None:
@@ -80,20 +84,19 @@ class Call:
         self._room.on("disconnected", self._disconnected)
 
     def _disconnected(self, *_: object) -> None:
-        if not self.over.is_set():
+        if not self._over.is_set():
             self._note("disconnected")
-        self.over.set()
+        self.end()
 
     async def _listen(self, track: rtc.Track) -> None:
         quiet = 1.0
         async for event in rtc.AudioStream(track):
-            pitch = tones.pitch(event.frame)
-            if not pitch:
+            if not tones.is_speech(event.frame):
                 quiet += event.frame.samples_per_channel / event.frame.sample_rate
                 continue
             if quiet > 0.2:
-                self._note("heard", goodbye=tones.is_near(pitch, tones.GOODBYE))
-                self.answered.set()
+                self._note("heard")
+                self._answered.set()
             quiet = 0.0
 
     async def _speak(self, source: rtc.AudioSource) -> None:
@@ -109,7 +112,7 @@ async def main(url: str, room: str, folder: str, seconds: str = "inf") -> None:
     def read() -> None:
         while os.read(0, 100):
             continue
-        loop.call_soon_threadsafe(call.over.set)
+        loop.call_soon_threadsafe(call.end)
 
     if seconds == "inf":
         threading.Thread(target=read, daemon=True).start()

@@ -54,7 +54,7 @@ class Caretaker(Agent):
         quiet = 0.0
         speaking = False
         async for frame in audio:
-            if tones.is_near(tones.pitch(frame), tones.CALLER):
+            if tones.is_speech(frame):
                 quiet = 0.0
                 if not speaking:
                     speaking = True
@@ -72,9 +72,9 @@ class Caretaker(Agent):
         yield "A tone."
 
     async def tts_node(self, text: AsyncIterable[str], _: Any) -> AsyncGenerator[rtc.AudioFrame, None]:
-        words = [word async for word in text]
-        pitch = tones.GOODBYE if "Goodbye" in "".join(words) else tones.AGENT
-        for frame in tones.frames(pitch, 0.6):
+        async for _ in text:
+            continue
+        for frame in tones.frames(tones.AGENT, 0.6):
             yield frame
 
     async def on_enter(self) -> None:
@@ -84,7 +84,7 @@ class Caretaker(Agent):
 async def answer(ctx: JobContext) -> None:
     records = Records(f"{os.environ['CALL_RECORDS']}/{ctx.job.room.name}.agent")
     await ctx.connect()
-    session: AgentSession = AgentSession(stt=Ears(), llm=Brain(), tts=Voice(), turn_detection="stt")
+    session: AgentSession = AgentSession(vad=None, stt=Ears(), llm=Brain(), tts=Voice(), turn_detection="stt")
 
     @ctx.room.on("participant_disconnected")
     def hung_up(caller: rtc.RemoteParticipant) -> None:
