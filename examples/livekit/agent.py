@@ -65,7 +65,8 @@ async def answer(ctx: JobContext) -> None:
 
     @ctx.room.on("participant_disconnected")
     def hung_up(caller: rtc.RemoteParticipant) -> None:
-        ctx.shutdown(f"{caller.identity} hung up")
+        if caller.disconnect_reason is not None:  # else the server was restarted: both sides connect again
+            ctx.shutdown(f"{caller.identity} hung up")
 
     async def save() -> None:
         # Cancel and await your tasks: after the loop is closed, their `finally` cannot run.

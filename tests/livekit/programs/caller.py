@@ -70,7 +70,9 @@ class Call:
 
         @self._room.on("participant_disconnected")
         def _left(agent: rtc.RemoteParticipant) -> None:
-            self._note("agent left", identity=agent.identity)
+            if agent.disconnect_reason is None:  # a restart of the server
+                return
+            self._note("agent left", identity=agent.identity, reason=agent.disconnect_reason)
             self._by = "agent"
             self.end()
 

@@ -88,8 +88,9 @@ async def answer(ctx: JobContext) -> None:
 
     @ctx.room.on("participant_disconnected")
     def hung_up(caller: rtc.RemoteParticipant) -> None:
-        records.note("caller left")
-        ctx.shutdown(f"{caller.identity} hung up")
+        records.note("caller left", reason=caller.disconnect_reason)
+        if caller.disconnect_reason is not None:
+            ctx.shutdown(f"{caller.identity} hung up")
 
     async def save(reason: str) -> None:
         records.note("saving", reason=reason)
