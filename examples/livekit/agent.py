@@ -116,6 +116,8 @@ class Reports:
         if calls != self._calls:
             self._calls = calls
             send(f"STATUS={calls} call{'s' * (calls != 1)}")
+        if "WATCHDOG_USEC" in os.environ:
+            send("WATCHDOG=1")
         if calls and now - self._extended >= 5:
             self._extended = now
             send("EXTEND_TIMEOUT_USEC=20000000")  # has an effect during a stop only
@@ -138,6 +140,7 @@ def send(message: str) -> None:
     """Send a message to agent-init, if it runs this worker."""
     if name := os.environ.get("NOTIFY_SOCKET"):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as to, contextlib.suppress(OSError):
+            to.settimeout(1)
             to.sendto(message.encode(), address(name))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -87,5 +88,14 @@ def free_port(kind: socket.SocketKind) -> int:
         return int(free.getsockname()[1])
 
 
+def main() -> int:
+    try:
+        print(binary())
+    except go_programs.BuildFailed as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
 if __name__ == "__main__":
-    print(binary())
+    sys.exit(main())
