@@ -3,6 +3,8 @@
 import os
 import sys
 
+from . import spawn
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -27,9 +29,9 @@ def fill_standard_descriptors() -> tuple[bool, ...]:
 
 
 def has_children() -> bool:
-    """Whether there are children of ours that have not exited. Those that have are reaped."""
+    """Whether there are children of ours that have not exited. Those that have are reaped. Raises spawn.Refused."""
     try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
+        while spawn.call("waitpid", lambda: os.waitpid(-1, os.WNOHANG))[0]:
             continue
     except ChildProcessError:
         return False

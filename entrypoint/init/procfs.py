@@ -39,6 +39,7 @@ TELLTALES = (_signal.SIGHUP, _signal.SIGUSR1, _signal.SIGUSR2, _signal.SIGTERM)
 # Python's own start takes 1 to 3 clock ticks, of 10 ms each. INT in that time ends it with code 1 and a "Fatal Python
 # error", as it does not expect one; and there is no work yet that could be lost.
 STARTING_TICKS = 5
+PF_EXITING = 4
 MAX_REPORTS = 64  # processes whose own reports of their handlers are kept
 
 
@@ -142,6 +143,19 @@ def is_there(known: Process | None) -> bool:
     """Whether this very process has not exited. False for None, and where nothing is known."""
     now = look(known.pid) if known is not None else None
     return known is not None and now is not None and now.identity == known.identity and now.alive
+
+
+def is_dying(known: Process) -> bool:
+    """Whether a process that was sent SIGKILL exits as soon as it gets processor time: it exits already, or it can run.
+
+    From the flags and the state in `stat` (proc(5), fields 9 and 3; PF_EXITING, include/linux/sched.h).
+    """
+    try:
+        line = read_file(f"/proc/{known.pid}/stat")
+        fields = line[line.rfind(b")") + 2 :].split(b" ", 7)
+        return bool(int(fields[6]) & PF_EXITING) or fields[0] in (b"R", b"Z", b"X")
+    except (OSError, ValueError, IndexError):
+        return not is_there(known)
 
 
 def pids() -> list[int]:
@@ -431,8 +445,27 @@ class Dispositions:
                 continue
             bit = signal_bit(number)
             return bool((caught | blocked) & bit) or self._waits_for_signals(), bool(ignored & bit)
+        self._line = b""  # `image` has to look
         reported = _report_of(self.pid)
         return (None if reported is None else number in reported), False
+
+    def look(self) -> "tuple[bytes, ...] | None":
+        """Look, and return all that `handles_or_ignores` and `image` make of it for signals up to 31.
+
+        That is its name, the address of its stack, and the masks of blocked, ignored and caught signals, as text. None
+        where that is not known.
+        """
+        try:
+            self._line = os.pread(self._fd, 1024, 0)
+        except OSError:
+            return None
+        return self.seen()
+
+    def seen(self) -> "tuple[bytes, ...] | None":
+        """Return the same, as it was at the last look."""
+        end = self._line.rfind(b") ")
+        fields = self._line[end + 2 :].split(b" ", 32)
+        return (self._line[:end], fields[25], *fields[29:32]) if len(fields) == 33 else None
 
     def image(self) -> tuple[bytes, bytes] | None:
         """Return what changes when it executes another program (execve(2)); None where that is not known.

@@ -7,13 +7,12 @@ import shlex
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-import psutil
-
 from entrypoint.units import format_bytes, format_duration
 
 from .answers import Answer, Frame, NoAnswer
 from .processes import is_alive
 from .sources import Sources
+from .states import DEAD, DISK_SLEEP, STOPPED, TRACING_STOP, ZOMBIE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,11 +29,11 @@ PACKAGES = re.compile(r".*/(site|dist)-packages/")
 LIBRARY = re.compile(r".*/lib/python3(\.\d+t?)?/")
 
 STATES = {
-    psutil.STATUS_DISK_SLEEP: "in uninterruptible sleep",
-    psutil.STATUS_STOPPED: "stopped by a signal",
-    psutil.STATUS_TRACING_STOP: "stopped by a debugger",
-    psutil.STATUS_ZOMBIE: "zombie, not reaped by its parent",
-    psutil.STATUS_DEAD: "dead",
+    DISK_SLEEP: "in uninterruptible sleep",
+    STOPPED: "stopped by a signal",
+    TRACING_STOP: "stopped by a debugger",
+    ZOMBIE: "zombie, not reaped by its parent",
+    DEAD: "dead",
 }
 
 # --- The process tree. ------------------------------------------------------------------------------------------------
@@ -126,7 +125,7 @@ def _with_pids(pids: list[str], lines: Iterable[str]) -> Iterator[str]:
 
 def _no_answer_line(process: Process, no_answer: NoAnswer) -> str:
     line = f"{_name(process)} did not answer within {format_duration(round(no_answer.seconds, 1))}: "
-    if process.state in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP):
+    if process.state in (STOPPED, TRACING_STOP):
         return f"{line}it is {STATES[process.state]}"
     used = "" if no_answer.cpu is None else f", used {no_answer.cpu:.2f}s of CPU time meanwhile"
     waits = f", waits in {process.wait_channel}" if process.wait_channel else ""
