@@ -18,6 +18,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Any
 
 from livekit import rtc
@@ -113,6 +114,7 @@ class Reports:
         if not self._ready and self._is_warm() and worker.id != "unregistered" and load < FULL:
             self._ready = True
             send("READY=1")
+            self._let_probes_know()
         if calls != self._calls:
             self._calls = calls
             send(f"STATUS={calls} call{'s' * (calls != 1)}")
@@ -122,6 +124,14 @@ class Reports:
             self._extended = now
             send("EXTEND_TIMEOUT_USEC=20000000")  # has an effect during a stop only
         return float(load)
+
+    def _let_probes_know(self) -> None:
+        """Create the file READY_FILE, for a readiness probe on Kubernetes: `test -e /tmp/ready`."""
+        if path := os.environ.get("READY_FILE"):
+            try:
+                Path(path).touch()
+            except OSError as error:
+                log.error("READY_FILE: %s", error)
 
     def _is_warm(self) -> bool:
         with contextlib.suppress(BlockingIOError):

@@ -6,6 +6,7 @@ The worker is that of `examples/livekit`, with an AgentSession that hears and sp
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from signal import SIGINT, SIGTERM
 
 import pytest
@@ -52,9 +53,10 @@ def must_be_lost(worker: Worker, caller: Caller, code: int) -> None:
 
 
 @RELEASES
-def test_caller_who_hangs_up(start_call: StartCall, release: str) -> None:
+def test_caller_who_hangs_up(start_call: StartCall, tmp_path: Path, release: str) -> None:
     """After TERM the worker waits for the caller. It reports when a process is warm for a call, and its calls."""
-    worker, caller = start_call(release, AGENT_INIT_VERBOSE="1")
+    probed = tmp_path / "ready"
+    worker, caller = start_call(release, AGENT_INIT_VERBOSE="1", READY_FILE=str(probed))
     (begun,) = worker.records("begun")
     # A job ignores INT. It would ignore TERM too, but in later releases the fork server has imported that code before.
     assert worker.ignores(begun["process"], SIGINT)
@@ -63,6 +65,7 @@ def test_caller_who_hangs_up(start_call: StartCall, release: str) -> None:
     caller.hang_up()
     must_be_saved(worker, caller)
     assert len(worker.logged("ready")) == 1, worker.transcript()
+    assert probed.exists(), worker.transcript()
     if release == LATEST:  # in 1.0 it is the job's process that logs this
         assert worker.output().index("process initialized") < worker.output().index('"event": "ready"')
     assert [line["status"] for line in worker.logged("status")][:2] == ["0 calls", "1 call"], worker.transcript()
