@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-DEAD_AIR = 10.0  # seconds; between two answers there are 2.6, and a restart of the server takes 1 to 5
+DEAD_AIR = 15.0  # seconds; between two answers there are 2.6, up to 13 on a busy machine; after a SIGKILL 20
 
 
 @dataclass(frozen=True)
