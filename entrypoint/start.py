@@ -95,6 +95,7 @@ def start_agent(
     """Prepare our own process and start the agent; fill in `started`. Raises spawn.NotStarted, OSError."""
     from .init import agent_environment, fallback, own_process, spawn
 
+    own_process.check_pid()
     take_name()
     started.fallback = fallback.Fallback(settings)
     started.has_log = own_process.fill_standard_descriptors()[settings.log_fd]

@@ -245,7 +245,7 @@ def _not_signalled(to: "Sequence[Process]") -> str:
 
 def _lingering(code: int, ending: "Ending", cause: str, signal: int, linger: float) -> str:
     how = describe(ending, cause)
-    return f"the agent {how}, and left processes behind; {name_of(signal)} to them, up to {format_duration(linger)}"
+    return f"the agent {how}; it left processes behind: {name_of(signal)} to them, up to {format_duration(linger)}"
 
 
 def _replaced(successor: str) -> str:
@@ -309,8 +309,8 @@ def describe(ending: "Ending | None", cause: str) -> str:
     if cause == "oom":
         return f"{how}, most likely for want of memory: {_oom(ending)}"
     if ending.oom_kills is None:
-        return f"{how}, which agent-init did not send"
-    return f"{how}, sent neither by agent-init nor by the OOM killer"
+        return f"{how} (not sent by agent-init)"
+    return f"{how} (sent neither by agent-init nor by the OOM killer)"
 
 
 def _oom(ending: "Ending") -> str:
@@ -325,10 +325,29 @@ def _oom(ending: "Ending") -> str:
 
 
 def listed(processes: "Sequence[Process]") -> str:
-    """Return `python (12), node (13)`, and how many more there are beyond MAX_NAMED."""
-    names = ", ".join(f"{process.name} ({process.pid})" for process in processes[:MAX_NAMED])
+    """Return `python agent.py (12), node server.js (13)`, and how many more there are beyond MAX_NAMED."""
+    names = ", ".join(labels(processes))
     more = len(processes) - MAX_NAMED
     return f"{names} and {more} more" if more > 0 else names
+
+
+def labels(processes: "Sequence[Process]") -> list[str]:
+    """Return the first MAX_NAMED processes as text: `python agent.py (12)`; one like its parent has that named too."""
+    shown = processes[:MAX_NAMED]
+    try:
+        from .. import titles  # not before something has gone wrong, or a stop takes long
+    except Exception:  # no memory, no descriptor, no such file any more
+        return [f"{process.name} ({process.pid})" for process in shown]
+    # Only of processes that are still the same: there may be another with the pid.
+    argvs = {process.pid: procfs.argv_of(process.pid) if procfs.is_there(process) else [] for process in shown}
+    names = {process.pid: titles.of(process.name, argvs[process.pid]) for process in shown}
+    texts = []
+    for process in shown:
+        own, parent = names[process.pid], names.get(process.parent, "")
+        is_alike = own == parent and argvs[process.pid] != []
+        alike = f", child of {process.parent}" if is_alike else ""
+        texts.append(f"{titles.of_child(own, parent)} ({process.pid}{alike})")
+    return texts
 
 
 # --- Events. --------------------------------------------------------------------------------------------------------
@@ -597,8 +616,7 @@ class Narrator:
         if listing == COUNT:
             return f", {len(running)} process{'' if len(running) == 1 else 'es'}", {"processes": len(running)}
         self._still_running = listed(running)
-        names = [f"{process.name} ({process.pid})" for process in running[:MAX_NAMED]]
-        return f"; still running: {self._still_running}" if running else "", {"processes": names}
+        return f"; still running: {self._still_running}" if running else "", {"processes": labels(running)}
 
 
 def _may_mind_its_parent(facts: "dict[str, Any]") -> bool:

@@ -127,7 +127,7 @@ def _fork(
     if failure:
         os.waitpid(pid, 0)
         name, _, number = failure.decode().partition(":")
-        if name:
+        if name and int(number) in REFUSED:
             raise Refused(name, int(number))
         raise OSError(int(number), os.strerror(int(number)))
     return pid
@@ -179,6 +179,7 @@ def _become(
         name = ""
         for step in in_child:
             step()
+        name = "sigaction"
         for ignored in OF_WRITES:
             _signal.signal(ignored, _signal.SIG_DFL)
         if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:

@@ -335,7 +335,7 @@ class Supervisor:
             self.execution.event(self.lifecycle.platform_stops)
         if self.reporter.pids:  # children, but none that the agent left behind
             alone = alone or self.descendants.listable() == []
-        about = {} if alone else self._about_leftovers(ending.code)
+        about = {} if alone else {**self._about_leftovers(ending.code), "only_helpers": self._are_only_helpers_left()}
         self.execution.event(lambda now: self.lifecycle.agent_ended(now, ending, alone=alone, **about))
 
     def _about_leftovers(self, code: int) -> "dict[str, Any]":
@@ -351,6 +351,17 @@ class Supervisor:
         except Exception as error:
             self.faults.log(error)
         return {}
+
+    def _are_only_helpers_left(self) -> bool:
+        """Whether nothing is left but multiprocessing's helpers: they notice the end of the agent by themselves."""
+        try:
+            from .. import titles
+
+            left = self.descendants.listable() or ()
+            return bool(left) and all(titles.of(p.name, procfs.argv_of(p.pid)) in titles.HELPERS for p in left)
+        except Exception as error:
+            self.faults.log(error)
+            return False
 
     def _hand_over(self) -> bool:
         """The agent has exited. Return whether the main process that it named is the agent now."""

@@ -264,7 +264,7 @@ AS_SUBREAPER = frozenset(("_ctypes",))
 # Loaded when a stop needs them.
 OF_A_STOP = frozenset(
     f"entrypoint.init.{name}" for name in "exit_watch foreground leftovers names recipients wrapper".split()
-)
+) | {"entrypoint.titles"}
 if sys.version_info >= (3, 14):  # the interpreter does not load these before `os` any more
     LOADED |= {"_abc", "abc"}
 NEVER = frozenset("asyncio ctypes click enum json logging psutil re signal threading traceback typing uvloop".split())

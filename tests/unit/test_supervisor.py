@@ -792,8 +792,8 @@ LIMIT = 64 << 20
 @pytest.mark.parametrize(
     ("status", "memory", "text", "code"),
     [
-        (9, FakeMemory(0), "was killed by SIGKILL, sent neither by agent-init nor by the OOM killer", 137),
-        (9, FakeMemory(None), "was killed by SIGKILL, which agent-init did not send", 137),
+        (9, FakeMemory(0), "was killed by SIGKILL (sent neither by agent-init nor by the OOM killer)", 137),
+        (9, FakeMemory(None), "was killed by SIGKILL (not sent by agent-init)", 137),
         (
             9,
             FakeMemory(1),
@@ -1069,6 +1069,42 @@ def test_a_sign_of_life_that_came_in_time_counts_even_if_we_are_late(
     harness.receive()
     assert harness.supervisor.lifecycle.state == "running"
     assert harness.supervisor.lifecycle.due == now + 1
+
+
+# --- Helpers that end after the agent. ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "helpers"),
+    [
+        ("from multiprocessing.resource_tracker import main;main(5)", True),
+        ("from multiprocessing.forkserver import main; main(1)", True),
+        ("from multiprocessing.spawn import spawn_main; spawn_main()", False),
+        ("", False),
+    ],
+)
+def test_helpers_of_multiprocessing_are_known(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch, code: str, helpers: bool
+) -> None:
+    harness = supervise()
+    del world.processes[AGENT]
+    assert not harness.supervisor._are_only_helpers_left()
+    harness.supervisor.descendants.forget()
+    world.add(20, os.getpid())
+    monkeypatch.setattr(procfs, "argv_of", lambda _: ["python", "-c", code])
+    assert harness.supervisor._are_only_helpers_left() is helpers
+
+
+def test_what_is_left_counts_as_more_than_helpers_if_that_is_not_known(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = supervise()
+
+    def fails(_: int) -> list[str]:
+        raise MemoryError
+
+    monkeypatch.setattr(procfs, "argv_of", fails)
+    assert not harness.supervisor._are_only_helpers_left()
 
 
 # --- After SIGKILL. -------------------------------------------------------------------------------------------------
