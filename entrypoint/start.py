@@ -95,6 +95,7 @@ def start_agent(
     """Prepare our own process and start the agent; fill in `started`. Raises spawn.NotStarted, OSError."""
     from .init import agent_environment, fallback, own_process, spawn
 
+    own_process.check_pid()
     take_name()
     started.fallback = fallback.Fallback(settings)
     started.has_log = own_process.fill_standard_descriptors()[settings.log_fd]
@@ -197,9 +198,9 @@ def set_up(settings: "Settings", package: str, started: Started) -> "Supervisor 
 
 def make_supervisor(settings: "Settings", package: str, started: Started) -> "Supervisor":
     """Return the supervisor of the agent. Imported late: the agent need not wait for it."""
-    from .init import lean
+    from .init import unused
 
-    lean.import_without_annotations()
+    unused.free_all()
     plan = make_plan(settings)
     started.fallback.stop_signal, started.fallback.grace = plan.steps[0][0], plan.grace
 

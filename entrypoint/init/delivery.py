@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from .procfs import Process
     from .tree import Descendants
 else:
-    by_name, foreground, leftovers = map(later.Module, ("by_name", "foreground", "leftovers"))
-    names, recipients, wrapper = map(later.Module, ("names", "recipients", "wrapper"))
+    by_name, foreground, leftovers = map(later.Module, ("init.by_name", "init.foreground", "init.leftovers"))
+    names, recipients, wrapper = map(later.Module, ("init.names", "init.recipients", "init.wrapper"))
 
 MAX_NAMED = 12  # processes that a line names as not signalled
 
@@ -65,7 +65,7 @@ class Delivery:
         self._reached: list[Process] = []  # by the current step
         self.agent_reached = False  # the agent itself
         self.also_reached: list[Process] = []  # shells among them, and what these waited for
-        self._plain = by_name.PlainProgram()  # the agent
+        self._plain: by_name.PlainProgram | None = None  # the agent, where masks are false
         self._not_killed: set[int] = set()  # to these pids SIGKILL could not be sent
         self._explained = False  # `left_to_others` was asked for
         self._image: tuple[bytes, bytes] | None = None  # the agent's, when it was looked at whether ...
@@ -483,7 +483,10 @@ class Delivery:
 
         The same as `forward_recipients` and `_is_forwarded_unknown` decide where masks are never shown, with few looks.
         """
-        return procfs.masks_are_false() and by_name.may_be_handled(number) and self._plain.is_plain(self._agent.pid)
+        if not procfs.masks_are_false() or not by_name.may_be_handled(number):
+            return False
+        self._plain = self._plain or by_name.PlainProgram()
+        return self._plain.is_plain(self._agent.pid)
 
     def resolve(self, number: int, *, to_stop: bool) -> "recipients.Recipients":
         """Return who gets a signal in the agent's place: nobody if it handles the signal, or no process below does."""

@@ -81,6 +81,7 @@ TIMERS: "dict[str, dict[str, str]]" = {
     },
     LINGERING: {
         "kill": "_linger_is_over",
+        "deferred": "_log_lingering",
         "confirm": "_platform_has_not_signalled",
         "turn": "_next_turn",
         "progress": "_log_progress",
@@ -94,7 +95,9 @@ EXITING, WORKING, WAITING, RESTARTING = "exiting", "working", "waiting", "restar
 
 PROGRESS_EVERY = 10.0  # seconds between log lines of a long stop
 ORPHANS_AGAIN = 10.0  # seconds to the next look at orphans, if a look fails
-SWEEP_EVERY = 0.02  # seconds between two SIGKILLs to everything: processes may have been forked meanwhile
+# Seconds between two SIGKILLs to everything, as processes may have been forked meanwhile: so long, or this share of the
+# time since the first. What has not exited after many of them waits for the kernel, perhaps for want of CPU.
+SWEEP_EVERY, SWEEP_SHARE = 0.02, 0.05
 FROZEN_AFTER = 0.1  # a timer that is so many seconds late: the container may have been frozen, and the agent with it
 REPRIEVE = 1.0  # seconds that the agent then has at least to send a sign of life
 # Seconds from SIGKILL. What has not exited after the first sits in the kernel and must not hold up the end; but what is
@@ -107,6 +110,7 @@ HELD_BACK_FOR = 1.5
 CONFIRM_AFTER = 0.3  # seconds in which a TERM to every process has come to us too
 LOOK_AGAIN = 0.2  # seconds to the next look at the work below a wrapper that has exited, if a look fails
 SETTLE_EVERY = 0.2  # seconds between looks at a wrapper whose recipients have exited
+HELPERS_LEAVE = 0.2  # seconds in which helpers that end by themselves after the agent are not logged as leftovers
 NEXT_TURN_AFTER = (
     0.05  # seconds from the exit of a leftover process until others get the stop signal: many exit together
 )
@@ -145,6 +149,7 @@ class Lifecycle:
         self._reported_at = -INFINITY  # the last stall report
         self._works_on = False  # the agent was a wrapper and has exited, its work has not
         self._was_cut = False  # ... and was killed by us
+        self._deferred: list[Action] = []  # logged if helpers have not exited soon
         self._killed_at = INFINITY
         self._killed_for = ""  # KILLING: stop-signal, deadline, linger-over, older-left, escalated
         self._timers: dict[str, float] = {}
@@ -278,11 +283,13 @@ class Lifecycle:
         alone: bool,
         works_on: bool = False,
         only_older: bool = False,
+        only_helpers: bool = False,
         successor: object = None,
     ) -> list[Action]:
         """The agent's exit was seen. `alone`: it left no processes behind. `works_on`: it left its work behind.
 
-        `only_older`: nothing is left but what `older_left` is about. `successor`: a process that runs the same program.
+        `only_older`: nothing is left but what `older_left` is about. `only_helpers`: nothing but processes that end by
+        themselves after the agent. `successor`: a process that runs the same program.
         """
         unasked = self.state == RUNNING
         self.ending, self._cause, self.sent_at_once = ending, self._find_cause(ending), frozenset()
@@ -300,7 +307,7 @@ class Lifecycle:
             log = Log("wrapper-left", **facts, has_had_it=self._sent_by_platform)
             return [log, StopLeftovers(number)]
         replaced = [Log("replaced", successor=str(successor))] if unasked and successor is not None else []
-        return [*replaced, *self._linger(now)]
+        return [*replaced, *self._linger(now, only_helpers=only_helpers)]
 
     def leftover_ended(self, now: float) -> list[Action]:
         """A process that the agent left behind has exited: it may be the turn of others."""
@@ -621,7 +628,7 @@ class Lifecycle:
 
     # --- The end. ---------------------------------------------------------------------------------------------------
 
-    def _linger(self, now: float) -> list[Action]:
+    def _linger(self, now: float, *, only_helpers: bool = False) -> list[Action]:
         """The agent has exited, and nothing is left that has the rest of the grace."""
         assert self.ending is not None
         end = self._time_of_kill() if self.state == STOPPING else now + self.plan.grace
@@ -631,7 +638,15 @@ class Lifecycle:
         self._enter(LINGERING, kill=now + linger, progress=progress)
         number, ending = stop_plan.stop_signal(self.settings), self.ending
         log = Log("lingering", code=ending.code, ending=ending, cause=self._cause, signal=number, linger=linger)
+        if only_helpers:
+            self._deferred = [log]
+            self._set(deferred=now + HELPERS_LEAVE)
+            return [StopLeftovers(number)]
         return [log, StopLeftovers(number)]
+
+    def _log_lingering(self, now: float) -> list[Action]:
+        self._set(deferred=INFINITY)
+        return self._deferred
 
     def _next_turn(self, now: float) -> list[Action]:
         if self.state == STOPPING:
@@ -650,7 +665,7 @@ class Lifecycle:
         return [*logs, KillAll()]
 
     def _kill_again(self, now: float) -> list[Action]:
-        self._set(sweep=now + SWEEP_EVERY)
+        self._set(sweep=now + max(SWEEP_EVERY, SWEEP_SHARE * (now - self._killed_at)))
         return [KillAll()]
 
     def _give_up(self, now: float) -> list[Action]:

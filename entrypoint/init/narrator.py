@@ -10,7 +10,7 @@ from ..options import OPTIONS
 from ..settings import OTHER_INITS, nearest
 from ..signals import EOF, name_of
 from ..units import INFINITY, format_bytes, format_duration
-from . import exit_status, procfs
+from . import exit_status, later, procfs
 from .console import DEBUG, ERROR, INFO, TRACE, WARNING
 from .final_message import FinalMessage
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
+    from .. import titles
     from ..settings import Settings
     from .actions import Log
     from .console import Console
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from .tree import Descendants
 
     Upcoming = dict[str, Any]
+else:
+    titles = later.Module("titles")
 
 MAX_NAMED = 12  # processes in one line
 AT_ONCE = 1.0  # seconds from the start to an end that may need a hint
@@ -245,7 +248,7 @@ def _not_signalled(to: "Sequence[Process]") -> str:
 
 def _lingering(code: int, ending: "Ending", cause: str, signal: int, linger: float) -> str:
     how = describe(ending, cause)
-    return f"the agent {how}, and left processes behind; {name_of(signal)} to them, up to {format_duration(linger)}"
+    return f"the agent {how}; it left processes behind: {name_of(signal)} to them, up to {format_duration(linger)}"
 
 
 def _replaced(successor: str) -> str:
@@ -309,8 +312,8 @@ def describe(ending: "Ending | None", cause: str) -> str:
     if cause == "oom":
         return f"{how}, most likely for want of memory: {_oom(ending)}"
     if ending.oom_kills is None:
-        return f"{how}, which agent-init did not send"
-    return f"{how}, sent neither by agent-init nor by the OOM killer"
+        return f"{how} (not sent by agent-init)"
+    return f"{how} (sent neither by agent-init nor by the OOM killer)"
 
 
 def _oom(ending: "Ending") -> str:
@@ -325,10 +328,29 @@ def _oom(ending: "Ending") -> str:
 
 
 def listed(processes: "Sequence[Process]") -> str:
-    """Return `python (12), node (13)`, and how many more there are beyond MAX_NAMED."""
-    names = ", ".join(f"{process.name} ({process.pid})" for process in processes[:MAX_NAMED])
+    """Return `python agent.py (12), node server.js (13)`, and how many more there are beyond MAX_NAMED."""
+    names = ", ".join(labels(processes))
     more = len(processes) - MAX_NAMED
     return f"{names} and {more} more" if more > 0 else names
+
+
+def labels(processes: "Sequence[Process]") -> list[str]:
+    """Return the first MAX_NAMED processes as text: `python agent.py (12)`; one like its parent has that named too."""
+    shown = processes[:MAX_NAMED]
+    try:
+        title_of = titles.of
+    except Exception:  # no memory to load it
+        return [f"{process.name} ({process.pid})" for process in shown]
+    # Only of processes that are still the same: there may be another with the pid.
+    argvs = {process.pid: procfs.argv_of(process.pid) if procfs.is_there(process) else [] for process in shown}
+    names = {process.pid: title_of(process.name, argvs[process.pid]) for process in shown}
+    texts = []
+    for process in shown:
+        own, parent = names[process.pid], names.get(process.parent, "")
+        is_alike = own == parent and argvs[process.pid] != []
+        alike = f", child of {process.parent}" if is_alike else ""
+        texts.append(f"{titles.of_child(own, parent)} ({process.pid}{alike})")
+    return texts
 
 
 # --- Events. --------------------------------------------------------------------------------------------------------
@@ -597,8 +619,7 @@ class Narrator:
         if listing == COUNT:
             return f", {len(running)} process{'' if len(running) == 1 else 'es'}", {"processes": len(running)}
         self._still_running = listed(running)
-        names = [f"{process.name} ({process.pid})" for process in running[:MAX_NAMED]]
-        return f"; still running: {self._still_running}" if running else "", {"processes": names}
+        return f"; still running: {self._still_running}" if running else "", {"processes": labels(running)}
 
 
 def _may_mind_its_parent(facts: "dict[str, Any]") -> bool:

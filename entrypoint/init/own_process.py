@@ -28,6 +28,15 @@ def fill_standard_descriptors() -> tuple[bool, ...]:
     return tuple(were_open)
 
 
+def check_pid() -> None:
+    """Raise spawn.Refused if we are not given our pid: the C library returns the error in its place.
+
+    Nothing else may be done then. A negative pid stands for a process group, and -1 for everybody (kill(2)).
+    """
+    if (pid := os.getpid()) < 0:
+        raise spawn.Refused("getpid", -pid)
+
+
 def has_children() -> bool:
     """Whether there are children of ours that have not exited. Those that have are reaped. Raises spawn.Refused."""
     try:

@@ -17,20 +17,6 @@ LINUX = sys.platform == "linux"
 ATTEMPTS = 3  # at a read whose one failure must not pass for "unknown"
 
 
-def _is_our_own() -> bool:
-    """Whether /proc is mounted and shows our PID namespace: in another one the pids would be other processes."""
-    for _ in range(ATTEMPTS):
-        try:
-            return os.readlink("/proc/self") == str(os.getpid())
-        except FileNotFoundError:
-            break
-        except OSError:  # no memory at the moment, for example
-            continue
-    return False
-
-
-MOUNTED = _is_our_own()
-
 # While a command runs, shells catch INT and bash ignores QUIT for their own sake: no evidence about the command.
 SHELL_HABITS = (_signal.SIGINT, _signal.SIGQUIT)
 SHELLS = frozenset(("sh", "bash", "dash", "ash", "busybox", "ksh", "mksh", "zsh", "fish"))
@@ -89,6 +75,24 @@ def read_file(path: str, max_bytes: int = 4096) -> bytes:
         return os.read(fd, max_bytes)
     finally:
         os.close(fd)
+
+
+def _is_our_own() -> bool:
+    """Whether /proc is mounted and shows our PID namespace: in another one the pids would be other processes."""
+    for _ in range(ATTEMPTS):
+        try:
+            return os.readlink("/proc/self") == str(os.getpid())
+        except FileNotFoundError:
+            return False
+        except OSError:  # no memory at the moment, for example
+            continue
+    try:  # the call may be refused for good (seccomp)
+        return int(read_file("/proc/self/stat").split()[0]) == os.getpid()
+    except (OSError, ValueError, IndexError):
+        return False
+
+
+MOUNTED = _is_our_own()
 
 
 # --- Which processes there are. -------------------------------------------------------------------------------------

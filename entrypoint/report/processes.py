@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from entrypoint import titles
+
 from .states import GONE
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ class Process:
     parent_name: str
     is_agent: bool
     name: str
+    title: str  # see `titles`
     age: float | None  # seconds
     state: str  # see `states`
     threads: int | None
@@ -62,17 +65,17 @@ def descendants(
     `cpu_baseline`: the request's `cpu`. `arguments`: whether to include program arguments.
     """
     children: dict[int, list[tuple[int, int]]] = {}  # by their parent: pid and parent
-    names = {root: "agent-init"}
+    names, shown = {root: "agent-init"}, {root: "agent-init"}  # as the kernel has them; as they are shown
     for pid, parent, name in tree(root, MAX_PROCESSES):
         if pid != os.getpid():
             children.setdefault(parent, []).append((pid, parent))
-            names[pid] = name
+            names[pid], shown[pid] = name, titles.of(name, _read_file(f"/proc/{pid}/cmdline").split("\0")[:-1])
     inspected: list[Process] = []
     stack = sorted(children.pop(root, []), key=lambda child: child[0] == agent)
     while stack:
         pid, parent = stack.pop()
         if state := look(pid, arguments=arguments):
-            inspected.append(_process(pid, parent, names, pid == agent, state, cpu_baseline))
+            inspected.append(_process(pid, parent, names[pid], shown, pid == agent, state, cpu_baseline))
         stack += sorted(children.pop(pid, []), reverse=True)
     return inspected
 
@@ -80,12 +83,12 @@ def descendants(
 def _process(
     pid: int,
     parent: int,
-    names: Mapping[int, str],
+    name: str,
+    shown: Mapping[int, str],
     is_agent: bool,
     state: State,
     cpu_baseline: Mapping[str, tuple[int, int]],
 ) -> Process:
-    name = names[pid]
     start = _start_ticks(pid)
     baseline = cpu_baseline.get(str(pid))
     is_same = baseline is not None and baseline[0] == start  # the pid may have been reused
@@ -96,9 +99,10 @@ def _process(
         pid=pid,
         inner_pid=_inner_pid(pid),
         parent=parent,
-        parent_name=names.get(parent, "?"),
+        parent_name=shown.get(parent, "?"),
         is_agent=is_agent,
         name=name,
+        title=titles.of_child(shown[pid], shown.get(parent, "")),
         age=_age(start, state.created),
         state=state.state,
         threads=state.threads,

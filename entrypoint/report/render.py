@@ -57,7 +57,7 @@ def _rank(process: Process) -> tuple[bool, bool, float, int]:
 
 
 def _name(process: Process) -> str:
-    return f"{process.name} (pid {process.pid})"
+    return f"{process.title} (pid {process.pid})"
 
 
 def _process_line(process: Process) -> str:
@@ -100,7 +100,7 @@ def answer_lines(found: Sequence[Process], answered: Mapping[int, Answer | NoAns
     views = {p.pid: _AnswerView(answer) for p in found if isinstance(answer := answered.get(p.pid), Answer)}
     is_own_code_seen = any(view.has_own_code for view in views.values())
     pids_by_lines: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = {}
-    for process in sorted(found, key=lambda process: not process.is_agent):
+    for process in sorted(found, key=lambda process: (not _has_own(views.get(process.pid)), not process.is_agent)):
         if (view := views.get(process.pid)) and not view.helper:
             lines = view.lines(Sources(process.pid), is_own_code_seen)
             pids_by_lines.setdefault(lines, []).append(str(process.pid))
@@ -167,7 +167,11 @@ class _AnswerView:
         Important stacks are shown whole: the agent's own code, a main thread that is not idle, a task that was
         cancelled and has not ended. Library stacks take a line each, unless no process runs code of the agent's own.
         """
-        important = [group for group in self._stacks if _is_important(group) or not is_own_code_seen][:MAX_STACKS]
+        important = [group for group in self._stacks if _is_important(group) or not is_own_code_seen]
+        # A framework's idle connection may wait in a task that was cancelled too.
+        important = sorted(important, key=lambda group: not ("main" in group.flags or _has_own_code(group)))[
+            :MAX_STACKS
+        ]
         others = [group for group in self._stacks if group not in important]
         loop = [f"{_head(group)}: idle in its event loop" for group in self._in_loop]
         whole = [line for group in important for line in _whole_stack(group, sources)]
@@ -184,6 +188,10 @@ class _AnswerView:
         counts = [_count(number, f"more {noun}") for number, noun in ((tasks, "task"), (threads, "thread")) if number]
         lines = [" and ".join(counts)] if counts else []
         return lines if self._answer.is_complete else [*lines, "incomplete answer"]
+
+
+def _has_own(view: _AnswerView | None) -> bool:
+    return view is not None and view.has_own_code
 
 
 def _helper(answer: Answer) -> str:

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,7 +39,7 @@ SLACK = 5.0  # seconds, on a loaded machine
 ROLES = {True: "process 1", False: "subreaper"}
 
 GRACEFUL, EXPLAINED = "graceful", "explained"
-NO_PYTHON, NO_PROGRAM = "Python does not start", "no program starts"
+NO_PYTHON, NO_PROGRAM = "Python does not start", "no program works"
 Place = tuple[str, bool]  # a scenario, and whether agent-init is process 1
 
 
@@ -66,7 +67,7 @@ SCENARIOS = {
     # A stall report, a final message, and a secret.
     "deaf": Scenario(
         ("-t", "1s", "--termination-log", "FINAL", "--secret", "KEY"),
-        {"KEY_FILE": str(PROGRAMS / "refuse.py")},
+        {"NOTIFY_SOCKET": "PARENT", "KEY_FILE": str(PROGRAMS / "refuse.py")},
         ("AGENT", "deaf"),
         137,
         ("ready", "USR1", "TERM"),
@@ -109,11 +110,23 @@ def refusing(number: int, error: str) -> list[str]:
 class Run:
     """One run of a scenario under agent-init. `before`: what runs agent-init, and refuses or traces its calls."""
 
-    def __init__(self, directory: Path, scenario: Scenario, agent: Path, before: list[str], *, process1: bool) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        scenario: Scenario,
+        agent: Path,
+        before: list[str],
+        *,
+        process1: bool,
+        is_mute: bool = False,
+    ) -> None:
+        """`is_mute`: the agent cannot write what happens to it. That it is ready is seen by its message."""
         directory.mkdir(parents=True)
+        self._expected = () if is_mute else scenario.events
         self.scenario, self.output = scenario, directory / "output"
         self.parent = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.parent.bind("")  # a name that the kernel chooses
+        self.parent.setblocking(False)
         values = {
             "AGENT": str(agent),
             "PARENT": "@" + self.parent.getsockname()[1:].decode(),
@@ -130,12 +143,17 @@ class Run:
         return tuple(self.output.read_text().split())
 
     def wait_for(self, event: str) -> bool:
-        """Wait until the agent has written this; return False where it has not."""
-        try:
-            until(lambda: event in self.events or self.init.outer.poll() is not None, event, 10)
-        except AssertionError:
+        """Wait until the agent has written this; return False where it has not. If it is mute, wait for a message."""
+
+        def is_there() -> bool:
+            with suppress(BlockingIOError):
+                return event in self.events or bool(not self._expected and self.parent.recv(4096))
             return False
-        return event in self.events
+
+        with suppress(AssertionError):
+            until(lambda: is_there() or self.init.outer.poll() is not None, event, 10)
+            return self.init.outer.poll() is None or event in self.events
+        return False
 
     def to_the_end(self) -> Outcome:
         """Send USR1 and a stop request; return what has become of it."""
@@ -155,7 +173,10 @@ class Run:
     def _stop(self) -> Outcome:
         init, scenario = self.init, self.scenario
         init.signal("USR1")
-        self.wait_for("USR1")
+        if self._expected:
+            self.wait_for("USR1")
+        if init.outer.poll() is not None:
+            return Outcome(True, f"ends at once, exit code {init.wait()}", tuple(init.lines()))
         at = time.monotonic()
         init.signal("TERM")
         try:
@@ -164,11 +185,11 @@ class Run:
             return Outcome(True, "does not end", tuple(init.lines()))
         seconds = time.monotonic() - at
         wrong = [] if code == scenario.code else [f"exit code {code}"]
-        if self.events != scenario.events:
+        if self.events != self._expected:
             wrong.append(f"events: {' '.join(self.events)}")
         if not scenario.least <= seconds < scenario.least + SLACK:
             wrong.append(f"took {seconds:.1f} s")
-        if len(init.lines()) > MAX_LINES or "Traceback" in init.stderr:
+        if len(init.lines()) > MAX_LINES or "exception in thread" in init.stderr.lower():
             wrong.append(f"logged {len(init.stderr.splitlines())} lines")
         try:
             until(lambda: not remaining_pids(init), "the end of all processes", 5)
@@ -218,15 +239,15 @@ def _calls(trace: list[str]) -> Iterator[tuple[str, int]]:
 # --- Refuse them. ---
 
 
-def attempt(directory: Path, agent: Path, number: int, error: str, place: Place) -> Outcome:
+def attempt(directory: Path, agent: Path, call: str, number: int, error: str, place: Place) -> Outcome:
     """Return what becomes of a scenario with a call refused."""
     name, process1 = place
-    where = directory / f"{number}-{error}-{name}-{process1}"
-    return Run(where, SCENARIOS[name], agent, refusing(number, error), process1=process1).to_the_end()
+    where, before = directory / f"{call}-{error}-{name}-{process1}", refusing(number, error)
+    return Run(where, SCENARIOS[name], agent, before, process1=process1, is_mute=call == "write").to_the_end()
 
 
-def why_nothing_starts(agent: Path, number: int, error: str) -> str:
-    """Return what does not start with this call refused, whatever agent-init does; an empty text if all does."""
+def why_nothing_works(agent: Path, number: int, error: str) -> str:
+    """Return what does not work with this call refused, whatever agent-init does; an empty text if all does."""
 
     def starts(*command: str) -> bool:
         argv = [*refusing(number, error), *command]
@@ -234,9 +255,7 @@ def why_nothing_starts(agent: Path, number: int, error: str) -> str:
 
     if not starts("/bin/sh", "-c", '"$0" once; exit $?', str(agent)):
         return NO_PROGRAM
-    # What every start does: threads' locks, an import by a look into a directory, a file.
-    code = "import sys, os, _thread; sys.path.insert(0, os.path.dirname(sys.argv[1])); import refuse"
-    return "" if starts(sys.executable, "-I", "-S", "-c", code, str(PROGRAMS / "refuse.py")) else NO_PYTHON
+    return "" if starts(sys.executable, "-I", "-S", str(PROGRAMS / "starts.py")) else NO_PYTHON
 
 
 def summary(outcomes: Mapping[Place, Outcome], why: str) -> str:
@@ -288,9 +307,9 @@ def main() -> int:
         pairs = [(call, error) for call in calls for error in ERRORS if not options.calls or call in options.calls]
 
         def try_all(pair: tuple[str, str]) -> tuple[dict[Place, Outcome], str]:
-            number, error = calls[pair[0]], pair[1]
-            found = {place: attempt(directory, agent, number, error, place) for place in PLACES}
-            return found, why_nothing_starts(agent, number, error)
+            call, error = pair
+            found = {place: attempt(directory, agent, call, calls[call], error, place) for place in PLACES}
+            return found, why_nothing_works(agent, calls[call], error)
 
         with concurrent.futures.ThreadPoolExecutor(options.parallel) as pool:
             for pair, (found, why) in zip(pairs, pool.map(try_all, pairs), strict=True):
@@ -307,7 +326,7 @@ def main() -> int:
 
 
 def right_cells() -> tuple[str, ...]:
-    """Return the cells that are right: what does not start at all is nothing that agent-init could change."""
+    """Return the cells that are right: what does not work at all is nothing that agent-init could change."""
     return GRACEFUL, EXPLAINED, f"{GRACEFUL} or {EXPLAINED}", NO_PYTHON, NO_PROGRAM
 
 

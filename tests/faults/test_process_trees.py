@@ -82,7 +82,7 @@ ctypes.CDLL(None).pthread_exit(None)
     init.wait_for_event("ready", "daemon")
     init.signal("TERM")
     assert init.wait() == 0
-    assert init.lines("the agent exited with code 0, and left processes behind; TERM to them")
+    assert init.lines("the agent exited with code 0; it left processes behind: TERM to them")
     assert init.lines("linger time is over, SIGKILL")
     assert not init.lines("gave up waiting")
 

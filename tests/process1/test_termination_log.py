@@ -174,7 +174,7 @@ def test_kill_by_another_process_is_reported_as_such(start_in_role: Start, tmp_p
     init.wait_for_event("ready")
     psutil.Process(init.pid).children()[0].kill()
     assert init.wait() == 137
-    assert "agent-init" in init.wait_for_line("ended: the agent was killed by SIGKILL, ")
+    assert "agent-init" in init.wait_for_line("ended: the agent was killed by SIGKILL (")
 
 
 def test_termination_log_is_limited_to_4096_bytes(start_in_role: Start, tmp_path: Path) -> None:

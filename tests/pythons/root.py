@@ -1,7 +1,6 @@
 """A folder with Debian's development release, whose Pythons are the current patch releases, and commands inside it.
 
-Its packages are brought up to date before each run; the environments in it are kept and brought up to date too. It has
-no compiler.
+Its packages are brought up to date before each run; the environments in it are kept and brought up to date too.
 """
 
 from __future__ import annotations
@@ -17,7 +16,9 @@ from tests.containers.images import PROJECT, cached
 
 SUITE = "sid"
 PYTHONS = ("3.13", "3.14", "3.15")  # the newest is the last
-PROGRAMS = "busybox catatonit dumb-init ksh93u+m procps python3 strace systemd tini zsh"  # that the tests start
+PROGRAMS = (
+    "busybox catatonit dumb-init gcc ksh93u+m libc6-dev procps python3 strace systemd tini zsh"  # that the tests start
+)
 RECIPE = (
     *("mmdebstrap", "--quiet", "--variant=minbase"),
     '--aptopt=Acquire::Check-Valid-Until "false"',  # a mirror's release file can be past its date

@@ -629,12 +629,13 @@ class AnyOrder(RuleBasedStateMachine):
         assert stopping or state_of(self.life) == values
 
     @precondition(lambda self: not self.exits and self.agent_ended_at is None)
-    @rule(ending=ENDINGS, alone=st.booleans(), works_on=st.booleans())
-    def agent_ends(self, ending: Ending, alone: bool, works_on: bool) -> None:
+    @rule(ending=ENDINGS, alone=st.booleans(), works_on=st.booleans(), only_helpers=st.booleans())
+    def agent_ends(self, ending: Ending, alone: bool, works_on: bool, only_helpers: bool) -> None:
         """`works_on`: it was a wrapper, and its work has not exited."""
         self.agent_code = ending.code
         self.works_on = works_on and self.stops > 0 and self.life.state == "stopping" and not alone
-        actions = self.event(self.life.agent_ended, ending, alone=alone, works_on=self.works_on)
+        facts = {"alone": alone, "works_on": self.works_on, "only_helpers": only_helpers}
+        actions = self.event(self.life.agent_ended, ending, **facts)
         self.agent_ended_at = self.now
         self.linger_from = None if self.works_on else self.now
         self.holding = False

@@ -27,6 +27,7 @@ from entrypoint.init.lifecycle import (
     GIVE_UP_AFTER,
     GIVE_UP_AT_LAST,
     HELD_BACK_FOR,
+    HELPERS_LEAVE,
     KILLING,
     LINGERING,
     MAX_HELD_BACK,
@@ -715,6 +716,15 @@ def test_what_is_exiting_is_waited_for() -> None:
     assert logs(actions)[0].facts == {"seconds": GIVE_UP_AT_LAST}
 
 
+def test_sigkill_is_sent_again_ever_more_rarely() -> None:
+    """What forks without a pause is met within a moment; what the kernel holds takes no processor time of ours."""
+    life = killed_at_1()
+    killed = [at for at, action in run_until(life, 5.9) if action == KillAll()]
+    assert sum(at < 1.3 for at in killed) >= 14
+    assert len(killed) < 100
+    assert killed[-1] - killed[-2] < 0.3
+
+
 @pytest.mark.parametrize("ended", [True, False])
 def test_where_nothing_is_left_nobody_is_missed(ended: bool) -> None:
     """But for the agent itself: a debugger may hold it."""
@@ -817,3 +827,17 @@ def test_everything_is_to_have_got_sigkill_once_killing_has_begun() -> None:
     run_until(life, 5.0)
     assert life.state == KILLING
     assert life.kill_due == -math.inf
+
+
+def test_helpers_that_end_after_the_agent_are_not_logged_as_left_behind() -> None:
+    life = make("-t", "20s")
+    assert life.agent_ended(1.0, exited(0), alone=False, only_helpers=True) == [StopLeftovers(TERM)]
+    assert life.due == 1.0 + HELPERS_LEAVE
+    assert events(life.nothing_left(1.1)) == ["ended"]
+
+
+def test_helpers_that_stay_are_logged_as_left_behind() -> None:
+    life = make("-t", "20s")
+    life.agent_ended(1.0, exited(0), alone=False, only_helpers=True)
+    assert events(life.tick(life.due)) == ["lingering"]
+    assert life.due > 1.0 + HELPERS_LEAVE

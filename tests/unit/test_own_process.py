@@ -156,3 +156,12 @@ def test_a_refused_waitpid_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "waitpid", refusing(errno.EPERM))
     with pytest.raises(spawn.Refused, match=r"^waitpid is refused: Operation not permitted"):
         own_process.has_children()
+
+
+def test_without_a_pid_nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """getpid(2) has no way to fail, so the C library returns what the kernel does."""
+    own_process.check_pid()
+    with monkeypatch.context() as fake:
+        fake.setattr(os, "getpid", lambda: -errno.ENOSYS)
+        with pytest.raises(spawn.Refused, match=r"^getpid is refused: Function not implemented"):
+            own_process.check_pid()

@@ -78,7 +78,7 @@ def gone() -> int:
         ([], True),
         ([errno.ENOMEM], True),
         ([errno.ENOMEM, errno.EMFILE], True),
-        ([errno.ENOMEM] * 3, False),
+        ([errno.EPERM] * 3, True),
         ([errno.ENOENT], False),
     ],
 )
@@ -87,6 +87,21 @@ def test_proc_is_used_although_one_read_fails(
 ) -> None:
     monkeypatch.setattr(os, "readlink", failing(os.readlink, *errors))
     assert procfs._is_our_own() is mounted
+
+
+@pytest.mark.parametrize("content", [b"1 (a) S 0", b"", b"?"])
+def test_where_readlink_is_refused_proc_shows_our_pid_in_a_file(
+    monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    monkeypatch.setattr(os, "readlink", failing(os.readlink, *[errno.EPERM] * 3))
+    monkeypatch.setattr(procfs, "read_file", lambda _: content)
+    assert not procfs._is_our_own()
+
+
+def test_without_readlink_and_files_proc_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "readlink", failing(os.readlink, *[errno.EPERM] * 3))
+    monkeypatch.setattr(procfs, "read_file", failing(procfs.read_file, errno.EPERM))
+    assert not procfs._is_our_own()
 
 
 def test_proc_of_another_pid_namespace_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,7 @@ from entrypoint.init.actions import (
 from entrypoint.init.execution import MAX_RETRIES
 from entrypoint.init.exit_watch import ExitWatch
 from entrypoint.init.fallback import Fallback
+from entrypoint.init.fast_path import FastPath
 from entrypoint.init.job_control import JobControl
 from entrypoint.init.narrator import Narrator, Sender
 from entrypoint.init.procfs import Process
@@ -263,6 +264,18 @@ def test_a_stop_request_that_fails_for_want_of_memory_is_tried_again(
     assert lifecycle.state == "stopping"
     assert world.sent == [(AGENT, TERM), (AGENT, CONT)]
     assert len(harness.lines("stop requested by TERM from outside the container")) == 1
+
+
+def test_a_signal_that_the_fast_path_fails_at_does_not_block_others(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is it lost."""
+    world.handled[AGENT] = {USR1}
+    harness = supervise()
+    monkeypatch.setattr(FastPath, "send", fails(ValueError("odd")))
+    harness.receive(USR1, TERM)
+    assert [line.partition(" (")[0] for line in harness.lines("unexpected")] == ["error: unexpected ValueError: odd"]
+    assert world.sent == [(AGENT, USR1), (AGENT, TERM), (AGENT, CONT)]
 
 
 def test_a_signal_that_cannot_be_handled_does_not_block_others(
@@ -792,8 +805,8 @@ LIMIT = 64 << 20
 @pytest.mark.parametrize(
     ("status", "memory", "text", "code"),
     [
-        (9, FakeMemory(0), "was killed by SIGKILL, sent neither by agent-init nor by the OOM killer", 137),
-        (9, FakeMemory(None), "was killed by SIGKILL, which agent-init did not send", 137),
+        (9, FakeMemory(0), "was killed by SIGKILL (sent neither by agent-init nor by the OOM killer)", 137),
+        (9, FakeMemory(None), "was killed by SIGKILL (not sent by agent-init)", 137),
         (
             9,
             FakeMemory(1),
@@ -1069,6 +1082,42 @@ def test_a_sign_of_life_that_came_in_time_counts_even_if_we_are_late(
     harness.receive()
     assert harness.supervisor.lifecycle.state == "running"
     assert harness.supervisor.lifecycle.due == now + 1
+
+
+# --- Helpers that end after the agent. ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "helpers"),
+    [
+        ("from multiprocessing.resource_tracker import main;main(5)", True),
+        ("from multiprocessing.forkserver import main; main(1)", True),
+        ("from multiprocessing.spawn import spawn_main; spawn_main()", False),
+        ("", False),
+    ],
+)
+def test_helpers_of_multiprocessing_are_known(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch, code: str, helpers: bool
+) -> None:
+    harness = supervise()
+    del world.processes[AGENT]
+    assert not harness.supervisor._are_only_helpers_left()
+    harness.supervisor.descendants.forget()
+    world.add(20, os.getpid())
+    monkeypatch.setattr(procfs, "argv_of", lambda _: ["python", "-c", code])
+    assert harness.supervisor._are_only_helpers_left() is helpers
+
+
+def test_what_is_left_counts_as_more_than_helpers_if_that_is_not_known(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = supervise()
+
+    def fails(_: int) -> list[str]:
+        raise MemoryError
+
+    monkeypatch.setattr(procfs, "argv_of", fails)
+    assert not harness.supervisor._are_only_helpers_left()
 
 
 # --- After SIGKILL. -------------------------------------------------------------------------------------------------

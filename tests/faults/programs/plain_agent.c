@@ -52,8 +52,7 @@ static void report_ready(void)
 int main(int argc, char **argv)
 {
     struct sigaction action = {.sa_handler = got};
-    sigaction(SIGUSR1, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
+    int failed = sigaction(SIGUSR1, &action, NULL) || sigaction(SIGTERM, &action, NULL);
     pid_t child = fork();
     if (child == 0) {
         if (fork() == 0)
@@ -63,7 +62,7 @@ int main(int argc, char **argv)
     report_ready();
     (void)!write(1, "ready\n", 6);
     if (argc > 1 && strcmp(argv[1], "once") == 0)
-        _exit(0);
+        _exit(failed);
     while (!(stopped && argc > 1 && strcmp(argv[1], "graceful") == 0))
         if (poll(NULL, 0, 20) < 0)
             for (volatile long i = 0; i < 10000000; i++) /* also where poll(2) is refused */
