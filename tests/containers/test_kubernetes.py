@@ -41,7 +41,7 @@ def test_example_matches_the_kubernetes_schema(document: dict[str, Any], version
     kubernetes_validate.validate(document, version, strict=True)
 
     misspelt = copy.deepcopy(document)
-    misspelt["spec"]["selektor"] = misspelt["spec"].pop("selector")
+    misspelt["spec"]["podSelector"] = misspelt["spec"].pop("selector")
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(misspelt, version, strict=True)
 

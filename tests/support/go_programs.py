@@ -20,7 +20,7 @@ from tests.agents import environments
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-REFUSED = re.compile(r"(?:go: |: )?(\S+@v[^\s:]+): (.*)")
+REFUSED = re.compile(r"""([^\s"]+@v[^\s:"]+): ([^"]*)""")
 REPLACED = re.compile(r"^\s*(?:replace\s+)?(\S+) => (\./\S+)", re.MULTILINE)
 
 
