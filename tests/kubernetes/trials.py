@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from . import image
-from .pods import Pod, wait_until
+from .pods import Pod
 from .trial import AGENT, INITS, Trial
 
 KILLED = {"both": "killed, 137"}
@@ -182,19 +182,37 @@ KINDS_OF_POD = {
     ),
 }  # fmt: skip
 
-TOGETHER = {**DELETIONS, **HOOKS, **ENDS, **KINDS_OF_POD}
+FALLBACK = {"terminationMessagePolicy": "FallbackToLogsOnError"}
+MESSAGES = {  # not in the table: test_termination_message.py looks at what they leave
+    "own-message": Trial(
+        "the agent has written a message", "--message 'out of tokens' --code 3", "drained, 3", inits=("agent-init",)
+    ),
+    "own-message-killed": Trial(
+        "the same, it is killed", "--message 'out of tokens' --on-term ignore", "killed, 137", settings={"GRACE": "5s"},
+        inits=("agent-init",),
+    ),
+    "crash": Trial(
+        "the agent crashes", "--exit-after 1 --crash", "Error, 1, Failed", container=FALLBACK, act=nothing,
+        is_over=has_ended, outcome=exit_code,
+    ),
+    "crash-in-stop": Trial(
+        "the agent crashes while it drains", "--drain 2 --crash", "drained, 1", container=FALLBACK,
+    ),
+}  # fmt: skip
+
+TOGETHER = {**DELETIONS, **HOOKS, **ENDS, **KINDS_OF_POD, **MESSAGES}
 
 LOST = {"both": "call lost, 1"}
 CONTAINERD = {
     "containerd": Trial("containerd is killed and started again during the drain", "--drain 15", "drained, 0", LOST,
                         grace=60),
     "containerd-prestop": Trial("the same during a preStop hook of 10 s", "--drain 5", "drained, 0", grace=60,
-                                container=prestop("sleep 10")),
+                                container=prestop("echo hook >/proc/1/fd/1; sleep 10")),
 }  # fmt: skip
 KUBELET = {
     "kubelet": Trial("the kubelet is killed and started again during the drain", "--drain 15", "drained, 0", grace=60),
     "kubelet-prestop": Trial("the same during a preStop hook of 10 s", "--drain 5", "drained, 0", grace=60,
-                             container=prestop("sleep 10")),
+                             container=prestop("echo hook >/proc/1/fd/1; sleep 10")),
 }  # fmt: skip
 
 HEADINGS: Mapping[str, Mapping[str, Trial]] = {
@@ -204,12 +222,9 @@ HEADINGS: Mapping[str, Mapping[str, Trial]] = {
     "Kinds of pods": KINDS_OF_POD,
     "Restarts of the node's programs": {**CONTAINERD, **KUBELET},
 }
-ALL: Mapping[str, Trial] = {name: trial for group in HEADINGS.values() for name, trial in group.items()}
+ALL: Mapping[str, Trial] = {**TOGETHER, **CONTAINERD, **KUBELET}
 
 
 def await_the_stop(pod: Pod) -> None:
     """Wait until the agent drains, or its preStop hook runs."""
-    if not ALL[pod.trial].container:
-        pod.wait_for_line("got TERM")
-    else:
-        wait_until(lambda: pod.state()["metadata"].get("deletionTimestamp"), f"the deletion of {pod.name}")
+    pod.wait_for_line("hook" if ALL[pod.trial].container else "got TERM")

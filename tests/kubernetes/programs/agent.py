@@ -31,7 +31,8 @@ def main() -> int:
     parser.add_argument("--unready", action="store_true", help="serve /ready with 503")
     parser.add_argument("--hang", type=float, help="serve /live for these seconds only")
     parser.add_argument("--http", type=int, help="the port for /ready, /live and /call")
-    parser.add_argument("--message", help="what to write to /dev/termination-log at the end")
+    parser.add_argument("--message", help="what to write to /dev/termination-log at the start")
+    parser.add_argument("--crash", action="store_true", help="end with an exception")
     parser.add_argument("--name", default="")
     options = parser.parse_args()
     prefix = f"{options.name}: " if options.name else ""
@@ -50,6 +51,9 @@ def main() -> int:
         child = [sys.executable, __file__, "--name=child", f"--drain={options.leave_child}"]
         subprocess.Popen(child)
     started = time.monotonic()
+    if options.message:
+        with open("/dev/termination-log", "w") as file:
+            file.write(options.message)
     if options.http:
         serve(options, terms, started)
     print_line(f"{prefix}ready")
@@ -66,9 +70,8 @@ def main() -> int:
         if terms and options.on_term == "drain" and now > terms[0] + options.drain:
             print_line(f"{prefix}drained")
             break
-    if options.message:
-        with open("/dev/termination-log", "w") as file:
-            file.write(options.message)
+    if options.crash:
+        raise RuntimeError("the agent's own bug")
     return int(options.code)
 
 
