@@ -51,10 +51,12 @@ class Watch:
         self.kept.mkdir()
         self.states: dict[str, list[Object]] = {}  # by uid
         self.gone: dict[str, float] = {}
-        listed = cluster.api.get("/api/v1/pods")
-        self._version = listed["metadata"]["resourceVersion"]
+        self._version = self._list()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
+
+    def _list(self) -> str:
+        return str(self.cluster.api.get("/api/v1/pods")["metadata"]["resourceVersion"])
 
     def _run(self) -> None:
         while True:
@@ -67,9 +69,10 @@ class Watch:
             time.sleep(0.2)
 
     def _handle(self, event: Object) -> None:
-        pod = event["object"]
-        if "metadata" not in pod or "uid" not in pod["metadata"]:
+        if event["type"] == "ERROR":  # the version is too old
+            self._version = self._list()
             return
+        pod = event["object"]
         self._version = pod["metadata"]["resourceVersion"]
         uid = pod["metadata"]["uid"]
         self.keep_logs(pod)
