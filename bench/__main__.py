@@ -38,6 +38,20 @@ if TYPE_CHECKING:
 PROBE = Path(__file__).with_name("probe.c")
 CHECKOUT = Path(__file__).parents[1]
 PAGE = CHECKOUT / "docs" / "bench.md"
+COMPANION = """
+import asyncio, http.server, json, logging, subprocess, sys, urllib.request
+
+async def work():
+    process = await asyncio.create_subprocess_exec("true")
+    await process.wait()
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    async with server, asyncio.TaskGroup() as group:
+        group.create_task(asyncio.sleep(0.01))
+        json.loads(json.dumps({"a": [1, 2.5, None]}))
+        await asyncio.to_thread(sys.stdin.read)
+
+asyncio.run(work())
+"""
 ROUNDS, ROUNDS_QUICK, ROUNDS_AGAINST = 24, 4, 100
 FULL_EVERY = 8  # rounds; memory and signals of a comparison every fourth
 MINUTES, MINUTES_QUICK = 11.0, 2.5
@@ -161,11 +175,11 @@ def _bench(python: Path, quick: bool) -> Iterator[Bench]:
 
 @contextlib.contextmanager
 def _companion(python: Path) -> Iterator[None]:
-    """Run another program with the same interpreter, as most containers do.
+    """Run another program with the same interpreter, as most containers do: an agent on asyncio.
 
     The pages of the interpreter's file are then shared and are nobody's private memory. It ends with this process.
     """
-    argv = [str(python), "-c", "import signal, subprocess, sys; sys.stdin.read()"]
+    argv = [str(python), "-c", COMPANION]
     with subprocess.Popen(argv, stdin=subprocess.PIPE):
         yield
 

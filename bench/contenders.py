@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 OURS = ("agent-init", "agent-init, environment", "agent-init, flags")
 FLOOR, REFERENCE = "floor", "tini"
+POLL_LOOP = "poll loop in Python"
 UVLOOP = "agent-init's supervisor on uvloop"
 
 VARIABLES = {
@@ -54,6 +55,7 @@ def inits(python: Path, directory: Path) -> list[Init]:
     command = python.parent / "agent-init"
     ours = [str(command)] if command.exists() else [str(python), "-m", "entrypoint"]
     on_uvloop = [str(python), str(Path(__file__).with_name("uvloop_init.py"))]
+    loop = [str(python), "-I", "-S", str(Path(__file__).with_name("poll_loop.py"))]
     circus = Path(sys.executable).parent / "circusd"
 
     def exec_at_once(agent: list[str]) -> list[str]:
@@ -68,6 +70,7 @@ def inits(python: Path, directory: Path) -> list[Init]:
         Init(by_flags, ours[0], prefix(*ours, *FLAGS, "--"), FORM),
         Init(f"{bare}, PYTHONPATH set", ours[0], prefix(*ours, "--"), start | {"safe"}, {"PYTHONPATH": "/app"}),
         Init(f"env --block-signal {bare}", "env", prefix("env", "--block-signal", *ours, "--"), start | {"safe"}),
+        Init(POLL_LOOP, loop[0], prefix(*loop), frozenset("start exit rest signals".split())),
         Init(UVLOOP, on_uvloop[0], prefix(*on_uvloop, "--"), ALL | {"deadline"}),
         Init(REFERENCE, "tini", prefix("tini", "--"), ALL),
         Init("tini -g", "tini", prefix("tini", "-g", "--"), frozenset(("stop",))),

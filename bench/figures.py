@@ -42,7 +42,8 @@ class Figure:
 
 def _signal(size: int) -> Figure:
     title = "Forwarded signal, back to back, sender to handler"
-    return Figure(title, "us", f"{size:,} in the tree", size, limit=2, broken=10, of=REFERENCE, has_tail=True)
+    limit = 3 if size == 100 else 2
+    return Figure(title, "us", f"{size:,} in the tree", size, limit=limit, broken=10, of=REFERENCE, has_tail=True)
 
 
 def _wrapped(size: int) -> Figure:
@@ -67,11 +68,11 @@ def _sized(title: str, unit: str, sizes: tuple[int, ...], what: str, *, more: bo
 
 
 FIGURES: dict[str, Figure] = {
-    "start": Figure("Start to the agent's first instruction", "ms", limit=1.25, broken=4, of=FLOOR),
+    "start": Figure("Start to the agent's first instruction", "ms", limit=1.2, broken=4, of=FLOOR),
     "safe": Figure("Start until a TERM is no longer lost", "ms"),
     "lost": Figure("TERM sent at that moment and lost", "%", limit=0, broken=0, is_share=True),
     "whole": Figure("Complete run of a command that exits at once", "ms"),
-    "exit": Figure("From the agent's exit to the init's exit", "ms", limit=3, broken=60),
+    "exit": Figure("From the agent's exit to the init's exit", "ms", limit=1.5, broken=60),
     **{f"signal/{size}": _signal(size) for size in TREES},
     "signal-rested": Figure("Forwarded signal after 2 ms of rest, sender to handler", "us", has_tail=True),
     **{f"wrapped/{size}": _wrapped(size) for size in TREES},

@@ -200,6 +200,15 @@ OPTIONS = (
         flags=("--max-grace",),
     ),
     Option(
+        "platform_grace",
+        limit,
+        "0",
+        "How long the platform itself waits, from the stop request to its SIGKILL. agent-init's own SIGKILL comes 2s "
+        "before that at the latest, whatever the other options say; --grace auto is that time. 0: not known.",
+        metavar="DURATION",
+        flags=("--platform-grace",),
+    ),
+    Option(
         "linger",
         parse_duration,
         "5s",
@@ -373,7 +382,8 @@ OPTIONS = (
         "termination_log",
         file_path,
         "/dev/termination-log",
-        "Receives the final message on failure: an absolute path, or none. The default path is used only if it exists.",
+        "Receives the final message, after the agent's own: an absolute path, or none. The default path is used only "
+        "if it exists.",
         metavar="PATH|none",
         flags=("--termination-log",),
     ),

@@ -1,7 +1,9 @@
 """The platforms that kill a container themselves: how each is recognised, and how long it waits by default.
 
-Process 1 and the runner in the agent both use this; the same environment gives both the same result. Imports nothing.
+Process 1 and the runner in the agent both use this; the same container gives both the same result.
 """
+
+import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,7 +43,20 @@ BY_VARIABLE = (
     ("RAILWAY_DEPLOYMENT_DRAINING_SECONDS", "Railway", 3.0),
     ("RAILWAY_ENVIRONMENT_ID", "Railway", 3.0),
 )
-BY_FILE = (("/.dockerenv", "Docker", 10.0), ("/run/.containerenv", "Podman", 10.0))
+# (what there is in the container, platform, seconds it waits by default), see `is_there`. KUBERNETES_SERVICE_HOST is
+# the API server's Service: a static pod of a kubelet without an API server has no such variable. But the kubelet mounts
+# the termination log, and the control groups of pods are below `kubepods` (not seen in a cgroup namespace, the default
+# on cgroups v2). The engine below the kubelet may leave its own file, so these come first.
+KUBELETS_MOUNT = "a mount on /dev/termination-log"
+KUBELETS_CGROUP = "kubepods in /proc/self/cgroup"
+ENGINE_FILES = ("/.dockerenv", "/run/.containerenv")
+BY_FILE = (
+    (KUBELETS_MOUNT, KUBERNETES, 30.0),
+    (KUBELETS_CGROUP, KUBERNETES, 30.0),
+    (ENGINE_FILES[0], "Docker", 10.0),
+    (ENGINE_FILES[1], "Podman", 10.0),
+)
+INITIAL_PID_NAMESPACE = "pid:[4026531836]"  # its inode is a constant of the kernel (include/linux/proc_ns.h)
 
 # They send TERM to every process of the container themselves (https://devcenter.heroku.com/articles/dynos#shutdown).
 SIGNAL_EVERY_PROCESS = frozenset(("Heroku",))
@@ -50,8 +65,9 @@ SIGNAL_EVERY_PROCESS = frozenset(("Heroku",))
 def recognise(environment: "Mapping[str, str]", exists: "Callable[[str], bool]") -> tuple[str, float, str] | None:
     """Return the platform's name, the seconds it waits, and `as set` or `unless raised`; None if none is recognised.
 
-    `exists` returns whether a path exists. `as set`: the environment gives the figure. `unless raised`: the figure is
-    the platform's default, and nothing in the container shows whether the operator has raised it.
+    `exists` returns whether a path exists, or one of the other things in BY_FILE: `is_there` does. `as set`: the
+    environment gives the figure. `unless raised`: the figure is the platform's default, and nothing in the container
+    shows whether the operator has raised it.
     """
     for variable, platform, seconds in BY_VARIABLE:
         value = environment.get(variable)
@@ -60,7 +76,44 @@ def recognise(environment: "Mapping[str, str]", exists: "Callable[[str], bool]")
         if platform == "Railway" and value.isascii() and value.isdigit():
             return platform, float(value), "as set"
         return platform, seconds, "unless raised"
-    for path, platform, seconds in BY_FILE:
-        if exists(path):
+    for evidence, platform, seconds in BY_FILE:
+        if exists(evidence):
             return platform, seconds, "unless raised"
     return ("Podman", 10.0, "unless raised") if environment.get("container") == "podman" else None
+
+
+def is_there(evidence: str) -> bool:
+    """Whether this container has what a row of BY_FILE names."""
+    if evidence == KUBELETS_MOUNT:
+        return _is_mount("/dev/termination-log")
+    if evidence == KUBELETS_CGROUP:
+        return b"kubepods" in _read("/proc/self/cgroup")
+    return os.path.exists(evidence) and not (evidence in ENGINE_FILES and _is_left_over())
+
+
+def _is_left_over() -> bool:
+    """Whether an engine's file has come with an image that something else runs now: a virtual machine, WSL, chroot(8).
+
+    Nothing but an engine with `--pid=host` runs containers in the initial PID namespace, and that mounts /etc/hostname.
+    """
+    try:
+        initial = os.readlink("/proc/self/ns/pid") == INITIAL_PID_NAMESPACE
+    except OSError:
+        return False
+    return initial and not _is_mount("/etc/hostname")
+
+
+def _is_mount(path: str) -> bool:
+    """Whether a file of another file system than its directory's is mounted there."""
+    try:
+        return os.stat(path).st_dev != os.stat(os.path.dirname(path)).st_dev
+    except OSError:
+        return False
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.read(65536)
+    except OSError:
+        return b""

@@ -62,6 +62,7 @@ class Settings:
     if TYPE_CHECKING:
         grace: float | None
         max_grace: float
+        platform_grace: float | None
         linger: float
         orphans: float | None
         stop_signal: int | None

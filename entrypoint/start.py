@@ -29,6 +29,8 @@ HARMLESS = frozenset(
 BEFORE_RETRY = 0.02  # seconds
 RETRY_FOR = 2.0  # seconds from the first failure to set up the supervisor, until the fallback does without
 ATTEMPTS_TO_RUN = 3  # a supervisor that was set up
+NAME = b"agent-init"
+PR_SET_NAME = 15  # prctl(2)
 STOP_WAITS = 0.5  # seconds, at most, of that time
 WHAT_IS_LEFT = "from now on agent-init only forwards signals, keeps the deadline, reaps and exits with the agent's code"
 CANNOT_GO_ON = f"cannot do what is due; {WHAT_IS_LEFT}"
@@ -93,6 +95,8 @@ def start_agent(
     """Prepare our own process and start the agent; fill in `started`. Raises spawn.NotStarted, OSError."""
     from .init import agent_environment, fallback, own_process, spawn
 
+    own_process.check_pid()
+    take_name()
     started.fallback = fallback.Fallback(settings)
     started.has_log = own_process.fill_standard_descriptors()[settings.log_fd]
     started.problems = own_process.adopt(settings.subreaper, settings.parent_death_signal, parent)
@@ -115,6 +119,20 @@ def start_agent(
     started.pid = spawn.spawn(list(settings.command), environment, terminal=has_terminal)
     started.fallback.pid = started.pid
     environment.clear()  # it may hold secrets, and is not needed any more
+
+
+def take_name() -> None:
+    """Be `agent-init` for ps(1) and pkill(1): an interpreter that was executed by its path has the name of its file."""
+    try:
+        with open("/proc/self/comm", "wb", buffering=0) as file:
+            file.write(NAME)
+    except OSError:
+        from .init import libc
+
+        try:
+            libc.call("prctl", PR_SET_NAME, NAME, 0, 0, 0)
+        except OSError:
+            pass
 
 
 def supervise(settings: "Settings", package: str, started: Started) -> int:
@@ -180,6 +198,9 @@ def set_up(settings: "Settings", package: str, started: Started) -> "Supervisor 
 
 def make_supervisor(settings: "Settings", package: str, started: Started) -> "Supervisor":
     """Return the supervisor of the agent. Imported late: the agent need not wait for it."""
+    from .init import lean
+
+    lean.import_without_annotations()
     plan = make_plan(settings)
     started.fallback.stop_signal, started.fallback.grace = plan.steps[0][0], plan.grace
 
@@ -233,7 +254,7 @@ def _fail(code: int, text: str, settings: "Settings", started: Started) -> int:
 
     started.clean_up()
     Console(settings.log_fd, json=settings.log_format == "json").log(ERROR, "not-started", text, code=code)
-    termination_log.write(settings, [text])
+    termination_log.TerminationLog(settings).write([text])
     return code
 
 

@@ -167,7 +167,7 @@ class SignalHandlers:
 
 
 def granted_seconds(
-    environment: Mapping[str, str], exists: Callable[[str], bool] = os.path.exists
+    environment: Mapping[str, str], exists: Callable[[str], bool] = platforms.is_there
 ) -> tuple[float, bool]:
     """How many seconds the supervisor or the platform grants a stop, and whether that is known for certain."""
     with contextlib.suppress(KeyError, ValueError):

@@ -109,6 +109,12 @@ class LookAtWork(Action):
     __slots__ = ()
 
 
+class LookAtRest(Action):
+    """Find out what has not exited after SIGKILL; the event `rest_seen` follows."""
+
+    __slots__ = ()
+
+
 class TakeCpuSnapshot(Action):
     """Note how much processor time each process has used: a stall report shows what it has used since."""
 

@@ -58,7 +58,7 @@ def make(
     if not settings.notify:
         return made
     environment.pop(STOP_SECONDS.encode(), None)  # of another agent-init above us
-    if settings.grace is not None or settings.stop_schedule is not None:
+    if (settings.grace, settings.stop_schedule, settings.platform_grace) != (None, None, None):
         from . import stop_plan  # only here: the agent's start does not wait for a module that it does not need
 
         environment[STOP_SECONDS.encode()] = b"%r" % stop_plan.stop_seconds(settings)

@@ -1,8 +1,9 @@
-"""The memory limit of our control group: how much memory there is, and whether the kernel's OOM killer has killed.
+"""The limits of our control group: how much memory and processor time there is, and whether the OOM killer has killed.
 
-From cgroup v2 (memory.events, memory.max, memory.current, memory.peak) or v1 (memory.oom_control,
-memory.limit_in_bytes, ...), as the kernel's admin-guide/cgroup-v2 and cgroup-v1/memory have them. In a container the
-files of its own group are at the root of the mount; elsewhere /proc/self/cgroup says where.
+From cgroup v2 (memory.events, memory.max, memory.current, memory.peak, cpu.max) or v1 (memory.oom_control,
+memory.limit_in_bytes, cpu.cfs_quota_us, ...), as the kernel's admin-guide/cgroup-v2, cgroup-v1/memory and
+scheduler/sched-bwc have them. In a container the files of its own group are at the root of the mount; elsewhere
+/proc/self/cgroup says where.
 """
 
 import os
@@ -83,15 +84,35 @@ def _read_or_empty(path: str) -> bytes:
         return b""
 
 
-def _find(root: str, own: str) -> tuple[str, tuple[str, ...]]:
-    """The directory of our group and the names of its files; an empty directory where there is none."""
-    paths = {b"": "", b"memory": ""}  # v2's line has no controllers
+def cpus(root: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> float | None:
+    """Return how many processors the group may use, such as 0.08; None for no limit, or if that is not known."""
+    paths = _paths(own, b"cpu")
+    for directory in (root + paths[b""], root, f"{root}/cpu{paths[b'cpu']}", f"{root}/cpu"):
+        figures = _read_or_empty(f"{directory}/cpu.max").split()
+        if not figures:
+            names = "cpu.cfs_quota_us", "cpu.cfs_period_us"
+            figures = [figure for name in names for figure in _read_or_empty(f"{directory}/{name}").split()]
+        if len(figures) == 2:
+            quota, period = figures
+            return int(quota) / int(period) if quota.isdigit() and period.isdigit() and int(period) else None
+    return None
+
+
+def _paths(own: str, controller: bytes) -> dict[bytes, str]:
+    """Return the path of our group below the mount, on v2 (no controller's name) and for a controller on v1."""
+    paths = {b"": "", controller: ""}  # v2's line has no controllers
     for line in _read_or_empty(own).splitlines():
         _, _, rest = line.partition(b":")
         controllers, _, path = rest.partition(b":")
-        for controller in controllers.split(b","):
-            if controller in paths:
-                paths[controller] = os.fsdecode(path).rstrip("/")
+        for name in controllers.split(b","):
+            if name in paths:
+                paths[name] = os.fsdecode(path).rstrip("/")
+    return paths
+
+
+def _find(root: str, own: str) -> tuple[str, tuple[str, ...]]:
+    """The directory of our group and the names of its files; an empty directory where there is none."""
+    paths = _paths(own, b"memory")
     for directory, files in (
         (root + paths[b""], V2),
         (root, V2),

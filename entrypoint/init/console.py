@@ -61,7 +61,7 @@ class Console:
 
 def _text_line(level: int, text: str) -> bytes:
     label = "" if level >= INFO else LEVEL_NAMES[level] + ": "
-    one_line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    one_line = text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
     return _cut(f"agent-init: {label}{one_line}".encode("utf-8", "backslashreplace"), b"...\n")
 
 

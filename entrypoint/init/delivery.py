@@ -17,7 +17,7 @@ import os
 
 from .. import notify, signals
 from ..signals import CONT, INT, KILL, TERM, name_of
-from . import by_name, exit_status, foreground, leftovers, names, procfs, recipients, tree, wrapper
+from . import exit_status, later, procfs, tree
 from .console import WARNING
 from .lifecycle import WORKING
 
@@ -26,10 +26,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from ..settings import Settings
+    from . import by_name, foreground, leftovers, names, recipients, wrapper
     from .console import Console
     from .main_process import MainProcess
     from .procfs import Process
     from .tree import Descendants
+else:
+    by_name, foreground, leftovers = map(later.Module, ("by_name", "foreground", "leftovers"))
+    names, recipients, wrapper = map(later.Module, ("names", "recipients", "wrapper"))
 
 MAX_NAMED = 12  # processes that a line names as not signalled
 
@@ -47,7 +51,7 @@ class Delivery:
         self.kill_forwarded = False  # the agent was sent a SIGKILL that was not for the end of the grace
         self.interrupted: list[Process] = []  # those that were sent INT in place of TERM
         self.wrapper: wrapper.Wrapper | None = None  # the agent, where recipients got the stop signal in its place
-        self.departures = leftovers.Departures()  # of wrappers that exit before their work
+        self._departures: leftovers.Departures | None = None
         self.presumed: list[Process] = []  # work that a wrapper is likely to have signalled: it gets no second signal
         self.newly_presumed: list[Process] = []  # of them those that were not logged yet
         self._last_stop: tuple[Process | None, int] = None, 0  # the agent, and the signal of the last step
@@ -61,6 +65,8 @@ class Delivery:
         self._reached: list[Process] = []  # by the current step
         self.agent_reached = False  # the agent itself
         self.also_reached: list[Process] = []  # shells among them, and what these waited for
+        self._plain: by_name.PlainProgram | None = None  # the agent, where masks are false
+        self._not_killed: set[int] = set()  # to these pids SIGKILL could not be sent
         self._explained = False  # `left_to_others` was asked for
         self._image: tuple[bytes, bytes] | None = None  # the agent's, when it was looked at whether ...
         self._may_be_looked_through = False  # ... a signal that it handles may be meant for another process
@@ -94,6 +100,18 @@ class Delivery:
             self.previous_recipients = self._reached
             self.held_back = found.held_back or self.held_back  # those of an earlier step still are
         return self._reached, reason if self._reached else ""
+
+    @property
+    def departures(self) -> "leftovers.Departures":
+        """Return the wrappers that exit before their work."""
+        if self._departures is None:
+            self._departures = leftovers.Departures()
+        return self._departures
+
+    @property
+    def awaits_exits(self) -> bool:
+        """Whether something depends on the exit of leftover processes."""
+        return bool(self.ahead or (self._departures is not None and self._departures.work))
 
     @property
     def has_reached(self) -> bool:
@@ -130,7 +148,7 @@ class Delivery:
             return False
         return any(procfs.handles(process, TERM) for process in members)
 
-    def _note_step(self, found: recipients.Recipients, number: int) -> None:
+    def _note_step(self, found: "recipients.Recipients", number: int) -> None:
         """Remember who is about to get this step, for the exit of a wrapper."""
         self._looked_through = bool(found.processes)
         agent = None if self._agent.has_exited else procfs.look(self._agent.pid)
@@ -182,7 +200,7 @@ class Delivery:
             return recipients.Recipients(sender), f"{sender.name} sent the last message"
         return found, ""
 
-    def _wrapper_of(self, named: "Process") -> wrapper.Wrapper | None:
+    def _wrapper_of(self, named: "Process") -> "wrapper.Wrapper | None":
         """Return the agent, if the process that it has named is below it; it may stay when that one has exited."""
         try:
             seen = tree.everything()
@@ -394,8 +412,7 @@ class Delivery:
         with us in a moment anyway. As a subreaper we can only look again and again; whole process groups go in one
         call, because their members may fork faster than we look.
         """
-        if os.getpid() == 1:
-            self._kill(-1, KILL)
+        if os.getpid() == 1 and self._kill(-1, KILL):
             return
         if not self._agent.has_exited:
             self._kill(self._agent.pid, KILL)
@@ -461,7 +478,17 @@ class Delivery:
             return True
         return by_name.may_be_handled(number) and not names.is_wrapper(process)
 
-    def resolve(self, number: int, *, to_stop: bool) -> recipients.Recipients:
+    def agent_gets_unknown(self, number: int) -> bool:
+        """Whether a signal goes to the agent, and nobody else, although nothing shows whether it handles that.
+
+        The same as `forward_recipients` and `_is_forwarded_unknown` decide where masks are never shown, with few looks.
+        """
+        if not procfs.masks_are_false() or not by_name.may_be_handled(number):
+            return False
+        self._plain = self._plain or by_name.PlainProgram()
+        return self._plain.is_plain(self._agent.pid)
+
+    def resolve(self, number: int, *, to_stop: bool) -> "recipients.Recipients":
         """Return who gets a signal in the agent's place: nobody if it handles the signal, or no process below does."""
         agent = procfs.look(self._agent.pid)
         if self._settings.target != "auto" or agent is None or self._agent.has_exited:
@@ -543,15 +570,23 @@ class Delivery:
             self._log_not_sent(numbers[0], str(process), process.pid, error)
             return False
 
-    def _kill(self, pid: int, number: int) -> None:
+    def _kill(self, pid: int, number: int) -> bool:
+        """Send a signal; return False, and log it, if that fails."""
         try:
             os.kill(pid, number)
         except ProcessLookupError:
             pass  # it has exited meanwhile: waitpid(2) will report it
         except OSError as error:
-            self._log_not_sent(number, f"pid {pid}", pid, error)
+            if not _send_by_pidfd(pid, number):
+                self._log_not_sent(number, f"pid {pid}", pid, error)
+                return False
+        return True
 
     def _log_not_sent(self, number: int, to: str, pid: int, error: OSError) -> None:
+        if number == KILL:  # it is sent again and again
+            if pid in self._not_killed:
+                return
+            self._not_killed.add(pid)
         text = f"cannot send {name_of(number)} to {to}: {error.strerror}"
         self._console.log(WARNING, "not-sent", text, pid=pid)
 
@@ -576,8 +611,25 @@ def send(process: "Process", *numbers: int) -> bool:
         return _is_same(process, unknown=True) and _send_all(
             lambda number: _signal.pidfd_send_signal(fd, number), numbers
         )
+    except OSError:  # the call may be refused, and not the signal (seccomp): kill(2) shows which
+        if not procfs.MOUNTED:
+            raise
+        return _is_same(process) and _send_all(lambda number: os.kill(process.pid, number), numbers)
     finally:
         os.close(fd)
+
+
+def _send_by_pidfd(pid: int, number: int) -> bool:
+    """Send a signal to a child that is not reaped: kill(2) may be refused, and not the signal (seccomp)."""
+    try:
+        fd = os.pidfd_open(pid)  # fails for a group
+        try:
+            _signal.pidfd_send_signal(fd, number)
+        finally:
+            os.close(fd)
+    except (OSError, AttributeError):
+        return False
+    return True
 
 
 def _is_same(process: "Process", *, unknown: bool = False) -> bool:

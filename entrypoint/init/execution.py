@@ -5,7 +5,7 @@ want of memory is tried again.
 """
 
 from .. import signals
-from . import delivery, exit_watch, narrator, older_processes, orphans, procfs, stop_plan, tree
+from . import delivery, later, narrator, procfs, stop_plan, tree
 from .actions import (
     Action,
     Exit,
@@ -13,6 +13,7 @@ from .actions import (
     Forward,
     KillAll,
     Log,
+    LookAtRest,
     LookAtWork,
     LookAtWrapper,
     LookForOrphans,
@@ -29,15 +30,18 @@ from .lifecycle import LINGERING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
 
     from ..settings import Settings
+    from . import exit_watch, older_processes, orphans
     from .console import Console
     from .faults import Faults
     from .lifecycle import Lifecycle
     from .loop import Loop
     from .main_process import MainProcess
     from .stall_report import Reporter
+else:
+    exit_watch, older_processes, orphans = map(later.Module, ("exit_watch", "older_processes", "orphans"))
 
 MAX_RETRIES = 20  # of an action that fails for want of memory
 
@@ -67,14 +71,24 @@ class Execution:
         self.descendants = tree.Descendants(reporter.pids)
         self.narrator = narrator.Narrator(console, settings, self.descendants)
         self.delivery = delivery.Delivery(settings, agent, self.descendants, console)
-        self.orphans = orphans.OrphanStopper(settings, agent, reporter.pids, older, self.delivery, self.narrator)
-        self.older = older_processes.OlderProcesses(older, self.descendants, stop_plan.stop_signal(settings))
-        self.exit_watch = exit_watch.ExitWatch(loop, recipients_exited)
+        self.orphans: orphans.OrphanStopper | None = None
+        if settings.orphans is not None:
+            self.orphans = orphans.OrphanStopper(settings, agent, reporter.pids, older, self.delivery, self.narrator)
+        self.older: older_processes.OlderProcesses | None = None
+        if older:
+            self.older = older_processes.OlderProcesses(older, self.descendants, stop_plan.stop_signal(settings))
+        self._recipients_exited = recipients_exited
+        self._exit_watch: exit_watch.ExitWatch | None = None
         self.handled: dict[int, bool] = {}
         self.exit_code: int | None = None
         self._to_do: list[Action] = []  # what follows from the events so far and is not done yet
         self._retries = 0  # for want of memory, since the last time when nothing was left to do
         self._retried: Action | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is to be done that could not be done yet."""
+        return bool(self._to_do)
 
     def event(self, event: "Callable[..., list[Action]]", *facts: object) -> None:
         """Pass an event to the state machine and do what follows."""
@@ -107,6 +121,8 @@ class Execution:
                 self._faults.log(error)
             del self._to_do[0]
         self._retries, self._retried = 0, None
+        if self.narrator.has_news:  # after the signals are sent, and with the processes that were looked at
+            self._faults.guarded(self.narrator.write_final_message)
         self.descendants.forget()
 
     def _is_worth_a_retry(self, action: Action) -> bool:
@@ -126,26 +142,33 @@ class Execution:
         elif isinstance(action, ForgetAllSignalled):
             self.delivery.forget_all_signalled()
         elif isinstance(action, StopHeldBack):
-            self.exit_watch.stop()
+            self._watch()
             self.delivery.stop_held_back(action.number)
         elif isinstance(action, StopInterrupted):
             self.delivery.stop_interrupted(action.number)
         elif isinstance(action, LookAtWrapper):
             self.note(self._lifecycle.wrapper_seen, self.delivery.look_at_wrapper())
         elif isinstance(action, LookForOrphans):
+            assert self.orphans is not None
             self.note(self._lifecycle.orphans_seen, self.orphans.look(self._loop.time()))
         elif isinstance(action, LookAtWork):
             self.note(self._lifecycle.work_seen, self.delivery.look_at_work())
+        elif isinstance(action, LookAtRest):
+            rest = self.descendants.listable()
+            are_dying = rest is not None and all(map(procfs.is_dying, rest))
+            self.note(self._lifecycle.rest_seen, rest != [], are_dying)
         elif isinstance(action, StopLeftovers):
-            self.delivery.note_stopped(self.orphans.signalled)
+            if self.orphans is not None:
+                self.delivery.note_stopped(self.orphans.signalled)
             self._stop_leftovers(action.number)
             self._faults.guarded(self.look_at_older)
         elif isinstance(action, KillAll):
-            self._faults.guarded(self._reporter.end)
+            self._faults.guarded(self._end_report)
             self.delivery.kill_all()
         elif isinstance(action, TakeCpuSnapshot):
             self._reporter.take_cpu_snapshot(self.descendants.listable() or ())
         elif isinstance(action, MakeStallReport):
+            self.narrator.report_begins()
             self._reporter.start(self._agent.pid, action.seconds)
         elif isinstance(action, Log):
             self.narrator.agent = "" if self._agent.has_exited else f"{self._agent.name} ({self._agent.pid})"
@@ -159,7 +182,7 @@ class Execution:
 
     def _stop(self, action: Stop) -> None:
         number, again = action.number, self._retried is action
-        self._faults.guarded(self._reporter.end)
+        self._faults.guarded(self._end_report)
         try:
             reached, reason = self.delivery.stop(
                 number, adapts=self._lifecycle.adapts, hung=bool(self._lifecycle.hung), retry=again
@@ -184,7 +207,14 @@ class Execution:
         elif self.delivery.held_back:
             self.note(self._lifecycle.held_back)
         if self.delivery.wrapper is not None:
-            self.exit_watch.start(reached)
+            self._watch(reached)
+
+    def _end_report(self) -> None:
+        """The time for a stall report is over. If it was cut off, log that, and what is known without it."""
+        if self._reporter.end():
+            for line in self._reporter.replacement(self.descendants.listable()):
+                self.narrator.report_line(line)
+            self.narrator.report_is_complete()
 
     def _explain(self) -> None:
         """Log once who was left to a process above that handles the stop signal: that explains an escalation."""
@@ -203,13 +233,23 @@ class Execution:
             delivery.newly_presumed = []
             self.narrator.log(Log("not-signalled", to=presumed))
             self.note(self._lifecycle.stopped_by_wrapper)
-        self.exit_watch.stop()
-        if watched := delivery.departures.work or delivery.ahead:
-            self.exit_watch.start(watched)
+        self._watch(delivery.departures.work or delivery.ahead)
+
+    def _watch(self, processes: "Sequence[procfs.Process]" = ()) -> None:
+        """Watch for the exit of these processes, and no longer of those before."""
+        if self._exit_watch is not None:
+            self._exit_watch.stop()
+        if processes:
+            self._exit_watch = self._exit_watch or exit_watch.ExitWatch(self._loop, self._recipients_exited)
+            self._exit_watch.start(processes)
+
+    def only_older_left(self) -> bool:
+        """Whether nothing is left but processes from before the agent's start that are not waited for."""
+        return self.older is not None and self.older.are_not_waited_for()
 
     def look_at_older(self) -> None:
         """Do not wait for processes from before the agent's start, if nothing else is left."""
-        if self._lifecycle.state == LINGERING and self.older.are_not_waited_for():
+        if self._lifecycle.state == LINGERING and self.only_older_left():
             self.note(self._lifecycle.older_left)
 
     def _forward(self, action: Forward) -> None:

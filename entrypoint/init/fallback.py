@@ -8,6 +8,7 @@ Signals stay blocked and pending until sigwait(3) takes one; it returns a small 
 memory. A timer signal ends the wait (setitimer(2)).
 """
 
+import _io
 import _signal
 import os
 import time
@@ -25,10 +26,11 @@ ALRM = int(_signal.SIGALRM)
 NOT_FORWARDED = JOB_CONTROL | OF_WRITES | {CHLD}
 MAX_WAIT = 3600.0  # seconds; setitimer(2) does not take any number of them
 SWEEP_EVERY = 0.02  # seconds between two SIGKILLs to everything
-GIVE_UP_AFTER = 0.4  # seconds; what has not died of SIGKILL by then does not hold up the end
+GIVE_UP_AFTER = 2.0  # seconds; what has not died of SIGKILL by then does not hold up the end
 BEFORE_RETRY = 0.05  # seconds, after a failure
 # In the C library's heap: a block of 128 KiB or more would be a mapping of its own (M_MMAP_THRESHOLD, mallopt(3)), and
-# nobody could use that again where the limit is on address space. Its pages take no memory until they are written to.
+# nobody could use that again where the limit is on address space. Its pages take no memory until they are written to:
+# the block is a buffer of a reader, which is not cleared as `bytes` would be.
 RESERVE_BLOCKS, RESERVE_BLOCK_BYTES = 2, 48 << 10
 STATUS_LOST = 125  # the exit code where somebody else has taken the status
 
@@ -39,12 +41,14 @@ class Reserve:
     __slots__ = ("_blocks",)
 
     def __init__(self) -> None:
-        self._blocks: tuple[bytes, ...] = ()
+        self._blocks: tuple[object, ...] = ()
         self.take()
 
     def take(self) -> None:
         """Take the reserve, if it is not taken. Raises MemoryError."""
-        self._blocks = self._blocks or tuple(bytes(RESERVE_BLOCK_BYTES) for _ in range(RESERVE_BLOCKS))
+        if not self._blocks:
+            made = [_io.BufferedReader(_io.BytesIO(), RESERVE_BLOCK_BYTES) for _ in range(RESERVE_BLOCKS)]
+            self._blocks = tuple(made)
 
     def release(self) -> None:
         """Make the memory available."""
@@ -219,7 +223,8 @@ def _plan(settings: "Settings") -> tuple[int, float]:
         return settings.stop_schedule[0][0], seconds
     # Without a grace of the user's the platform decides; a default of ours must not cut anything short.
     signal = TERM if settings.stop_signal is None else settings.stop_signal
-    return signal, INFINITY if settings.grace is None else settings.grace
+    known = (seconds for seconds in (settings.grace, settings.platform_grace) if seconds is not None)
+    return signal, min(known, default=INFINITY)
 
 
 def _succeeds(step: "Callable[..., object]", *arguments: object) -> bool:

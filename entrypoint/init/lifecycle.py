@@ -15,8 +15,8 @@ turns them into text.
 Whatever the order of events:
   - a step of the schedule is sent once; a repeated stop request is noted, passed on or moves on, as `repeat` says
   - nothing is addressed to the agent after its exit was seen
-  - SIGKILL comes by the end of the grace, and our own exit at most GIVE_UP_AFTER seconds later
-  - the agent can extend its time, each message to the time it names, but never past --max-grace
+  - SIGKILL comes by the end of the grace, and our own exit at most GIVE_UP_AT_LAST seconds later
+  - the agent can extend its time, each message to the time it names, but never past --max-grace and --platform-grace
   - where the platform ends a stop, we have no deadline; but one that was requested from inside has the platform's limit
     for its deadline, until a request from outside comes
   - the exit code is the agent's; an agent that hung does not end with 0, and where the agent was a wrapper and we have
@@ -24,7 +24,7 @@ Whatever the order of events:
 
 Rules of this file:
   - Everything that decides when to send what, and the exit code, is in here. One decision is taken elsewhere, for
-    speed: a signal in `sent_at_once` goes to an agent that handles it without an event (`Supervisor._send_at_once`).
+    speed: a signal in `sent_at_once` goes to an agent that handles it without an event (`fast_path`).
   - Every timer is in TIMERS, from which both `due` and `tick` derive.
   - State is replaced, never mutated in place: `snapshot` copies references only, and `restore` undoes an event.
 """
@@ -39,6 +39,7 @@ from .actions import (
     Forward,
     KillAll,
     Log,
+    LookAtRest,
     LookAtWork,
     LookAtWrapper,
     LookForOrphans,
@@ -80,6 +81,7 @@ TIMERS: "dict[str, dict[str, str]]" = {
     },
     LINGERING: {
         "kill": "_linger_is_over",
+        "deferred": "_log_lingering",
         "confirm": "_platform_has_not_signalled",
         "turn": "_next_turn",
         "progress": "_log_progress",
@@ -96,13 +98,17 @@ ORPHANS_AGAIN = 10.0  # seconds to the next look at orphans, if a look fails
 SWEEP_EVERY = 0.02  # seconds between two SIGKILLs to everything: processes may have been forked meanwhile
 FROZEN_AFTER = 0.1  # a timer that is so many seconds late: the container may have been frozen, and the agent with it
 REPRIEVE = 1.0  # seconds that the agent then has at least to send a sign of life
-GIVE_UP_AFTER = 0.4  # seconds; what has not died of SIGKILL by then sits in the kernel and must not hold up the end
+# Seconds from SIGKILL. What has not exited after the first sits in the kernel and must not hold up the end; but what is
+# exiting has until the second: to free memory takes time, most of all on a busy machine.
+GIVE_UP_AFTER, GIVE_UP_AT_LAST = 2.0, 5.0
+REST_AGAIN = 0.2  # seconds to the next look at what is still exiting
 # An agent that may be a launcher is signalled this long after the children that got the stop signal have exited: one
 # that polls for its child's exit does so every second or more often, and is to exit by itself, with the child's code.
 HELD_BACK_FOR = 1.5
 CONFIRM_AFTER = 0.3  # seconds in which a TERM to every process has come to us too
 LOOK_AGAIN = 0.2  # seconds to the next look at the work below a wrapper that has exited, if a look fails
 SETTLE_EVERY = 0.2  # seconds between looks at a wrapper whose recipients have exited
+HELPERS_LEAVE = 0.2  # seconds in which helpers that end by themselves after the agent are not logged as leftovers
 NEXT_TURN_AFTER = (
     0.05  # seconds from the exit of a leftover process until others get the stop signal: many exit together
 )
@@ -141,6 +147,8 @@ class Lifecycle:
         self._reported_at = -INFINITY  # the last stall report
         self._works_on = False  # the agent was a wrapper and has exited, its work has not
         self._was_cut = False  # ... and was killed by us
+        self._deferred: list[Action] = []  # logged if helpers have not exited soon
+        self._killed_at = INFINITY
         self._killed_for = ""  # KILLING: stop-signal, deadline, linger-over, older-left, escalated
         self._timers: dict[str, float] = {}
         if settings.ready_timeout is not None:
@@ -273,11 +281,13 @@ class Lifecycle:
         alone: bool,
         works_on: bool = False,
         only_older: bool = False,
+        only_helpers: bool = False,
         successor: object = None,
     ) -> list[Action]:
         """The agent's exit was seen. `alone`: it left no processes behind. `works_on`: it left its work behind.
 
-        `only_older`: nothing is left but what `older_left` is about. `successor`: a process that runs the same program.
+        `only_older`: nothing is left but what `older_left` is about. `only_helpers`: nothing but processes that end by
+        themselves after the agent. `successor`: a process that runs the same program.
         """
         unasked = self.state == RUNNING
         self.ending, self._cause, self.sent_at_once = ending, self._find_cause(ending), frozenset()
@@ -295,7 +305,7 @@ class Lifecycle:
             log = Log("wrapper-left", **facts, has_had_it=self._sent_by_platform)
             return [log, StopLeftovers(number)]
         replaced = [Log("replaced", successor=str(successor))] if unasked and successor is not None else []
-        return [*replaced, *self._linger(now)]
+        return [*replaced, *self._linger(now, only_helpers=only_helpers)]
 
     def leftover_ended(self, now: float) -> list[Action]:
         """A process that the agent left behind has exited: it may be the turn of others."""
@@ -310,6 +320,12 @@ class Lifecycle:
         self._works_on = works_on
         self._set(turn=INFINITY)
         return [StopLeftovers(stop_plan.stop_signal(self.settings))] if works_on else self._linger(now)
+
+    def rest_seen(self, now: float, is_left: bool, is_exiting: bool) -> list[Action]:
+        """The answer to LookAtRest. `is_left`: not all have exited. `is_exiting`: those that have not will soon."""
+        if self.state != KILLING or (is_left and is_exiting):
+            return []
+        return self._end(now) if self.ending is not None and not is_left else self._end_without(now)
 
     def older_left(self, now: float) -> list[Action]:
         """Nothing is left but processes from before the agent's start that do not handle the stop signal."""
@@ -426,7 +442,7 @@ class Lifecycle:
     def _hangs(self, now: float, hung: str, *, allowed: float | None, sender: object = None) -> list[Action]:
         """Make a stall report, then send SIGABRT, then go on with the schedule."""
         self.hung, self._reported_at = hung, now
-        seconds = stop_plan.MAX_REPORT_SECONDS
+        seconds = self.plan.report_seconds
         self._begin(now, stop_plan.of_a_hang(self.plan, ABRT), seconds)
         log = Log(hung, allowed=allowed, sender=sender, upcoming=self._upcoming(now), status=self.status)
         return [log, MakeStallReport(seconds)]
@@ -437,7 +453,7 @@ class Lifecycle:
             self._set(ready=max(self._at("ready"), now + seconds))
         if self.state != STOPPING or not self.last_sent or self.hung or "step" not in self._timers:
             return []
-        bound = self.settings.max_grace
+        bound = self.plan.max_grace
         latest = INFINITY
         if bound < INFINITY:
             latest = self._requested + bound - stop_plan.seconds_to_last(self._steps)
@@ -452,7 +468,8 @@ class Lifecycle:
             self._set(last_term=stop_plan.time_of_last_term(now, self._time_of_kill()))
         if now > self._reported_at + PROGRESS_EVERY:
             self._plan_stall_report(now, until - now)
-        return [Log("extended", max_grace=bound)] if first else []
+        by = "--max-grace" if bound == self.settings.max_grace else "--platform-grace"
+        return [Log("extended", max_grace=bound, limited_by=by)] if first else []
 
     def _look_for_orphans(self, now: float) -> list[Action]:
         self._set(orphans=now + ORPHANS_AGAIN)
@@ -569,7 +586,7 @@ class Lifecycle:
 
     def _plan_stall_report(self, now: float, wait: float) -> None:
         """Have a stall report made some time before the step that comes after `wait`."""
-        seconds = stop_plan.report_seconds(wait)
+        seconds = self.plan.report_before(wait)
         enough = seconds >= stop_plan.MIN_REPORT_SECONDS and wait < INFINITY
         self._set(stall_report=now + wait - seconds if enough else INFINITY)
 
@@ -586,7 +603,7 @@ class Lifecycle:
         self._reported_at = now
         elapsed = now - self._requested
         log = Log("limit-near", elapsed=elapsed, hung=bool(self.hung), platform=self.plan.platform)
-        return [log, MakeStallReport(stop_plan.MAX_REPORT_SECONDS)]
+        return [log, MakeStallReport(self.plan.report_seconds)]
 
     def _stop_held_back(self, now: float) -> list[Action]:
         self._set(held_back=INFINITY)
@@ -609,7 +626,7 @@ class Lifecycle:
 
     # --- The end. ---------------------------------------------------------------------------------------------------
 
-    def _linger(self, now: float) -> list[Action]:
+    def _linger(self, now: float, *, only_helpers: bool = False) -> list[Action]:
         """The agent has exited, and nothing is left that has the rest of the grace."""
         assert self.ending is not None
         end = self._time_of_kill() if self.state == STOPPING else now + self.plan.grace
@@ -619,7 +636,15 @@ class Lifecycle:
         self._enter(LINGERING, kill=now + linger, progress=progress)
         number, ending = stop_plan.stop_signal(self.settings), self.ending
         log = Log("lingering", code=ending.code, ending=ending, cause=self._cause, signal=number, linger=linger)
+        if only_helpers:
+            self._deferred = [log]
+            self._set(deferred=now + HELPERS_LEAVE)
+            return [StopLeftovers(number)]
         return [log, StopLeftovers(number)]
+
+    def _log_lingering(self, now: float) -> list[Action]:
+        self._set(deferred=INFINITY)
+        return self._deferred
 
     def _next_turn(self, now: float) -> list[Action]:
         if self.state == STOPPING:
@@ -633,7 +658,7 @@ class Lifecycle:
 
     def _kill(self, now: float, why: str, *logs: Log) -> list[Action]:
         self._killed_for, self._steps, self.sent_at_once = why, (), frozenset()
-        self._was_cut = self._works_on
+        self._was_cut, self._killed_at = self._works_on, now
         self._enter(KILLING, sweep=now + SWEEP_EVERY, give_up=now + GIVE_UP_AFTER)
         return [*logs, KillAll()]
 
@@ -642,7 +667,14 @@ class Lifecycle:
         return [KillAll()]
 
     def _give_up(self, now: float) -> list[Action]:
-        return [KillAll(), Log("left-behind", seconds=GIVE_UP_AFTER), *self._end(now)]
+        last = self._killed_at + GIVE_UP_AT_LAST
+        if now >= last:
+            return [KillAll(), *self._end_without(now)]
+        self._set(give_up=min(now + REST_AGAIN, last))  # there may be no answer for want of memory
+        return [KillAll(), LookAtRest()]
+
+    def _end_without(self, now: float) -> list[Action]:
+        return [Log("left-behind", seconds=now - self._killed_at), *self._end(now)]
 
     def _find_cause(self, ending: "Ending") -> str:
         """Return why the agent ended, in one word; no more than is certain."""

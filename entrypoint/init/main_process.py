@@ -6,34 +6,40 @@ the agent exits and the named process has become our child, it is the agent from
 
 import os
 
-from . import procfs, tree
-from .successor import Program
+from . import later, procfs, tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from . import successor
     from .procfs import Process
+else:
+    successor = later.Module("successor")
 
 
 class MainProcess:
     """The agent's pid, process group, program name and wait status.
 
-    `program`: what it ran when it was started, or became the agent.
     `status`: None until it was reaped; until then its pid is its own. `named`: the process that it has named as its
     main one. `last_sender`: the process that sent the last READY or WATCHDOG, if it was not the agent itself.
     """
 
-    __slots__ = ("dispositions", "group", "last_sender", "name", "named", "pid", "program", "status")
+    __slots__ = ("_image", "dispositions", "group", "last_sender", "name", "named", "pid", "status")
 
     def __init__(self, pid: int, program: str) -> None:
         self.pid = self.group = pid
         self.name = os.path.basename(program)
         self.status: int | None = None
         self.dispositions = procfs.Dispositions(pid)
-        self.program = Program(pid)
+        self._image = procfs.executable(pid), procfs.argv_of(pid)
         self.named: Process | None = None
         self.last_sender: Process | None = None
+
+    @property
+    def program(self) -> "successor.Program":
+        """Return what it ran when it was started, or became the agent."""
+        return successor.Program(self.pid, self._image)
 
     @property
     def has_exited(self) -> bool:
@@ -66,14 +72,15 @@ class MainProcess:
         """The agent has exited. If its named main process has become our child, make that the agent and return it."""
         if self.named is None:
             return None
-        successor = procfs.look(self.named.pid)
-        if successor is None or successor.identity != self.named.identity or not successor.alive:
+        now = procfs.look(self.named.pid)
+        if now is None or now.identity != self.named.identity or not now.alive:
             return None
-        if successor.parent != os.getpid():
+        if now.parent != os.getpid():
             return None
         # These may fail for want of memory: before anything else.
-        dispositions, program = procfs.Dispositions(successor.pid), Program(successor.pid)
+        dispositions = procfs.Dispositions(now.pid)
+        image = procfs.executable(now.pid), procfs.argv_of(now.pid)
         self.dispositions.close()
-        self.pid, self.group, self.name, self.status = successor.pid, successor.group, successor.name, None
-        self.named, self.dispositions, self.program = None, dispositions, program
-        return successor
+        self.pid, self.group, self.name, self.status = now.pid, now.group, now.name, None
+        self.named, self.dispositions, self._image = None, dispositions, image
+        return now

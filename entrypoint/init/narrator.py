@@ -10,8 +10,9 @@ from ..options import OPTIONS
 from ..settings import OTHER_INITS, nearest
 from ..signals import EOF, name_of
 from ..units import INFINITY, format_bytes, format_duration
-from . import exit_status, procfs, termination_log
+from . import exit_status, procfs
 from .console import DEBUG, ERROR, INFO, TRACE, WARNING
+from .final_message import FinalMessage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -91,8 +92,8 @@ def _ready(seconds: float) -> str:
     return f"the agent is ready, after {format_duration(seconds)}"
 
 
-def _extended(max_grace: float) -> str:
-    bound = "" if max_grace == INFINITY else f", {format_duration(max_grace)} in total at most (--max-grace)"
+def _extended(max_grace: float, limited_by: str) -> str:
+    bound = "" if max_grace == INFINITY else f", {format_duration(max_grace)} in total at most ({limited_by})"
     return f"the agent asked for more time{bound}"
 
 
@@ -109,8 +110,11 @@ def _ready_timeout(allowed: float, sender: object, upcoming: "Upcoming", status:
 
 
 def _stop_requested(signal: int, sender: object, upcoming: "Upcoming") -> str:
-    by = "the end of stdin, whose other end is gone" if signal == EOF else f"{name_of(signal)} from {sender}"
-    return f"stop requested by {by}: {_steps(upcoming)}"
+    return f"stop requested by {_requester(signal, sender)}: {_steps(upcoming)}"
+
+
+def _requester(signal: int, sender: object) -> str:
+    return "the end of stdin, whose other end is gone" if signal == EOF else f"{name_of(signal)} from {sender}"
 
 
 def _steps(upcoming: "Upcoming") -> str:
@@ -241,7 +245,7 @@ def _not_signalled(to: "Sequence[Process]") -> str:
 
 def _lingering(code: int, ending: "Ending", cause: str, signal: int, linger: float) -> str:
     how = describe(ending, cause)
-    return f"the agent {how}, and left processes behind; {name_of(signal)} to them, up to {format_duration(linger)}"
+    return f"the agent {how}; it left processes behind: {name_of(signal)} to them, up to {format_duration(linger)}"
 
 
 def _replaced(successor: str) -> str:
@@ -305,8 +309,8 @@ def describe(ending: "Ending | None", cause: str) -> str:
     if cause == "oom":
         return f"{how}, most likely for want of memory: {_oom(ending)}"
     if ending.oom_kills is None:
-        return f"{how}, which agent-init did not send"
-    return f"{how}, sent neither by agent-init nor by the OOM killer"
+        return f"{how} (not sent by agent-init)"
+    return f"{how} (sent neither by agent-init nor by the OOM killer)"
 
 
 def _oom(ending: "Ending") -> str:
@@ -321,17 +325,37 @@ def _oom(ending: "Ending") -> str:
 
 
 def listed(processes: "Sequence[Process]") -> str:
-    """Return `python (12), node (13)`, and how many more there are beyond MAX_NAMED."""
-    names = ", ".join(f"{process.name} ({process.pid})" for process in processes[:MAX_NAMED])
+    """Return `python agent.py (12), node server.js (13)`, and how many more there are beyond MAX_NAMED."""
+    names = ", ".join(labels(processes))
     more = len(processes) - MAX_NAMED
     return f"{names} and {more} more" if more > 0 else names
+
+
+def labels(processes: "Sequence[Process]") -> list[str]:
+    """Return the first MAX_NAMED processes as text: `python agent.py (12)`; one like its parent has that named too."""
+    shown = processes[:MAX_NAMED]
+    try:
+        from .. import titles  # not before something has gone wrong, or a stop takes long
+    except Exception:  # no memory, no descriptor, no such file any more
+        return [f"{process.name} ({process.pid})" for process in shown]
+    # Only of processes that are still the same: there may be another with the pid.
+    argvs = {process.pid: procfs.argv_of(process.pid) if procfs.is_there(process) else [] for process in shown}
+    names = {process.pid: titles.of(process.name, argvs[process.pid]) for process in shown}
+    texts = []
+    for process in shown:
+        own, parent = names[process.pid], names.get(process.parent, "")
+        is_alike = own == parent and argvs[process.pid] != []
+        alike = f", child of {process.parent}" if is_alike else ""
+        texts.append(f"{titles.of_child(own, parent)} ({process.pid}{alike})")
+    return texts
 
 
 # --- Events. --------------------------------------------------------------------------------------------------------
 
 TEXT_ONLY = frozenset(  # facts that do not go into JSON
-    ("why", "hung", "extended", "by_int", "counts_as", "lifted_by", "cut", "has_had_it")
+    ("why", "hung", "extended", "by_int", "counts_as", "lifted_by", "limited_by", "cut", "has_had_it")
 )
+MAX_LIST_SECONDS = 0.2  # for the list of processes in a line: the SIGKILL comes after it
 NAMES, COUNT = "names", "count"  # the processes that are still running, at the end of a line
 
 # For each event: its name in JSON, its level, its text, and which process list follows.
@@ -377,13 +401,15 @@ EVENTS: "dict[str, tuple[str, int, Callable[..., str], str]]" = {
     "ended": ("ended", INFO, _ended, ""),
 }
 FINAL = frozenset(
-    "left-to-others watchdog ready-timeout step deadline repeat-kills limit-near linger-over left-behind errno".split()
+    "left-to-others watchdog ready-timeout step deadline repeat-kills linger-over left-behind errno".split()
 )  # ... that go into the final message
 
 ESCALATIONS = frozenset("step deadline limit-near".split())
 
 
 BEGINNINGS = frozenset("stop-requested lingering older-left watchdog ready-timeout".split())  # ... of a stop
+# ... after which the termination log is written anew, whether they are logged or not
+PROGRESS = BEGINNINGS | frozenset("stopping wrapper-left limit-near".split())
 
 
 class Sender:
@@ -417,14 +443,16 @@ class Narrator:
         self._settings, self._descendants = settings, descendants
         self._stopping = False
         self._replaced = False  # by a successor, most likely: a reason for an early end
-        self._final_message: list[str] = []
-        self._final_length = 0
+        self._message = FinalMessage(settings)
+        self._failure_logged = False  # to write it
         self._still_running = ""  # the processes in the last line that named them
-        self._may_be_killed = False  # by the platform, whose limit is near: then there is no last line
+        self._report_level = WARNING
+        self._platform_is_certain = False  # how long it waits, see `StopPlan`
 
     def log_start(self, agent: "MainProcess", plan: "StopPlan", problems: "Sequence[str]") -> None:
         """Log the start of the agent, unknown variables, and what went wrong before."""
         settings = self._settings
+        self._message.platform_waits, self._platform_is_certain = plan.waits, plan.limit_is_certain
         what = " ".join(settings.command) if self.console.level >= TRACE else agent.name
         adopts = settings.subreaper is not False
         role = "process 1" if os.getpid() == 1 else "subreaper" if adopts else "plain parent"
@@ -477,13 +505,20 @@ class Narrator:
         self._replaced = self._replaced or entry.event == "replaced"
         self._stopping = self._stopping or entry.event in BEGINNINGS
         final = self._stopping and entry.event in FINAL
-        if not final and level > self.console.level and entry.event != "ended":
+        kept = final or entry.event in PROGRESS or entry.event == "ended"
+        if not kept and level > self.console.level:
             return
         text = render(**entry.facts)
+        if entry.event in PROGRESS:
+            self._note_progress(entry)
+        if entry.event == "limit-near":
+            # The figure is a guess, and the drain may be a good one: where the report has another place, one line.
+            guessed = not self._platform_is_certain and self._message.is_written
+            level, self._report_level = (INFO, DEBUG) if guessed else (WARNING, WARNING)
         fields = {name: _field(name, value) for name, value in entry.facts.items() if _is_field(name, value)}
         if to := entry.facts.get("to"):
             fields["pids"] = [process.pid for process in to]
-        if listing and level <= self.console.level:
+        if listing and (level <= self.console.level or (final and self._message.is_written)):
             added, processes = self._process_list(listing)
             text += added
             fields.update(processes)
@@ -494,11 +529,18 @@ class Narrator:
         if entry.event == "ended":
             text = self._end(text, entry.facts, fields)
         elif final:
-            self._remember(text)
-        if entry.event == "limit-near":
-            self._may_be_killed = True
-            self.write_early()
+            self._message.add(entry.event, text)
         self.console.log(level, event, text, **fields)
+
+    def _note_progress(self, entry: "Log") -> None:
+        """Note for the final message what a stop has come to."""
+        facts = entry.facts
+        if entry.event in BEGINNINGS:
+            by = _requester(facts["signal"], facts["sender"]) if entry.event == "stop-requested" else ""
+            self._message.stop_begins(by)
+        if entry.event in ("lingering", "wrapper-left"):
+            self._message.agent_left(describe(facts["ending"], facts["cause"]))
+        self._message.progress(facts.get("status"))
 
     def log_named(self, process: "Process") -> None:
         """Log that the agent has named its main process."""
@@ -517,22 +559,37 @@ class Narrator:
             text = f"reaped orphan {orphan}, which {exit_status.describe(status)}"
             self.console.log(level, "reaped", text, pid=pid, code=exit_status.exit_code(status))
 
+    def report_begins(self) -> None:
+        """The lines of a stall report follow."""
+        self._message.report_begins()
+
     def report_line(self, line: str) -> None:
         """Log one line of a stall report."""
-        self._remember(line)
-        self.console.log(WARNING, "report", line)
+        self._message.report_line(line)
+        self.console.log(self._report_level, "report", line)
 
     def report_is_complete(self) -> None:
         """No line of the stall report will follow."""
-        if self._may_be_killed:
-            self.write_early()
+        self._message.changed, self._report_level = True, WARNING
 
-    def write_early(self) -> None:
+    @property
+    def has_news(self) -> bool:
+        """Whether the final message is to be written again."""
+        return self._message.changed
+
+    def write_final_message(self) -> None:
         """Write the final message as far as there is one: the platform may kill us before the end."""
-        termination_log.write(self._settings, self._final_message)
+        self._log_failure(self._message.write(self._running))
+
+    def _log_failure(self, error: str) -> None:
+        """Log, once, that the final message could not be written."""
+        if error and not self._failure_logged:
+            self._failure_logged = True
+            text = f"cannot write the termination log {self._settings.termination_log}: {error}"
+            self.console.log(WARNING, "termination-log", text)
 
     def _end(self, text: str, facts: "dict[str, Any]", fields: "dict[str, object]") -> str:
-        """Return the last line, and write the final message, or remove an early one where the end was a good one."""
+        """Return the last line, and write the final message for the last time."""
         if "deadline" in (facts["cause"], facts.get("cut")) and self._still_running:
             text += f"; running when it was sent: {self._still_running}"
         if not self._replaced and _may_mind_its_parent(facts):
@@ -541,20 +598,17 @@ class Narrator:
             text += f'; its last status: "{facts["status"]}"'
         fields["how"] = describe(facts["ending"], facts["cause"])
         fields["cause"] = facts["hung"] or facts.get("cut") or facts["cause"]
-        if facts["code"]:
-            termination_log.write(self._settings, [text, *self._final_message])
-        elif self._may_be_killed:
-            termination_log.write(self._settings, [])
+        self._log_failure(self._message.end(text, facts))
         return text
 
-    def _remember(self, text: str) -> None:
-        if self._final_length < termination_log.MAX_BYTES:
-            self._final_message.append(text)
-            self._final_length += len(text)
+    def _running(self) -> str:
+        """Return the processes that are still running, as text."""
+        added, _ = self._process_list(NAMES)
+        return added.removeprefix("; ") or "nothing is running any more"
 
     def _process_list(self, listing: str) -> "tuple[str, dict[str, object]]":
         """Return the processes that are still running, as the end of a line and as fields."""
-        running = self._descendants.listable()
+        running = self._descendants.listable(within=MAX_LIST_SECONDS)
         if running is None and self.agent:
             return f"; still running: {self.agent}, and others: too many to list", {}
         if running is None:
@@ -562,8 +616,7 @@ class Narrator:
         if listing == COUNT:
             return f", {len(running)} process{'' if len(running) == 1 else 'es'}", {"processes": len(running)}
         self._still_running = listed(running)
-        names = [f"{process.name} ({process.pid})" for process in running[:MAX_NAMED]]
-        return f"; still running: {self._still_running}" if running else "", {"processes": names}
+        return f"; still running: {self._still_running}" if running else "", {"processes": labels(running)}
 
 
 def _may_mind_its_parent(facts: "dict[str, Any]") -> bool:

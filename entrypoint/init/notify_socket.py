@@ -8,6 +8,7 @@ and the kernel closes those that do not fit inside our recvmsg(2). So a message 
 descriptors: that opens and closes none. A message that has any is then taken out of the queue by a thread.
 """
 
+import _signal
 import _socket
 import _thread
 import os
@@ -15,20 +16,24 @@ import sys
 
 from .. import notify
 from ..signals import CHLD
-from . import notify_access
+from . import later
 from .console import DEBUG, WARNING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from . import notify_access
     from .console import Console
     from .loop import Loop
     from .main_process import MainProcess
     from .procfs import Process
+else:
+    notify_access = later.Module("notify_access")
 
 MAX_MESSAGES, MAX_SECONDS = 64, 0.02  # at once; then the clock and the signals have their turn
-RETRY_AFTER = 0.1  # seconds until a thread is asked for again
+RETRY_AFTER = 0.1  # seconds until a thread is asked for again, or the socket read again after a first failure
+MAX_RETRY = 60.0  # seconds; each further failure doubles the wait
 ANCILLARY_BYTES = _socket.CMSG_SPACE(12)  # for the sender's credentials, which come first
 PEEK = _socket.MSG_PEEK | _socket.MSG_DONTWAIT
 # Passed on to a supervisor above us. It deals with us: not with the agent's pid, nor its descriptors.
@@ -49,8 +54,11 @@ class NotifySocket:
         "_dropped",
         "_helper_logged",
         "_loop",
+        "_main_thread",
         "_on_readable",
         "_parent",
+        "_paused",
+        "_retry_after",
         "_socket",
         "_stranger_logged",
     )
@@ -69,6 +77,9 @@ class NotifySocket:
         self._stranger_logged = self._helper_logged = False
         self._aside = False  # a thread is taking a message out of the queue
         self._dropped = False  # it is done, or the attempt to start one has failed
+        self._main_thread = _thread.get_ident()
+        self._paused = False  # it is not read for a while, as that has failed
+        self._retry_after = 0.0  # seconds of the last pause; 0 if the last attempt to read has not failed
         loop.add_reader(socket.fileno(), on_readable)
         try:
             self._parent = notify.address(parent) if parent else ""
@@ -90,7 +101,12 @@ class NotifySocket:
             try:
                 data, ancillary, flags, _ = self._socket.recvmsg(notify.MAX_DATAGRAM_BYTES, ANCILLARY_BYTES, PEEK)
             except BlockingIOError:
+                self._retry_after = 0.0
                 return
+            except OSError as error:
+                self._pause(error)
+                return
+            self._retry_after = 0.0
             try:
                 fields = {} if flags & _socket.MSG_TRUNC else notify.parse(data)
             except ValueError:
@@ -108,9 +124,27 @@ class NotifySocket:
                 raise
             take_out()
 
+    def _pause(self, error: OSError) -> None:
+        """Do not read the socket for a while, each time a longer one: the call may be refused for good (seccomp)."""
+        if self._paused:
+            return
+        if not self._retry_after:
+            text = f"cannot receive the agent's messages: {error.strerror}; trying again from time to time"
+            self._console.log(WARNING, "not-received", text)
+        retry_after = min(max(RETRY_AFTER, 2 * self._retry_after), MAX_RETRY)
+        self._loop.call_at(self._loop.time() + retry_after, self._continue)
+        self._paused, self._retry_after = True, retry_after
+        self._loop.remove_reader(self._socket.fileno())
+
+    def _continue(self) -> None:
+        """The pause is over."""
+        self._paused = False
+        if not self._aside:
+            self._loop.add_reader(self._socket.fileno(), self._on_readable)
+
     def _drop(self) -> None:
         """Take the message that was peeked at out of the queue, and close what came with it."""
-        self._socket.recv(1, _socket.MSG_DONTWAIT)
+        self._socket.recvmsg(1, 0, _socket.MSG_DONTWAIT)  # the call that has shown it: no other one may be allowed
 
     def _set_aside(self) -> None:
         """Have a thread drop the message, now or when one can be had; nothing is received until then."""
@@ -131,7 +165,14 @@ class NotifySocket:
         except Exception:  # it is received once more
             pass
         self._dropped = True
-        os.kill(os.getpid(), CHLD)  # wakes the loop
+        # Wake the loop; one of the two may be refused (seccomp).
+        wakes = (lambda: os.kill(os.getpid(), CHLD)), (lambda: _signal.pthread_kill(self._main_thread, CHLD))
+        for wake in wakes:
+            try:
+                wake()
+                return
+            except OSError:
+                continue
 
     def resume(self) -> None:
         """Receive again, if the thread is done."""
@@ -139,7 +180,7 @@ class NotifySocket:
             self._loop.add_reader(self._socket.fileno(), self._on_readable)
             self._aside = False
 
-    def _accept(self, fields: dict[str, str], pid: int, agent: "MainProcess") -> notify_access.Accepted:
+    def _accept(self, fields: dict[str, str], pid: int, agent: "MainProcess") -> "notify_access.Accepted":
         """Return what counts of a message. The first of a stranger, and of a helper, is logged as a warning."""
         accepted = notify_access.accept(fields, pid, agent, self._access)
         sender = accepted.sender

@@ -3,6 +3,8 @@
 import os
 import sys
 
+from . import spawn
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -26,10 +28,19 @@ def fill_standard_descriptors() -> tuple[bool, ...]:
     return tuple(were_open)
 
 
+def check_pid() -> None:
+    """Raise spawn.Refused if we are not given our pid: the C library returns the error in its place.
+
+    Nothing else may be done then. A negative pid stands for a process group, and -1 for everybody (kill(2)).
+    """
+    if (pid := os.getpid()) < 0:
+        raise spawn.Refused("getpid", -pid)
+
+
 def has_children() -> bool:
-    """Whether there are children of ours that have not exited. Those that have are reaped."""
+    """Whether there are children of ours that have not exited. Those that have are reaped. Raises spawn.Refused."""
     try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
+        while spawn.call("waitpid", lambda: os.waitpid(-1, os.WNOHANG))[0]:
             continue
     except ChildProcessError:
         return False

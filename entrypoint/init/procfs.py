@@ -17,20 +17,6 @@ LINUX = sys.platform == "linux"
 ATTEMPTS = 3  # at a read whose one failure must not pass for "unknown"
 
 
-def _is_our_own() -> bool:
-    """Whether /proc is mounted and shows our PID namespace: in another one the pids would be other processes."""
-    for _ in range(ATTEMPTS):
-        try:
-            return os.readlink("/proc/self") == str(os.getpid())
-        except FileNotFoundError:
-            break
-        except OSError:  # no memory at the moment, for example
-            continue
-    return False
-
-
-MOUNTED = _is_our_own()
-
 # While a command runs, shells catch INT and bash ignores QUIT for their own sake: no evidence about the command.
 SHELL_HABITS = (_signal.SIGINT, _signal.SIGQUIT)
 SHELLS = frozenset(("sh", "bash", "dash", "ash", "busybox", "ksh", "mksh", "zsh", "fish"))
@@ -39,6 +25,7 @@ TELLTALES = (_signal.SIGHUP, _signal.SIGUSR1, _signal.SIGUSR2, _signal.SIGTERM)
 # Python's own start takes 1 to 3 clock ticks, of 10 ms each. INT in that time ends it with code 1 and a "Fatal Python
 # error", as it does not expect one; and there is no work yet that could be lost.
 STARTING_TICKS = 5
+PF_EXITING = 4
 MAX_REPORTS = 64  # processes whose own reports of their handlers are kept
 
 
@@ -88,6 +75,24 @@ def read_file(path: str, max_bytes: int = 4096) -> bytes:
         return os.read(fd, max_bytes)
     finally:
         os.close(fd)
+
+
+def _is_our_own() -> bool:
+    """Whether /proc is mounted and shows our PID namespace: in another one the pids would be other processes."""
+    for _ in range(ATTEMPTS):
+        try:
+            return os.readlink("/proc/self") == str(os.getpid())
+        except FileNotFoundError:
+            return False
+        except OSError:  # no memory at the moment, for example
+            continue
+    try:  # the call may be refused for good (seccomp)
+        return int(read_file("/proc/self/stat").split()[0]) == os.getpid()
+    except (OSError, ValueError, IndexError):
+        return False
+
+
+MOUNTED = _is_our_own()
 
 
 # --- Which processes there are. -------------------------------------------------------------------------------------
@@ -142,6 +147,19 @@ def is_there(known: Process | None) -> bool:
     """Whether this very process has not exited. False for None, and where nothing is known."""
     now = look(known.pid) if known is not None else None
     return known is not None and now is not None and now.identity == known.identity and now.alive
+
+
+def is_dying(known: Process) -> bool:
+    """Whether a process that was sent SIGKILL exits as soon as it gets processor time: it exits already, or it can run.
+
+    From the flags and the state in `stat` (proc(5), fields 9 and 3; PF_EXITING, include/linux/sched.h).
+    """
+    try:
+        line = read_file(f"/proc/{known.pid}/stat")
+        fields = line[line.rfind(b")") + 2 :].split(b" ", 7)
+        return bool(int(fields[6]) & PF_EXITING) or fields[0] in (b"R", b"Z", b"X")
+    except (OSError, ValueError, IndexError):
+        return not is_there(known)
 
 
 def pids() -> list[int]:
@@ -431,8 +449,27 @@ class Dispositions:
                 continue
             bit = signal_bit(number)
             return bool((caught | blocked) & bit) or self._waits_for_signals(), bool(ignored & bit)
+        self._line = b""  # `image` has to look
         reported = _report_of(self.pid)
         return (None if reported is None else number in reported), False
+
+    def look(self) -> "tuple[bytes, ...] | None":
+        """Look, and return all that `handles_or_ignores` and `image` make of it for signals up to 31.
+
+        That is its name, the address of its stack, and the masks of blocked, ignored and caught signals, as text. None
+        where that is not known.
+        """
+        try:
+            self._line = os.pread(self._fd, 1024, 0)
+        except OSError:
+            return None
+        return self.seen()
+
+    def seen(self) -> "tuple[bytes, ...] | None":
+        """Return the same, as it was at the last look."""
+        end = self._line.rfind(b") ")
+        fields = self._line[end + 2 :].split(b" ", 32)
+        return (self._line[:end], fields[25], *fields[29:32]) if len(fields) == 33 else None
 
     def image(self) -> tuple[bytes, bytes] | None:
         """Return what changes when it executes another program (execve(2)); None where that is not known.

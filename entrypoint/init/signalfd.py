@@ -3,6 +3,7 @@
 import _io
 import _signal
 import os
+import select
 import sys
 
 from ..signals import KILL, OF_WRITES, STOP, VALID
@@ -43,10 +44,8 @@ class SignalFd:
     SIZE = 128  # struct signalfd_siginfo
 
     def __init__(self) -> None:
-        mask = sum(1 << (number - 1) for number in VALID).to_bytes(8, sys.byteorder).ljust(128, b"\0")
-        self.fd = libc.call("signalfd", -1, mask, os.O_CLOEXEC | os.O_NONBLOCK)
-        if self.fd < 0:
-            raise OSError("signalfd failed")
+        self.fd = _signalfd()
+        self._low = 0 if sys.byteorder == "little" else 3  # the byte of ssi_signo that is used: there are 64 signals
         # The buffer is made now, as there may be no memory for one later; and readinto, unlike os.read, does not raise
         # an exception where there is nothing to read.
         self._file = _io.FileIO(self.fd, "rb", closefd=False)
@@ -61,11 +60,41 @@ class SignalFd:
         if not self._size:
             self._size = self._file.readinto(self._buffer) or 0
         buffer = self._buffer
-        low = 0 if sys.byteorder == "little" else 3  # the only byte of ssi_signo that is used: there are 64 signals
+        if self._size == self.SIZE:  # mostly
+            inbox.append(Received(buffer[self._low], bytes(buffer[:16])))
+            self._size = 0
+            return
         # gVisor returns 130 bytes for a record of 128: a rest that is shorter than a record is none.
         starts = range(0, self._size - self.SIZE + 1, self.SIZE)
-        inbox += [Received(buffer[at + low], bytes(buffer[at : at + 16])) for at in starts]
+        inbox += [Received(buffer[at + self._low], bytes(buffer[at : at + 16])) for at in starts]
         self._size = 0
+
+
+def _signalfd() -> int:
+    """Call signalfd(2). Raises OSError.
+
+    As process 1 a child calls it, as `_ctypes` would take memory for good. Its exit is a signal that our end of the
+    descriptor must show: in gVisor it would show the signals of the process that has called.
+    """
+    mask = sum(1 << (number - 1) for number in VALID).to_bytes(8, sys.byteorder).ljust(128, b"\0")
+    arguments = "signalfd", -1, mask, os.O_CLOEXEC | os.O_NONBLOCK
+    fd = -1
+    if os.getpid() == 1 and "_ctypes" not in sys.modules:
+        fd = libc.descriptor(*arguments)
+        if fd >= 0 and not _is_readable(fd):
+            os.close(fd)
+            fd = -1
+    if fd < 0:
+        fd = libc.call(*arguments)
+    if fd < 0:
+        raise OSError("signalfd failed")
+    return fd
+
+
+def _is_readable(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 class WakeupFd:

@@ -13,10 +13,15 @@ from ..signals import CONT, KILL, OF_WRITES, quote
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from typing import NoReturn
+    from typing import NoReturn, TypeVar
+
+    Result = TypeVar("Result")
 
 OWN_FAULT, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127  # as env(1), nohup(1) and the shells have them
 DEFAULT_PATH = "/bin:/usr/bin"  # where execvp(3) looks when PATH is not set
+
+# What a seccomp profile answers to a call that it refuses. Docker's has had all three for clone3(2).
+REFUSED = (errno.EPERM, errno.ENOSYS, errno.EACCES)
 
 # These name the process that other variables are meant for: sd_listen_fds(3), sd_watchdog_enabled(3).
 NAMING_PID = (b"LISTEN_PID", b"WATCHDOG_PID")
@@ -30,6 +35,13 @@ class NotStarted(Exception):
         self.code = code
 
 
+class Refused(Exception):
+    """A system call is refused that the start of any program needs. `call`: which."""
+
+    def __init__(self, call: str, number: int) -> None:
+        super().__init__(f"{call} is refused: {os.strerror(number)} (a seccomp profile?)")
+
+
 def spawn(command: list[str], environment: dict[bytes, bytes], *, terminal: bool) -> int:
     """Start `command` as our child and return its pid once its exec has succeeded.
 
@@ -38,7 +50,8 @@ def spawn(command: list[str], environment: dict[bytes, bytes], *, terminal: bool
 
     posix_spawn(3) gets the agent to its first instruction in half the time of fork, which copies our page tables. What
     it cannot do is done by a fork: hand over the terminal before the exec, put the child's own pid into the variables
-    that name ours (see NAMING_PID), and ignore SIGCHLD again where we inherited that.
+    that name ours (see NAMING_PID), and ignore SIGCHLD again where we inherited that. A fork also shows what is refused
+    where posix_spawn is: its clone3(2), by older seccomp profiles, or the program.
     """
     in_child: list[Callable[[], object]] = []
     if terminal:
@@ -54,9 +67,13 @@ def spawn(command: list[str], environment: dict[bytes, bytes], *, terminal: bool
         in_child.append(lambda: _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN))
 
     def start(path: str, words: list[str]) -> int:
-        if in_child or not hasattr(os, "posix_spawn"):
-            return _fork(path, words, environment, in_child)
-        return os.posix_spawn(path, words, environment, setpgroup=0, setsigmask=(), setsigdef=OF_WRITES)
+        if not in_child and hasattr(os, "posix_spawn"):
+            try:
+                return os.posix_spawn(path, words, environment, setpgroup=0, setsigmask=(), setsigdef=OF_WRITES)
+            except OSError as error:
+                if error.errno not in REFUSED:
+                    raise
+        return _fork(path, words, environment, in_child)
 
     failure, failed = errno.ENOENT, command[0]
     for path in candidates(command[0], environment):
@@ -74,6 +91,8 @@ def spawn(command: list[str], environment: dict[bytes, bytes], *, terminal: bool
                     raise
             # As execvp(3): text without a #! line is a shell script.
             return start("/bin/sh", ["/bin/sh", path, *command[1:]])
+        except Refused as error:
+            raise NotStarted(OWN_FAULT, f"cannot start {_typed(command[0])}: {error}") from None
         except OSError as error:
             failure, failed = error.errno or errno.EIO, path
             if failure != errno.EACCES:  # another directory of PATH may have one that is ours to run
@@ -89,10 +108,10 @@ def _fork(
     path: str, words: list[str], environment: dict[bytes, bytes], in_child: "Sequence[Callable[[], object]]"
 ) -> int:
     """Do what posix_spawn does, with `in_child` called before the exec. Raises OSError if fork or exec fails."""
-    reader, writer = os.pipe()  # closed by a successful exec
+    reader, writer = call("pipe", os.pipe)  # closed by a successful exec
     try:
         try:
-            pid = os.fork()
+            pid = call("fork", os.fork)
             if pid == 0:
                 _become(path, words, environment, in_child, writer)
         finally:
@@ -107,12 +126,25 @@ def _fork(
         os.close(reader)
     if failure:
         os.waitpid(pid, 0)
-        raise OSError(int(failure), os.strerror(int(failure)))
+        name, _, number = failure.decode().partition(":")
+        if name:
+            raise Refused(name, int(number))
+        raise OSError(int(number), os.strerror(int(number)))
     return pid
 
 
+def call(name: str, function: "Callable[[], Result]") -> "Result":
+    """Make a system call. Raises Refused, or OSError where it fails for another reason."""
+    try:
+        return function()
+    except OSError as error:
+        if error.errno in REFUSED:
+            raise Refused(name, error.errno) from None
+        raise
+
+
 def _exec_failure(reader: int, pid: int) -> bytes:
-    """Return what the child writes if its exec fails: the error number; nothing if it succeeds.
+    """Return what the child writes if it fails: the call before exec, a colon, the error number; nothing after exec.
 
     The child has the terminal before its exec, so a Ctrl-Z may stop it, and nobody but us would continue it.
     Re-stop it after exec, once the supervisor can handle it.
@@ -122,12 +154,12 @@ def _exec_failure(reader: int, pid: int) -> bytes:
     stopped_by = 0
     ready = select.poll()
     ready.register(reader, select.POLLIN)
-    while not ready.poll(LOOK_AGAIN):
-        stopped = os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG)
+    while not call("poll", lambda: ready.poll(LOOK_AGAIN)):
+        stopped = call("waitid", lambda: os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG))
         if stopped is not None:
             stopped_by = stopped.si_status
             os.kill(pid, CONT)
-    failure = os.read(reader, 16)
+    failure = os.read(reader, 32)
     if stopped_by and not failure:
         os.kill(pid, stopped_by)
     return failure
@@ -141,21 +173,24 @@ def _become(
     writer: int,
 ) -> "NoReturn":
     """Become the agent: runs in the child, up to the exec; never returns."""
-    number = errno.ENOMEM
+    number, name = errno.ENOMEM, "setpgid"
     try:
         os.setpgid(0, 0)
+        name = ""
         for step in in_child:
             step()
         for ignored in OF_WRITES:
             _signal.signal(ignored, _signal.SIG_DFL)
         if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
             _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # before the signals are unblocked
+        name = "sigprocmask"
         _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+        name = ""
         os.execve(path, words, environment)
     except OSError as error:
         number = error.errno or errno.EIO
     finally:  # whatever was raised
-        os.write(writer, b"%d" % number)
+        os.write(writer, b"%s:%d" % (name.encode(), number))
         os._exit(OWN_FAULT)
 
 
@@ -176,9 +211,13 @@ def _is_script(path: str) -> bool:
     return bool(start) and b"\0" not in start and not start.startswith(b"#!")
 
 
+def _typed(name: str) -> str:
+    return repr(name) if len(name) < 1000 else quote(name)  # a path is no use without its end
+
+
 def _explain(name: str, number: int, path: str, environment: "Mapping[bytes, bytes]") -> NotStarted:
     """Return the line that says what is wrong with what the user typed."""
-    typed = repr(name) if len(name) < 1000 else quote(name)  # a path is no use without its end
+    typed = _typed(name)
     if number == errno.ENOENT and not os.path.lexists(path):
         if "/" in name or not name:
             return NotStarted(NOT_FOUND, f"cannot run {typed}: no such file")

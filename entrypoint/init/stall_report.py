@@ -9,11 +9,12 @@ import sys
 
 from .. import signals, units
 from ..signals import OF_WRITES
+from . import procfs
 from .console import MAX_LINE_BYTES, json_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from .cgroup import Memory
     from .loop import Loop
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 NEEDED_BYTES = 24 << 20  # of memory
 SHARE_OF_REPORTER = 0.9  # of the time that there is; the rest is for reading its lines
 READ_AT_ONCE = 65536
+MAX_ANSWER_SECONDS = 1.0  # that the reporter waits for the stacks of processes, unless it has much time
+MAX_LISTED = 12  # processes in the list that replaces a report
 MAX_REST_BYTES = 16 * MAX_LINE_BYTES  # a line without an end is no line
 
 
@@ -32,9 +35,11 @@ class Reporter:
     """
 
     __slots__ = (
+        "_began",
         "_cpu_snapshot",
         "_fd",
         "_fixed",
+        "_has_lines",
         "_loop",
         "_memory",
         "_on_complete",
@@ -69,6 +74,7 @@ class Reporter:
         self._cpu_snapshot: dict[str, tuple[int, int]] = {}
         self._fd = -1
         self._rest = b""
+        self._began, self._has_lines = 0.0, False  # of the last report
 
     def take_cpu_snapshot(self, processes: "Iterable[Process]") -> None:
         """Note how much processor time each process has used: a report shows what it has used since."""
@@ -90,6 +96,7 @@ class Reporter:
             "since": self._since,
             "cpu": self._cpu_snapshot,
             "seconds": seconds * SHARE_OF_REPORTER,
+            "answers": max(MAX_ANSWER_SECONDS, seconds / 2),
             "room": available,
         }
         try:
@@ -99,18 +106,43 @@ class Reporter:
             self._on_complete()
             return
         self._rest = b""
+        self._began, self._has_lines = self._loop.time(), False
         self._loop.add_reader(self._fd, self._read)
 
-    def end(self) -> None:
-        """Its time is up: read the lines that have come, and do not wait for the rest."""
+    def end(self) -> bool:
+        """Its time is up: read the lines that have come, and do not wait for the rest. Return whether there is one."""
+        is_cut = False
         if self._fd >= 0:
-            self._read_lines()
+            is_cut = self._read_lines() and self._read_lines()  # again: for the end of the pipe
             self._close()
         for pid in self.pids:
             try:
                 os.kill(pid, signals.KILL)
             except OSError:
                 pass
+        return is_cut
+
+    def replacement(self, processes: "Sequence[Process] | None") -> "Iterator[str]":
+        """Yield lines in place of what is missing of a report that was cut off: that it was, and what there is.
+
+        `processes`: those below us, None if they cannot be listed. Next to nothing is looked up: time is up.
+        """
+        seconds = units.format_duration(round(self._loop.time() - self._began, 1))
+        yield f"report: cut off after {seconds}, the reporter has got too little processor time or memory"
+        if self._has_lines or processes is None:
+            return
+        for process in processes[:MAX_LISTED]:
+            start, ticks = self._cpu_snapshot.get(str(process.pid), (-1, 0))
+            used, since = (
+                (process.cpu - ticks, "since the stop") if start == process.start else (process.cpu, "in total")
+            )
+            cpu = f"cpu {used / os.sysconf('SC_CLK_TCK'):.2f}s {since}"
+            state = "sleeping" if process.waits else "running or blocked"
+            waits = procfs.wait_channel(process.pid).decode("ascii", "replace")
+            at = f", waits in {waits}" if waits not in ("", "0") else ""
+            yield f"report: {process}, child of {process.parent}, {state}, {cpu}{at}"
+        if len(processes) > MAX_LISTED:
+            yield f"report: and {len(processes) - MAX_LISTED} more"
 
     def _spawn(self, request: str) -> None:
         python = sys.executable or "/proc/self/exe"
@@ -151,6 +183,7 @@ class Reporter:
             self._rest = b""
         for line in lines:
             if line:
+                self._has_lines = True
                 self._on_line(line.decode("utf-8", "backslashreplace"))
         return bool(block)
 

@@ -5,11 +5,11 @@ the platform's figure and forgot ours. There `auto` means: no deadline of ours, 
 that the platform has unless raised. But the platform does not end a stop that it has not requested. The platform's
 limit is the deadline of such a stop, and of every stop of an agent-init that was started by hand inside a container.
 Not on Kubernetes, where the request may be part of a stop: a preStop hook is another process of the container.
+
+Where the operator has told us the platform's figure (--platform-grace), there is a deadline of ours just before it.
 """
 
-import os
-
-from ..platforms import DEFAULT_GRACE, KUBERNETES, SIGNAL_EVERY_PROCESS, recognise
+from ..platforms import DEFAULT_GRACE, KUBERNETES, SIGNAL_EVERY_PROCESS, is_there, recognise
 from ..settings import UsageError
 from ..signals import KILL, TERM, name_of
 from ..units import INFINITY, format_duration
@@ -26,6 +26,9 @@ OUTSIDE, INSIDE, KERNEL = "outside", "inside", "kernel"  # where a stop request 
 LAST_TERM_BEFORE_KILL = 2.0  # seconds; TERM to a process that was sent INT and has not exited
 REPORT_BEFORE_LIMIT = 2.0  # seconds before the platform's limit; the report has to be complete by then
 MAX_REPORT_SECONDS = 1.5
+# With less than ENOUGH_CPUS a report takes longer, up to SLOWEST_REPORT_SECONDS: it was measured to take 0.2 s of
+# processor time, and an agent that hangs in a loop leaves it half of what there is.
+ENOUGH_CPUS, SLOWEST_REPORT_SECONDS = 0.5, 10.0
 MIN_REPORT_SECONDS = 0.2  # in less time there is no report
 
 
@@ -33,13 +36,15 @@ class StopPlan:
     """The steps of a stop, and who ends it when time is up.
 
     `adapts`: the first step is TERM, or INT for a process that handles INT and not TERM. `steps`: signals, each with
-    the wait that follows it, as `options.schedule` returns them. `grace`: seconds to the KILL, or infinity. `why`: the
-    grace and where it came from, as text for the first log line.
+    the wait that follows it, as `options.schedule` returns them. `grace`: seconds to the KILL, or infinity.
+    `max_grace`: the same if the agent asks for more time. `why`: the grace and where it came from, as text for the
+    first log line.
 
     `limit`: seconds that the platform waits by default where it ends the stop and we do not, else None.
-    `limit_report_after`: seconds from the request to the one report then. `platform`: its name and limit, as text.
-    `has_hooks`: it may request the stop from inside. `platform_signals_all`: its name, if it sends TERM to every
-    process itself.
+    `limit_is_certain`: this limit was set for the container. `limit_report_after`: seconds from the request to the one
+    report then. `report_seconds`: what a report may take. `platform`: its name and limit, as text. `waits`: how long it
+    waits, as text. `has_hooks`: it may request the stop from inside. `platform_signals_all`: its name, if it sends TERM
+    to every process itself.
     """
 
     __slots__ = (
@@ -47,10 +52,14 @@ class StopPlan:
         "grace",
         "has_hooks",
         "limit",
+        "limit_is_certain",
         "limit_report_after",
+        "max_grace",
         "platform",
         "platform_signals_all",
+        "report_seconds",
         "steps",
+        "waits",
         "why",
     )
 
@@ -63,16 +72,29 @@ class StopPlan:
         limit: float | None = None,
     ) -> None:
         self.steps, self.why, self.platform, self.limit = steps, why, platform, limit
-        self.limit_report_after = None if limit is None else max(0.0, limit - REPORT_BEFORE_LIMIT)
+        self.allow_report(None)
         self.grace = seconds_to_kill(steps)
-        self.adapts = self.has_hooks = False
-        self.platform_signals_all = ""
+        self.max_grace = INFINITY
+        self.adapts = self.has_hooks = self.limit_is_certain = False
+        self.platform_signals_all = self.waits = ""
+
+    def allow_report(self, cpus: float | None) -> None:
+        """Give reports the time that they take with so many processors; None: enough."""
+        slower = 1.0 if not cpus else max(1.0, ENOUGH_CPUS / cpus)
+        self.report_seconds = min(MAX_REPORT_SECONDS * slower, SLOWEST_REPORT_SECONDS)
+        before = REPORT_BEFORE_LIMIT + self.report_seconds - MAX_REPORT_SECONDS
+        self.limit_report_after = None if self.limit is None else max(0.0, self.limit - before)
+
+    def report_before(self, wait: float) -> float:
+        """Return how much of the wait before a step is for a stall report, in seconds."""
+        share = 4 if self.report_seconds == MAX_REPORT_SECONDS else 2
+        return min(self.report_seconds, wait / share)
 
 
 def make(
     settings: "Settings",
     environment: "Mapping[str, str]",
-    exists: "Callable[[str], bool]" = os.path.exists,
+    exists: "Callable[[str], bool]" = is_there,
     *,
     by_hand: bool = False,
 ) -> StopPlan:
@@ -82,18 +104,16 @@ def make(
     """
     source = settings.sources.get
     platform = recognise(environment, exists)
-    if settings.stop_schedule is not None:
-        why = f"schedule {_as_text(settings.stop_schedule)} ({source('stop_schedule')})"
-        made = StopPlan(settings.stop_schedule, why)
-    elif settings.grace is not None:
-        steps = ((stop_signal(settings), settings.grace), (KILL, INFINITY))
-        made = StopPlan(steps, f"grace {format_duration(settings.grace)} ({source('grace')})")
+    steps = own_steps(settings)
+    if steps is not None:
+        made = StopPlan(steps, _why(settings, steps))
     elif platform is not None:
         made = _of_platform(settings, *platform, by_hand=by_hand)
     else:
         steps = ((stop_signal(settings), DEFAULT_GRACE), (KILL, INFINITY))
         why = f"no platform recognised; {_not_set(settings)}"
         made = StopPlan(steps, f"grace {format_duration(DEFAULT_GRACE)} ({why})")
+    made.max_grace = min(settings.max_grace, latest_kill(settings))
     made.adapts = settings.stop_signal is None and settings.stop_schedule is None
     if platform is not None and platform[0] in SIGNAL_EVERY_PROCESS:
         made.platform_signals_all = platform[0]
@@ -116,7 +136,53 @@ def _of_platform(settings: "Settings", name: str, seconds: float, whose: str, *,
     steps = ((signal, INFINITY), (KILL, INFINITY))
     made = StopPlan(steps, why, platform=f"{name} ({limit} {whose})", limit=seconds)
     made.has_hooks = name == KUBERNETES
+    made.limit_is_certain = whose == "as set"
+    made.waits = f"{name} {'' if made.limit_is_certain else 'usually '}waits {limit}"
     return made
+
+
+def own_steps(settings: "Settings") -> "tuple[tuple[int, float], ...] | None":
+    """Return the steps of a stop as the settings have them; None: the platform decides."""
+    if settings.stop_schedule is not None:
+        steps = settings.stop_schedule
+    elif settings.grace is not None:
+        steps = ((stop_signal(settings), settings.grace), (KILL, INFINITY))
+    elif settings.platform_grace is not None:
+        steps = ((stop_signal(settings), INFINITY), (KILL, INFINITY))
+    else:
+        return None
+    latest = latest_kill(settings)
+    if seconds_to_kill(steps) <= latest:
+        return steps
+    kept: list[tuple[int, float]] = []
+    for number, wait in steps:
+        kept.append((number, min(wait, latest)))
+        latest -= wait
+        if latest <= 0:
+            break
+    return (*kept, (KILL, INFINITY))
+
+
+def latest_kill(settings: "Settings") -> float:
+    """Return the seconds to the latest KILL of ours, so that the platform's comes after it; infinity if not known."""
+    known = settings.platform_grace
+    return INFINITY if known is None else known - min(REPORT_BEFORE_LIMIT, known / 4)
+
+
+def _why(settings: "Settings", steps: "Steps") -> str:
+    source = settings.sources.get
+    platform = ""
+    if settings.platform_grace is not None:
+        platform = f"{format_duration(settings.platform_grace)} of the platform ({source('platform_grace')})"
+    if settings.stop_schedule is not None:
+        why = f"schedule {_as_text(settings.stop_schedule)} ({source('stop_schedule')})"
+        return why if steps == settings.stop_schedule else f"{why}, cut to end before the {platform}"
+    grace = f"grace {format_duration(steps[0][1])}"
+    if settings.grace is None:
+        return f"{grace}, to end before the {platform}; {_not_set(settings)}"
+    if steps[0][1] < settings.grace:
+        return f"{grace}, not {format_duration(settings.grace)} ({source('grace')}), to end before the {platform}"
+    return f"{grace} ({source('grace')})"
 
 
 def stop_signal(settings: "Settings") -> int:
@@ -126,10 +192,10 @@ def stop_signal(settings: "Settings") -> int:
 
 def stop_seconds(settings: "Settings") -> float | None:
     """Return the seconds that the agent has from its stop signal until our first action; None: the platform decides."""
-    whole = settings.stop_schedule[0][1] if settings.stop_schedule else settings.grace
-    if whole is None:
+    steps = own_steps(settings)
+    if steps is None:
         return None
-    wait = max(0.0, whole - settings.stop_delay)
+    wait = max(0.0, steps[0][1] - settings.stop_delay)
     return wait - report_seconds(wait)
 
 

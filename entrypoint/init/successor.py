@@ -26,9 +26,10 @@ class Program:
 
     __slots__ = ("file", "name")
 
-    def __init__(self, pid: int) -> None:
-        self.file = procfs.executable(pid)
-        self.name = _program_name(procfs.argv_of(pid))
+    def __init__(self, pid: int, image: "tuple[str, list[str]] | None" = None) -> None:
+        """`image`: its executable file and its arguments, if they were looked at before."""
+        self.file, argv = (procfs.executable(pid), procfs.argv_of(pid)) if image is None else image
+        self.name = _program_name(argv)
 
     def is_run_by(self, other: "Program") -> bool:
         """Whether the other process runs the same program."""

@@ -17,8 +17,10 @@ from . import (
     cgroup,
     execution,
     exit_status,
+    fast_path,
     faults,
     job_control,
+    later,
     main_process,
     narrator,
     notify_socket,
@@ -26,10 +28,8 @@ from . import (
     request_origin,
     signalfd,
     stall_report,
-    stdin_watch,
-    successor,
 )
-from .console import DEBUG, TRACE, WARNING, Console
+from .console import TRACE, WARNING, Console
 from .lifecycle import RUNNING, STOPPING, Lifecycle
 from .loop import Loop
 
@@ -39,10 +39,13 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..settings import Settings
+    from . import stdin_watch, successor
     from .agent_environment import AgentEnvironment
     from .fallback import Fallback
     from .loop import Timer
     from .stop_plan import StopPlan
+else:
+    stdin_watch, successor = map(later.Module, ("stdin_watch", "successor"))
 
 MAX_OVERDUE, MAX_UNREAD = 0.2, 1.0  # seconds that a step of the stop may be late, and that signals may wait
 MAX_REAPED_AT_ONCE = 500  # children; then the clock and the signals have their turn
@@ -78,6 +81,7 @@ class Supervisor:
         self.faults = faults.Faults(self.console)
         self.loop = Loop(report=self.faults.log, recover=self._catch_up)
         self.agent = main_process.MainProcess(agent, settings.command[0])
+        plan.allow_report(cgroup.cpus())
         self.lifecycle = Lifecycle(settings, plan, started)
         self.memory = cgroup.Memory()
         self.reporter = self._make_reporter(package, started)
@@ -86,14 +90,16 @@ class Supervisor:
         self.descendants, self.narrator = self.execution.descendants, self.execution.narrator
         self.delivery, self._handled = self.execution.delivery, self.execution.handled
         self.job_control = job_control.JobControl(self.agent, self.delivery, self.console, previous_foreground)
+        self._fast_path = fast_path.FastPath(settings, self.agent, self.lifecycle, self.console, self.delivery)
         self._inbox: list[signalfd.Received] = []  # signals that came and are not handled yet
         self._unread = False  # signals may be there that are not handled, as an attempt to has failed
         self._parts = (self.execution.carry_out, self._read, self._reap, self._look_at_the_clock, self._arm)
         self._failing_since = INFINITY
         self._timer: Timer | None = None
         self.faults.guarded(self.narrator.log_start, self.agent, plan, problems)
-        self.loop.add_reader(source.fd, self._catch_up)
-        stdin_watch.start(settings, self.loop, self._inbox, self._catch_up)
+        self.loop.add_reader(source.fd, self._signals_waiting)
+        if signals.EOF in settings.stop_on:
+            stdin_watch.start(settings, self.loop, self._inbox, self._catch_up)
         self.notify_socket = self._open_notify_socket()
 
     def _make_reporter(self, package: str, started: float) -> stall_report.Reporter:
@@ -184,7 +190,7 @@ class Supervisor:
         self.source.read(self._inbox)
         while self._inbox:
             received = self._inbox[0]
-            if not self._is_ours(received) and not self._send_at_once(received.number):
+            if not self._is_ours(received) and not self._fast_path.send(received.number, self._handled):
                 try:
                     sender, origin = narrator.Sender(received), request_origin.of(received)
                     self.execution.note(self.lifecycle.signal, received.number, sender, origin)
@@ -218,20 +224,22 @@ class Supervisor:
             or (number in signals.OF_WRITES and received.pid == os.getpid())
         )
 
-    def _send_at_once(self, number: int) -> bool:
-        """The fast path, for a signal that the state machine would forward to an agent that handles it, silently."""
-        if number not in self.lifecycle.sent_at_once or self.console.level >= DEBUG or number in procfs.SHELL_HABITS:
-            return False
-        if self.agent.has_exited or self.agent.named is not None:
-            return False
-        if number not in self._handled and self.agent.dispositions.handles_or_ignores(number):
-            if self.settings.target == "auto" and self.delivery.may_be_looked_through():
-                return False
-            self._handled[number] = True
-        if self._handled.get(number):
-            self.delivery.send_agent(number)
-            return True
-        return False
+    def _signals_waiting(self) -> None:
+        """Signals have come. If all of them go to the agent at once, nothing else is due; else see `_catch_up`.
+
+        A child's exit is a signal, too, and the loop calls what a timer is set for.
+        """
+        if self._inbox or self.execution.is_busy:
+            self._catch_up()
+            return
+        self._unread = True
+        self.source.read(self._inbox)
+        self._handled.clear()
+        if not self._fast_path.send_all(self._inbox, self._handled):
+            self._catch_up()
+            return
+        self._unread = False
+        self.faults.replenish()
 
     def _message_waiting(self) -> None:
         self._receive()
@@ -310,8 +318,11 @@ class Supervisor:
         zombie = None
         # Its name can be read as long as it is a zombie. On macOS there is no waitid before Python 3.13.
         if self.settings.warn_reaped and hasattr(os, "waitid"):
-            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            zombie = procfs.look(found.si_pid) if found else None
+            try:
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                zombie = procfs.look(found.si_pid) if found else None
+            except OSError:  # no child is left, which waitpid reports too; or this call is refused (seccomp)
+                pass
         pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
         if pid == self.agent.pid and not os.WIFSTOPPED(status):
             self.agent.status = status
@@ -324,13 +335,13 @@ class Supervisor:
             self.execution.event(self.lifecycle.platform_stops)
         if self.reporter.pids:  # children, but none that the agent left behind
             alone = alone or self.descendants.listable() == []
-        about = {} if alone else self._about_leftovers(ending.code)
+        about = {} if alone else {**self._about_leftovers(ending.code), "only_helpers": self._are_only_helpers_left()}
         self.execution.event(lambda now: self.lifecycle.agent_ended(now, ending, alone=alone, **about))
 
     def _about_leftovers(self, code: int) -> "dict[str, Any]":
         """Return what the end of the agent depends on: see `Lifecycle.agent_ended`."""
         try:
-            if self.execution.older.are_not_waited_for():
+            if self.execution.only_older_left():
                 return {"only_older": True}
             if self.lifecycle.state == STOPPING and self.lifecycle.last_sent:
                 return {"works_on": self.delivery.agent_left()}
@@ -340,6 +351,17 @@ class Supervisor:
         except Exception as error:
             self.faults.log(error)
         return {}
+
+    def _are_only_helpers_left(self) -> bool:
+        """Whether nothing is left but multiprocessing's helpers: they notice the end of the agent by themselves."""
+        try:
+            from .. import titles
+
+            left = self.descendants.listable() or ()
+            return bool(left) and all(titles.of(p.name, procfs.argv_of(p.pid)) in titles.HELPERS for p in left)
+        except Exception as error:
+            self.faults.log(error)
+            return False
 
     def _hand_over(self) -> bool:
         """The agent has exited. Return whether the main process that it named is the agent now."""
@@ -352,7 +374,7 @@ class Supervisor:
         return True
 
     def _orphan_reaped(self, pid: int, name: str, status: int) -> None:
-        if self.delivery.ahead or self.delivery.departures.work:
+        if self.delivery.awaits_exits:
             self.delivery.departures.statuses[pid] = status
             self.execution.note(self.lifecycle.leftover_ended)
         self.narrator.log_reaped(pid, name, status)

@@ -1,7 +1,9 @@
 """Which processes descend from which: from one look at all of /proc, since processes come and go meanwhile."""
 
 import os
+import time
 
+from ..units import INFINITY
 from . import procfs
 
 TYPE_CHECKING = False
@@ -12,11 +14,24 @@ if TYPE_CHECKING:
 
 MAX_DEPTH = 10_000  # a parent that exits during the climb may lead round in a circle
 MAX_LISTED = 1000  # processes; with more, making a list of them would take longer than a deadline may be late
+ALWAYS_LISTED = 200  # processes, however long it takes; a sandbox takes up to a millisecond for each
 
 
-def everything() -> "dict[int, Process]":
-    """Return all processes that can be seen, by pid. Raises OSError if there are none."""
-    seen = {pid: process for pid in procfs.pids() if (process := procfs.look(pid)) is not None}
+class TooSlow(Exception):
+    """A look at all processes takes longer than it may."""
+
+
+def everything(until: float = INFINITY) -> "dict[int, Process]":
+    """Return all processes that can be seen, by pid. Raises OSError if there are none.
+
+    Raises TooSlow if there are more than ALWAYS_LISTED and the clock passes `until` meanwhile (monotonic, in seconds).
+    """
+    seen: dict[int, Process] = {}
+    for number, pid in enumerate(procfs.pids()):
+        if number >= ALWAYS_LISTED and until < INFINITY and time.monotonic() > until:
+            raise TooSlow
+        if (process := procfs.look(pid)) is not None:
+            seen[pid] = process
     # A parent that exited during the look leaves a child without one; by now it has been adopted, mostly by us.
     for process in list(seen.values()):
         if process.parent not in seen and process.parent != 0 and (again := procfs.look(process.pid)) is not None:
@@ -73,15 +88,22 @@ class Descendants:
         """Look again the next time."""
         self._seen = None
 
-    def all(self) -> "list[Process]":
-        """Return all of them, parents before their children. Raises OSError where /proc cannot be read."""
+    def all(self, until: float = INFINITY) -> "list[Process]":
+        """Return all of them, parents before their children. Raises OSError where /proc cannot be read.
+
+        Raises TooSlow as `everything` does.
+        """
         if self._seen is None:
-            self._seen = [found for found in below(os.getpid(), everything()) if found.pid not in self._helper_pids]
+            seen = below(os.getpid(), everything(until))
+            self._seen = [found for found in seen if found.pid not in self._helper_pids]
         return self._seen
 
-    def listable(self) -> "list[Process] | None":
-        """Return all of them; None where there are too many to list in time, or where none can be seen."""
+    def listable(self, within: float = INFINITY) -> "list[Process] | None":
+        """Return all of them; None where there are too many to list in time, or where none can be seen.
+
+        `within`: seconds that may be spent on it, where there are more than ALWAYS_LISTED.
+        """
         try:
-            return self.all() if len(procfs.pids()) <= MAX_LISTED else None
-        except OSError:
+            return self.all(time.monotonic() + within) if len(procfs.pids()) <= MAX_LISTED else None
+        except (OSError, TooSlow):
             return None

@@ -9,6 +9,7 @@ REQUEST is a JSON object:
     responders  prefix of the abstract sockets that processes answer on, `@...`; may be empty
     stacks      true if every Python process was asked to answer (--stacks)
     seconds     how long the report may take
+    answers     how long it may wait for the stacks of processes, at most; may be missing
     arguments   true if program arguments may be shown; they can hold secrets
     room        bytes of memory still available, or null if unknown
 """
@@ -65,25 +66,24 @@ def report(request: dict[str, Any]) -> Iterator[str]:
         return
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
     try:
-        try:
-            import psutil
-        except ImportError:  # not installed beside this package, which is an editable install
-            import site
+        import psutil  # noqa: F401
+    except ImportError:  # it is not beside this package: an editable install, or it is not installed
+        import site
 
-            site.main()
-            import psutil  # noqa: F401
-    except ImportError as error:
-        yield f"no process list: {error}; install agent-init with its dependencies"
-        return
-
+        site.main()
     from entrypoint.report import answers, processes, render
 
+    if processes.MISSING_PSUTIL and not os.path.exists("/proc/self/stat"):
+        yield f"no process list: {processes.MISSING_PSUTIL}"
+        return
     found = processes.descendants(request["root"], request["agent"], request["cpu"], arguments=request["arguments"])
     yield from render.process_lines(found)
+    if processes.MISSING_PSUTIL:
+        yield f"without memory and arguments: {processes.MISSING_PSUTIL} (install psutil)"
     if not request["responders"]:
         return
     remaining = deadline - time.monotonic()
-    seconds = min(MAX_ANSWER_SECONDS, remaining - min(RENDER_SECONDS, remaining / 4))
+    seconds = min(request.get("answers", MAX_ANSWER_SECONDS), remaining - min(RENDER_SECONDS, remaining / 4))
     answered = answers.ask(request["responders"], found, seconds)
     yield from render.answer_lines(found, answered, stacks=request["stacks"])
 

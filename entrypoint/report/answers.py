@@ -9,8 +9,6 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import psutil
-
 from .processes import cpu_seconds
 
 if TYPE_CHECKING:
@@ -114,7 +112,7 @@ class _Query:
             if pid not in silent and data:
                 found[pid] = parse(data)
         for pid in silent:
-            before, after = self._cpu_before[pid], _cpu_seconds_of(pid)
+            before, after = self._cpu_before[pid], cpu_seconds(pid)
             found[pid] = NoAnswer(took, None if before is None or after is None else after - before)
         return found
 
@@ -136,7 +134,7 @@ class _Query:
                     self._connections[connection.fileno()] = process.pid, connection
                     self._received[process.pid] = b""
                     self._poll.register(connection, select.POLLIN)
-            self._cpu_before.setdefault(process.pid, _cpu_seconds_of(process.pid))
+            self._cpu_before.setdefault(process.pid, cpu_seconds(process.pid))
         self._unconnected = refused
 
     def _read(self, fd: int) -> None:
@@ -168,13 +166,6 @@ def _connect(prefix: str, process: Process) -> socket.socket | None:
         raise
     connection.close()
     return None
-
-
-def _cpu_seconds_of(pid: int) -> float | None:
-    try:
-        return cpu_seconds(psutil.Process(pid))
-    except psutil.Error:
-        return None
 
 
 def parse(data: bytes) -> Answer:

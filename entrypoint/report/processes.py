@@ -1,19 +1,30 @@
-"""The processes below process 1 as seen from outside: psutil, and /proc for what psutil does not offer."""
+"""The processes below process 1 as seen from outside: by psutil, if it is installed, and by what else is in /proc."""
 
 from __future__ import annotations
 
 import os
 import time
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-import psutil
+from entrypoint import titles
+
+from .states import GONE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-T = TypeVar("T")
+    from .states import State
+
+MISSING_PSUTIL = ""  # why it cannot be imported
+try:
+    from .by_psutil import cpu_seconds as cpu_seconds
+    from .by_psutil import look, tree
+except ImportError as error:
+    from .by_proc import cpu_seconds as cpu_seconds
+    from .by_proc import look, tree
+
+    MISSING_PSUTIL = str(error)
 
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 MAX_PROCESSES = 1000  # inspected
@@ -29,8 +40,9 @@ class Process:
     parent_name: str
     is_agent: bool
     name: str
+    title: str  # see `titles`
     age: float | None  # seconds
-    state: str  # one of psutil.STATUS_*
+    state: str  # see `states`
     threads: int | None
     cpu: float | None  # seconds of CPU time, since the baseline or since the process started
     is_cpu_since_baseline: bool
@@ -42,7 +54,7 @@ class Process:
     @property
     def is_dead(self) -> bool:
         """Whether it is a zombie: it has ended and its parent has not reaped it."""
-        return self.state in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+        return self.state in GONE
 
 
 def descendants(
@@ -52,84 +64,61 @@ def descendants(
 
     `cpu_baseline`: the request's `cpu`. `arguments`: whether to include program arguments.
     """
-    try:
-        found = psutil.Process(root).children(recursive=True)
-    except psutil.Error:
-        return []
-    children: dict[int, list[psutil.Process]] = {}
-    names = {root: "agent-init"}
-    for process in found[:MAX_PROCESSES]:
-        if process.pid != os.getpid():
-            with suppress(psutil.Error):
-                children.setdefault(process.ppid(), []).append(process)
-                names[process.pid] = process.name()
+    children: dict[int, list[tuple[int, int]]] = {}  # by their parent: pid and parent
+    names, shown = {root: "agent-init"}, {root: "agent-init"}  # as the kernel has them; as they are shown
+    for pid, parent, name in tree(root, MAX_PROCESSES):
+        if pid != os.getpid():
+            children.setdefault(parent, []).append((pid, parent))
+            names[pid], shown[pid] = name, titles.of(name, _read_file(f"/proc/{pid}/cmdline").split("\0")[:-1])
     inspected: list[Process] = []
-    stack = sorted(children.pop(root, []), key=lambda process: process.pid == agent)
+    stack = sorted(children.pop(root, []), key=lambda child: child[0] == agent)
     while stack:
-        process = stack.pop()
-        with suppress(psutil.NoSuchProcess):
-            inspected.append(_inspect(process, names, agent, cpu_baseline, arguments))
-        stack += sorted(children.pop(process.pid, []), key=lambda child: -child.pid)
+        pid, parent = stack.pop()
+        if state := look(pid, arguments=arguments):
+            inspected.append(_process(pid, parent, names[pid], shown, pid == agent, state, cpu_baseline))
+        stack += sorted(children.pop(pid, []), reverse=True)
     return inspected
 
 
-def _inspect(
-    process: psutil.Process,
-    names: Mapping[int, str],
-    agent: int,
+def _process(
+    pid: int,
+    parent: int,
+    name: str,
+    shown: Mapping[int, str],
+    is_agent: bool,
+    state: State,
     cpu_baseline: Mapping[str, tuple[int, int]],
-    arguments: bool,
 ) -> Process:
-    """Raises NoSuchProcess."""
-    with process.oneshot():
-        parent = process.ppid()
-        state = process.status()
-        name = process.name()
-        start = _start_ticks(process.pid)
-        baseline = cpu_baseline.get(str(process.pid))
-        is_same = baseline is not None and baseline[0] == start  # the pid may have been reused
-        cpu = cpu_seconds(process)
-        if cpu is not None and baseline is not None and is_same:
-            cpu -= baseline[1] / TICKS_PER_SECOND
-        return Process(
-            pid=process.pid,
-            inner_pid=_inner_pid(process.pid),
-            parent=parent,
-            parent_name=names.get(parent, "?"),
-            is_agent=process.pid == agent,
-            name=name,
-            age=_age(process, start),
-            state=state,
-            threads=_read_or_none(process.num_threads),
-            cpu=None if cpu is None else max(0.0, cpu),
-            is_cpu_since_baseline=is_same,
-            memory=_read_or_none(lambda: int(process.memory_info().rss)),
-            wait_channel=wait_channel(process.pid),
-            is_python="python" in name or "python" in os.path.basename(_read_or_none(process.exe) or ""),
-            arguments=tuple(_read_or_none(process.cmdline) or ()) if arguments else (),
-        )
-
-
-def _read_or_none(read: Callable[[], T]) -> T | None:
-    """Return what `read` returns, or None if that is not permitted or not there. Raises NoSuchProcess."""
-    try:
-        return read()
-    except (psutil.AccessDenied, psutil.ZombieProcess, OSError):
-        return None
+    start = _start_ticks(pid)
+    baseline = cpu_baseline.get(str(pid))
+    is_same = baseline is not None and baseline[0] == start  # the pid may have been reused
+    cpu = state.cpu
+    if cpu is not None and baseline is not None and is_same:
+        cpu -= baseline[1] / TICKS_PER_SECOND
+    return Process(
+        pid=pid,
+        inner_pid=_inner_pid(pid),
+        parent=parent,
+        parent_name=shown.get(parent, "?"),
+        is_agent=is_agent,
+        name=name,
+        title=titles.of_child(shown[pid], shown.get(parent, "")),
+        age=_age(start, state.created),
+        state=state.state,
+        threads=state.threads,
+        cpu=None if cpu is None else max(0.0, cpu),
+        is_cpu_since_baseline=is_same,
+        memory=state.memory,
+        wait_channel=wait_channel(pid),
+        is_python="python" in name or "python" in os.path.basename(state.program),
+        arguments=state.arguments,
+    )
 
 
 def is_alive(pid: int) -> bool:
     """Whether the process exists and is not a zombie."""
-    try:
-        return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
-    except psutil.Error:
-        return False
-
-
-def cpu_seconds(process: psutil.Process) -> float | None:
-    """Return the CPU time it has used, user and system, in seconds; None if not readable. Raises NoSuchProcess."""
-    times = _read_or_none(process.cpu_times)
-    return None if times is None else times.user + times.system
+    state = look(pid, arguments=False)
+    return state is not None and state.state not in GONE
 
 
 def wait_channel(pid: int) -> str:
@@ -144,10 +133,10 @@ def _start_ticks(pid: int) -> int | None:
     return int(fields[19]) if len(fields) > 19 else None
 
 
-def _age(process: psutil.Process, start: int | None) -> float:
+def _age(start: int | None, created: float | None) -> float | None:
     if start is not None and hasattr(time, "CLOCK_BOOTTIME"):
         return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - start / TICKS_PER_SECOND)
-    return max(0.0, time.time() - process.create_time())
+    return None if created is None else max(0.0, time.time() - created)
 
 
 def _inner_pid(pid: int) -> int:

@@ -7,13 +7,12 @@ import shlex
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-import psutil
-
 from entrypoint.units import format_bytes, format_duration
 
 from .answers import Answer, Frame, NoAnswer
 from .processes import is_alive
 from .sources import Sources
+from .states import DEAD, DISK_SLEEP, STOPPED, TRACING_STOP, ZOMBIE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,11 +29,11 @@ PACKAGES = re.compile(r".*/(site|dist)-packages/")
 LIBRARY = re.compile(r".*/lib/python3(\.\d+t?)?/")
 
 STATES = {
-    psutil.STATUS_DISK_SLEEP: "in uninterruptible sleep",
-    psutil.STATUS_STOPPED: "stopped by a signal",
-    psutil.STATUS_TRACING_STOP: "stopped by a debugger",
-    psutil.STATUS_ZOMBIE: "zombie, not reaped by its parent",
-    psutil.STATUS_DEAD: "dead",
+    DISK_SLEEP: "in uninterruptible sleep",
+    STOPPED: "stopped by a signal",
+    TRACING_STOP: "stopped by a debugger",
+    ZOMBIE: "zombie, not reaped by its parent",
+    DEAD: "dead",
 }
 
 # --- The process tree. ------------------------------------------------------------------------------------------------
@@ -58,7 +57,7 @@ def _rank(process: Process) -> tuple[bool, bool, float, int]:
 
 
 def _name(process: Process) -> str:
-    return f"{process.name} (pid {process.pid})"
+    return f"{process.title} (pid {process.pid})"
 
 
 def _process_line(process: Process) -> str:
@@ -101,7 +100,7 @@ def answer_lines(found: Sequence[Process], answered: Mapping[int, Answer | NoAns
     views = {p.pid: _AnswerView(answer) for p in found if isinstance(answer := answered.get(p.pid), Answer)}
     is_own_code_seen = any(view.has_own_code for view in views.values())
     pids_by_lines: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = {}
-    for process in sorted(found, key=lambda process: not process.is_agent):
+    for process in sorted(found, key=lambda process: (not _has_own(views.get(process.pid)), not process.is_agent)):
         if (view := views.get(process.pid)) and not view.helper:
             lines = view.lines(Sources(process.pid), is_own_code_seen)
             pids_by_lines.setdefault(lines, []).append(str(process.pid))
@@ -126,7 +125,7 @@ def _with_pids(pids: list[str], lines: Iterable[str]) -> Iterator[str]:
 
 def _no_answer_line(process: Process, no_answer: NoAnswer) -> str:
     line = f"{_name(process)} did not answer within {format_duration(round(no_answer.seconds, 1))}: "
-    if process.state in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP):
+    if process.state in (STOPPED, TRACING_STOP):
         return f"{line}it is {STATES[process.state]}"
     used = "" if no_answer.cpu is None else f", used {no_answer.cpu:.2f}s of CPU time meanwhile"
     waits = f", waits in {process.wait_channel}" if process.wait_channel else ""
@@ -168,7 +167,11 @@ class _AnswerView:
         Important stacks are shown whole: the agent's own code, a main thread that is not idle, a task that was
         cancelled and has not ended. Library stacks take a line each, unless no process runs code of the agent's own.
         """
-        important = [group for group in self._stacks if _is_important(group) or not is_own_code_seen][:MAX_STACKS]
+        important = [group for group in self._stacks if _is_important(group) or not is_own_code_seen]
+        # A framework's idle connection may wait in a task that was cancelled too.
+        important = sorted(important, key=lambda group: not ("main" in group.flags or _has_own_code(group)))[
+            :MAX_STACKS
+        ]
         others = [group for group in self._stacks if group not in important]
         loop = [f"{_head(group)}: idle in its event loop" for group in self._in_loop]
         whole = [line for group in important for line in _whole_stack(group, sources)]
@@ -185,6 +188,10 @@ class _AnswerView:
         counts = [_count(number, f"more {noun}") for number, noun in ((tasks, "task"), (threads, "thread")) if number]
         lines = [" and ".join(counts)] if counts else []
         return lines if self._answer.is_complete else [*lines, "incomplete answer"]
+
+
+def _has_own(view: _AnswerView | None) -> bool:
+    return view is not None and view.has_own_code
 
 
 def _helper(answer: Answer) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import importlib.util
 import os
 import platform
 import shutil
@@ -103,9 +104,18 @@ def cached(name: str, recipe: str, suffix: str = "") -> Iterator[tuple[Path, boo
 
 
 def collect_wheels(folder: Path, systems: Sequence[str] = MANYLINUX, *, machine: str = "") -> None:
-    """Build the project's wheel from this checkout and download its dependencies for the image's Python."""
+    """Build the wheel with the launcher from this checkout and download its dependencies for the image's Python."""
     folder.mkdir(parents=True, exist_ok=True)
-    subprocess.run([*PIP, "wheel", "--no-deps", "--wheel-dir", str(folder), str(PROJECT)], check=True)
+    tools = all(map(importlib.util.find_spec, ("hatchling", "hatch_fancy_pypi_readme", "ziglang")))
+    subprocess.run(
+        [
+            *(*PIP, "wheel", "--no-deps", "--wheel-dir", str(folder)),
+            *(["--no-build-isolation"] if tools else []),  # else pip gets the compiler, 100 MB, for each wheel
+            str(PROJECT),
+        ],
+        env={**os.environ, "AGENT_INIT_LAUNCHER": machine or platform.machine()},
+        check=True,
+    )
     (wheel,) = folder.glob("agent_init-*.whl")
     download(folder, str(wheel), systems=systems, machine=machine)
 

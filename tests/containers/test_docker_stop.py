@@ -211,7 +211,7 @@ def test_stop_signal_setting_selects_what_the_agent_gets(containers: Containers)
 
 
 def test_docker_stop_before_the_agent_is_ready_is_not_lost(containers: Containers) -> None:
-    """`docker stop` right after `docker run`: with `env --block-signal` in front of agent-init nothing is lost.
+    """`docker stop` right after `docker run`: nothing is lost, because the launcher blocks signals.
 
     The agent may not have installed its handler yet, so TERM may kill it; but Docker must not have to.
     """

@@ -24,7 +24,6 @@ BASE, PROBE = "agent-init-test/python:musl", "agent-init-test/probe:musl"
 SOURCES = (f"python{PYTHON}/{SUITE}", f"libffi/{SUITE}", f"openssl/{SUITE}", f"zlib/{SUITE}")
 NEEDS = ("musl-gcc", "busybox", "gcc", "make", "apt-get")
 
-# busybox's env has no --block-signal, hence the plain entry point.
 DOCKERFILE = f"""\
 FROM {BASE}
 COPY wheels /wheels
@@ -105,19 +104,21 @@ def musl(image: str, engine: Engine) -> Iterator[Containers]:
 
 
 def test_environment_is_the_intended_one(musl: Containers) -> None:
-    """musl, busybox, and the musl wheels of psutil and uvloop."""
+    """musl, busybox, the musl wheels of psutil and uvloop, and the launcher."""
     code = (
         "import os, sysconfig, psutil._psutil_linux, uvloop.loop; print(sysconfig.get_config_var('SOABI'))\n"
         "print(os.readlink('/bin/sh'))\n"
         "maps = {line.split()[-1] for line in open('/proc/self/maps') if 'musl' in line}\n"
         "print(any('ld-musl-' in name for name in maps), any('uvloop/loop' in name for name in maps))\n"
+        "print(open('/usr/local/bin/agent-init', 'rb').read(4), open('/proc/1/comm').read().strip())\n"
     )
     container = musl.run("python", "-c", code, ready=None)
     assert container.wait_for_exit().code == 0
-    soabi, shell, loaded = container.output()
+    soabi, shell, loaded, command = container.output()
     assert soabi.endswith("-linux-musl")
     assert shell == "busybox"
     assert loaded == "True True"
+    assert command == r"b'\x7fELF' agent-init"
 
 
 def test_example_agent_runs_on_uvloop(musl: Containers) -> None:

@@ -16,6 +16,7 @@ COUNT = 200
 AGENT = ["sh", "-c", "trap 'exit 7' TERM; echo ready >>\"$EVENTS\"; sleep 100 & wait"]
 
 
+@pytest.mark.crowd
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("process1", [True, False], ids=["process 1", "subreaper"])
 def test_200_instances_started_and_stopped_together(tmp_path: Path, process1: bool) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.conftest import Start
 
 GRACE = 1.0  # seconds
-TOLERANCE = 1.0
+TOLERANCE = 3.0  # seconds, on a busy machine
 STUBBORN = "ignore('HUP'); on('USR1'); on('TERM'); ready()"
 GRACEFUL = "ignore('HUP'); on('USR1'); on('TERM', lambda: leave(7)); ready()"
 MOMENTS = ["spawn", "ready", "stop"]
@@ -101,6 +101,7 @@ def stop_late(directory: Path, number: int, *, process1: bool) -> tuple[int, flo
         init.close()
 
 
+@pytest.mark.crowd
 @pytest.mark.parametrize("process1", [True, False], ids=["process 1", "subreaper"])
 def test_every_one_of_many_stops_ends_by_the_deadline(tmp_path: Path, process1: bool) -> None:
     tmp_path.chmod(0o777)

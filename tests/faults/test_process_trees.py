@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tests.conftest import Start
     from tests.support.init import Init
 
-TOLERANCE = 8.0  # seconds; 200 instances may start beside it. tests/process1 checks deadlines more closely
+TOLERANCE = 3.0  # seconds, on a busy machine. tests/process1 checks deadlines more closely
 AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 AS_NOBODY += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
 
@@ -56,6 +56,7 @@ def assert_stops_on_time(init: Init, grace: float, *, code: int = 137, more: flo
     assert grace <= time.monotonic() - requested_at < grace + more + TOLERANCE
 
 
+@pytest.mark.crowd
 @pytest.mark.parametrize("detached", [False, True], ids=["children", "daemons"])
 def test_agent_that_forks_without_pause_is_stopped_on_time(start_in_role: Start, detached: bool) -> None:
     forker = FORKER.format(detached=detached)
@@ -81,11 +82,12 @@ ctypes.CDLL(None).pthread_exit(None)
     init.wait_for_event("ready", "daemon")
     init.signal("TERM")
     assert init.wait() == 0
-    assert init.lines("the agent exited with code 0, and left processes behind; TERM to them")
+    assert init.lines("the agent exited with code 0; it left processes behind: TERM to them")
     assert init.lines("linger time is over, SIGKILL")
     assert not init.lines("gave up waiting")
 
 
+@pytest.mark.crowd
 def test_leftover_daemon_is_stopped_among_a_thousand_other_processes(start: Start) -> None:
     """The agent exits while a report is made, and leaves a daemon. More than 1000 unrelated processes exist."""
     others = [subprocess.Popen(["sleep", "60"]) for _ in range(1010)]
@@ -162,7 +164,7 @@ def test_agent_held_by_a_debugger_does_not_delay_the_exit(start_in_role: Start) 
             requested_at = time.monotonic()
             init.signal("TERM")
             init.wait_for_line("ended")
-            assert 0.5 <= time.monotonic() - requested_at < 0.5 + 0.4 + TOLERANCE
+            assert 0.5 <= time.monotonic() - requested_at < 0.5 + 2.0 + TOLERANCE
         finally:
             debugger.kill()
     assert init.wait() == 137
@@ -230,7 +232,7 @@ def test_process_that_may_not_be_signalled_does_not_delay_the_exit(start_in_role
     agent = until(lambda: [p for p in psutil.Process(init.pid).children() if p.name() == "sleep"], "the agent")[0]
     assert agent.uids().real == 0
     try:
-        assert_stops_on_time(init, 0.5, more=0.4)
+        assert_stops_on_time(init, 0.5, more=2.0)
         assert init.lines("cannot send TERM")
         assert "gave up" in init.wait_for_line("gave up")
     finally:

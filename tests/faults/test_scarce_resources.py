@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tests.conftest import Start
 
-TOLERANCE = 8.0  # seconds; 200 instances may start beside it. tests/process1 checks deadlines more closely
+TOLERANCE = 3.0  # seconds, on a busy machine. tests/process1 checks deadlines more closely
 LEFTOVER = "on('TERM', lambda: leave(0, after=0.2)); ready()"
 FAMILY = f"child('leftover', {LEFTOVER!r}); on('USR1'); on('TERM', lambda: leave(7)); ready()"
 STUBBORN = "on('TERM'); ready()"

@@ -18,7 +18,8 @@ import psutil
 
 from tests.field import display
 from tests.field.place import Place
-from tests.support.init import AGENT_INIT, NAMESPACE, clean_environment
+from tests.support import launcher
+from tests.support.init import NAMESPACE, clean_environment
 
 START = 60.0  # seconds that a wrapper may take to start the agent
 SETTLE = 0.4  # from the last program's first event to the signal: a wrapper must have come to wait for its child
@@ -27,8 +28,8 @@ Build = Callable[[Place], list[str]]
 
 
 def init(name: str, *options: str) -> list[str]:
-    """The command of an init; the options are agent-init's."""
-    return [str(AGENT_INIT), *options, "--"] if name == "agent-init" else [name, "--"]
+    """The command of an init; the options are agent-init's, which is installed as the wheel does it."""
+    return [str(launcher.installed()), *options, "--"] if name == "agent-init" else [name, "--"]
 
 
 INITS = ("agent-init", "tini", "dumb-init")

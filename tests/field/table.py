@@ -45,10 +45,10 @@ def digest(init: str) -> str:
     files = [field / f"{name}.py" for name in ("drain", "install", "place", "running", "trial", "wrappers")]
     files += [
         field / "programs" / "helped.py",
-        *(ROOT / "tests" / "support" / name for name in ("actor.py", "init.py")),
+        *(ROOT / "tests" / "support" / name for name in ("actor.py", "init.py", "launcher.py")),
     ]
     files += [file for kind in ("trials", "locks", "npm", "go") for file in (field / kind).iterdir() if file.is_file()]
-    files += (ROOT / "entrypoint").rglob("*.py") if init == "agent-init" else ()
+    files += [*(ROOT / "entrypoint").rglob("*.py"), ROOT / "launcher" / "launcher.c"] if init == "agent-init" else ()
     content = b"".join(file.read_bytes() for file in sorted(files))
     return hashlib.sha256(content).hexdigest()[:16]
 

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 class Sandboxed(Protocol):
-    """Start agent-init in a sandbox, with these options, and `--` and a command."""
+    """Start agent-init, or another `init`, in a sandbox, with these options, and `--` and a command."""
 
-    def __call__(self, *arguments: str, **variables: str) -> Sandbox: ...
+    def __call__(self, *arguments: str, init: str = "", **variables: str) -> Sandbox: ...
 
 
 @pytest.fixture(scope="session")
@@ -38,8 +38,8 @@ def runsc(tmp_path_factory: pytest.TempPathFactory) -> None:
 def sandboxed(runsc: None, tmp_path: Path) -> Iterator[Sandboxed]:
     started: list[Sandbox] = []
 
-    def start(*arguments: str, **variables: str) -> Sandbox:
-        started.append(Sandbox(tmp_path, str(AGENT_INIT), *arguments, **variables))
+    def start(*arguments: str, init: str = "", **variables: str) -> Sandbox:
+        started.append(Sandbox(tmp_path, init or str(AGENT_INIT), *arguments, **variables))
         return started[-1]
 
     yield start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ from tests.process1.test_stop import TOLERANCE
 from tests.support.init import actor_line
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.conftest import Start
     from tests.support.init import Init
 
@@ -286,3 +289,41 @@ def test_a_shell_that_waits_keeps_its_exit_code(start: Start, number: int) -> No
     init.wait_for_event("ready", "work")
     init.signal("TERM")
     assert init.wait() == number
+
+
+# --- multiprocessing's helpers, which notice the end of the agent by themselves. ---
+
+SPAWNS = """
+import multiprocessing, signal, sys
+if __name__ == "__main__":
+    context = multiprocessing.get_context(sys.argv[1])
+    lock = context.Lock()  # has the resource tracker started
+    child = context.Process(target=print)
+    child.start()
+    child.join()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    print("ready", flush=True)
+    while True:
+        signal.pause()
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_helpers_of_multiprocessing_are_not_logged_as_left_behind(
+    start_in_role: Start, tmp_path: Path, method: str
+) -> None:
+    """On a busy machine they may take longer than 0.2 s: then once more."""
+    program = tmp_path / "agent.py"
+    program.write_text(SPAWNS)
+    lines: list[str] = []
+    for _ in range(5):
+        init = start_in_role("-t", "20s", command=["--", sys.executable, str(program), method])
+        assert init.outer.stdout
+        while init.outer.stdout.readline() != b"ready\n":
+            pass
+        init.signal("TERM")
+        assert init.wait() == 0
+        lines = init.lines("left processes behind")
+        if not lines:
+            return
+    raise AssertionError(lines)

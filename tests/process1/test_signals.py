@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -339,7 +341,7 @@ def test_sender_of_a_stop_request_is_logged(start_in_role: Start) -> None:
         agent="on('TERM', lambda: leave(0)); log('ready'); time.sleep(0.1); os.kill(os.getppid(), 15); forever()",
     )
     assert init.wait() == 0
-    assert "stop requested by TERM from python3" in init.wait_for_line("stop requested")
+    assert f"stop requested by TERM from {Path(sys.executable).name} " in init.wait_for_line("stop requested")
 
 
 def test_sender_outside_the_namespace_is_logged_as_such(start: Start) -> None:

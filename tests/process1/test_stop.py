@@ -13,7 +13,7 @@ from tests.support.init import actor_line, clean_environment
 if TYPE_CHECKING:
     from tests.conftest import Start
 
-SIGKILL_SECONDS = 0.4  # that agent-init waits for SIGKILL to take effect, as promised (docs/reliability.md)
+SIGKILL_SECONDS = 5.0  # that agent-init waits for SIGKILL to take effect, as promised (docs/reliability.md)
 TOLERANCE = 0.5  # seconds; agent-init exits at most this long after the grace, as promised
 
 GRACEFUL = "on('TERM', lambda: leave(0, after=0.3)); ready()"
@@ -346,3 +346,25 @@ def test_exit_is_within_the_grace_whatever_the_process_tree_does(start_in_role: 
     assert init.wait() == 137
     # Processes that are always a fork ahead may outlive the time that SIGKILL is given to take effect.
     assert 1.0 <= time.monotonic() - requested_at < 1.0 + TOLERANCE + SIGKILL_SECONDS
+
+
+@pytest.mark.parametrize("grace", ["", "infinity"])
+def test_deadline_comes_before_that_of_the_platform_if_it_is_known(start_in_role: Start, grace: str) -> None:
+    variables = {"AGENT_INIT_PLATFORM_GRACE": "3s", "KUBERNETES_SERVICE_HOST": "10.0.0.1", "AGENT_INIT_GRACE": grace}
+    init = start_in_role(agent="on('TERM'); ready()", env=clean_environment(**variables))
+    init.wait_for_event("ready")
+    assert "grace 2.25s, " in init.wait_for_line("started ")
+    init.signal("TERM")
+    term = init.wait_for_event("TERM")["t"]
+    assert init.wait() == 137
+    assert time.monotonic() - term > 2
+    assert init.lines("after the stop request, SIGKILL; still running")
+
+
+def test_wrong_time_of_the_platform_is_a_usage_error(start_in_role: Start) -> None:
+    env = clean_environment(AGENT_INIT_PLATFORM_GRACE="soon")
+    init = start_in_role(agent="ready()", env=env)
+    assert init.wait() == 125
+    [line] = init.stderr.splitlines()
+    assert "AGENT_INIT_PLATFORM_GRACE: 'soon' is not" in line
+    assert "accepted: " in line

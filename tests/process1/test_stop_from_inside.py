@@ -292,7 +292,7 @@ def test_on_heroku_what_is_left_of_an_agent_that_dies_by_itself_is_signalled_soo
 def test_on_heroku_what_is_left_of_an_agent_and_does_not_handle_the_signal_gets_it_soon(start_in_role: Start) -> None:
     command = ["--", "sh", "-c", f'{KILLS_THE_SHELL} sleep 1000 & echo ready >"$EVENTS"; wait']
     init = start_in_role("--linger", "60s", "-t", "60s", command=command, env=clean_environment(**HEROKU))
-    init.wait_for_line("and left processes behind")
+    init.wait_for_line("it left processes behind")
     left_at = time.monotonic()
     assert init.wait() == 143
     assert time.monotonic() < left_at + 10

@@ -90,9 +90,9 @@ class Program:
         """Ask until `text` is in the answer; return the answer."""
         return str(until(lambda: answer if text in (answer := self.answer(pid)) else "", f"{text!r} in an answer"))
 
-    def report(self, **request: object) -> list[str]:
-        """Return the lines of a report on this program and its descendants."""
-        return report(**{"agent": self.pid, "responders": self.responders, **request})
+    def report(self, *, by: str = sys.executable, **request: object) -> list[str]:
+        """Return the lines of a report on this program and its descendants. `by`: the reporter's interpreter."""
+        return report(python=by, **{"agent": self.pid, "responders": self.responders, **request})
 
     def report_with(self, *texts: str) -> list[str]:
         """Make reports until each of `texts` is in a line, since the program may not hang yet; return the lines."""
@@ -123,7 +123,7 @@ def ask(responders: str, pid: int, seconds: float = PATIENCE) -> str:
     return b"".join(parts).decode("ascii")
 
 
-def reporter(**request: object) -> subprocess.Popen[str]:
+def reporter(*, python: str = sys.executable, **request: object) -> subprocess.Popen[str]:
     """Start the reporter the way process 1 does. The root of its report is this process."""
     defaults = {
         "root": os.getpid(),
@@ -135,7 +135,7 @@ def reporter(**request: object) -> subprocess.Popen[str]:
         "room": None,
     }
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", str(REPORT), json.dumps({**defaults, **request})],
+        [python, "-I", "-S", str(REPORT), json.dumps({**defaults, **request})],
         env={"PATH": os.environ["PATH"]},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -144,9 +144,9 @@ def reporter(**request: object) -> subprocess.Popen[str]:
     )
 
 
-def report(**request: object) -> list[str]:
+def report(*, python: str = sys.executable, **request: object) -> list[str]:
     """Run the reporter; return the lines it prints, without their prefix."""
-    with reporter(**request) as process:
+    with reporter(python=python, **request) as process:
         out, err = process.communicate(timeout=PATIENCE)
     assert not err
     assert all(line.startswith("report: ") for line in out.splitlines())

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from entrypoint.report import render
+from entrypoint.report.answers import Answer, Frame, StackGroup
+from entrypoint.report.processes import Process
 from tests.support.init import NAMESPACE, until
 
 from .running import PROGRAMS, cpu_baseline, report, reporter
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 
 SLEEP = ("-c", "import signal, time; signal.alarm(100); print('ready', flush=True); time.sleep(100)")
 LINE = re.compile(
-    r"(?P<name>\S+) \(pid (?P<pid>\d+)\), (the agent|child of (agent-init|\S+ \(\d+\))), \S+ old, (?P<state>[^,]+), "
+    r"(?P<name>.+) \(pid (?P<pid>\d+)\), (the agent|child of (agent-init|.+ \(\d+\))), \S+ old, (?P<state>[^,]+), "
     r"\d+ threads?, cpu (?P<cpu>\d+\.\d\d)s (since the stop|in total), [\d.]+ MiB(, waits in \S+)?(: .*)?"
 )
 
@@ -225,3 +228,29 @@ def test_control_characters_are_escaped(run: Run, tmp_path: Path) -> None:
     process.wait()
     (line,) = [line for line in lines if ", the agent, " in line]
     assert line.startswith("a\\nreport: b\\x1b")
+
+
+def process(pid: int, *, is_agent: bool) -> Process:
+    """A sleeping Python process."""
+    facts = {"inner_pid": pid, "parent": 1, "parent_name": "agent-init", "is_agent": is_agent, "name": "python"}
+    more = {"title": "python", "age": 1.0, "state": "sleeping", "threads": 1, "cpu": 0.0, "is_cpu_since_baseline": True}
+    rest = {"memory": 1, "wait_channel": "", "is_python": True, "arguments": ()}
+    return Process(pid=pid, **facts, **more, **rest)  # type: ignore[arg-type]
+
+
+def stack(name: str, *flags: str, file: str, is_task: bool = True) -> StackGroup:
+    return StackGroup(is_task, 1, name, frozenset(flags), frames=[Frame(file, 7, "wait")])
+
+
+def test_the_agents_own_code_comes_before_a_frameworks_idle_connection() -> None:
+    """Also where that was cancelled, or is in the agent and the own code in a worker."""
+    library = "/venv/lib/python3.12/site-packages/websockets/client.py"
+    idle = Answer(tasks=[stack("keepalive", "cancelling", file=library)], is_complete=True)
+    both = Answer(
+        tasks=[stack("reader", "cancelling", file=library), stack("save", file="/app/agent.py")], is_complete=True
+    )
+    found = [process(2, is_agent=True), process(9, is_agent=False)]
+    lines = list(render.answer_lines(found, {2: idle, 9: both}, stacks=True))
+    heads = [line.split(", ")[:2] for line in lines if line.startswith("pid ")]
+    assert [head[0] for head in heads] == ["pid 9", "pid 9", "pid 2"]
+    assert [head[1].split(":")[0] for head in heads][:1] == ["task save"]

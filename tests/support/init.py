@@ -120,7 +120,7 @@ class Init:
         try:
             code = self.outer.wait(patience)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"still running after {patience:g}s; stderr:\n{self.stderr}") from None
+            raise AssertionError(f"still running after {patience:g}s; {self.state()}; stderr:\n{self.stderr}") from None
         return code if code >= 0 else 128 - code
 
     def wait_for(self, condition: Callable[[], Any], what: str) -> Any:
@@ -145,6 +145,15 @@ class Init:
     def stderr(self) -> str:
         return self.stderr_path.read_text(errors="replace")
 
+    def state(self) -> str:
+        """What agent-init waits for and its signals, for the message of a failed test."""
+        found = []
+        with suppress(OSError):
+            lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+            found = [line for line in lines if line.startswith(("Name", "State", "PPid", "NSpid", "Sig", "Shd"))]
+            found += [Path(f"/proc/{self.pid}/{name}").read_text() for name in ("wchan", "syscall", "stack")]
+        return f"process {self.pid}: {found}"
+
     def lines(self, text: str = "") -> list[str]:
         """The lines that agent-init has logged so far and that contain `text`, without the prefix."""
         lines = (
@@ -167,9 +176,11 @@ class Init:
 
     def wait_for_event(self, event: str, name: str = "agent") -> dict[str, Any]:
         """Wait for an event of an actor and return its first record."""
-        found: list[dict[str, Any]] = until(
-            lambda: self.records(name, event), f"{event!r} of {name!r}; events: {self.records()}\n{self.stderr}"
-        )
+        try:
+            found: list[dict[str, Any]] = until(lambda: self.records(name, event), f"{event!r} of {name!r}")
+        except AssertionError as error:
+            message = f"{error}; events: {self.records()}; {self.state()}; stderr:\n{self.stderr}"
+            raise AssertionError(message) from None
         return found[0]
 
     def remaining_processes(self) -> list[psutil.Process]:

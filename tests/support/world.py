@@ -154,6 +154,12 @@ class FakeDispositions:
     def image(self) -> tuple[bytes, bytes] | None:
         return None
 
+    def look(self) -> tuple[bytes, ...] | None:
+        return None
+
+    def seen(self) -> tuple[bytes, ...] | None:
+        return None
+
     def close(self) -> None:
         self.pid = 0
 

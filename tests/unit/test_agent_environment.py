@@ -218,6 +218,7 @@ def test_the_stop_time_of_an_agent_init_above_is_removed() -> None:
         (["--grace", "30s", "--stop-delay", "10s"], 18.5),
         (["--stop-schedule", "TERM/20s/KILL"], 18.5),
         (["--grace", "0s"], 0.0),
+        (["--platform-grace", "60s"], 56.5),  # SIGKILL comes 2 s before the platform's
     ],
     ids=str,
 )

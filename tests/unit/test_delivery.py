@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,7 @@ from tests.support.world import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tests.support.world import Harness
 
@@ -685,6 +686,67 @@ def test_a_kill_without_memory_to_look_for_processes_reaches_the_group(
     monkeypatch.setattr(tree, "everything", failing(tree.everything, MemoryError()))
     harness.do(KillAll())
     assert world.sent == [(AGENT, KILL), (-AGENT, KILL)]
+
+
+# --- Where kill(2) is refused, as by a seccomp profile. -------------------------------------------------------------
+
+
+@pytest.fixture
+def refuse_kill(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, int]]]:
+    """kill(2) is refused for all, and the agent has a pidfd. The value: what was sent by pidfds."""
+    sent: list[tuple[int, int]] = []
+    refused = PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+    world.send_errors = dict.fromkeys((-1, AGENT, -AGENT), refused)
+    fd = os.open("/", os.O_RDONLY)
+    world.pidfds[AGENT] = fd
+    monkeypatch.setattr("_signal.pidfd_send_signal", lambda _, number: sent.append((AGENT, number)))
+    yield sent
+    os.close(fd)
+
+
+def test_the_agent_is_signalled_by_a_pidfd(
+    supervise: Callable[..., Harness], refuse_kill: list[tuple[int, int]]
+) -> None:
+    harness = supervise("-q")
+    opened = len(os.listdir("/proc/self/fd"))
+    harness.do(Stop(TERM))
+    assert refuse_kill == [(AGENT, TERM), (AGENT, CONT)]
+    assert harness.lines() == []
+    assert len(os.listdir("/proc/self/fd")) == opened
+
+
+def test_process_1_kills_one_by_one(
+    world: World,
+    supervise: Callable[..., Harness],
+    refuse_kill: list[tuple[int, int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`send` has its own way round. That there is no call that reaches all is logged once."""
+    harness = supervise("-q")
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    for process in world.processes.values():
+        process.parent = 1
+    world.add(20, 1, group=20)
+    for _ in range(3):
+        harness.do(KillAll())
+    assert refuse_kill == [(AGENT, KILL)] * 3
+    assert world.sent.count((20, KILL)) == 3
+    once = "warning: cannot send KILL to pid {}: Operation not permitted"
+    assert [line for line in harness.lines() if "pid -1:" in line] == [once.format(-1)]
+
+
+def test_a_signal_that_a_pidfd_cannot_send_either_is_logged(
+    supervise: Callable[..., Harness], refuse_kill: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    harness = supervise("-q")
+    opened = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr("_signal.pidfd_send_signal", refuse)
+    harness.do(Stop(TERM))
+    assert len(harness.lines("cannot send TERM to pid")) == 1
+    assert len(os.listdir("/proc/self/fd")) == opened
 
 
 # --- Failures. ------------------------------------------------------------------------------------------------------

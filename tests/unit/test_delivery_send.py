@@ -46,29 +46,32 @@ def look(child: subprocess.Popen[bytes]) -> Process:
 def refuse_pidfd(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     """Make pidfd_open(2) fail, unless `how` is `by pidfd`."""
 
-    def refuse(pid: int) -> int:
+    def refuse(*_: object, **__: object) -> int:
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
     if how == "no such call":
         monkeypatch.delattr(os, "pidfd_open")
     elif how == "refused":
         monkeypatch.setattr(os, "pidfd_open", refuse)
+    elif how == "only its signal refused":
+        monkeypatch.setattr("_signal.pidfd_send_signal", refuse)
 
 
-HOW = pytest.mark.parametrize("how", ["by pidfd", "refused"])
+HOW = pytest.mark.parametrize("how", ["by pidfd", "refused", "only its signal refused"])
 
 
-@pytest.mark.parametrize("how", ["by pidfd", "refused", "no such call"])
+@pytest.mark.parametrize("how", ["by pidfd", "refused", "only its signal refused", "no such call"])
 def test_all_signals_reach_the_process(
     monkeypatch: pytest.MonkeyPatch, child: subprocess.Popen[bytes], how: str
 ) -> None:
-    refuse_pidfd(monkeypatch, how)
     opened = len(os.listdir("/proc/self/fd"))
-    assert send(look(child), USR1)
-    assert child.stdout
-    assert child.stdout.readline() == b"1\n"
-    assert send(look(child), USR1, USR2, TERM)
-    assert -child.wait(20) == TERM
+    with monkeypatch.context() as patch:
+        refuse_pidfd(patch, how)
+        assert send(look(child), USR1)
+        assert child.stdout
+        assert child.stdout.readline() == b"1\n"
+        assert send(look(child), USR1, USR2, TERM)
+    assert -child.wait(20) == TERM  # from Python 3.15 on by pidfd_open(2)
     assert len(os.listdir("/proc/self/fd")) == opened
 
 
@@ -156,7 +159,8 @@ def test_a_process_that_may_not_be_signalled_is_an_error(
     process = look(child)
     refuse_pidfd(monkeypatch, how)
     opened = len(os.listdir("/proc/self/fd"))
-    monkeypatch.setattr("_signal.pidfd_send_signal" if how == "by pidfd" else "os.kill", refuse)
+    monkeypatch.setattr("_signal.pidfd_send_signal", refuse)
+    monkeypatch.setattr("os.kill", refuse)
     with pytest.raises(PermissionError):
         send(process, TERM)
     assert len(os.listdir("/proc/self/fd")) == opened
@@ -188,6 +192,16 @@ def test_without_proc_a_pidfd_is_enough(monkeypatch: pytest.MonkeyPatch, child: 
     monkeypatch.setattr(procfs, "MOUNTED", False)
     assert send(before, TERM)
     assert -child.wait(20) == TERM
+
+
+def test_without_proc_a_refused_signal_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, child: subprocess.Popen[bytes]
+) -> None:
+    before = look(child)
+    monkeypatch.setattr(procfs, "MOUNTED", False)
+    refuse_pidfd(monkeypatch, "only its signal refused")
+    with pytest.raises(PermissionError):
+        send(before, TERM)
 
 
 def test_without_proc_a_pid_is_not_enough(monkeypatch: pytest.MonkeyPatch, child: subprocess.Popen[bytes]) -> None:

@@ -18,6 +18,7 @@ from entrypoint.init.actions import (
     Forward,
     KillAll,
     Log,
+    LookAtRest,
     LookAtWork,
     MakeStallReport,
     Stop,
@@ -25,7 +26,7 @@ from entrypoint.init.actions import (
     StopLeftovers,
 )
 from entrypoint.init.exit_status import Ending
-from entrypoint.init.lifecycle import ENDED, GIVE_UP_AFTER, TIMERS, Lifecycle
+from entrypoint.init.lifecycle import ENDED, GIVE_UP_AFTER, GIVE_UP_AT_LAST, TIMERS, Lifecycle
 from entrypoint.signals import CONT, HUP, INT, KILL, QUIT, TERM, parse
 from tests.support.lifecycle import OomKills, events, exited, facts, killed, kinds, logs, make, run_until
 
@@ -52,9 +53,11 @@ def test_the_default_plan_kills_at_the_grace() -> None:
     life.signal(1.0, TERM, "a test")
     done = run_until(life, 26.0)
     assert [at for at, action in done if isinstance(action, KillAll)] == [26.0]
-    done = run_until(life, 27.0)
+    done = run_until(life, 40.0)
+    looks = [at for at, action in done if isinstance(action, LookAtRest)]
+    assert looks[0] == 26.0 + GIVE_UP_AFTER
     assert [(round(at - 26.0, 6), action) for at, action in done if isinstance(action, Exit)] == [
-        (GIVE_UP_AFTER, Exit(137))
+        (GIVE_UP_AT_LAST, Exit(137))
     ]
 
 
@@ -626,12 +629,13 @@ class AnyOrder(RuleBasedStateMachine):
         assert stopping or state_of(self.life) == values
 
     @precondition(lambda self: not self.exits and self.agent_ended_at is None)
-    @rule(ending=ENDINGS, alone=st.booleans(), works_on=st.booleans())
-    def agent_ends(self, ending: Ending, alone: bool, works_on: bool) -> None:
+    @rule(ending=ENDINGS, alone=st.booleans(), works_on=st.booleans(), only_helpers=st.booleans())
+    def agent_ends(self, ending: Ending, alone: bool, works_on: bool, only_helpers: bool) -> None:
         """`works_on`: it was a wrapper, and its work has not exited."""
         self.agent_code = ending.code
         self.works_on = works_on and self.stops > 0 and self.life.state == "stopping" and not alone
-        actions = self.event(self.life.agent_ended, ending, alone=alone, works_on=self.works_on)
+        facts = {"alone": alone, "works_on": self.works_on, "only_helpers": only_helpers}
+        actions = self.event(self.life.agent_ended, ending, **facts)
         self.agent_ended_at = self.now
         self.linger_from = None if self.works_on else self.now
         self.holding = False
@@ -659,6 +663,13 @@ class AnyOrder(RuleBasedStateMachine):
                 self.linger_from = None if works_on else self.now
                 self.take(self.event(self.life.work_seen, works_on))
                 return
+
+    @precondition(lambda self: not self.exits)
+    @rule(is_left=st.booleans(), is_exiting=st.booleans())
+    def what_survives_sigkill_is_seen(self, is_left: bool, is_exiting: bool) -> None:
+        actions = self.event(self.life.rest_seen, is_left, is_exiting)
+        self.take(actions)
+        assert bool(self.exits) == (self.killed is not None and not (is_left and is_exiting))
 
     @precondition(lambda self: not self.exits)
     @rule()
@@ -751,17 +762,17 @@ class AnyOrder(RuleBasedStateMachine):
             grace = stop_plan.MAX_REPORT_SECONDS + max(10.0, sum(waits))
         else:
             grace = max(grace, min(self.bound, max(grace, self.extended + grace)))
-        assert self.now <= self.requested + grace + GIVE_UP_AFTER + self.frozen + 1e-6
+        assert self.now <= self.requested + grace + GIVE_UP_AT_LAST + self.frozen + 1e-6
 
     @invariant()
     def it_ends_soon_after_the_kill(self) -> None:
         if self.killed is not None and not self.exits:
-            assert self.now <= self.killed + GIVE_UP_AFTER + self.frozen + 1e-6
+            assert self.now <= self.killed + GIVE_UP_AT_LAST + self.frozen + 1e-6
 
     @invariant()
     def the_linger_time_is_kept(self) -> None:
         if self.linger_from is not None and not self.exits:
-            limit = self.life.settings.linger + GIVE_UP_AFTER + self.frozen
+            limit = self.life.settings.linger + GIVE_UP_AT_LAST + self.frozen
             assert self.now <= self.linger_from + limit + 1e-6
 
     @invariant()

@@ -14,6 +14,7 @@ from entrypoint.init.actions import (
     Forward,
     KillAll,
     Log,
+    LookAtRest,
     MakeStallReport,
     Stop,
     StopHeldBack,
@@ -24,7 +25,9 @@ from entrypoint.init.exit_status import Ending
 from entrypoint.init.lifecycle import (
     ENDED,
     GIVE_UP_AFTER,
+    GIVE_UP_AT_LAST,
     HELD_BACK_FOR,
+    HELPERS_LEAVE,
     KILLING,
     LINGERING,
     MAX_HELD_BACK,
@@ -79,7 +82,7 @@ def test_a_signal_that_comes_too_late_is_not_forwarded(state: str) -> None:
         life.signal(0.0, TERM, "a test")
         life.tick(1.0)
     if state == ENDED:  # without the agent's exit having been seen
-        life.tick(1.0 + GIVE_UP_AFTER)
+        life.tick(1.0 + GIVE_UP_AT_LAST)
     assert life.state == state
     assert life.signal(1.5, USR1, "a test") == [Log("not-forwarded", signal=USR1, sender="a test")]
 
@@ -382,6 +385,8 @@ def test_the_time_to_become_ready_can_be_extended() -> None:
         (["-t", "5s"], 1.0, 10.0),
         (["-t", "5s", "--max-grace", "7s"], 1.0, 7.0),
         (["-t", "5s", "--max-grace", "5s"], 1.0, None),
+        (["-t", "5s", "--platform-grace", "9s"], 1.0, 7.0),
+        (["--platform-grace", "9s"], 1.0, None),
         (["-t", "20s"], 1.0, None),
         (["-t", "infinity"], 1.0, None),
         (["-t", "5s", "--stop-delay", "2s"], 1.0, None),
@@ -393,8 +398,9 @@ def test_a_stop_can_be_extended(flags: list[str], at: float, due: float | None) 
     life.signal(0.0, TERM, "a test")
     before = life._at("step")
     answer = life.notified(at, {"EXTEND_TIMEOUT_USEC": "9000000"}, "agent (pid 7)")
-    bound = 7.0 if "7s" in flags else math.inf
-    assert answer == ([] if due is None else [Log("extended", max_grace=bound)])
+    bound = 7.0 if due == 7.0 else math.inf
+    by = "--platform-grace" if "--platform-grace" in flags else "--max-grace"
+    assert answer == ([] if due is None else [Log("extended", max_grace=bound, limited_by=by)])
     assert life._at("step") == (before if due is None else due)
     assert events(life.notified(at + 0.1, {"EXTEND_TIMEOUT_USEC": "9000000"}, "agent (pid 7)")) == []
 
@@ -672,8 +678,9 @@ def test_what_survives_sigkill_is_not_waited_for(ended: bool) -> None:
     if ended:
         life.agent_ended(1.1, exited(7), alone=False)
     assert without_logs(life.tick(1.2)) == [KillAll()]
-    actions = life.tick(1.0 + GIVE_UP_AFTER)
-    assert without_logs(actions) == [KillAll(), Exit(7 if ended else 137)]
+    assert life.tick(1.0 + GIVE_UP_AFTER) == [KillAll(), LookAtRest()]
+    actions = life.rest_seen(1.0 + GIVE_UP_AFTER, True, False)
+    assert without_logs(actions) == [Exit(7 if ended else 137)]
     left_behind, end = logs(actions)
     assert left_behind == Log("left-behind", seconds=GIVE_UP_AFTER)
     assert (end.event, end.facts["agent_code"], end.facts["cause"]) == (
@@ -682,6 +689,44 @@ def test_what_survives_sigkill_is_not_waited_for(ended: bool) -> None:
         "exited" if ended else "",
     )
     assert (life.state, life.due) == (ENDED, math.inf)
+
+
+def killed_at_1() -> Lifecycle:
+    life = make("-t", "1s")
+    life.signal(0.0, TERM, "a test")
+    life.tick(1.0)
+    return life
+
+
+def test_what_is_exiting_is_waited_for() -> None:
+    """It may have much memory to free, or little processor time."""
+    life = killed_at_1()
+    life.agent_ended(1.1, exited(7), alone=False)
+    looks = []
+    while life.state == KILLING:
+        now = life.due
+        actions = life.tick(now)
+        if LookAtRest() in actions:
+            looks.append(now)
+            assert life.rest_seen(now, True, True) == []
+    assert looks[0] == 1.0 + GIVE_UP_AFTER
+    assert len(looks) > 10
+    assert now == 1.0 + GIVE_UP_AT_LAST
+    assert events(actions) == ["left-behind", "ended"]
+    assert logs(actions)[0].facts == {"seconds": GIVE_UP_AT_LAST}
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_where_nothing_is_left_nobody_is_missed(ended: bool) -> None:
+    """But for the agent itself: a debugger may hold it."""
+    life = killed_at_1()
+    if ended:
+        life.agent_ended(1.1, exited(7), alone=False)
+    assert LookAtRest() in life.tick(1.0 + GIVE_UP_AFTER)
+    actions = life.rest_seen(1.0 + GIVE_UP_AFTER, False, True)
+    assert events(actions) == (["ended"] if ended else ["left-behind", "ended"])
+    assert without_logs(actions) == [Exit(7 if ended else 137)]
+    assert life.rest_seen(4.0, True, False) == []
 
 
 def test_without_a_deadline_the_linger_time_is_the_limit() -> None:
@@ -773,3 +818,17 @@ def test_everything_is_to_have_got_sigkill_once_killing_has_begun() -> None:
     run_until(life, 5.0)
     assert life.state == KILLING
     assert life.kill_due == -math.inf
+
+
+def test_helpers_that_end_after_the_agent_are_not_logged_as_left_behind() -> None:
+    life = make("-t", "20s")
+    assert life.agent_ended(1.0, exited(0), alone=False, only_helpers=True) == [StopLeftovers(TERM)]
+    assert life.due == 1.0 + HELPERS_LEAVE
+    assert events(life.nothing_left(1.1)) == ["ended"]
+
+
+def test_helpers_that_stay_are_logged_as_left_behind() -> None:
+    life = make("-t", "20s")
+    life.agent_ended(1.0, exited(0), alone=False, only_helpers=True)
+    assert events(life.tick(life.due)) == ["lingering"]
+    assert life.due > 1.0 + HELPERS_LEAVE

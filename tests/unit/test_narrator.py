@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings as hypothesis_settings
 
 from entrypoint import settings as reader
-from entrypoint.init import narrator, stop_plan, termination_log
+from entrypoint.init import narrator, procfs, stop_plan
 from entrypoint.init.actions import Action, Log
 from entrypoint.init.console import DEBUG, ERROR, INFO, TRACE, WARNING, Console
 from entrypoint.init.exit_status import Ending
@@ -40,7 +42,8 @@ class Listed:
     def __init__(self, processes: list[Process] | None = None) -> None:
         self.processes = processes
 
-    def listable(self) -> list[Process] | None:
+    def listable(self, within: float) -> list[Process] | None:
+        assert within == narrator.MAX_LIST_SECONDS
         return self.processes
 
 
@@ -80,7 +83,11 @@ class Narration:
 
 
 @pytest.fixture
-def narrate(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Narration]:
+def narrate(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Narration]:
+    monkeypatch.setattr(procfs, "masks_are_false", lambda: False)
+
     def start(*flags: str, **arguments: Any) -> Narration:
         made = Narration(tmp_path, *flags, **arguments)
         request.addfinalizer(lambda: os.close(made.fd))
@@ -245,6 +252,13 @@ CASES: list[tuple[str, Callable[[], list[Action]], int, str, dict[str, object]]]
         lambda: extended("-t", "5s", "--max-grace", "7s"),
         INFO,
         "the agent asked for more time, 7s in total at most (--max-grace)",
+        {"max_grace": 7.0},
+    ),
+    (
+        "extended",
+        lambda: extended("-t", "5s", "--max-grace", "1h", "--platform-grace", "9s"),
+        INFO,
+        "the agent asked for more time, 7s in total at most (--platform-grace)",
         {"max_grace": 7.0},
     ),
     (
@@ -429,16 +443,16 @@ CASES: list[tuple[str, Callable[[], list[Action]], int, str, dict[str, object]]]
         "lingering",
         lambda: ended(exited(3), "--linger", "5s", "--stop-signal", "INT", alone=False),
         INFO,
-        "the agent exited with code 3, and left processes behind; INT to them, up to 5s",
+        "the agent exited with code 3; it left processes behind: INT to them, up to 5s",
         {"code": 3, "cause": "exited", "signal": "INT", "linger": 5.0},
     ),
     ("linger-over", lambda: lingering(7.0), WARNING, "linger time is over, SIGKILL to what the agent left behind", {}),
     (
         "left-behind",
-        lambda: lingering(8.0),
+        lambda: lingering(12.0),
         ERROR,
-        "gave up: not everything has exited 400ms after SIGKILL",
-        {"seconds": 0.4},
+        "gave up: not everything has exited 5s after SIGKILL",
+        {"seconds": 5.0},
     ),
     (
         "ended",
@@ -589,14 +603,14 @@ CASES: list[tuple[str, Callable[[], list[Action]], int, str, dict[str, object]]]
         "ended",
         lambda: [action for _, action in left_at_deadline()],
         INFO,
-        "ended: the agent exited with code 3, the program that it ran was killed by SIGKILL at the deadline, 20.4s "
-        "after the stop request, after 20.4s in all; exit code 137",
+        "ended: the agent exited with code 3, the program that it ran was killed by SIGKILL at the deadline, 25s "
+        "after the stop request, after 25s in all; exit code 137",
         {
             "code": 137,
             "agent_code": 137,
             "cause": "deadline",
-            "seconds": 20.4,
-            "stop_seconds": 20.4,
+            "seconds": 25.0,
+            "stop_seconds": 25.0,
             "status": "",
             "how": "exited with code 3",
         },
@@ -707,11 +721,11 @@ OOM = "the kernel's OOM killer killed"
         (exited(0), "exited", "exited with code 0"),
         (killed(TERM), "signal", "was killed by SIGTERM"),
         (killed(TERM, OomKills(0)), "signal", "was killed by SIGTERM"),
-        (killed(), "killed", "was killed by SIGKILL, which agent-init did not send"),
+        (killed(), "killed", "was killed by SIGKILL (not sent by agent-init)"),
         (
             killed(memory=OomKills(0)),
             "killed",
-            "was killed by SIGKILL, sent neither by agent-init nor by the OOM killer",
+            "was killed by SIGKILL (sent neither by agent-init nor by the OOM killer)",
         ),
         (killed(memory=OomKills(1)), "deadline", "was killed by SIGKILL at the deadline"),
         (killed(memory=OomKills(1)), "stop-signal", "was killed by SIGKILL as the stop signal"),
@@ -818,8 +832,18 @@ def test_processes_are_not_looked_for_if_the_line_is_not_logged(narrate: Callabl
     narration.log("stopping", status="", left=5.0, elapsed=10.0, extended=False)
     narration.log("linger-over")
     assert narration.lines() == []
-    narration.narrator.write_early()
-    assert narration.final_message() == "linger time is over, SIGKILL to what the agent left behind\n"
+
+
+def test_where_the_line_is_only_in_the_final_message_processes_are_named_too(narrate: Callable[..., Narration]) -> None:
+    narration = narrate(level=ERROR)
+    narration.listed.processes = processes(1)
+    narration.log("stop-requested", signal=TERM, sender=SENDER, upcoming={"steps": [(TERM, 0.0)], "platform": ""})
+    narration.narrator.write_final_message()
+    narration.log("linger-over")
+    narration.narrator.write_final_message()
+    assert narration.lines() == []
+    [_, line] = (narration.final_message() or "").splitlines()
+    assert line == "linger time is over, SIGKILL to what the agent left behind; still running: worker (20)"
 
 
 # --- The last line and the final message. ---------------------------------------------------------------------------
@@ -946,6 +970,7 @@ def test_if_no_process_ran_at_the_deadline_none_is_named(narrate: Callable[..., 
     assert end(narration, killed(), cause="deadline").endswith("; exit code 137")
 
 
+TIME_OF_DAY = re.compile(r"\b\d\d:\d\d:\d\d UTC")
 REQUEST = {"signal": TERM, "sender": SENDER, "upcoming": {"steps": [(TERM, 0.0)], "platform": ""}}
 LIMIT = {"elapsed": 28.0, "hung": False, "platform": "Kubernetes (30s unless raised)"}
 LIMIT_TEXT = (
@@ -953,6 +978,18 @@ LIMIT_TEXT = (
     "SIGKILL from outside; agent-init goes on waiting (AGENT_INIT_GRACE sets a deadline of its own)"
 )
 HANG: dict[str, Any] = {"allowed": 5.0, "sender": None, "upcoming": {"steps": [], "platform": None}, "status": ""}
+
+
+def kubernetes() -> stop_plan.StopPlan:
+    """The plan in a pod without a grace."""
+    return stop_plan.make(reader.read(["agent"], {}), KUBERNETES, lambda _path: False)
+
+
+def now_of(narration: Narration) -> list[str]:
+    """Write the final message as process 1 does after an event; return its lines, with no time of day."""
+    if narration.narrator.has_news:
+        narration.narrator.write_final_message()
+    return [TIME_OF_DAY.sub("NOW", line) for line in (narration.final_message() or "").splitlines()]
 
 
 def test_on_failure_the_final_message_is_the_last_line_and_what_went_wrong(narrate: Callable[..., Narration]) -> None:
@@ -963,55 +1000,65 @@ def test_on_failure_the_final_message_is_the_last_line_and_what_went_wrong(narra
     narration.log("shielded", signal=HUP, sender=SENDER)
     narration.log("errno", errno=5)
     narration.log("stopping", status="", left=5.0, elapsed=10.0, extended=False)
+    narration.narrator.report_begins()
     narration.narrator.report_line("worker (20): in recv")
     narration.narrator.report_is_complete()
     narration.log("step", signal=INT, elapsed=3.0, hung=False)
     narration.log("deadline", signal=KILL, elapsed=4.0, hung=False)
-    assert narration.final_message() is None
+    assert narration.final_message() is None  # written after the signals were sent
     last = end(narration, killed(), cause="deadline")
-    assert narration.final_message() == (
-        f"{last}\n"
-        "agent reported errno 5 (Input/output error)\n"
-        "worker (20): in recv\n"
-        "3s after the stop request, INT; still running: worker (20)\n"
-        "4s after the stop request, SIGKILL; still running: worker (20)\n"
-    )
+    assert now_of(narration) == [
+        last,
+        "stop requested at NOW by TERM from sh (pid 7)",
+        "agent reported errno 5 (Input/output error)",
+        "3s after the stop request, INT; still running: worker (20)",
+        "4s after the stop request, SIGKILL; still running: worker (20)",
+        "worker (20): in recv",
+    ]
     assert "warning: worker (20): in recv" in narration.lines()
 
 
 @pytest.mark.parametrize(
-    ("event", "facts"),
+    ("event", "facts", "begins"),
     [
-        ("stop-requested", REQUEST),
-        ("lingering", {"code": 0, "ending": exited(0), "cause": "exited", "signal": TERM, "linger": 5.0}),
-        ("older-left", {"signal": TERM}),
-        ("watchdog", HANG),
-        ("ready-timeout", HANG),
+        (
+            "stop-requested",
+            REQUEST,
+            "stopping since NOW, requested by TERM from sh (pid 7); still running: worker (20)",
+        ),
+        (
+            "lingering",
+            {"code": 3, "ending": exited(3), "cause": "exited", "signal": TERM, "linger": 5.0},
+            "stopping since NOW; the agent exited with code 3; still running: worker (20)",
+        ),
+        ("older-left", {"signal": TERM}, "stopping since NOW; still running: worker (20)"),
+        ("watchdog", HANG, "stopping since NOW; still running: worker (20)"),
+        ("ready-timeout", HANG, "stopping since NOW; still running: worker (20)"),
     ],
 )
 @pytest.mark.parametrize("level", [ERROR, DEBUG])
 def test_the_final_message_begins_with_the_stop(
-    narrate: Callable[..., Narration], event: str, facts: dict[str, Any], level: int
+    narrate: Callable[..., Narration], event: str, facts: dict[str, Any], begins: str, level: int
 ) -> None:
     """Whatever level is logged."""
     narration = narrate(level=level)
+    narration.listed.processes = processes(1)
     narration.log("linger-over")
     narration.log(event, **facts)
     narration.log("left-behind", seconds=0.4)
-    narration.narrator.write_early()
-    lines = (narration.final_message() or "").splitlines()
-    assert "linger time is over, SIGKILL to what the agent left behind" not in lines
-    assert lines[-1] == "gave up: not everything has exited 400ms after SIGKILL"
-    assert len(lines) == (2 if event in ("watchdog", "ready-timeout") else 1)
+    lines = now_of(narration)
+    assert lines[0] == begins
+    assert not any("linger time is over" in line for line in lines)
+    assert lines[-1].startswith("gave up: not everything has exited 400ms after SIGKILL")
+    assert len(lines) == (3 if event in ("watchdog", "ready-timeout") else 2)
 
 
-@pytest.mark.parametrize("event", sorted(narrator.EVENTS.keys() - {"ended", "limit-near"}))
+@pytest.mark.parametrize("event", sorted(narrator.EVENTS.keys() - {"ended"}))
 def test_what_of_a_stop_goes_into_the_final_message(narrate: Callable[..., Narration], event: str) -> None:
     log = next(log for name, actions, *_ in CASES if name == event for log in logs(actions()) if log.event == event)
     narration = narrate()
     narration.log("stop-requested", **REQUEST)
     narration.narrator.log(log)
-    narration.narrator.write_early()
     final = event in (
         "watchdog",
         "ready-timeout",
@@ -1024,64 +1071,147 @@ def test_what_of_a_stop_goes_into_the_final_message(narrate: Callable[..., Narra
         "errno",
     )
     text = narration.lines()[-1].removeprefix("warning: ").removeprefix("error: ")
-    assert narration.final_message() == (f"{text}\n" if final else "")
+    assert now_of(narration)[1:] == ([text] if final else [])
 
 
-@pytest.mark.parametrize("code", [0, 3])
-def test_where_a_platform_will_kill_us_the_final_message_is_written_early(
-    narrate: Callable[..., Narration], code: int
+def test_the_final_message_has_the_progress_of_the_stop(
+    narrate: Callable[..., Narration], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is written again with each line about it, logged or not; a platform that waits is named once."""
+    narration = narrate(level=ERROR)
+    narration.narrator.log_start(MainProcess(os.getpid(), "agent"), kubernetes(), [])
+    narration.listed.processes = processes(1)
+    narration.log("stop-requested", **REQUEST)
+    request = "stopping since NOW, requested by TERM from sh (pid 7); "
+    assert now_of(narration) == [f"{request}still running: worker (20); Kubernetes usually waits 30s"]
+    later = time.monotonic() + 20
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    narration.listed.processes = processes(2)
+    narration.log("stopping", status="3 calls", left=None, elapsed=20.0, extended=False)
+    running = "after 20s still running: worker (20), worker (21)"
+    kubernetes_waits = 'Kubernetes usually waits 30s; last status: "3 calls"'
+    assert now_of(narration) == [f"{request}{running}; {kubernetes_waits}"]
+    narration.listed.processes = []
+    left = {"code": 0, "ending": exited(0), "cause": "exited", "signal": TERM, "linger": 5.0}
+    narration.log("lingering", **left)
+    gone = "the agent exited with code 0; after 20s nothing is running any more"
+    assert now_of(narration) == [f"{request}{gone}; {kubernetes_waits}"]
+    assert narration.lines() == []
+    end(narration, exited(0))
+    assert now_of(narration) == []
+
+
+def test_where_processes_cannot_be_listed_the_final_message_names_the_agent(narrate: Callable[..., Narration]) -> None:
+    narration = narrate()
+    narration.listed.processes, narration.narrator.agent = None, "python (7)"
+    narration.log("stop-requested", **REQUEST)
+    [line] = now_of(narration)
+    assert line.endswith("; still running: python (7), and others: too many to list")
+
+
+@pytest.mark.parametrize("is_certain", [False, True])
+@pytest.mark.parametrize("has_file", [False, True])
+def test_near_a_guessed_limit_the_report_goes_into_the_file(
+    narrate: Callable[..., Narration], is_certain: bool, has_file: bool
+) -> None:
+    narration = narrate(*(() if has_file else ("--termination-log", "none")), level=INFO)
+    plan = kubernetes()
+    plan.limit_is_certain = is_certain
+    narration.narrator.log_start(MainProcess(os.getpid(), "agent"), plan, [])
+    narration.log("stop-requested", **REQUEST)
+    now_of(narration)
+    narration.log("limit-near", **LIMIT)
+    narration.narrator.report_begins()
+    narration.narrator.report_line("in recv")
+    narration.narrator.report_is_complete()
+    in_log = is_certain or not has_file
+    assert narration.lines()[2:] == ([f"warning: {LIMIT_TEXT}", "warning: in recv"] if in_log else [LIMIT_TEXT])
+    assert now_of(narration)[1:] == (["in recv"] if has_file else [])
+    narration.narrator.report_begins()
+    narration.narrator.report_line("in send")
+    assert narration.lines()[-1] == "warning: in send"
+
+
+def test_a_report_replaces_the_one_before(narrate: Callable[..., Narration]) -> None:
+    narration = narrate()
+    narration.log("stop-requested", **REQUEST)
+    for line in ("in recv", "in send"):
+        narration.narrator.report_begins()
+        narration.narrator.report_line(line)
+        narration.narrator.report_is_complete()
+        assert now_of(narration)[1:] == [line]
+
+
+EXPLAINED: list[tuple[dict[str, Any], bool]] = [
+    ({}, False),
+    ({"stop_seconds": None}, False),
+    ({"ending": killed(TERM), "cause": "signal"}, False),
+    ({"ending": killed(11), "cause": "signal"}, False),
+    ({"ending": exited(0), "code": 0, "agent_code": 0}, False),
+    ({"ending": killed(), "cause": "killed"}, True),
+    ({"ending": killed(), "cause": "oom"}, True),
+    ({"ending": killed(), "cause": "deadline"}, True),
+    ({"ending": killed(), "cause": "escalated"}, True),
+    ({"ending": killed(), "cause": "stop-signal"}, True),
+    ({"ending": killed(), "cause": "deadline", "code": 0, "why": "ok-exit"}, False),
+    ({"ending": killed(kill_forwarded=True), "cause": "signal"}, True),
+    ({"ending": Ending(None), "cause": "lost"}, True),
+    ({"ending": None, "cause": "", "code": 137}, True),
+    ({"hung": "watchdog"}, True),
+    ({"cut": "deadline", "code": 137}, True),
+    ({"ending": exited(0, OomKills(1)), "code": 0, "agent_code": 0}, True),
+    ({"ending": exited(1, OomKills(1))}, True),
+    ({"ending": exited(1, OomKills(0))}, False),
+]
+
+
+@pytest.mark.parametrize(("facts", "is_explained"), EXPLAINED)
+def test_the_final_message_is_left_only_where_it_explains_the_end(
+    narrate: Callable[..., Narration], facts: dict[str, Any], is_explained: bool
+) -> None:
+    narration = narrate(level=ERROR)
+    narration.log("stop-requested", **REQUEST)
+    narration.log("errno", errno=5)
+    assert now_of(narration)
+    usual = {"code": 3, "why": "", "agent_code": 3, "ending": exited(3), "cause": "exited", "hung": ""}
+    if (ending := facts.get("ending")) is not None:
+        usual.update(code=ending.code, agent_code=ending.code)
+    narration.log("ended", **{**usual, "seconds": 9.0, "stop_seconds": 4.0, "status": "", **facts})
+    assert narration.lines() == []
+    assert [line[:6] for line in now_of(narration)] == (["ended:", "stop r", "agent "] if is_explained else [])
+
+
+@pytest.mark.parametrize(("event", "is_explained"), [("step", True), ("deadline", True), ("linger-over", False)])
+def test_an_end_by_itself_is_explained_if_the_stop_was_escalated(
+    narrate: Callable[..., Narration], event: str, is_explained: bool
 ) -> None:
     narration = narrate()
     narration.log("stop-requested", **REQUEST)
-    narration.log("errno", errno=5)
-    narration.narrator.report_is_complete()
-    assert narration.final_message() is None
-    narration.log("limit-near", **LIMIT)
-    early = f"agent reported errno 5 (Input/output error)\n{LIMIT_TEXT}\n"
-    assert narration.final_message() == early
-    narration.narrator.report_line("in recv")
-    assert narration.final_message() == early
-    narration.narrator.report_is_complete()
-    assert narration.final_message() == f"{early}in recv\n"
-    last = end(narration, exited(code))
-    assert narration.final_message() == (f"{last}\n{early}in recv\n" if code else "")
-
-
-def test_a_successful_end_leaves_no_final_message(narrate: Callable[..., Narration]) -> None:
-    narration = narrate()
-    narration.log("stop-requested", **REQUEST)
-    narration.log("step", signal=INT, elapsed=3.0, hung=False)
-    assert end(narration, exited(0))
-    assert narration.final_message() is None
-
-
-def test_the_final_message_is_written_even_if_nothing_is_logged(narrate: Callable[..., Narration]) -> None:
-    narration = narrate(level=ERROR)
+    narration.log(event, **({} if event == "linger-over" else {"signal": INT, "elapsed": 3.0, "hung": False}))
     end(narration, exited(3))
-    assert narration.lines() == []
-    assert narration.final_message() == (
-        "ended: the agent exited with code 3, 4s after the stop request, after 9s in all; exit code 3\n"
-    )
+    assert bool(now_of(narration)) is is_explained
 
 
-def test_no_more_is_kept_of_a_long_report_than_can_be_written(narrate: Callable[..., Narration]) -> None:
-    narration = narrate()
-    for number in range(100):
-        narration.narrator.report_line(f"{number:04}" + "x" * 396)
-    kept = narration.narrator._final_message
-    assert [line[:4] for line in kept] == [f"{number:04}" for number in range(11)]
-    assert sum(map(len, kept[:-1])) < termination_log.MAX_BYTES <= sum(map(len, kept))
-    assert len(narration.lines()) == 100
+def test_a_failure_to_write_the_final_message_is_logged_once(narrate: Callable[..., Narration]) -> None:
+    narration = narrate("--termination-log", "/proc/self/no/such", level=WARNING)
+    narration.log("stop-requested", **REQUEST)
+    narration.narrator.write_final_message()
+    narration.log("stopping", status="", left=5.0, elapsed=10.0, extended=False)
+    narration.narrator.write_final_message()
+    end(narration, killed(), cause="deadline")
+    text = "cannot write the termination log /proc/self/no/such: No such file or directory"
+    assert narration.lines() == [f"warning: {text}"]
 
 
-@pytest.mark.parametrize(("length", "kept"), [(4095, ["0", "1"]), (4096, ["0"]), (4097, ["0"])])
+@pytest.mark.parametrize(("length", "kept"), [(4095, "01"), (4096, "0"), (4097, "0")])
 def test_a_line_is_kept_for_the_final_message_if_any_of_it_can_be_written(
-    narrate: Callable[..., Narration], length: int, kept: list[str]
+    narrate: Callable[..., Narration], length: int, kept: str
 ) -> None:
     narration = narrate()
     for line in ("0" * length, "1" * 10, "2" * 10):
         narration.narrator.report_line(line)
-    assert [line[0] for line in narration.narrator._final_message] == kept
+    assert "".join(line[0] for line in narration.narrator._message._report) == kept
+    assert len(narration.lines()) == 3
 
 
 # --- The first lines. -----------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import _socket
 import _thread
 import array
 import contextlib
+import errno
 import os
 import resource
 import signal
@@ -245,6 +246,88 @@ def test_a_message_that_cannot_be_handled_for_another_reason_is_dropped(
     os.close(reader)
 
 
+# --- The socket cannot be read. --------------------------------------------------------------------------------------
+
+
+class RefusedSocket:
+    """In the socket's place: recvmsg(2) fails while there are `errors`."""
+
+    def __init__(self, real: _socket.socket, count: int) -> None:
+        self.real, self.left = real, count
+
+    def recvmsg(self, *arguments: int) -> object:
+        if self.left:
+            self.left -= 1
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        return self.real.recvmsg(*arguments)
+
+    def fileno(self) -> int:
+        return self.real.fileno()
+
+
+def pass_time(stage: Stage) -> float:
+    """Go to the next timer; return the seconds until it."""
+    when, callback = stage.loop.timers.pop(0)
+    waited, stage.loop.now = when - stage.loop.now, when
+    callback()
+    return waited
+
+
+def refuse(stage: Stage, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(stage.socket, "_socket", RefusedSocket(stage.inner, count))
+
+
+def test_a_socket_that_cannot_be_read_is_logged_once_and_read_ever_less_often(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.send("READY=1")
+    refuse(stage, monkeypatch, 12)
+    waits = []
+    for _ in range(12):
+        assert stage.received() == []
+        assert not stage.is_watched
+        waits.append(pass_time(stage))
+        assert stage.is_watched
+    assert waits == pytest.approx([*(RETRY_AFTER * 2**n for n in range(10)), 60, 60])
+    assert [line for line in stage.console.lines if "not-received" in line] == stage.console.lines
+    assert len(stage.console.lines) == 1
+    assert "Operation not permitted" in stage.console.lines[0]
+    assert stage.received() == [{"READY": "1"}]
+
+
+def test_after_a_success_the_next_failure_is_logged_again_and_is_short(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2):
+        refuse(stage, monkeypatch, 1)
+        assert stage.received() == []
+        assert pass_time(stage) == pytest.approx(RETRY_AFTER)
+        assert stage.received() == []
+    assert len(stage.console.lines) == 2
+
+
+def test_a_deadline_has_the_socket_read_in_a_pause_too(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse(stage, monkeypatch, 2)
+    for _ in range(2):
+        assert stage.received() == []
+    assert len(stage.loop.timers) == 1
+    stage.send("READY=1")
+    assert stage.received() == [{"READY": "1"}]
+
+
+def test_the_end_of_a_pause_does_not_disturb_the_thread(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse(stage, monkeypatch, 1)
+    assert stage.received() == []
+    monkeypatch.setattr(_thread, "start_new_thread", lambda *_: None)
+    reader, writer = nonblocking_pipe()
+    stage.send("READY=1", writer)
+    assert stage.received() == [{"READY": "1"}]
+    pass_time(stage)
+    assert not stage.is_watched
+    os.close(reader)
+    os.close(writer)
+
+
 # --- Descriptors. ---------------------------------------------------------------------------------------------------
 
 
@@ -437,6 +520,28 @@ def test_the_thread_wakes_the_loop_by_sigchld(stage: Stage, file: int, monkeypat
     assert stage.received() == [{"READY": "1"}]
     until(lambda: sent, "the thread to be done")
     assert sent == [(os.getpid(), signal.SIGCHLD)]
+    stage.socket.resume()
+    assert stage.is_watched
+
+
+@pytest.mark.parametrize("refused", [1, 2])
+def test_where_kill_is_refused_the_thread_wakes_the_loop_by_another_call(
+    stage: Stage, file: int, monkeypatch: pytest.MonkeyPatch, refused: int
+) -> None:
+    """If both are refused, the socket is read again when the loop wakes up for another reason."""
+    sent: list[tuple[int, int]] = []
+
+    def refuse(*_: int) -> None:
+        sent.append((0, 0))
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "kill", refuse)
+    wake = refuse if refused == 2 else lambda thread, number: sent.append((thread, number))
+    monkeypatch.setattr("_signal.pthread_kill", wake)
+    stage.send("READY=1", file)
+    assert stage.received() == [{"READY": "1"}]
+    until(lambda: len(sent) == 2, "the thread to be done")
+    assert sent == [(0, 0), (0, 0) if refused == 2 else (_thread.get_ident(), signal.SIGCHLD)]
     stage.socket.resume()
     assert stage.is_watched
 

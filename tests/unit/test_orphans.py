@@ -301,6 +301,7 @@ def look(world: World, supervise: Callable[..., Harness]) -> Callable[..., Calla
     def make(*flags: str, **more: Any) -> Callable[[float], float]:
         harness = supervise("--orphans", "60s", *flags, **more)
         make.harness = harness  # type: ignore[attr-defined]
+        assert harness.supervisor.execution.orphans is not None
         return harness.supervisor.execution.orphans.look
 
     return make

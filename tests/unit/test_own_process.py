@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from entrypoint.init import libc, own_process
+from entrypoint.init import libc, own_process, spawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -150,3 +150,18 @@ def test_children_of_before_are_found_and_those_that_have_exited_are_reaped(monk
     assert not own_process.has_children()
     results = [(9, 0)]
     assert not own_process.has_children()
+
+
+def test_a_refused_waitpid_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "waitpid", refusing(errno.EPERM))
+    with pytest.raises(spawn.Refused, match=r"^waitpid is refused: Operation not permitted"):
+        own_process.has_children()
+
+
+def test_without_a_pid_nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """getpid(2) has no way to fail, so the C library returns what the kernel does."""
+    own_process.check_pid()
+    with monkeypatch.context() as fake:
+        fake.setattr(os, "getpid", lambda: -errno.ENOSYS)
+        with pytest.raises(spawn.Refused, match=r"^getpid is refused: Function not implemented"):
+            own_process.check_pid()

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import os
+from typing import TYPE_CHECKING
+
 import pytest
 
 from entrypoint import platforms
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # From each platform's documentation: how it is recognised, and the seconds before its own SIGKILL.
 TABLE: list[tuple[str, dict[str, str], tuple[str, ...], float]] = [
@@ -21,6 +28,8 @@ TABLE: list[tuple[str, dict[str, str], tuple[str, ...], float]] = [
     ("Render", {"RENDER": "true"}, (), 30),
     ("Railway", {"RAILWAY_DEPLOYMENT_DRAINING_SECONDS": "3"}, (), 3),
     ("Railway", {"RAILWAY_ENVIRONMENT_ID": "0f2a"}, (), 3),
+    ("Kubernetes", {}, (platforms.KUBELETS_MOUNT,), 30),
+    ("Kubernetes", {}, (platforms.KUBELETS_CGROUP,), 30),
     ("Docker", {}, ("/.dockerenv",), 10),
     ("Podman", {}, ("/run/.containerenv",), 10),
     ("Podman", {"container": "podman"}, (), 10),
@@ -65,6 +74,7 @@ def test_railways_limit_is_the_value_of_its_variable(value: str, seconds: float,
 
 def test_an_orchestrator_wins_over_the_engine_below_it() -> None:
     both = ("/.dockerenv", "/run/.containerenv")
+    assert recognise(*both, platforms.KUBELETS_MOUNT) == ("Kubernetes", 30, "unless raised")
     assert recognise(*both, KUBERNETES_SERVICE_HOST="x") == ("Kubernetes", 30, "unless raised")
     assert recognise("/.dockerenv", NOMAD_ALLOC_ID="x") == ("Nomad", 5, "unless raised")
 
@@ -77,3 +87,90 @@ def test_a_platform_is_not_recognised_by_an_empty_variable(variable: str) -> Non
 def test_similar_variables_are_not_a_platform() -> None:
     assert recognise(container="lxc", KUBERNETES_PORT="1", FLY="1") is None
     assert recognise() is None
+
+
+# --- What there is in a container. ----------------------------------------------------------------------------------
+
+
+class Stat:
+    """Stands for os.stat_result."""
+
+    def __init__(self, st_dev: int) -> None:
+        self.st_dev = st_dev
+
+
+@pytest.fixture
+def container(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Replace what there is: `mounts` are files with a device of their own among `files`."""
+
+    def make(*files: str, mounts: tuple[str, ...] = (), cgroup: bytes = b"0::/\n", namespace: str = "pid:[1]") -> None:
+        def stat(path: str) -> Stat:
+            if path not in (*files, *mounts, "/dev", "/etc"):
+                raise FileNotFoundError(path)
+            return Stat(7 if path in mounts else 1)
+
+        def readlink(path: str) -> str:
+            assert path == "/proc/self/ns/pid"
+            if not namespace:
+                raise FileNotFoundError(path)
+            return namespace
+
+        def read(path: str, *_: object, **__: object) -> io.BytesIO:
+            assert path == "/proc/self/cgroup"
+            if not cgroup:
+                raise FileNotFoundError(path)
+            return io.BytesIO(cgroup)
+
+        monkeypatch.setattr(os, "stat", stat)
+        monkeypatch.setattr(os, "readlink", readlink)
+        monkeypatch.setattr(os.path, "exists", lambda path: path in files)
+        monkeypatch.setattr("builtins.open", read)
+
+    return make
+
+
+def recognised() -> str:
+    found = platforms.recognise({}, platforms.is_there)
+    return found[0] if found else ""
+
+
+LOG = "/dev/termination-log"
+INITIAL = platforms.INITIAL_PID_NAMESPACE
+
+
+def test_a_pod_is_recognised_by_its_termination_log(container: Callable[..., None]) -> None:
+    container("/.dockerenv", mounts=(LOG,))
+    assert recognised() == "Kubernetes"
+    container(LOG)  # a file that the image has, or the agent has made
+    assert recognised() == ""
+    container()
+    assert recognised() == ""
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "name"),
+    [
+        (b"0::/kubepods.slice/kubepods-burstable.slice/cri-containerd-1.scope\n", "Kubernetes"),
+        (b"4:memory:/kubepods/burstable/pod1/2\n0::/\n", "Kubernetes"),
+        (b"0::/system.slice/docker-1.scope\n", ""),
+        (b"", ""),
+    ],
+)
+def test_a_pod_is_recognised_by_its_control_group(container: Callable[..., None], cgroup: bytes, name: str) -> None:
+    container(cgroup=cgroup)
+    assert recognised() == name
+
+
+@pytest.mark.parametrize(("file", "name"), [("/.dockerenv", "Docker"), ("/run/.containerenv", "Podman")])
+def test_an_engines_file_without_the_engine_is_left_over(container: Callable[..., None], file: str, name: str) -> None:
+    """In the initial PID namespace only `--pid=host` puts a container, and then /etc/hostname is a mount."""
+    container(file)
+    assert recognised() == name
+    container(file, namespace="")
+    assert recognised() == name
+    container(file, "/etc/hostname", namespace=INITIAL)
+    assert recognised() == ""
+    container(file, namespace=INITIAL)
+    assert recognised() == ""
+    container(file, mounts=("/etc/hostname",), namespace=INITIAL)
+    assert recognised() == name

@@ -78,7 +78,7 @@ def gone() -> int:
         ([], True),
         ([errno.ENOMEM], True),
         ([errno.ENOMEM, errno.EMFILE], True),
-        ([errno.ENOMEM] * 3, False),
+        ([errno.EPERM] * 3, True),
         ([errno.ENOENT], False),
     ],
 )
@@ -87,6 +87,21 @@ def test_proc_is_used_although_one_read_fails(
 ) -> None:
     monkeypatch.setattr(os, "readlink", failing(os.readlink, *errors))
     assert procfs._is_our_own() is mounted
+
+
+@pytest.mark.parametrize("content", [b"1 (a) S 0", b"", b"?"])
+def test_where_readlink_is_refused_proc_shows_our_pid_in_a_file(
+    monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    monkeypatch.setattr(os, "readlink", failing(os.readlink, *[errno.EPERM] * 3))
+    monkeypatch.setattr(procfs, "read_file", lambda _: content)
+    assert not procfs._is_our_own()
+
+
+def test_without_readlink_and_files_proc_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "readlink", failing(os.readlink, *[errno.EPERM] * 3))
+    monkeypatch.setattr(procfs, "read_file", failing(procfs.read_file, errno.EPERM))
+    assert not procfs._is_our_own()
 
 
 def test_proc_of_another_pid_namespace_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -719,3 +734,55 @@ def test_a_descriptor_that_is_closed_meanwhile_is_left_out(
     assert before is not None
     assert held is not None
     assert sum(map(len, held.values())) == sum(map(len, before.values())) - 1
+
+
+def test_one_look_shows_all_that_the_dispositions_depend_on() -> None:
+    dispositions = procfs.Dispositions(os.getpid())
+    before = dispositions.look()
+    assert before is not None
+    assert before == dispositions.seen() == dispositions.look()
+    image = dispositions.image()
+    assert image is not None
+    assert before[:2] == image
+    assert [int(mask) for mask in before[2:]] == [*(procfs.masks(os.getpid()) or ())]
+    handler = signal.signal(signal.SIGUSR2, lambda *_: None)
+    try:
+        assert dispositions.seen() == before
+        after = dispositions.look()
+        assert after is not None
+        assert int(after[4]) & procfs.signal_bit(signal.SIGUSR2)
+    finally:
+        signal.signal(signal.SIGUSR2, handler)
+    dispositions._line = b"1 (torn"
+    assert dispositions.seen() is None
+    dispositions.close()
+    assert dispositions.look() is None
+
+
+# --- What SIGKILL has done. -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "state", "dying"),
+    [(4, "S", True), (0x400004, "D", True), (0, "D", False), (0, "S", False), (0, "R", True), (0, "Z", True)],
+)
+def test_a_process_is_dying_if_it_exits_or_can_run(
+    monkeypatch: pytest.MonkeyPatch, flags: int, state: str, dying: bool
+) -> None:
+    line = f"7 (a) b) {state} 1 7 7 0 -1 {flags} 0 0".encode()
+    monkeypatch.setattr(procfs, "read_file", lambda path: line if path == "/proc/7/stat" else b"")
+    assert procfs.is_dying(procfs.Process(7, "a", 1, 7, 1)) is dying
+
+
+def test_what_has_exited_meanwhile_is_dying(child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    known = procfs.look(child.pid)
+    assert known
+    until(lambda: not procfs.is_dying(known), "the child to sleep")
+    with monkeypatch.context() as patch:
+        patch.setattr(procfs, "read_file", lambda *_: b"")
+        assert procfs.is_dying(known)
+    child.kill()
+    assert os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert procfs.is_dying(known)
+    child.wait()
+    assert procfs.is_dying(known)

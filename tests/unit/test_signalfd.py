@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import struct
+import subprocess
 import sys
 import threading
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from entrypoint.init import libc, signalfd
-from entrypoint.signals import CONT, KILL, OF_WRITES, STOP, VALID
+from entrypoint.signals import CHLD, CONT, KILL, OF_WRITES, STOP, VALID
 from tests.support.world import failing
 
 if TYPE_CHECKING:
@@ -70,6 +71,48 @@ def test_every_catchable_signal_is_received_with_its_sender() -> None:
         assert sorted(received.number for received in inbox) == sorted(numbers)
         assert {(received.pid, received.by_kernel) for received in inbox} == {(os.getpid(), False)}
     os.close(source.fd)
+
+
+# In a process with one thread, as process 1 has: a test runner may have another one, which would get the SIGCHLD.
+BY_A_CHILD = """
+import os, signal, sys
+from entrypoint.init import libc, signalfd
+from entrypoint.signals import VALID
+
+made = []
+real_call, real_descriptor = libc.call, libc.descriptor
+
+def descriptor(*arguments):
+    made.append("by a child")
+    fd = real_descriptor(*arguments)
+    if AS_IN_GVISOR:
+        os.close(fd)
+        fd, writer = os.pipe()
+        writers.append(writer)
+    return fd
+
+def call(*arguments):
+    made.append("by us")
+    return real_call(*arguments)
+
+writers = []
+libc.descriptor, libc.call = descriptor, call
+os.getpid = lambda: 1
+signal.pthread_sigmask(signal.SIG_SETMASK, VALID)
+source = signalfd.SignalFd()
+inbox = []
+source.read(inbox)
+print(*made, *(received.number for received in inbox), sep=", ")
+"""
+
+
+@pytest.mark.parametrize("as_in_gvisor", [False, True], ids=["", "as in gVisor"])
+def test_as_process_1_a_child_makes_the_descriptor(as_in_gvisor: bool) -> None:
+    """If it does not show our signals, we make one ourselves."""
+    script = BY_A_CHILD.replace("AS_IN_GVISOR", str(as_in_gvisor))
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    expected = f"by a child, by us, {CHLD}" if as_in_gvisor else f"by a child, {CHLD}"
+    assert (ran.stdout, ran.stderr) == (f"{expected}\n", "")
 
 
 @pytest.mark.parametrize("order", ["little", "big"])

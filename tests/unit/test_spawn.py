@@ -78,7 +78,8 @@ def test_the_reason_for_an_unreadable_path_comes_from_exec(tmp_path: Path, envir
 def test_each_error_has_its_exit_code_and_line(
     monkeypatch: pytest.MonkeyPatch, script: Path, number: int, code: int, beginning: str
 ) -> None:
-    monkeypatch.setattr(os, "posix_spawn", refusing(number))
+    for call in ("posix_spawn", "execve"):  # the latter in a forked child, where it is tried again
+        monkeypatch.setattr(os, call, refusing(number))
     got, text = not_started(str(script))
     assert got == code
     assert text.startswith(beginning.format(script))
@@ -94,6 +95,29 @@ def test_a_failed_fork_has_its_exit_code_and_line(
     code, text = not_started(str(script), forked())
     assert code == 125
     assert text.startswith(f"cannot start '{script}': {why}")
+
+
+@pytest.mark.parametrize("number", spawn.REFUSED)
+def test_where_posix_spawn_is_refused_a_fork_starts_the_agent(
+    monkeypatch: pytest.MonkeyPatch, script: Path, number: int
+) -> None:
+    """Its clone3(2), by older seccomp profiles: fork(2) makes another call."""
+    monkeypatch.setattr(os, "posix_spawn", refusing(number))
+    pid = spawn.spawn([str(script)], dict(PLAIN), terminal=False)
+    assert os.waitpid(pid, 0) == (pid, 0)
+
+
+@pytest.mark.parametrize(
+    ("function", "call"),
+    [("os.fork", "fork"), ("os.pipe", "pipe"), ("os.setpgid", "setpgid"), ("_signal.pthread_sigmask", "sigprocmask")],
+)
+def test_a_refused_call_is_not_the_programs_fault(
+    monkeypatch: pytest.MonkeyPatch, script: Path, function: str, call: str
+) -> None:
+    for name in ("os.posix_spawn", function):
+        monkeypatch.setattr(name, refusing(errno.EPERM))
+    expected = f"cannot start '{script}': {call} is refused: Operation not permitted (a seccomp profile?)"
+    assert not_started(str(script)) == (125, expected)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from entrypoint.init import stall_report
+from entrypoint.init import procfs, stall_report
 from entrypoint.init.loop import Loop
 from entrypoint.init.procfs import Process
 
@@ -121,6 +121,7 @@ def test_the_request_holds_what_is_known(stage: Stage) -> None:
         "agent": 5,
         "cpu": {"7": [99, 3]},
         "seconds": 9.0,
+        "answers": 5.0,
         "room": None,
     }
     assert stage.reporter.pids == {PID}
@@ -157,6 +158,55 @@ def test_at_the_end_a_full_pipe_is_read(stage: Stage) -> None:
             written += os.write(stage.writer, line) // len(line)
     stage.reporter.end()
     assert stage.lines == [line[:-1].decode()] * written
+
+
+@pytest.mark.parametrize(("seconds", "answers"), [(0.5, 1.0), (1.5, 1.0), (8.0, 4.0)])
+def test_with_more_time_answers_are_waited_for_longer(stage: Stage, seconds: float, answers: float) -> None:
+    stage.reporter.start(5, seconds)
+    assert json.loads(stage.spawned[0][-1])["answers"] == answers
+
+
+def test_it_is_known_whether_a_report_was_cut_off(stage: Stage) -> None:
+    assert not stage.reporter.end()
+    stage.reporter.start(5, 10.0)
+    os.write(stage.writer, b"one\n")
+    assert stage.reporter.end()
+    assert not stage.reporter.end()
+    os.close(stage.writer)
+    stage.reporter.start(5, 10.0)
+    os.write(stage.writer, b"two\n")
+    os.close(stage.writer)
+    stage.writer = -1
+    assert not stage.reporter.end()  # complete, but not read yet
+    assert stage.lines == ["one", "two"]
+
+
+CUT = "report: cut off after 0s, the reporter has got too little processor time or memory"
+
+
+@pytest.mark.parametrize("has_lines", [False, True])
+def test_what_replaces_a_report_that_was_cut_off(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, has_lines: bool
+) -> None:
+    known = [Process(7, "python", 1, 7, 99, cpu=30), Process(8, "node", 7, 8, 98, cpu=5, waits=False)]
+    stage.reporter.take_cpu_snapshot(known[:1])
+    known[0].cpu = 130
+    stage.reporter.start(5, 10.0)
+    now = stage.loop.time()
+    monkeypatch.setattr(stage.loop, "time", lambda: now)
+    stage.reporter._began = now
+    if has_lines:
+        stage.write(b"python\n")
+    assert stage.reporter.end()
+    monkeypatch.setattr(procfs, "wait_channel", lambda pid: b"ep_poll" if pid == 7 else b"0")
+    listed = [
+        "report: python (pid 7), child of 1, sleeping, cpu 1.00s since the stop, waits in ep_poll",
+        "report: node (pid 8), child of 7, running or blocked, cpu 0.05s in total",
+    ]
+    assert list(stage.reporter.replacement(known)) == [CUT, *([] if has_lines else listed)]
+    assert list(stage.reporter.replacement(None)) == [CUT]
+    many = list(stage.reporter.replacement(known[1:] * 14))
+    assert many[1:] == ([] if has_lines else [*listed[1:] * 12, "report: and 2 more"])
 
 
 def test_at_the_end_a_silent_reporter_is_not_waited_for(stage: Stage) -> None:

@@ -20,6 +20,8 @@ from entrypoint.init import (
     agent_environment,
     console,
     fallback,
+    lean,
+    libc,
     older_processes,
     own_process,
     signalfd,
@@ -249,6 +251,7 @@ class Run:
             (os, "isatty", foreground is not None),
             (terminal, "foreground", foreground),
             (signalfd, "open_source", None),
+            (lean, "import_without_annotations", None),
         ):
             monkeypatch.setattr(module, name, lambda *_, result=result: result)
         monkeypatch.setattr(spawn, "spawn", self.spawn)
@@ -432,3 +435,18 @@ def test_the_agent_gets_the_terminal_if_we_have_it(
     assert run.terminal is (whose == "ours")
     assert run.supervisor["previous_foreground"] == (os.getpgrp() if whose == "ours" else None)
     assert run.supervisor["log_fd"] == (2 if were_open[2] else None)
+
+
+def test_where_proc_cannot_be_written_the_name_is_set_by_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[object, ...]] = []
+    monkeypatch.setattr(
+        start,
+        "open",
+        failing(open, OSError(errno.EROFS, "read-only"), OSError(errno.EROFS, "read-only")),
+        raising=False,
+    )
+    monkeypatch.setattr(libc, "call", lambda *arguments: calls.append(arguments))
+    start.take_name()
+    assert calls == [("prctl", 15, b"agent-init", 0, 0, 0)]
+    monkeypatch.setattr(libc, "call", failing(libc.call, OSError(errno.ENOSYS, "no prctl")))
+    start.take_name()

@@ -145,6 +145,77 @@ def test_an_explicit_grace_is_the_time_until_kill(seconds: float, platform: str)
     assert made.steps[-1][0] == KILL
 
 
+# --- The platform's own figure, if it is known. -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "steps", "why"),
+    [
+        (
+            (),
+            ((TERM, 118.0), (KILL, math.inf)),
+            "grace 1m58s, to end before the 2m of the platform (--platform-grace); ",
+        ),
+        (("-t", "50s"), ((TERM, 50.0), (KILL, math.inf)), "grace 50s (-t)"),
+        (("-t", "118s"), ((TERM, 118.0), (KILL, math.inf)), "grace 1m58s (-t)"),
+        (
+            ("-t", "infinity"),
+            ((TERM, 118.0), (KILL, math.inf)),
+            "grace 1m58s, not infinity (-t), to end before the 2m ",
+        ),
+        (("--stop-signal", "INT"), ((INT, 118.0), (KILL, math.inf)), "grace 1m58s, to end before the 2m of "),
+        (
+            ("--stop-schedule", "TERM/20s/INT/5s/KILL"),
+            ((TERM, 20.0), (INT, 5.0), (KILL, math.inf)),
+            "schedule TERM/20s/INT/5s/KILL (--stop-schedule)",
+        ),
+        (
+            ("--stop-schedule", "TERM/110s/INT/20s/ABRT/5s/KILL"),
+            ((TERM, 110.0), (INT, 8.0), (KILL, math.inf)),
+            "schedule TERM/1m50s/INT/20s/ABRT/5s/KILL (--stop-schedule), cut to end before the 2m of the platform ",
+        ),
+        (
+            ("--stop-schedule", "TERM/118s/INT/20s/KILL"),
+            ((TERM, 118.0), (KILL, math.inf)),
+            "schedule TERM/1m58s/INT/20s/KILL (--stop-schedule), cut ",
+        ),
+        (("--stop-schedule", "TERM"), ((TERM, 118.0), (KILL, math.inf)), "schedule TERM (--stop-schedule), cut "),
+        (("--stop-schedule", "TERM/0/KILL"), ((TERM, 0.0), (KILL, math.inf)), "schedule TERM/0s/KILL (--stop-sch"),
+        (("--stop-schedule", "KILL"), ((KILL, math.inf),), "schedule KILL (--stop-schedule)"),
+    ],
+)
+@pytest.mark.parametrize("platform", ["", "KUBERNETES_SERVICE_HOST"])
+def test_no_kill_comes_after_the_platforms(
+    flags: tuple[str, ...], steps: tuple[tuple[int, float], ...], why: str, platform: str
+) -> None:
+    environment = {platform: "x"} if platform else {}
+    settings = reader.read(["--platform-grace", "2m", *flags, "--", "agent"], environment)
+    made = stop_plan.make(settings, environment, lambda _: False)
+    assert made.steps == steps
+    assert made.why.startswith(why)
+    assert (made.limit, made.max_grace) == (None, 118.0)
+    assert stop_plan.seconds_to_kill(made.steps) <= 118
+
+
+@pytest.mark.parametrize(("known", "latest"), [("8s", 6.0), ("5s", 3.75), ("1s", 0.75), ("30s", 28.0), ("0", math.inf)])
+def test_the_latest_kill_leaves_time_for_the_end(known: str, latest: float) -> None:
+    assert stop_plan.latest_kill(reader.read(["agent"], {"AGENT_INIT_PLATFORM_GRACE": known})) == latest
+
+
+def test_more_time_ends_with_the_platforms() -> None:
+    assert plan("--platform-grace", "2m", "--max-grace", "1m").max_grace == 60
+    assert plan("--platform-grace", "2m", "--max-grace", "1h").max_grace == 118
+    assert plan("--max-grace", "1h").max_grace == 3600
+
+
+def test_a_stop_delay_has_to_end_before_the_platforms_time() -> None:
+    assert plan("--platform-grace", "20s", "--stop-delay", "17s").steps[0] == (TERM, 18.0)
+    with pytest.raises(
+        reader.UsageError, match=r"^--stop-delay: 18s leaves no time .*less than 18s \(grace 18s, to end"
+    ):
+        plan("--platform-grace", "20s", "--stop-delay", "18s")
+
+
 # --- The arithmetic of a stop. --------------------------------------------------------------------------------------
 
 
@@ -160,6 +231,10 @@ def test_an_explicit_grace_is_the_time_until_kill(seconds: float, platform: str)
         (["--stop-schedule", "TERM/20s/INT/5s/KILL"], 18.5),
         (["--stop-schedule", "TERM/20s/INT/5s/KILL", "--stop-delay", "18s"], 1.5),
         (["--stop-schedule", "TERM"], math.inf),
+        (["--platform-grace", "62s"], 58.5),
+        (["--platform-grace", "62s", "--stop-delay", "5s"], 53.5),
+        (["--platform-grace", "62s", "-t", "10s"], 8.5),
+        (["--platform-grace", "0"], None),
         ([], None),
         (["--grace", "auto"], None),
     ],
@@ -229,3 +304,34 @@ def test_the_schedule_of_a_hang_begins_with_its_signal_and_ends_with_kill(
 def test_the_middle_of_two_times() -> None:
     assert stop_plan.middle(10.0, 25.0) == 17.5
     assert stop_plan.middle(10.0, math.inf) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("cpus", "seconds", "before_10s", "limit_report"),
+    [
+        (None, 1.5, 1.5, 28.0),
+        (0.0, 1.5, 1.5, 28.0),
+        (4.0, 1.5, 1.5, 28.0),
+        (0.5, 1.5, 1.5, 28.0),
+        (0.25, 3.0, 3.0, 26.5),
+        (0.1, 7.5, 5.0, 22.0),
+        (0.01, 10.0, 5.0, 19.5),
+    ],
+)
+def test_with_little_processor_time_a_report_gets_more_of_the_wait(
+    cpus: float | None, seconds: float, before_10s: float, limit_report: float
+) -> None:
+    made = plan(KUBERNETES_SERVICE_HOST="x")
+    made.allow_report(cpus)
+    assert made.report_seconds == pytest.approx(seconds)
+    assert made.report_before(10.0) == pytest.approx(before_10s)
+    assert made.limit_report_after == pytest.approx(limit_report)
+    own = plan("-t", "10s")
+    own.allow_report(cpus)
+    assert own.limit_report_after is None
+
+
+def test_a_report_before_a_short_limit_comes_at_once() -> None:
+    made = plan(FLY_MACHINE_ID="x")
+    made.allow_report(0.05)
+    assert made.limit_report_after == 0

@@ -99,7 +99,7 @@ def test_a_look_at_a_wrapper_that_always_fails_goes_on_without_spinning_and_ends
     harness.receive(TERM)
     monkeypatch.setattr(harness.supervisor.delivery, "look_at_wrapper", failing(lambda: "", *[MemoryError()] * 1000))
     harness.supervisor._recipients_exited()
-    clock.run(21.0)
+    clock.run(26.0)  # SIGKILL at 20 s; what does not die of it is given up 5 s later
     assert (AGENT, KILL) in world.sent
     assert harness.supervisor.execution.exit_code == 137
 
@@ -142,7 +142,7 @@ def test_a_look_at_work_that_always_fails_goes_on_without_spinning_and_ends_at_t
     harness, clock = work_of_a_wrapper(world, supervise, "-t", "20s")
     monkeypatch.setattr(harness.supervisor.delivery, "look_at_work", failing(lambda: False, *[MemoryError()] * 1000))
     harness.supervisor._recipients_exited()
-    clock.run(21.0)
+    clock.run(26.0)
     assert (WORK, KILL) in world.sent
     assert harness.supervisor.execution.exit_code == 137
 

@@ -176,6 +176,21 @@ def test_more_processes_than_can_be_listed_in_time_are_not_listed(
         assert [process.pid for process in found or ()] == [ours + 1, ours + 2]
 
 
+@pytest.mark.parametrize(("number", "is_listed"), [(tree.ALWAYS_LISTED, True), (tree.ALWAYS_LISTED + 1, False)])
+def test_a_look_that_takes_too_long_is_given_up_unless_it_is_at_few_processes(
+    forest: Callable[[Forest], None], number: int, is_listed: bool
+) -> None:
+    """In gVisor a look at one process can take a millisecond."""
+    ours = os.getpid()
+    made = Forest({ours + n: ours * (n > 0) for n in range(number)})
+    forest(made)
+    descendants = tree.Descendants(())
+    assert (descendants.listable(within=0.0) is not None) is is_listed
+    assert len(made.looks) == tree.ALWAYS_LISTED
+    assert len(descendants.listable(within=60.0) or ()) == number - 1
+    assert len(descendants.listable(within=0.0) or ()) == number - 1, "it was listed before"
+
+
 def test_without_proc_nothing_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(procfs, "MOUNTED", False)
     descendants = tree.Descendants(())

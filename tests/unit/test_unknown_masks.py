@@ -16,6 +16,7 @@ from tests.support.world import AGENT, OWN_PID, Harness, World, failing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 HUP, INT, QUIT, USR1, TERM, WINCH = (
     int(getattr(signal, f"SIG{name}")) for name in "HUP INT QUIT USR1 TERM WINCH".split()
@@ -386,6 +387,82 @@ def test_a_signal_is_forwarded_to_an_agent_of_which_nothing_is_known(
 ) -> None:
     supervise().receive(number)
     assert blind.sent == [(AGENT, number)]
+
+
+@pytest.fixture
+def command_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The agent's /proc/PID/cmdline."""
+    path = tmp_path / "cmdline"
+    path.write_bytes(b"python\0agent.py\0")
+    real = os.open
+
+    def open_it(name: str, flags: int) -> int:
+        return real(path if name == f"/proc/{AGENT}/cmdline" else name, flags)
+
+    monkeypatch.setattr(by_name.os, "open", open_it)  # type: ignore[attr-defined]
+    return path
+
+
+def count_looks(monkeypatch: pytest.MonkeyPatch, world: World) -> list[int]:
+    looks: list[int] = []
+
+    def look(pid: int) -> Process | None:
+        looks.append(pid)
+        return world.look(pid)
+
+    monkeypatch.setattr(procfs, "look", look)
+    return looks
+
+
+def test_one_look_at_the_agent_serves_until_it_runs_another_program(
+    blind: World, supervise: Callable[..., Harness], command_line: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = supervise()
+    looks = count_looks(monkeypatch, blind)
+    for _ in range(3):
+        harness.receive(USR1)
+    assert blind.sent == [(AGENT, USR1)] * 3
+    assert len(looks) == 1
+    command_line.write_bytes(b"sh\0start.sh\0")
+    blind.processes[AGENT].name = "sh"
+    harness.receive(USR1)
+    assert blind.sent == [(AGENT, USR1)] * 3
+    assert harness.lines("USR1 from outside the container dropped")
+
+
+def test_a_real_time_signal_and_one_to_a_program_seen_waiting_take_the_long_way(
+    blind: World, supervise: Callable[..., Harness], command_line: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(procfs, "wait_channel", lambda _: b"do_wait")
+    harness = supervise()
+    assert not harness.supervisor.delivery.agent_gets_unknown(USR1)
+    assert not harness.supervisor.delivery.agent_gets_unknown(RTMIN)
+    assert command_line.exists()
+
+
+def test_an_agent_that_has_exited_is_not_known_as_a_plain_program(
+    blind: World, supervise: Callable[..., Harness], command_line: Path
+) -> None:
+    """A zombie has no command line, and no look at it is possible once it was reaped."""
+    delivery = supervise().supervisor.delivery
+    assert delivery.agent_gets_unknown(USR1)
+    command_line.write_bytes(b"")
+    del blind.processes[AGENT]
+    assert not delivery.agent_gets_unknown(USR1)
+
+
+def test_the_next_agent_has_a_command_line_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is read through one descriptor, which is closed when there is another agent."""
+    monkeypatch.setattr(names, "is_wrapper", lambda _: False)
+    monkeypatch.setattr(procfs, "wait_channel", lambda _: b"")
+    plain = by_name.PlainProgram()
+    opened = len(os.listdir("/proc/self/fd"))
+    for pid in (os.getpid(), os.getppid(), os.getpid()):
+        assert plain.is_plain(pid)
+        assert len(os.listdir("/proc/self/fd")) == opened + 1
+    assert not plain.is_plain(AGENT)
+    assert len(os.listdir("/proc/self/fd")) == opened
+    assert plain.is_plain(os.getpid())
 
 
 def test_real_time_signals_are_dropped_and_the_line_says_why(blind: World, supervise: Callable[..., Harness]) -> None:

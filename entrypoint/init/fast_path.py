@@ -1,0 +1,94 @@
+"""The fast path: a signal that the state machine would forward to an agent that handles it, without a log line.
+
+Between signalfd and kill(2) there is one system call, a look at the agent's file in /proc. While the look shows the
+same program with the same masks, the answers of the last time hold. Nothing here depends on the number of processes.
+"""
+
+from .. import signals
+from . import procfs
+from .console import DEBUG
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..settings import Settings
+    from .console import Console
+    from .delivery import Delivery
+    from .lifecycle import Lifecycle
+    from .main_process import MainProcess
+    from .signalfd import Received
+
+# These concern process 1 itself, or may do so: see `Supervisor._is_ours`.
+MAY_BE_OURS = frozenset((signals.CHLD, signals.CONT, signals.TSTP)) | signals.OF_WRITES
+MAX_LOOKED_AT = 31  # the last signal whose disposition the file shows
+
+
+class FastPath:
+    """Sends to the agent what it handles."""
+
+    __slots__ = ("_acts_on", "_agent", "_console", "_delivery", "_lifecycle", "_looks_through", "_seen")
+
+    def __init__(
+        self,
+        settings: "Settings",
+        agent: "MainProcess",
+        lifecycle: "Lifecycle",
+        console: "Console",
+        delivery: "Delivery",
+    ) -> None:
+        self._agent, self._lifecycle, self._console, self._delivery = agent, lifecycle, console, delivery
+        self._looks_through = settings.target == "auto"
+        self._seen: tuple[object, ...] | None = None  # the agent, when `_acts_on` was found out
+        self._acts_on: set[int] = set()  # the signals that it handles or ignores by itself
+
+    def send_all(self, inbox: "list[Received]", handled: dict[int, bool]) -> bool:
+        """Send the signals in `inbox`, and remove them from it, up to the first that takes more than that.
+
+        Return whether there was none. `handled`: see `send`.
+        """
+        while inbox:
+            number = inbox[0].number
+            if number in MAY_BE_OURS or not self.send(number, handled):
+                return False
+            del inbox[0]
+        return True
+
+    def send(self, number: int, handled: dict[int, bool]) -> bool:
+        """Send a signal to the agent if it handles that; return whether it does.
+
+        `handled`: for signals that came together, whether the agent handles them; one look serves all of them.
+        """
+        if number not in self._lifecycle.sent_at_once or self._console.level >= DEBUG or number in procfs.SHELL_HABITS:
+            return False
+        if self._agent.has_exited or self._agent.named is not None:
+            return False
+        if number not in handled and self._agent_acts_on(number):
+            handled[number] = True
+        if handled.get(number):
+            self._delivery.send_agent(number)
+            return True
+        return False
+
+    def _agent_acts_on(self, number: int) -> bool:
+        """Whether the agent handles or ignores the signal, and it is not meant for a process behind it."""
+        dispositions = self._agent.dispositions
+        if number in self._acts_on and (dispositions.pid, dispositions.look()) == self._seen:
+            return True
+        known = dispositions.handles_or_ignores(number)
+        if known is None:
+            return self._delivery.agent_gets_unknown(number)
+        if not known:
+            return False
+        if self._looks_through and self._delivery.may_be_looked_through():
+            return False
+        if number <= MAX_LOOKED_AT and not procfs.masks_are_false():
+            self._remember(dispositions, number)
+        return True
+
+    def _remember(self, dispositions: procfs.Dispositions, number: int) -> None:
+        """The answer holds as long as the masks are the same, if they show it: sigwait(3) does not show there."""
+        seen = dispositions.seen()
+        if seen is None or not any(int(mask) & procfs.signal_bit(number) for mask in seen[2:]):
+            return
+        if (dispositions.pid, seen) != self._seen:
+            self._acts_on, self._seen = set(), (dispositions.pid, seen)
+        self._acts_on.add(number)

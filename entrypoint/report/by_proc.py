@@ -1,0 +1,80 @@
+"""What /proc shows of the processes, for where psutil is not installed: as much as process 1 itself looks at.
+
+`by_psutil` has the same functions.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from .states import DEAD, DISK_SLEEP, RUNNING, SLEEPING, STOPPED, TRACING_STOP, ZOMBIE, State
+
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+STATES = {  # proc(5), /proc/<pid>/stat
+    "R": RUNNING,
+    "S": SLEEPING,
+    "D": DISK_SLEEP,
+    "T": STOPPED,
+    "t": TRACING_STOP,
+    "Z": ZOMBIE,
+    "X": DEAD,
+}
+
+
+class _Stat(NamedTuple):
+    """Some of the fields of /proc/<pid>/stat."""
+
+    name: str
+    state: str
+    parent: int
+    cpu_ticks: int
+    threads: int
+
+
+def tree(root: int, most: int) -> list[tuple[int, int, str]]:
+    """Return pid, parent and name of each descendant of `root`, of at most `most`."""
+    children: dict[int, list[tuple[int, int, str]]] = {}
+    for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
+        if stat := _stat(pid):
+            children.setdefault(stat.parent, []).append((pid, stat.parent, stat.name))
+    found: list[tuple[int, int, str]] = []
+    generation = children.pop(root, [])
+    while generation:
+        found += generation
+        generation = [child for pid, _, _ in generation for child in children.pop(pid, [])]
+    return found[:most]
+
+
+def look(pid: int, *, arguments: bool) -> State | None:
+    """Return how a process is; None if it is gone. Without its memory and its arguments."""
+    stat = _stat(pid)
+    if stat is None:
+        return None
+    try:
+        program = os.readlink(f"/proc/{pid}/exe")
+    except OSError:  # not permitted, or a zombie
+        program = ""
+    state = STATES.get(stat.state, stat.state)
+    cpu = stat.cpu_ticks / TICKS_PER_SECOND
+    return State(state, created=None, threads=stat.threads, cpu=cpu, memory=None, program=program, arguments=())
+
+
+def cpu_seconds(pid: int) -> float | None:
+    """Return the CPU time it has used, user and system, in seconds; None if it is gone."""
+    stat = _stat(pid)
+    return stat.cpu_ticks / TICKS_PER_SECOND if stat else None
+
+
+def _stat(pid: int) -> _Stat | None:
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="backslashreplace") as file:
+            line = file.read()
+    except OSError:
+        return None
+    before, _, after = line.rpartition(") ")  # the name may hold anything, parentheses too
+    fields = after.split()
+    if len(fields) < 18:
+        return None
+    name = before.partition(" (")[2]
+    return _Stat(name, fields[0], int(fields[1]), int(fields[11]) + int(fields[12]), int(fields[17]))

@@ -1,0 +1,375 @@
+"""The launcher, the command of the wheels for Linux: no signal is lost, and it finds package and interpreter."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support import launcher
+from tests.support.init import NAMESPACE, clean_environment, until
+from tests.support.launcher import VERSION
+from tests.support.proc import IDLE, environment, signals_in_mask, wait_for_agent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.conftest import Start
+    from tests.support.init import Init
+
+NEWLY_STARTED = 40  # milliseconds after the exec at which a stop request comes, at most
+NOWHERE = "/nonexistent"
+
+
+@pytest.fixture
+def venv(tmp_path: Path) -> Path:
+    """The command of a virtual environment."""
+    return launcher.virtual_environment(tmp_path / "venv")
+
+
+def arguments(init: Init) -> list[str]:
+    return Path(f"/proc/{init.pid}/cmdline").read_bytes().decode().split("\0")[:-1]
+
+
+def interpreters_environment(path: str = NOWHERE, **variables: str) -> dict[str, str]:
+    """A clean environment in whose PATH only `path` may have an interpreter."""
+    return clean_environment(PATH=path, **variables)
+
+
+def stop(init: Init) -> None:
+    wait_for_agent(init)
+    init.signal("TERM")
+    assert init.wait() == 143, init.stderr
+    assert init.lines("stop requested by TERM")
+
+
+# --- Signals. ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_no_stop_request_is_lost_once_the_launcher_runs(start: Start, venv: Path, part: int) -> None:
+    """Once the launcher has blocked signals: from its first statement on, through both execs, whenever that is."""
+    for delay in range(part, NEWLY_STARTED, 4):
+        init = start("-t", "20s", command=["--", *IDLE], program=[str(venv)], stdout=subprocess.DEVNULL)
+        # unshare(1) blocks TERM for a moment too, but not USR1.
+        until(lambda: {"TERM", "USR1"} <= signals_in_mask(init.pid, "SigBlk"), "blocked signals")  # noqa: B023
+        moment = time.monotonic() + delay / 1000
+        while time.monotonic() < moment:
+            continue
+        init.signal("TERM")
+        assert init.wait() == 143, (delay, init.stderr)
+        assert len(init.lines("stop requested by TERM")) == 1
+
+
+def test_its_first_system_call_blocks_every_signal(tmp_path: Path) -> None:
+    strace = shutil.which("strace")
+    if not strace:
+        pytest.skip("strace is not installed")
+    trace = tmp_path / "trace"
+    subprocess.run(
+        [strace, "-o", trace, launcher.launcher()], env=interpreters_environment(), timeout=60, capture_output=True
+    )
+    execve, first, *rest = trace.read_text().splitlines()
+    assert execve.startswith("execve(")
+    assert first == "rt_sigprocmask(SIG_BLOCK, ~[], NULL, 8) = 0"
+    assert not [line for line in rest if "rt_sig" in line]
+
+
+# --- The process that it becomes. -------------------------------------------------------------------------------------
+
+
+def test_it_is_one_isolated_interpreter_with_the_name_agent_init(start_in_role: Start, venv: Path) -> None:
+    init = start_in_role(command=["--", *IDLE], program=[str(venv)])
+    wait_for_agent(init)
+    assert Path(f"/proc/{init.pid}/comm").read_text() == "agent-init\n"
+    script = venv.parents[1] / "lib" / VERSION / "site-packages" / "entrypoint" / "__main__.py"
+    assert arguments(init) == [f"{venv.parent}/{VERSION}", "-I", "-S", str(script), "--", *IDLE]
+    stop(init)
+
+
+INJECTED = """
+import subprocess, threading, time
+open({mark!r}, "w").close()
+subprocess.Popen(["sleep", "60"])
+threading.Thread(target=time.sleep, args=(60,)).start()
+"""
+VARIABLES = {
+    "PYTHONHOME": "/opt/python",
+    "PYTHON_GIL": "0",
+    "PYTHONMALLOC": "of a later release",
+    "PYTHONHASHSEED": "of a later release",
+    "PYTHONUTF8": "of a later release",
+    "PYTHONINTMAXSTRDIGITS": "-1",
+    "PYTHONTRACEMALLOC": "of a later release",
+    "PYTHONIOENCODING": "none:none",
+    "PYTHONPLATLIBDIR": "nowhere",
+    "PYTHONWARNINGS": "error",
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
+
+
+@pytest.mark.parametrize("names", [*([name] for name in VARIABLES), [*VARIABLES]], ids=[*VARIABLES, "all"])
+def test_python_variables_of_the_agent_do_not_touch_process_1(start: Start, venv: Path, names: list[str]) -> None:
+    env = clean_environment(**{name: VARIABLES[name] for name in names})
+    init = start("--no-notify", command=["--", *IDLE], program=[str(venv)], env=env)
+    assert environment(wait_for_agent(init)) == environment(init.outer.pid)
+    stop(init)
+    assert all("agent-init: " in line for line in init.stderr.splitlines())
+
+
+def test_start_up_code_in_pythonpath_does_not_run_in_process_1(
+    start_in_role: Start, tmp_path: Path, venv: Path
+) -> None:
+    mark = tmp_path / "loaded"
+    for folder in (tmp_path / "app", venv.parents[1] / "lib" / VERSION / "site-packages"):
+        folder.mkdir(exist_ok=True)
+        (folder / "sitecustomize.py").write_text(INJECTED.format(mark=str(mark)))
+        (folder / "hook.pth").write_text("import sitecustomize\n")
+    init = start_in_role(
+        command=["--", *IDLE], program=[str(venv)], env=clean_environment(PYTHONPATH=str(tmp_path / "app"))
+    )
+    stop(init)
+    assert not mark.exists()
+
+
+def test_the_report_is_made_by_the_same_interpreter(start: Start, venv: Path) -> None:
+    """And finds psutil beside the package."""
+    import psutil
+
+    shutil.copytree(Path(psutil.__file__).parent, venv.parents[1] / "lib" / VERSION / "site-packages" / "psutil")
+    init = start("-t", "5s", agent="ignore('TERM'); ready()", program=[str(venv)])
+    init.wait_for_event("ready")
+    init.signal("TERM")
+    assert "MiB" in init.wait_for_line("report: python")
+    assert init.wait() == 137
+
+
+NO_PROC = 'mount -t tmpfs none /proc && exec "$@"'
+
+
+def test_without_proc_it_starts_and_has_its_name(tmp_path: Path, venv: Path) -> None:
+    """Through a link, which takes no /proc either. The agent mounts it again, to look."""
+    if os.getuid() != 0:
+        pytest.skip("mounting takes root")
+    (tmp_path / "link").symlink_to(venv)
+    agent = "umount /proc && mount -t proc proc /proc && cat /proc/1/comm && exit 3"
+    command = ["sh", "-c", NO_PROC, "sh", str(tmp_path / "link"), "--", "sh", "-c", agent]
+    ran = subprocess.run([*NAMESPACE[:-1], "--mount", *command], capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout) == (3, "agent-init\n"), ran.stderr
+
+
+def test_in_a_root_with_an_interpreter_and_nothing_else(tmp_path: Path) -> None:
+    """As in a distroless image: no shell, no env, no PATH; installed by `pip install --target`."""
+    if os.getuid() != 0:
+        pytest.skip("chroot(2) takes root")
+    root = tmp_path / "root"
+    launcher.install(root / "app" / "lib" / "bin", root / "app" / "lib")
+    for folder in ("usr/local", "proc"):
+        (root / folder).mkdir(parents=True)
+    base = sys.base_prefix  # with the libraries that the interpreter takes, and the directory that it was built for
+    bind = "".join(
+        f"mkdir -p {root}{path} && mount --rbind {path} {root}{path} && "
+        for path in dict.fromkeys([base, "/lib", "/lib64", "/usr/lib"])
+        if Path(path).exists()
+    )
+    code = "import os, sys; print(open('/proc/1/comm').read(), os.listdir('/app'), end=''); sys.exit(3)"
+    (root / "usr" / "bin").mkdir()
+    (root / "usr" / "bin" / "python3").symlink_to(os.path.realpath(sys.executable))
+    script = f'{bind} mount -t proc proc {root}/proc && exec env -i "$@"'
+    program = [str(shutil.which("chroot")), str(root), "/app/lib/bin/agent-init", "--"]
+    command = ["sh", "-c", script, "sh", *program, "/usr/bin/python3", "-c", code]
+    ran = subprocess.run([*NAMESPACE[:-1], "--mount", *command], capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout) == (3, "agent-init\n ['lib']"), ran.stderr
+
+
+# --- Where the interpreter and the package are. -----------------------------------------------------------------------
+
+
+def test_in_a_virtual_environment_that_was_moved(start: Start, tmp_path: Path, venv: Path) -> None:
+    moved = venv.parents[1].rename(tmp_path / "moved")
+    init = start(
+        command=["--", *IDLE], program=[str(moved / "bin" / "agent-init")], env=interpreters_environment(os.defpath)
+    )
+    wait_for_agent(init)
+    assert arguments(init)[0] == f"{moved}/bin/{VERSION}"
+    stop(init)
+
+
+def through_a_link_to_the_environment(tmp_path: Path, venv: Path) -> Path:
+    (tmp_path / "link").symlink_to(venv.parents[1])
+    return tmp_path / "link" / "bin" / "agent-init"
+
+
+def through_a_link_to_the_commands(tmp_path: Path, venv: Path) -> Path:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "bin").symlink_to(venv.parent)
+    return tmp_path / "elsewhere" / "bin" / "agent-init"
+
+
+def through_a_link_as_uv_tool_makes_it(tmp_path: Path, venv: Path) -> Path:
+    (tmp_path / "local" / "bin").mkdir(parents=True)
+    (tmp_path / "local" / "bin" / "agent-init").symlink_to(venv)
+    return tmp_path / "local" / "bin" / "agent-init"
+
+
+def through_relative_links(tmp_path: Path, venv: Path) -> Path:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "first").symlink_to("../second")
+    (tmp_path / "second").symlink_to("bin/third")
+    (tmp_path / "bin" / "third").symlink_to(f"../venv/bin/{venv.name}")
+    return tmp_path / "bin" / "first"
+
+
+def linked_into_the_environment(tmp_path: Path, venv: Path) -> Path:
+    """The file lies in a cache, as `uv --link-mode symlink` has it."""
+    (tmp_path / "cache").mkdir()
+    venv.rename(tmp_path / "cache" / "agent-init")
+    venv.symlink_to(tmp_path / "cache" / "agent-init")
+    return venv
+
+
+LINKS = (
+    through_a_link_to_the_environment,
+    through_a_link_to_the_commands,
+    through_a_link_as_uv_tool_makes_it,
+    through_relative_links,
+    linked_into_the_environment,
+)
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_in_a_virtual_environment_behind_links(
+    start: Start, tmp_path: Path, venv: Path, link: Callable[[Path, Path], Path]
+) -> None:
+    program = link(tmp_path, venv)
+    init = start(command=["--", *IDLE], program=[str(program)], env=interpreters_environment(os.defpath))
+    wait_for_agent(init)
+    assert os.path.basename(arguments(init)[0]) == VERSION
+    assert os.path.realpath(os.path.dirname(arguments(init)[0])) == str(venv.parent)
+    stop(init)
+
+
+@pytest.mark.parametrize("word", ["agent-init", "./agent-init", "../bin/agent-init", "../../venv/bin/agent-init"])
+def test_by_a_relative_path(start: Start, venv: Path, word: str) -> None:
+    """`agent-init` alone is a path here: nothing searches PATH."""
+    code = f"import os, sys; os.execv({word!r}, [{word!r}, *sys.argv[1:]])"
+    init = start(command=["--", *IDLE], program=[sys.executable, "-c", code], cwd=venv.parent)
+    stop(init)
+
+
+def test_behind_a_shebang(tmp_path: Path, venv: Path) -> None:
+    """Then the path that the kernel passes on is the script's."""
+    script = tmp_path / "script"
+    script.write_text(f"#!{venv} --version\n")
+    script.chmod(0o755)
+    assert run(script).stdout.startswith("agent-init ")
+
+
+LAYOUTS = {
+    "--prefix, --user": ("lib", "site-packages"),
+    "Debian": ("lib", "dist-packages"),
+    "Fedora": ("lib64", "site-packages"),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_with_the_interpreter_on_the_path(start: Start, tmp_path: Path, layout: str) -> None:
+    """The version is that of the library; entries of PATH that are not absolute do not count."""
+    library, kind = LAYOUTS[layout]
+    command = launcher.prefix(tmp_path / "usr", kind, library)
+    python = launcher.interpreter(tmp_path / "python")
+    for name in ("python3", "python", "python3.99"):
+        (tmp_path / "python" / name).symlink_to("/bin/false")
+    env = interpreters_environment(f"relative::{NOWHERE}:{python.parent}:/usr/bin")
+    init = start(command=["--", *IDLE], program=[str(command)], env={**env, "IDLE": "1"})
+    wait_for_agent(init)
+    assert arguments(init)[0] == str(python)
+    stop(init)
+
+
+def test_pip_install_target(start: Start, tmp_path: Path) -> None:
+    command = launcher.install(tmp_path / "layer" / "bin", tmp_path / "layer")
+    python = launcher.interpreter(tmp_path / "python", "python3")
+    init = start(command=["--", *IDLE], program=[str(command)], env=interpreters_environment(f"{python.parent}:/bin"))
+    wait_for_agent(init)
+    assert arguments(init)[0] == str(python)
+    stop(init)
+
+
+@pytest.mark.parametrize("name", ["python3", "python"])
+def test_another_interpreter_beside_it_is_the_last_choice(start: Start, tmp_path: Path, name: str) -> None:
+    command = launcher.prefix(tmp_path / "usr", version="python3.98")
+    python = launcher.interpreter(command.parent, name)
+    init = start(command=["--", *IDLE], program=[str(command)], env=interpreters_environment("/bin"))
+    wait_for_agent(init)
+    assert arguments(init)[0] == str(python)
+    stop(init)
+
+
+def test_of_several_versions_the_one_with_an_interpreter_beside_it_runs(start: Start, tmp_path: Path) -> None:
+    command = launcher.prefix(tmp_path / "usr")
+    for version in ("python3.10", "python3.98", "python3.99"):
+        launcher.prefix(tmp_path / "usr", version=version)
+    (command.parent / "python3.99").write_text("not a program")  # cannot be executed
+    launcher.interpreter(command.parent)
+    launcher.interpreter(tmp_path / "path", "python3.98")
+    env = interpreters_environment(f"{tmp_path}/path:/bin")
+    init = start(command=["--", *IDLE], program=[str(command)], env=env)
+    wait_for_agent(init)
+    assert arguments(init)[0] == f"{command.parent}/{VERSION}"
+    stop(init)
+
+
+def test_copied_to_another_place_it_finds_the_package_beside_a_directory_of_path(
+    start: Start, tmp_path: Path, venv: Path
+) -> None:
+    """As `COPY --from=builder /venv/bin/agent-init /sbin/` in a Dockerfile does."""
+    copy = tmp_path / "sbin" / "agent-init"
+    copy.parent.mkdir()
+    shutil.copy(venv, copy)
+    init = start(command=["--", *IDLE], program=[str(copy)], env=interpreters_environment(f"/bin:{venv.parent}"))
+    wait_for_agent(init)
+    assert arguments(init)[0] == f"{venv.parent}/{VERSION}"
+    stop(init)
+
+
+def run(*command: str | Path, path: str | None = NOWHERE) -> subprocess.CompletedProcess[str]:
+    env = {} if path is None else {"PATH": path}
+    return subprocess.run([*command], env=env, capture_output=True, text=True, timeout=60)
+
+
+def test_without_an_interpreter_one_line_names_what_was_looked_for(tmp_path: Path) -> None:
+    command = launcher.prefix(tmp_path / "usr")
+    ran = run(command, "--", "true")
+    assert (ran.returncode, ran.stdout) == (125, "")
+    (line,) = ran.stderr.splitlines()
+    assert line.startswith(f"agent-init: cannot start: no Python for {tmp_path}/usr/lib/{VERSION}/site-packages/")
+    for text in (f"{VERSION}, python3 and python in {command.parent}/", f"no {VERSION} in PATH ({NOWHERE})", "install"):
+        assert text in line
+
+
+def test_without_the_package_one_line_names_where_it_was_looked_for(tmp_path: Path) -> None:
+    command = Path(shutil.copy(launcher.launcher(), tmp_path / "agent-init"))
+    ran = run(command, "--version")
+    assert (ran.returncode, ran.stdout) == (125, "")
+    (line,) = ran.stderr.splitlines()
+    for text in (f"directory of {command},", NOWHERE, "pip"):
+        assert text in line
+
+
+def test_without_path_the_usual_directories_are_searched(tmp_path: Path) -> None:
+    command = launcher.prefix(tmp_path / "usr", version="python3.98")
+    assert "in PATH (/usr/local/bin:/usr/bin:/bin)" in run(command, path=None).stderr
+
+
+def test_paths_that_are_too_long_are_not_cut_off(tmp_path: Path) -> None:
+    command = launcher.prefix(tmp_path / "usr")
+    ran = run(command, path=":".join(["/" + "x" * 4090, "/" + "y" * 5000, "relative", ""]))
+    assert ran.returncode == 125
+    assert len(ran.stderr.splitlines()) == 1

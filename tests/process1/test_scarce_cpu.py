@@ -1,0 +1,73 @@
+"""A stop with 8 % of a processor: hangs and a shortage of processor time come together."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.init import until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.conftest import Start
+
+CGROUPS = Path("/sys/fs/cgroup")
+BUSY = "ignore('TERM'); log('ready')\nwhile True: pass"
+
+
+@pytest.fixture
+def scarce() -> Iterator[list[str]]:
+    """Return a prefix for a command: it gets 8 % of a processor, with all that it starts."""
+    group = CGROUPS / "cpu" / f"agent-init-test-{uuid.uuid4().hex}"
+    try:
+        group.mkdir()
+        (group / "cpu.cfs_period_us").write_text("100000")
+        (group / "cpu.cfs_quota_us").write_text("8000")
+    except OSError as error:
+        pytest.skip(f"no control group of cgroups v1 can be made: {error}")
+    yield ["sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh"]
+
+    def removed() -> bool:
+        with suppress(OSError):
+            group.rmdir()
+        return not group.exists()
+
+    until(removed, "the end of all that ran in it")
+
+
+@pytest.mark.timeout(120)
+def test_agent_that_is_busy_with_little_cpu_is_reported_and_killed_in_time(start: Start, scarce: list[str]) -> None:
+    init = start("-t", "12s", agent=BUSY, before=scarce, process1=False)
+    init.wait_for_event("ready")
+    init.wait_for_line("started")
+    requested_at = time.monotonic()
+    init.signal("TERM")
+    assert init.wait(60) == 137
+    assert time.monotonic() - requested_at < 12 + 5
+    lines = init.lines()
+    killed = next(number for number, line in enumerate(lines) if "after the stop request, SIGKILL" in line)
+    reported = [number for number, line in enumerate(lines) if "report: " in line]
+    assert any("(pid" in lines[number] and "cpu " in lines[number] for number in reported), lines
+    assert not init.lines("gave up")
+    assert killed
+
+
+@pytest.mark.timeout(120)
+def test_report_that_is_cut_off_is_replaced_by_a_list(start: Start, scarce: list[str]) -> None:
+    """With a grace of 2 s there is not enough time for one: process 1 names what is there."""
+    init = start("-t", "2s", agent=BUSY, before=scarce, process1=False)
+    agent = init.wait_for_event("ready")["pid"]
+    init.wait_for_line("started")
+    init.signal("TERM")
+    assert init.wait(60) == 137
+    [cut] = init.lines("report: cut off after ")
+    assert cut.startswith("warning: ")
+    [line] = init.lines(f"(pid {agent}), child of {init.pid}, ")
+    assert "cpu " in line
+    assert line.endswith(("since the stop", "in total")) or ", waits in " in line

@@ -1,0 +1,109 @@
+"""Names of processes: they say what runs, and hold no arguments."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from entrypoint import titles
+from entrypoint.init import narrator, procfs
+from entrypoint.init.procfs import Process
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize(
+    ("name", "argv", "title"),
+    [
+        ("python3", ["/usr/bin/python3", "/app/agent.py", "--key", "hunter2"], "python3 agent.py"),
+        ("python", ["python", "-X", "dev", "-W", "error", "-u", "agent.py"], "python agent.py"),
+        ("python", ["python", "-m", "uvicorn", "app:app"], "python -m uvicorn"),
+        ("python", ["python", "-Im", "livekit.agents", "start"], "python -m livekit.agents"),
+        ("python", ["python", "-m"], "python"),
+        ("python", ["python", "-m", "a b"], "python"),
+        ("python", ["python", "-c", "key = 'hunter2'"], "python -c"),
+        ("python", ["python", "-c"], "python -c"),
+        ("python", ["python", "-X"], "python"),
+        ("python", ["python"], "python"),
+        ("python", ["python", "--version"], "python"),
+        ("a job", ["python", "agent.py"], "a job"),
+        ("python", ["/usr/bin/python3", "agent.py"], "python3 agent.py"),
+        ("node-MainThread", ["node", "server.js"], "node server.js"),
+        ("uvicorn", ["/venv/bin/python", "/venv/bin/uvicorn", "app:app"], "uvicorn"),
+        ("python", ["python", "-c", "from multiprocessing.resource_tracker import main;main(5)"], "resource tracker"),
+        ("python", ["python", "-Ec", "from multiprocessing.forkserver import main; main(1)"], "forkserver"),
+        ("python", ["python", "-c", "from multiprocessing.spawn import spawn_main; x", "-f"], "spawn worker"),
+        ("MainThread", ["node", "--require", "./hook.js", "/app/server.js", "--token=x"], "node server.js"),
+        ("node", ["node", "-e", "secret()"], "node -e"),
+        ("sh", ["/bin/sh", "-c", "curl -H secret"], "sh -c"),
+        ("bash", ["-bash"], "bash"),
+        ("bash", ["bash", "-e", "start.sh"], "bash start.sh"),
+        ("gunicorn: maste", ["gunicorn: master [app:app]", "", ""], "gunicorn: master [app:app]"),
+        ("python", ["[celeryd: celery@host:MainProcess] (-A app --broker x)"], "[celeryd: celery"),
+        ("x", ["worker -A app --password hunter2"], "worker"),
+        ("x", ["redis-server *:6379 redis://u:hunter2@h"], "redis-server *:6379 redis"),
+        ("x", ["very " * 20], "very very very very very very very very"),
+        ("x", [" (secret)"], "x"),
+        ("postgres", ["/usr/bin/postgres", "-c", "password=hunter2"], "postgres"),
+        ("kthread", [], "kthread"),
+        ("x", [""], "x"),
+    ],
+)
+def test_a_title_names_what_runs_without_its_arguments(name: str, argv: list[str], title: str) -> None:
+    found = titles.of(name, argv)
+    assert found == title
+    assert "hunter2" not in found
+
+
+def test_a_fork_of_the_forkserver_is_a_worker() -> None:
+    assert titles.of_child("forkserver", "forkserver") == "forkserver worker"
+    assert titles.of_child("forkserver", "python agent.py") == "forkserver"
+    assert titles.of_child("python agent.py", "python agent.py") == "python agent.py"
+
+
+FORKS = "import os\nif os.fork():\n    os.wait()\nelse:\n    print(os.getpid(), flush=True)\n    input()\n"
+
+
+def test_a_process_like_its_parent_is_named_with_it(tmp_path: Path) -> None:
+    program = tmp_path / "agent.py"
+    program.write_text(FORKS)
+    with subprocess.Popen(
+        [sys.executable, str(program), "hunter2"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as running:
+        assert running.stdout
+        child = int(running.stdout.readline())
+        processes = [found for pid in (running.pid, child) if (found := procfs.look(pid))]
+        gone = Process(child, "node", 1, 1, 1)  # another process with the same pid
+        text = narrator.listed([*processes, gone])
+        running.communicate(b"\n")
+    python = os.path.basename(sys.executable)
+    first = f"{python} agent.py ({running.pid})"
+    assert text.startswith(f"{first}, ")
+    assert narrator.listed([gone]) == f"node ({child})"
+    assert narrator.listed(processes[:1]).startswith("python")
+
+
+def test_processes_that_are_alike_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    argvs = {
+        2: ["python", "agent.py"],
+        9: ["python", "agent.py"],
+        10: ["python", "-c", "from multiprocessing.forkserver import main; main()"],
+        11: ["python", "-c", "from multiprocessing.forkserver import main; main()"],
+    }
+    monkeypatch.setattr(procfs, "argv_of", lambda pid: argvs[pid])
+    monkeypatch.setattr(procfs, "is_there", lambda _: True)
+    parents = {2: 1, 9: 2, 10: 2, 11: 10}
+    listed = narrator.listed([Process(pid, "python", parent, pid, 1) for pid, parent in parents.items()])
+    workers = "forkserver (10), forkserver worker (11, child of 10)"
+    assert listed == f"python agent.py (2), python agent.py (9, child of 2), {workers}"
+
+
+def test_without_the_module_processes_have_their_plain_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("entrypoint.titles", raising=False)
+    monkeypatch.setitem(sys.modules, "entrypoint.titles", None)
+    assert narrator.listed([Process(2, "python", 1, 2, 1)]) == "python (2)"
