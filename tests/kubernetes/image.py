@@ -49,8 +49,8 @@ def make(folder: Path, name: str = NAME, *, wanted: Sequence[str] = (), more: Ma
             ],
             check=True,
         )
-        command = installed / "bin" / "agent-init"
-        command.write_text(re.sub(r"\A#!.*", f"#!{BIN}/python", command.read_text()))
+        command = installed / "bin" / "agent-init"  # the launcher needs no interpreter's path
+        command.write_bytes(re.sub(rb"\A#!.*", f"#!{BIN}/python".encode(), command.read_bytes()))
         files = {f"{LIBRARY}/{file.relative_to(installed)}": file for file in installed.rglob("*") if file.is_file()}
         files = {name: file for name, file in files.items() if not name.startswith(f"{LIBRARY}/bin/")}
         files[f"{BIN}/agent-init"] = command

@@ -16,7 +16,7 @@ from .api import Object
 from .pods import Pod, Watch, create, wait_until
 
 INITS: Mapping[str, Sequence[str]] = {
-    "agent-init": ("env", "--block-signal", "agent-init", "--"),
+    "agent-init": ("agent-init", "--"),
     "tini": ("tini", "--"),
     "no init": (),
 }
