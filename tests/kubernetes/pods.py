@@ -52,8 +52,8 @@ class Watch:
         self.states: dict[str, list[Object]] = {}  # by uid
         self.gone: dict[str, float] = {}
         self._version = self._list()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        for follow in (self._run, self._keep_all_logs):
+            threading.Thread(target=follow, daemon=True).start()
 
     def _list(self) -> str:
         return str(self.cluster.api.get("/api/v1/pods")["metadata"]["resourceVersion"])
@@ -83,6 +83,15 @@ class Watch:
     def folder(self, pod: Object) -> Path:
         meta = pod["metadata"]
         return self.cluster.root / "pod-logs" / f"{meta['namespace']}_{meta['name']}_{meta['uid']}"
+
+    def _keep_all_logs(self) -> None:
+        """The kubelet removes the log of a restarted container, whenever it likes."""
+        while self.cluster.root.exists():
+            for folder in (self.cluster.root / "pod-logs").glob("*_*_*"):
+                namespace, name, uid = folder.name.split("_")
+                with suppress(OSError):
+                    self.keep_logs({"metadata": {"namespace": namespace, "name": name, "uid": uid}})
+            time.sleep(0.3)
 
     def keep_logs(self, pod: Object) -> None:
         for log in self.folder(pod).glob("*/*.log"):

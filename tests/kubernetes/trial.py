@@ -13,7 +13,7 @@ from typing import Any
 
 from . import image
 from .api import Object
-from .pods import Pod, Watch, create, wait_until
+from .pods import PATIENCE, Pod, Watch, create, wait_until
 
 INITS: Mapping[str, Sequence[str]] = {
     "agent-init": ("agent-init", "--"),
@@ -131,11 +131,22 @@ def stop(trials: Mapping[str, Trial], pods: Mapping[Key, Pod]) -> None:
 
 
 def wait_until_over(trials: Mapping[str, Trial], pods: Mapping[Key, Pod]) -> dict[Key, str]:
-    """Wait until all are over; return the outcomes, and remove what is left."""
-    for (name, _), pod in pods.items():
-        wait_until(lambda: trials[name].is_over(pod), f"the end of {pod.name}: {pod.shown()}")  # noqa: B023
-    outcomes = {key: trials[key[0]].outcome(pod) for key, pod in pods.items()}
-    for pod in pods.values():
-        if not pod.is_gone():
-            pod.delete(gracePeriodSeconds=1)
+    """Wait until all are over; return the outcomes. What is over is removed."""
+    outcomes: dict[Key, str] = {}
+
+    def look() -> bool:
+        for key in pods.keys() - outcomes.keys():
+            pod, trial = pods[key], trials[key[0]]
+            if trial.is_over(pod):
+                outcomes[key] = trial.outcome(pod)
+                if not pod.is_gone():
+                    pod.delete(gracePeriodSeconds=1)
+        return len(outcomes) == len(pods)
+
+    try:
+        wait_until(look, "the end of every pod", 2 * PATIENCE)
+    except AssertionError as error:
+        raise AssertionError(
+            f"{error}; not over: {[pods[key].shown() for key in pods.keys() - outcomes.keys()]}"
+        ) from None
     return outcomes

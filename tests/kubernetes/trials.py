@@ -22,8 +22,8 @@ def prestop(command: str) -> dict[str, object]:
 
 
 def probe(kind: str, path: str, **more: object) -> dict[str, object]:
-    """A container with this probe. It fails after two seconds without a good answer."""
-    settings = {"periodSeconds": 1, "failureThreshold": 2, "timeoutSeconds": 5, **more}
+    """A container with this probe. It fails after two bad answers."""
+    settings = {"initialDelaySeconds": 5, "periodSeconds": 1, "failureThreshold": 2, "timeoutSeconds": 5, **more}
     return {f"{kind}Probe": {"httpGet": {"path": path, "port": PORT}, **settings}}
 
 
@@ -142,15 +142,18 @@ ENDS = {
     "liveness": Trial(
         "the liveness probe fails; the agent needs 5 s", f"--http {PORT} --hang 2 --drain 5", "drained, 0",
         pod={"restartPolicy": "Always"}, container=probe("liveness", "/live"), act=nothing, is_over=has_restarted,
+        wait_for="",
     ),
     "liveness-own-grace": Trial(
         "the same, the probe has a grace of 2 s of its own", f"--http {PORT} --hang 2 --drain 20", "killed, 137",
         KILLED, pod={"restartPolicy": "Always"},
         container=probe("liveness", "/live", terminationGracePeriodSeconds=2), act=nothing, is_over=has_restarted,
+        wait_for="",
     ),
     "startup": Trial(
         "the startup probe never succeeds; the agent needs 5 s", f"--http {PORT} --unready --drain 5", "drained, 0",
         pod={"restartPolicy": "Always"}, container=probe("startup", "/ready"), act=nothing, is_over=has_restarted,
+        wait_for="",
     ),
 }  # fmt: skip
 
