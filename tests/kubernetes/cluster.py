@@ -40,7 +40,6 @@ DEBIAN = {
     "runc": "runc",
     "openssl": "openssl",
     "ip": "iproute2",
-    "iptables": "iptables",
     "nsenter": "util-linux",
     "gcc": "gcc",
     "mmdebstrap": "mmdebstrap",
@@ -239,11 +238,6 @@ def _start(cluster: Cluster) -> None:
     cluster.start(
         *("scheduler", str(bin / "kube-scheduler"), f"--kubeconfig={root}/kubeconfig", "--leader-elect=false"),
         f"--cert-dir={root}/certificates-of-scheduler",
-    )
-    cluster.start(
-        *("proxy", str(bin / "kube-proxy"), f"--kubeconfig={root}/kubeconfig", f"--hostname-override={NODE}"),
-        *("--proxy-mode=iptables", "--conntrack-max-per-core=0", "--conntrack-tcp-timeout-established=0s"),
-        *("--conntrack-tcp-timeout-close-wait=0s", f"--bind-address={ADDRESS}", "--cluster-cidr=10.90.0.0/16"),
     )
     cluster.start_kubelet()
     cluster._await("kubelet", cluster.node_is_ready)

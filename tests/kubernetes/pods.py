@@ -134,10 +134,13 @@ class Pod:
         return {found["name"]: found for found in both}
 
     def end(self, container: str = "agent") -> Object | None:
-        """How the container ended: exitCode, reason, finishedAt, message. The last time, if it was restarted."""
-        found = self.statuses().get(container, {})
-        ended = found.get("state", {}).get("terminated") or found.get("lastState", {}).get("terminated")
-        return ended if isinstance(ended, dict) else None
+        """How the container ended: exitCode, reason, finishedAt, message. The first time, if it was restarted."""
+        for state in self.states():
+            found = self.statuses(state).get(container, {})
+            for ended in (found.get("lastState", {}).get("terminated"), found.get("state", {}).get("terminated")):
+                if isinstance(ended, dict):
+                    return ended
+        return None
 
     def restarts(self, container: str = "agent") -> int:
         return int(self.statuses().get(container, {}).get("restartCount", 0))

@@ -6,8 +6,6 @@ import pytest
 
 from .running import Run
 
-at_the_end_only = pytest.mark.xfail(strict=True, reason="the termination log is written at the end, over the agent's")
-
 
 def message(run: Run, name: str, init: str = "agent-init") -> str:
     end = run.pods[name, init].end()
@@ -23,7 +21,6 @@ def test_deadline_is_explained(together: Run) -> None:
         assert message(together, "explicit", init) == ""
 
 
-@at_the_end_only
 @pytest.mark.parametrize("name", ["grace-5-slow", "delete-within-5", "grace-30-hangs", "prestop-too-long-slow"])
 def test_kubelets_sigkill_is_explained(together: Run, name: str) -> None:
     """It comes without a warning, so what is shown was written before: since when it stops, and what was running."""
@@ -48,19 +45,16 @@ def test_oom_kill_is_explained(together: Run) -> None:
     assert message(together, "oom-agent", "tini") == ""
 
 
-@at_the_end_only
 def test_agents_own_message_is_kept(together: Run) -> None:
     assert message(together, "own-message") == "out of tokens"
 
 
-@at_the_end_only
 def test_deadline_is_explained_after_the_agents_own_message(together: Run) -> None:
     first, _, rest = message(together, "own-message-killed").partition("\n")
     assert first == "out of tokens"
     assert "SIGKILL" in rest
 
 
-@at_the_end_only
 @pytest.mark.parametrize("name", ["crash", "crash-in-stop"])
 def test_fallback_to_logs_shows_the_traceback(together: Run, name: str) -> None:
     assert "RuntimeError: the agent's own bug" in message(together, name)

@@ -23,7 +23,7 @@ def prestop(command: str) -> dict[str, object]:
 
 def probe(kind: str, path: str, **more: object) -> dict[str, object]:
     """A container with this probe. It fails after two bad answers."""
-    settings = {"initialDelaySeconds": 5, "periodSeconds": 1, "failureThreshold": 2, "timeoutSeconds": 5, **more}
+    settings = {"initialDelaySeconds": 15, "periodSeconds": 1, "failureThreshold": 2, "timeoutSeconds": 5, **more}
     return {f"{kind}Probe": {"httpGet": {"path": path, "port": PORT}, **settings}}
 
 
@@ -207,7 +207,7 @@ TOGETHER = {**DELETIONS, **HOOKS, **ENDS, **KINDS_OF_POD, **MESSAGES}
 
 LOST = {"both": "call lost, 1"}
 CONTAINERD = {
-    "containerd": Trial("containerd is killed and started again during the drain", "--drain 15", "drained, 0", LOST,
+    "containerd": Trial("containerd is killed and started again during the drain", "--drain 40", "drained, 0", LOST,
                         grace=60),
     "containerd-prestop": Trial("the same during a preStop hook of 10 s", "--drain 5", "drained, 0", grace=60,
                                 container=prestop("echo hook >/proc/1/fd/1; sleep 10")),
