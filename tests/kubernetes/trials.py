@@ -95,7 +95,7 @@ DELETIONS = {
         act=delete_within_5_s,
     ),
     "leaves-child": Trial(
-        "the agent exits after 1 s and leaves a child that needs 4 s more", "--drain 1 --leave-child 5",
+        "the agent exits after 1 s and leaves a child that needs 2 s more", "--drain 1 --leave-child 3",
         "the child drained, 0", {"both": "the child was killed, 0"}, outcome=what_the_child_did,
     ),
 }  # fmt: skip
@@ -172,7 +172,7 @@ KINDS_OF_POD = {
         "`shareProcessNamespace`", "--drain 5", "drained, 0", pod={"shareProcessNamespace": True}
     ),
     "shared-leaves-child": Trial(
-        "the same; the agent leaves a child that needs 4 s more", "--drain 1 --leave-child 5", "the child drained, 0",
+        "the same; the agent leaves a child that needs 2 s more", "--drain 1 --leave-child 3", "the child drained, 0",
         {"both": "the child was killed, 0"}, pod={"shareProcessNamespace": True}, outcome=what_the_child_did,
     ),
     "restricted": Trial(
