@@ -62,8 +62,11 @@ def main() -> int:
     try:
         assert inside.stdout
         if inside.stdout.readline():
-            print(Path(f"/proc/{inside.pid}/task/{inside.pid}/children").read_text().strip(), flush=True)
+            first = int(Path(f"/proc/{inside.pid}/task/{inside.pid}/children").read_text())
+            print(first, flush=True)
             sys.stdin.read()
+            os.kill(first, signal.SIGKILL)  # `unshare` reaps it when all are gone
+            inside.wait(END_SECONDS)
     finally:
         inside.kill()
         inside.wait()
