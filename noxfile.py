@@ -80,6 +80,14 @@ def agents(session: nox.Session) -> None:
 
 
 @nox.session
+def livekit(session: nox.Session) -> None:
+    """Calls through LiveKit's own server, which is built the first time. Needs Go and tini."""
+    install(session)
+    session.run("python", "-m", "tests.livekit.server")
+    run(session, "pytest", "-n", "6", "tests/livekit")  # they mostly wait
+
+
+@nox.session
 def field(session: nox.Session) -> None:
     """What people run behind an init, at a stop: shells, wrappers, helpers, sandboxes."""
     install(session)

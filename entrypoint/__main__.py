@@ -6,28 +6,29 @@ It is compiled anew at every start when it runs as a script, so it is short; wha
 """
 
 import _signal
-
-# Before anything else: until process 1 blocks or handles a signal, the kernel discards it.
-try:
-    _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
-    refused = None
-except OSError as error:
-    refused = error.strerror
-
-import os
 import sys
 
-if refused:
-    text = f"agent-init: error: cannot start: sigprocmask is refused: {refused} (a seccomp profile?)\n"
-    os.write(2, text.encode())
+if sys.version_info < (3, 11):  # noqa: UP036 - after `pip install --target` the launcher takes any python3
+    problem = f"it needs Python 3.11 or later, and {sys.executable} is Python {sys.version.split()[0]}"
+else:
+    # Before anything else: until process 1 blocks or handles a signal, the kernel discards it.
+    try:
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
+        problem = ""
+    except OSError as error:
+        problem = f"sigprocmask is refused: {error.strerror} (a seccomp profile?)"
+
+import os
+
+if problem:
+    os.write(2, f"agent-init: error: cannot start: {problem}\n".encode())
     os._exit(125)
 
 if os.environ.get("PYTHONDONTWRITEBYTECODE"):  # -I ignores it; this is about the container's files
     sys.dont_write_bytecode = True
 # The package lies in one of these, most likely the last; an `entrypoint.py` of the agent's must not be taken for it.
-home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-if "/../" in __file__:  # from the launcher, behind a link
-    home = os.path.realpath(os.path.dirname(os.path.dirname(__file__)))
+# The launcher leaves the `..` in the path to the kernel: behind a link it is not the directory before it.
+home = os.path.realpath(os.path.dirname(os.path.dirname(__file__)))
 for entry in (home, *reversed(sys.path)):
     if os.path.isfile(entry + "/entrypoint/start.py"):
         sys.path.insert(0, entry)

@@ -198,9 +198,9 @@ def set_up(settings: "Settings", package: str, started: Started) -> "Supervisor 
 
 def make_supervisor(settings: "Settings", package: str, started: Started) -> "Supervisor":
     """Return the supervisor of the agent. Imported late: the agent need not wait for it."""
-    from .init import lean
+    from .init import unused
 
-    lean.import_without_annotations()
+    unused.free_all()
     plan = make_plan(settings)
     started.fallback.stop_signal, started.fallback.grace = plan.steps[0][0], plan.grace
 

@@ -7,7 +7,6 @@
 
 #include <elf.h>
 #include <fcntl.h>
-#include <stdarg.h>
 #include <sys/syscall.h>
 
 #if defined __x86_64__
@@ -45,88 +44,57 @@ static long call(long number, long first, long second, long third, long fourth)
     return RESULT;
 }
 
-typedef char path[4096]; /* PATH_MAX */
+/* PATH_MAX and one more: the kernel refuses a path that was cut off. Directories have a slash at the end. */
+typedef char path[4097];
 
 static char **words, **environment; /* for the interpreter */
+static const char *path_list;       /* PATH */
 static path package;                /* the file that it is to run */
 static path found, name, beside;    /* the first such file, the interpreter it was installed for, and our directory */
 
+/* The length of the common beginning of two texts. */
+static unsigned long common(const char *one, const char *other)
+{
+    unsigned long length = 0;
+    while (one[length] && one[length] == other[length])
+        length++;
+    return length;
+}
+
 static int begins_with(const char *text, const char *start)
 {
-    while (*start && *text == *start)
-        text++, start++;
-    return !*start;
+    return !start[common(text, start)];
 }
 
 static int is_less(const char *one, const char *other)
 {
-    while (*one && *one == *other)
-        one++, other++;
-    return *one < *other;
+    unsigned long at = common(one, other);
+    return one[at] < other[at];
 }
 
-/* Write texts, up to a null pointer, one behind the other; nothing if they do not fit. */
-static char *join(path to, ...)
+/* Write texts one behind the other. */
+static char *join(path to, const char *const *texts)
 {
     unsigned long used = 0;
-    va_list texts;
-    va_start(texts, to);
-    for (const char *text; (text = va_arg(texts, const char *));)
-        while (*text && used < sizeof(path))
-            to[used++] = *text++;
-    va_end(texts);
-    to[used < sizeof(path) ? used : 0] = 0;
+    for (; *texts; texts++)
+        for (const char *text = *texts; *text && used < sizeof(path) - 1; text++)
+            to[used++] = *text;
+    to[used] = 0;
     return to;
 }
-#define JOIN(...) join(__VA_ARGS__, (char *)0)
+#define JOIN(to, ...) join(to, (const char *const[]){__VA_ARGS__, 0})
 
-static int read_link(const char *link, path target)
-{
-    long length = call(SYS_readlinkat, AT_FDCWD, (long)link, (long)target, sizeof(path) - 1);
-    target[length > 0 ? length : 0] = 0;
-    return length > 0;
-}
-
-/* The directory of a file: "" for the root, "." if there is no slash. Returns the last letter of the path. */
-static char directory_of(path file, path directory)
-{
-    long at = 0, end = -1;
-    for (; file[at]; at++)
-        end = (directory[at] = file[at]) == '/' ? at : end;
-    directory[end < 0 ? 0 : end] = 0;
-    if (end < 0)
-        JOIN(directory, ".");
-    return at ? file[at - 1] : 0;
-}
-
-/* The directory above one. It ends in ".." only where the one is a link: Python must resolve that, not shorten it. */
-static void above(path directory, path top)
-{
-    static path target;
-    if (!*directory)
-        *top = 0;
-    else if (directory_of(directory, top) == '.' || read_link(directory, target))
-        JOIN(top, directory, "/..");
-}
-
-static const char *search_path(void)
-{
-    for (char **variable = environment; *variable; variable++)
-        if (begins_with(*variable, "PATH="))
-            return *variable + 5;
-    return "/usr/local/bin:/usr/bin:/bin";
-}
-
-/* The next absolute directory of PATH: returns what is behind it, null at the end. */
+/* The next absolute directory of PATH: returns what follows in the list, null at the end. */
 static const char *next_on_path(const char *list, path directory)
 {
     while (*list) {
         const char *start = list;
         unsigned long length = 0;
         for (; *list && *list != ':'; list++)
-            if (length < sizeof(path) - 1)
+            if (length < sizeof(path) - 2)
                 directory[length++] = *list;
-        directory[length] = 0;
+        directory[length] = '/';
+        directory[length + 1] = 0;
         list += *list == ':';
         if (*start == '/')
             return list;
@@ -134,20 +102,30 @@ static const char *next_on_path(const char *list, path directory)
     return 0;
 }
 
-/* Become this interpreter; return if there is none that can be executed. */
+/* Become this interpreter; return if it cannot be executed. */
 static void become(const char *directory, const char *python)
 {
     static path file;
-    words[0] = JOIN(file, directory, "/", python);
+    words[0] = JOIN(file, directory, python);
     words[3] = package;
     call(SYS_execve, (long)file, (long)words, (long)environment, 0);
 }
 
-static void become_on_path(const char *python)
+/* If this directory has the package, become the interpreter of that name, beside us or on PATH. */
+static void run(const char *packages, const char *directory, const char *python, int on_path)
 {
-    static path directory;
-    for (const char *list = search_path(); (list = next_on_path(list, directory));)
+    static path other;
+    JOIN(package, packages, "entrypoint/init/spawn.py"); /* not an agent's `entrypoint` */
+    if (call(SYS_faccessat, AT_FDCWD, (long)package, 0, 0))
+        return;
+    JOIN(package, packages, "entrypoint/__main__.py");
+    if (!*found)
+        JOIN(found, package), JOIN(name, python), JOIN(beside, directory);
+    if (!on_path)
         become(directory, python);
+    else
+        for (const char *list = path_list; (list = next_on_path(list, other));)
+            become(other, python);
 }
 
 /* The next lower name of a version below `version`, such as `python3.13`, in a library folder. */
@@ -160,7 +138,7 @@ static int next_version(const char *library, path version)
     while (fd >= 0 && (size = call(SYS_getdents64, fd, (long)entries, sizeof entries, 0)) > 0)
         for (char *entry = entries; entry < entries + size; entry += *(unsigned short *)(entry + 16)) {
             char *its = entry + 19; /* struct linux_dirent64, getdents(2) */
-            int is_version = begins_with(its, "python3.") || begins_with(its, "pypy3.");
+            int is_version = begins_with(its, "python3") || begins_with(its, "pypy3");
             if (is_version && is_less(its, version) && is_less(best, its))
                 JOIN(best, its);
         }
@@ -168,73 +146,48 @@ static int next_version(const char *library, path version)
     return *JOIN(version, best);
 }
 
-/* Whether `package` exists. The first that does is remembered, for the case that nothing can run it. */
-static int is_package(const char *directory, const char *python)
+/* Look for the package where installers put it, given the directory of the commands, and run it. The directory may be
+   a link, so the kernel resolves the `..`. */
+static void search(const char *directory)
 {
-    if (call(SYS_faccessat, AT_FDCWD, (long)package, 0, 0))
-        return 0;
-    if (!*found)
-        JOIN(found, package), JOIN(name, python), JOIN(beside, directory);
-    return 1;
-}
-
-/* Look for the package where installers put it, given the directory of the commands, and run it: with the interpreter
-   of its version beside us or, failing that, on PATH, or with another one beside us. */
-static void search(path directory)
-{
-    static const char *const LIBRARIES[] = {"/lib", "/lib64"}, *const KINDS[] = {"site", "dist" /* Debian */};
-    static path top, library, version;
-    above(directory, top);
-    for (int attempt = 0; attempt < 3; attempt++)
+    static const char *const LIBRARIES[] = {"../lib/", "../lib64/"};
+    static path library, version, packages;
+    for (int on_path = 0; on_path < 2; on_path++) {
         for (int i = 0; i < 2; i++)
-            for (JOIN(library, top, LIBRARIES[i]), JOIN(version, "~"); next_version(library, version);)
-                for (int j = 0; j < 2; j++) {
-                    JOIN(package, library, "/", version, "/", KINDS[j], "-packages/entrypoint/__main__.py");
-                    if (!is_package(directory, version))
-                        continue;
-                    if (attempt == 0)
-                        become(directory, version);
-                    else if (attempt == 1)
-                        become_on_path(version);
-                    else
-                        become(directory, "python3"), become(directory, "python");
-                }
-    JOIN(package, top, "/entrypoint/__main__.py"); /* pip install --target */
-    if (is_package(directory, "python3")) {
-        become(directory, "python3"), become(directory, "python");
-        become_on_path("python3"), become_on_path("python");
+            for (JOIN(library, directory, LIBRARIES[i]), JOIN(version, "~"); next_version(library, version);) {
+                run(JOIN(packages, library, version, "/site-packages/"), directory, version, on_path);
+                run(JOIN(packages, library, version, "/dist-packages/"), directory, version, on_path); /* Debian */
+            }
+        run(JOIN(packages, directory, "../"), directory, "python3", on_path); /* pip install --target */
     }
+    if (*JOIN(package, found))
+        become(beside, "python3"); /* of another version */
 }
 
 /* Search from the directory of a file, then of the file it links to, and so on. */
 static void search_from(const char *file)
 {
-    static path link, directory, target;
-    JOIN(link, file);
+    static path link, target;
+    JOIN(link, *file == '/' ? "" : "./", file);
     for (int links = 0; links < 40; links++) { /* as path_resolution(7) */
-        directory_of(link, directory);
-        search(directory);
-        if (!read_link(link, target))
+        long length = call(SYS_readlinkat, AT_FDCWD, (long)link, (long)target, sizeof target - 1), end = 0;
+        target[length > 0 ? length : 0] = 0;
+        for (long at = 0; link[at]; at++)
+            end = link[at] == '/' ? at + 1 : end;
+        link[end] = 0;
+        search(link);
+        if (!*target)
             return;
-        if (*target == '/')
-            JOIN(link, target);
-        else
-            JOIN(link, directory, "/", target);
+        JOIN(link, *target == '/' ? "" : link, target);
     }
 }
 
-static void print(const char *text, ...)
+static void print(const char *const *texts)
 {
-    va_list texts;
-    va_start(texts, text);
-    for (; text; text = va_arg(texts, const char *)) {
-        unsigned long length = 0;
-        while (text[length])
-            length++;
-        call(SYS_write, 2, (long)text, length, 0);
-    }
-    va_end(texts);
+    for (; *texts; texts++)
+        call(SYS_write, 2, (long)*texts, common(*texts, *texts), 0);
 }
+#define PRINT(...) print((const char *const[]){"agent-init: error: cannot start: ", __VA_ARGS__, "\n", 0})
 
 /* `stack`: argc, argv, 0, the environment, 0, the auxiliary vector (the ABI of each machine, getauxval(3)). */
 __attribute__((used, noreturn)) void start(long *stack)
@@ -242,13 +195,16 @@ __attribute__((used, noreturn)) void start(long *stack)
     static const unsigned long long ALL = -1;
     call(SYS_rt_sigprocmask, 0 /* SIG_BLOCK */, (long)&ALL, 0, sizeof ALL);
 
-    long count = stack[0], *auxiliary;
-    char **arguments = (char **)(stack + 1), *interpreters[count + 5];
+    long count = stack[0];
+    char **arguments = (char **)(stack + 1), **variable, *interpreters[count + 5];
+    variable = environment = arguments + count + 1;
+    for (; *variable; variable++)
+        if (!path_list && begins_with(*variable, "PATH="))
+            path_list = *variable + 5;
+    if (!path_list)
+        path_list = "/usr/local/bin:/usr/bin:/bin";
     const char *file = "/proc/self/exe";
-    environment = arguments + count + 1;
-    for (auxiliary = (long *)environment; *auxiliary++;)
-        continue;
-    for (; auxiliary[0] != AT_NULL; auxiliary += 2)
+    for (unsigned long *auxiliary = (unsigned long *)(variable + 1); auxiliary[0] != AT_NULL; auxiliary += 2)
         if (auxiliary[0] == AT_EXECFN)
             file = (const char *)auxiliary[1];
     words = interpreters;
@@ -261,17 +217,17 @@ __attribute__((used, noreturn)) void start(long *stack)
     search_from(file);             /* as it was called: a link in a virtual environment counts */
     search_from("/proc/self/exe"); /* behind a #! line */
     static path directory;         /* it was copied: beside each command on PATH */
-    for (const char *list = search_path(); (list = next_on_path(list, directory));)
+    for (const char *list = path_list; (list = next_on_path(list, directory));)
         search(directory);
 
     if (*found)
-        print("agent-init: cannot start: no Python for ", found, ": none of ", name, ", python3 and python in ", beside,
-              "/, and no ", name, " in PATH (", search_path(), "), that can be executed; install ", name,
-              ", or agent-init for a Python that is there (python3 -m pip install agent-init)\n", (char *)0);
+        PRINT("no Python for ", found, ": neither ", name, " nor python3 in ", beside, ", and no ", name, " in PATH (",
+              path_list, "), that can be executed; install ", name,
+              ", or agent-init for a Python that is there (python3 -m pip install agent-init)");
     else
-        print("agent-init: cannot start: its Python package is not there: no lib/python3.*/site-packages/entrypoint "
-              "(or dist-packages/entrypoint, or entrypoint) above the directory of ", file, ", or above one of PATH (",
-              search_path(), "); copy the package too, or install agent-init with pip or uv\n", (char *)0);
+        PRINT("its Python package is not there: no lib/python3.*/site-packages/entrypoint (or dist-packages/entrypoint, "
+              "or entrypoint) above the directory of ", file, ", or above one of PATH (", path_list,
+              "); copy the package too, or install agent-init with pip or uv");
     for (;;)
         call(SYS_exit_group, 125, 0, 0, 0);
 }

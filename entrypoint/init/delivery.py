@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from .procfs import Process
     from .tree import Descendants
 else:
-    by_name, foreground, leftovers = map(later.Module, ("by_name", "foreground", "leftovers"))
-    names, recipients, wrapper = map(later.Module, ("names", "recipients", "wrapper"))
+    by_name, foreground, leftovers = map(later.Module, ("init.by_name", "init.foreground", "init.leftovers"))
+    names, recipients, wrapper = map(later.Module, ("init.names", "init.recipients", "init.wrapper"))
 
 MAX_NAMED = 12  # processes that a line names as not signalled
 

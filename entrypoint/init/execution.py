@@ -33,15 +33,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from ..settings import Settings
-    from . import exit_watch, older_processes, orphans
+    from . import exit_watch
     from .console import Console
     from .faults import Faults
     from .lifecycle import Lifecycle
     from .loop import Loop
     from .main_process import MainProcess
+    from .older_processes import OlderProcesses
+    from .orphans import OrphanStopper
     from .stall_report import Reporter
 else:
-    exit_watch, older_processes, orphans = map(later.Module, ("exit_watch", "older_processes", "orphans"))
+    exit_watch = later.Module("init.exit_watch")
 
 MAX_RETRIES = 20  # of an action that fails for want of memory
 
@@ -71,11 +73,15 @@ class Execution:
         self.descendants = tree.Descendants(reporter.pids)
         self.narrator = narrator.Narrator(console, settings, self.descendants)
         self.delivery = delivery.Delivery(settings, agent, self.descendants, console)
-        self.orphans: orphans.OrphanStopper | None = None
+        self.orphans: OrphanStopper | None = None
         if settings.orphans is not None:
+            from . import orphans
+
             self.orphans = orphans.OrphanStopper(settings, agent, reporter.pids, older, self.delivery, self.narrator)
-        self.older: older_processes.OlderProcesses | None = None
+        self.older: OlderProcesses | None = None
         if older:
+            from . import older_processes
+
             self.older = older_processes.OlderProcesses(older, self.descendants, stop_plan.stop_signal(settings))
         self._recipients_exited = recipients_exited
         self._exit_watch: exit_watch.ExitWatch | None = None

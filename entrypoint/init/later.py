@@ -1,22 +1,70 @@
-"""Modules that most agents never need, or only at their end: loaded when something of them is first used.
+"""Modules that most agents never need, or only at their end: made when something of them is first used.
 
-Until then they take no memory. Loading one may fail, for want of memory or of a descriptor, or as the installation has
-been removed: that is as if the look which it is for had failed, and holds up no stop. What the deadline, the stop
-signal to the agent, and the exit depend on is never loaded later.
+Until then process 1 holds their compiled code, which takes a fraction of their memory. So no file is read at that time,
+which may be that of a stop: the package may have been removed or replaced by another version, there may be no free
+descriptor, and the file system may hang. Only memory can still be short, as everywhere.
 """
+
+import marshal
+import sys
+
+from . import unused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
     from typing import Any
+
+PACKAGE = __name__.partition(".")[0]
+
+_codes: dict[str, bytes] = {}  # of the modules that are not loaded yet, by name
 
 
 class Module:
-    """The module `name` of this package, loaded at the first use of an attribute."""
+    """The module `name` of our package, loaded at the first use of an attribute. Raises what its import would raise."""
 
     __slots__ = ("_name",)
 
     def __init__(self, name: str) -> None:
-        self._name = f"{__package__}.{name}"
+        self._name = f"{PACKAGE}.{name}"
+        if self._name not in sys.modules and self._name not in _codes:
+            _codes[self._name] = _read(self._name)
 
     def __getattr__(self, attribute: str) -> "Any":
         return getattr(__import__(self._name, fromlist=("*",)), attribute)
+
+
+class Finder:
+    """Finds and loads these modules for the import system (a meta path finder and a loader, as importlib has them)."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> "ModuleSpec | None":
+        """Return how to load a module whose code is here."""
+        spec: Any = type(__spec__)
+        return spec(name, Finder, origin=__file__) if name in _codes else None
+
+    @staticmethod
+    def create_module(spec: "ModuleSpec") -> None:
+        """Have the import system make an empty module."""
+
+    @staticmethod
+    def exec_module(module: "ModuleType") -> None:
+        """Fill it. The code stays here until that has succeeded."""
+        exec(marshal.loads(_codes[module.__name__]), vars(module))
+        unused.free_of(module)
+        del _codes[module.__name__]
+
+
+def _read(name: str) -> bytes:
+    """Return the compiled code of a module. Raises ImportError, OSError."""
+    parent = sys.modules[name.rpartition(".")[0]]
+    for finder in sys.meta_path:
+        spec = finder.find_spec(name, parent.__path__)
+        if spec is not None:
+            loader: Any = spec.loader
+            return marshal.dumps(loader.get_code(name))
+    raise ModuleNotFoundError(f"no module named {name}", name=name)
+
+
+sys.meta_path.insert(0, Finder)

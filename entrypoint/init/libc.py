@@ -11,7 +11,6 @@ from ..signals import KILL
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
-    from typing import NoReturn
 
 MAX_SECONDS = 1.0  # until a child has answered
 
@@ -44,7 +43,10 @@ def descriptor(name: str, *arguments: int | bytes) -> int:
     try:
         pid = os.fork()
         if pid == 0:
-            _answer(theirs, name, arguments)
+            try:
+                _answer(theirs, name, arguments)
+            finally:  # whatever was raised: it must not go on in the place of its parent
+                os._exit(0)
         theirs.close()
         return _answer_of(pid, ours)
     except OSError:  # the pids limit, no memory
@@ -54,15 +56,12 @@ def descriptor(name: str, *arguments: int | bytes) -> int:
         theirs.close()
 
 
-def _answer(socket: "_socket.socket", name: str, arguments: tuple[int | bytes, ...]) -> "NoReturn":
-    """Call the function and send its descriptor; runs in the child."""
+def _answer(socket: "_socket.socket", name: str, arguments: tuple[int | bytes, ...]) -> None:
+    """Call the function and send its descriptor; runs in the child. May raise anything."""
     import _socket
 
-    try:
-        fd = call(name, *arguments).to_bytes(4, sys.byteorder)
-        socket.sendmsg([b"."], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, fd)])
-    finally:  # whatever was raised
-        os._exit(0)
+    fd = call(name, *arguments).to_bytes(4, sys.byteorder)
+    socket.sendmsg([b"."], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, fd)])
 
 
 def _answer_of(pid: int, socket: "_socket.socket") -> int:
@@ -75,7 +74,10 @@ def _answer_of(pid: int, socket: "_socket.socket") -> int:
         _, ancillary, _, _ = socket.recvmsg(1, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC)
     except OSError:  # it hangs
         os.kill(pid, KILL)
-    os.waitpid(pid, 0)
+    try:
+        os.waitpid(pid, 0)
+    except OSError:  # refused, or somebody else has reaped it
+        pass
     for _, _, fd in ancillary:
         return int.from_bytes(fd[:4], sys.byteorder)
     return -1

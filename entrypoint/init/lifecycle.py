@@ -95,7 +95,9 @@ EXITING, WORKING, WAITING, RESTARTING = "exiting", "working", "waiting", "restar
 
 PROGRESS_EVERY = 10.0  # seconds between log lines of a long stop
 ORPHANS_AGAIN = 10.0  # seconds to the next look at orphans, if a look fails
-SWEEP_EVERY = 0.02  # seconds between two SIGKILLs to everything: processes may have been forked meanwhile
+# Seconds between two SIGKILLs to everything, as processes may have been forked meanwhile: so long, or this share of the
+# time since the first. What has not exited after many of them waits for the kernel, perhaps for want of CPU.
+SWEEP_EVERY, SWEEP_SHARE = 0.02, 0.05
 FROZEN_AFTER = 0.1  # a timer that is so many seconds late: the container may have been frozen, and the agent with it
 REPRIEVE = 1.0  # seconds that the agent then has at least to send a sign of life
 # Seconds from SIGKILL. What has not exited after the first sits in the kernel and must not hold up the end; but what is
@@ -663,7 +665,7 @@ class Lifecycle:
         return [*logs, KillAll()]
 
     def _kill_again(self, now: float) -> list[Action]:
-        self._set(sweep=now + SWEEP_EVERY)
+        self._set(sweep=now + max(SWEEP_EVERY, SWEEP_SHARE * (now - self._killed_at)))
         return [KillAll()]
 
     def _give_up(self, now: float) -> list[Action]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from . import successor
     from .procfs import Process
 else:
-    successor = later.Module("successor")
+    successor = later.Module("init.successor")
 
 
 class MainProcess:

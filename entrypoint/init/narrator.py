@@ -10,7 +10,7 @@ from ..options import OPTIONS
 from ..settings import OTHER_INITS, nearest
 from ..signals import EOF, name_of
 from ..units import INFINITY, format_bytes, format_duration
-from . import exit_status, procfs
+from . import exit_status, later, procfs
 from .console import DEBUG, ERROR, INFO, TRACE, WARNING
 from .final_message import FinalMessage
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
+    from .. import titles
     from ..settings import Settings
     from .actions import Log
     from .console import Console
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from .tree import Descendants
 
     Upcoming = dict[str, Any]
+else:
+    titles = later.Module("titles")
 
 MAX_NAMED = 12  # processes in one line
 AT_ONCE = 1.0  # seconds from the start to an end that may need a hint
@@ -335,12 +338,12 @@ def labels(processes: "Sequence[Process]") -> list[str]:
     """Return the first MAX_NAMED processes as text: `python agent.py (12)`; one like its parent has that named too."""
     shown = processes[:MAX_NAMED]
     try:
-        from .. import titles  # not before something has gone wrong, or a stop takes long
-    except Exception:  # no memory, no descriptor, no such file any more
+        title_of = titles.of
+    except Exception:  # no memory to load it
         return [f"{process.name} ({process.pid})" for process in shown]
     # Only of processes that are still the same: there may be another with the pid.
     argvs = {process.pid: procfs.argv_of(process.pid) if procfs.is_there(process) else [] for process in shown}
-    names = {process.pid: titles.of(process.name, argvs[process.pid]) for process in shown}
+    names = {process.pid: title_of(process.name, argvs[process.pid]) for process in shown}
     texts = []
     for process in shown:
         own, parent = names[process.pid], names.get(process.parent, "")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .main_process import MainProcess
     from .procfs import Process
 else:
-    notify_access = later.Module("notify_access")
+    notify_access = later.Module("init.notify_access")
 
 MAX_MESSAGES, MAX_SECONDS = 64, 0.02  # at once; then the clock and the signals have their turn
 RETRY_AFTER = 0.1  # seconds until a thread is asked for again, or the socket read again after a first failure

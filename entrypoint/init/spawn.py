@@ -66,15 +66,6 @@ def spawn(command: list[str], environment: dict[bytes, bytes], *, terminal: bool
         _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
         in_child.append(lambda: _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN))
 
-    def start(path: str, words: list[str]) -> int:
-        if not in_child and hasattr(os, "posix_spawn"):
-            try:
-                return os.posix_spawn(path, words, environment, setpgroup=0, setsigmask=(), setsigdef=OF_WRITES)
-            except OSError as error:
-                if error.errno not in REFUSED:
-                    raise
-        return _fork(path, words, environment, in_child)
-
     failure, failed = errno.ENOENT, command[0]
     for path in candidates(command[0], environment):
         try:
@@ -85,12 +76,12 @@ def spawn(command: list[str], environment: dict[bytes, bytes], *, terminal: bool
             pass  # exec will report the reason
         try:
             try:
-                return start(path, command)
+                return _start(path, command, environment, in_child)
             except OSError as error:
                 if error.errno != errno.ENOEXEC or not _is_script(path):
                     raise
             # As execvp(3): text without a #! line is a shell script.
-            return start("/bin/sh", ["/bin/sh", path, *command[1:]])
+            return _start("/bin/sh", ["/bin/sh", path, *command[1:]], environment, in_child)
         except Refused as error:
             raise NotStarted(OWN_FAULT, f"cannot start {_typed(command[0])}: {error}") from None
         except OSError as error:
@@ -98,6 +89,19 @@ def spawn(command: list[str], environment: dict[bytes, bytes], *, terminal: bool
             if failure != errno.EACCES:  # another directory of PATH may have one that is ours to run
                 break
     raise _explain(command[0], failure, failed, environment)
+
+
+def _start(
+    path: str, words: list[str], environment: dict[bytes, bytes], in_child: "Sequence[Callable[[], object]]"
+) -> int:
+    """Start a program as our child, with `in_child` called before its exec. Raises OSError, Refused."""
+    if not in_child and hasattr(os, "posix_spawn"):
+        try:
+            return os.posix_spawn(path, words, environment, setpgroup=0, setsigmask=(), setsigdef=OF_WRITES)
+        except OSError as error:
+            if error.errno not in REFUSED:
+                raise
+    return _fork(path, words, environment, in_child)
 
 
 # Milliseconds to the exec, or to a look at why it does not come. macOS has no waitid(2) before Python 3.13.
@@ -127,7 +131,7 @@ def _fork(
     if failure:
         os.waitpid(pid, 0)
         name, _, number = failure.decode().partition(":")
-        if name:
+        if name and int(number) in REFUSED:
             raise Refused(name, int(number))
         raise OSError(int(number), os.strerror(int(number)))
     return pid
@@ -179,6 +183,7 @@ def _become(
         name = ""
         for step in in_child:
             step()
+        name = "sigaction"
         for ignored in OF_WRITES:
             _signal.signal(ignored, _signal.SIG_DFL)
         if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:

@@ -38,14 +38,15 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from typing import Any
 
+    from .. import titles
     from ..settings import Settings
-    from . import stdin_watch, successor
+    from . import successor
     from .agent_environment import AgentEnvironment
     from .fallback import Fallback
     from .loop import Timer
     from .stop_plan import StopPlan
 else:
-    stdin_watch, successor = map(later.Module, ("stdin_watch", "successor"))
+    successor, titles = map(later.Module, ("init.successor", "titles"))
 
 MAX_OVERDUE, MAX_UNREAD = 0.2, 1.0  # seconds that a step of the stop may be late, and that signals may wait
 MAX_REAPED_AT_ONCE = 500  # children; then the clock and the signals have their turn
@@ -99,6 +100,8 @@ class Supervisor:
         self.faults.guarded(self.narrator.log_start, self.agent, plan, problems)
         self.loop.add_reader(source.fd, self._signals_waiting)
         if signals.EOF in settings.stop_on:
+            from . import stdin_watch
+
             stdin_watch.start(settings, self.loop, self._inbox, self._catch_up)
         self.notify_socket = self._open_notify_socket()
 
@@ -190,7 +193,7 @@ class Supervisor:
         self.source.read(self._inbox)
         while self._inbox:
             received = self._inbox[0]
-            if not self._is_ours(received) and not self._fast_path.send(received.number, self._handled):
+            if not self._is_ours(received) and not self._is_sent_at_once(received.number):
                 try:
                     sender, origin = narrator.Sender(received), request_origin.of(received)
                     self.execution.note(self.lifecycle.signal, received.number, sender, origin)
@@ -203,6 +206,16 @@ class Supervisor:
         self._unread = False
         if self.notify_socket is not None:
             self.notify_socket.resume()
+
+    def _is_sent_at_once(self, number: int) -> bool:
+        """Send a signal by the fast path; return whether that was possible. Raises MemoryError if it is not sent."""
+        try:
+            return self._fast_path.send(number, self._handled)
+        except MemoryError:
+            raise
+        except Exception as error:  # there is another way
+            self.faults.log(error)
+            return False
 
     def _look_at_the_clock(self) -> None:
         """Do what is due; after the signals and exits, which may have come in time where we wake late."""
@@ -355,8 +368,6 @@ class Supervisor:
     def _are_only_helpers_left(self) -> bool:
         """Whether nothing is left but multiprocessing's helpers: they notice the end of the agent by themselves."""
         try:
-            from .. import titles
-
             left = self.descendants.listable() or ()
             return bool(left) and all(titles.of(p.name, procfs.argv_of(p.pid)) in titles.HELPERS for p in left)
         except Exception as error:

@@ -16,10 +16,12 @@ from . import procfs
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import NoReturn
 
     from ..settings import Settings
 
 MAX_BYTES = 4096
+ATTEMPTS = 3  # at a file that grows meanwhile
 MIN_BYTES = 64  # for our part; less says nothing
 FLAGS = os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY
 CLOCK_STEP = 0.05  # seconds; file times and the start times of processes are that coarse
@@ -79,22 +81,37 @@ class TerminationLog:
             raise OSError(0, "not a regular file")
         if self._was_named and not self._ours and found.st_size and _is_older_than_we(found.st_mtime):
             os.ftruncate(fd, 0)  # of an earlier run of the container
-        content = os.pread(fd, 2 * MAX_BYTES + 1, 0)
-        if len(content) > 2 * MAX_BYTES:  # no more room, and what we have written does not show
-            return
+        for _ in range(ATTEMPTS):
+            content = os.pread(fd, 2 * MAX_BYTES + 1, 0)
+            # With more there is no more room, and what we have written does not show.
+            if len(content) > 2 * MAX_BYTES or self._replace(fd, content, lines):
+                return
+
+    def _replace(self, fd: int, content: bytes, lines: "Sequence[str]") -> bool:
+        """Replace our part of the file, which has this content. Return False if it has grown meanwhile. Raises OSError.
+
+        Between the last look and the write there is a moment in which the agent's bytes can still be lost: the file
+        cannot be locked, as the agent does not know of us.
+        """
         start, after = self._place(content)
         text = _text(lines, content[:start] + after)
         written = after + text
+        complete = True
         if written != content[start:]:
+            if os.fstat(fd).st_size != len(content):
+                return False
             done = os.pwrite(fd, written, start) if written else 0
             if done < len(written):  # the disk is full
                 self._undo(fd, content, start, done, after)
-                return
-            if len(content) > start + done and os.fstat(fd).st_size == len(content):
+            rest = content[start + done :]
+            if rest and os.fstat(fd).st_size == len(content):
                 os.ftruncate(fd, start + done)
+            elif rest:
+                text, complete = text + rest, False
         self._ours, self._start = text, start + len(after)
+        return complete
 
-    def _undo(self, fd: int, content: bytes, start: int, done: int, after: bytes) -> None:
+    def _undo(self, fd: int, content: bytes, start: int, done: int, after: bytes) -> "NoReturn":
         """Not all could be written: restore the agent's bytes, and remove our own. Raises OSError."""
         os.pwrite(fd, after, start)  # in place of bytes that were there: this takes no room
         if os.fstat(fd).st_size <= max(len(content), start + done):

@@ -81,7 +81,10 @@ def test_call_is_finished_before_the_worker_stops(
 
 
 def test_call_is_lost_when_the_group_is_signalled(start: Start, server: Server) -> None:
-    """This is why the group is not signalled: the fork server dies of TERM, and the calls' processes with it."""
+    """This is why the group is not signalled: the processes of the calls die of TERM themselves.
+
+    Their code ignores TERM if it is first imported in a process of a call, but the fork server has imported it before.
+    """
     agent = start_with_a_call(start, server, LATEST, stop_scenarios.TERM, "--target", "group")
     agent.signal(SIGTERM)
     agent.wait_for_exit()
@@ -90,7 +93,7 @@ def test_call_is_lost_when_the_group_is_signalled(start: Start, server: Server) 
 
 @pytest.mark.parametrize("release", FIRST)
 def test_call_survives_when_the_group_is_signalled_in_1_0(start: Start, server: Server, release: str) -> None:
-    """These releases have no fork server: the calls' processes are children of the worker and ignore TERM and INT."""
+    """These releases have no fork server, so the processes of the calls ignore TERM and INT."""
     agent = start_with_a_call(start, server, release, stop_scenarios.TERM, "--target", "group")
     since = time.monotonic()
     agent.signal(SIGTERM)

@@ -21,7 +21,7 @@ def test_deadline_is_explained(together: Run) -> None:
         assert message(together, "explicit", init) == ""
 
 
-@pytest.mark.parametrize("name", ["grace-5-slow", "delete-within-5", "grace-30-hangs", "prestop-too-long-slow"])
+@pytest.mark.parametrize("name", ["grace-5-slow", "delete-within-5", "grace-30-hangs", "prestop-too-long"])
 def test_kubelets_sigkill_is_explained(together: Run, name: str) -> None:
     """It comes without a warning, so what is shown was written before: since when it stops, and what was running."""
     found = message(together, name)

@@ -250,12 +250,12 @@ LOADED = frozenset(
     "entrypoint.init.cgroup entrypoint.init.console entrypoint.init.delivery entrypoint.init.execution "
     "entrypoint.init.exit_status entrypoint.init.fallback entrypoint.init.fast_path "
     "entrypoint.init.faults entrypoint.init.final_message entrypoint.init.job_control entrypoint.init.later "
-    "entrypoint.init.lean "
     "entrypoint.init.libc entrypoint.init.lifecycle entrypoint.init.loop entrypoint.init.main_process "
     "entrypoint.init.narrator entrypoint.init.notify_socket entrypoint.init.own_process entrypoint.init.procfs "
     "entrypoint.init.request_origin entrypoint.init.signalfd entrypoint.init.spawn "
     "entrypoint.init.stall_report entrypoint.init.stop_plan "
     "entrypoint.init.supervisor entrypoint.init.terminal entrypoint.init.termination_log entrypoint.init.tree "
+    "entrypoint.init.unused "
     "entrypoint.notify entrypoint.options entrypoint.platforms entrypoint.settings "
     "entrypoint.signals entrypoint.start entrypoint.units".split()
 )

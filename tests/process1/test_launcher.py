@@ -88,8 +88,8 @@ def test_it_is_one_isolated_interpreter_with_the_name_agent_init(start_in_role: 
     init = start_in_role(command=["--", *IDLE], program=[str(venv)])
     wait_for_agent(init)
     assert Path(f"/proc/{init.pid}/comm").read_text() == "agent-init\n"
-    script = venv.parents[1] / "lib" / VERSION / "site-packages" / "entrypoint" / "__main__.py"
-    assert arguments(init) == [f"{venv.parent}/{VERSION}", "-I", "-S", str(script), "--", *IDLE]
+    script = f"{venv.parent}/../lib/{VERSION}/site-packages/entrypoint/__main__.py"
+    assert arguments(init) == [f"{venv.parent}/{VERSION}", "-I", "-S", script, "--", *IDLE]
     stop(init)
 
 
@@ -255,6 +255,13 @@ def test_in_a_virtual_environment_behind_links(
     stop(init)
 
 
+def test_by_a_path_with_two_slashes(start: Start, tmp_path: Path, venv: Path) -> None:
+    """As a shell makes it for `PATH=/venv/bin/`. The file itself is elsewhere."""
+    linked_into_the_environment(tmp_path, venv)
+    init = start(command=["--", *IDLE], program=[f"{venv.parent}//{venv.name}"], env=interpreters_environment("/bin"))
+    stop(init)
+
+
 @pytest.mark.parametrize("word", ["agent-init", "./agent-init", "../bin/agent-init", "../../venv/bin/agent-init"])
 def test_by_a_relative_path(start: Start, venv: Path, word: str) -> None:
     """`agent-init` alone is a path here: nothing searches PATH."""
@@ -293,6 +300,30 @@ def test_with_the_interpreter_on_the_path(start: Start, tmp_path: Path, layout: 
     stop(init)
 
 
+def test_a_package_of_debians_own(start: Start, tmp_path: Path) -> None:
+    """They are in a directory without a version, for every python3."""
+    command = launcher.prefix(tmp_path / "usr", "dist-packages", version="python3")
+    python = launcher.interpreter(command.parent, "python3")
+    init = start(command=["--", *IDLE], program=[str(command)], env=interpreters_environment("/bin"))
+    wait_for_agent(init)
+    assert arguments(init)[0] == str(python)
+    stop(init)
+
+
+def test_a_package_of_the_agent_with_the_same_name_is_not_taken(start: Start, tmp_path: Path, venv: Path) -> None:
+    for folder in (tmp_path / "app", tmp_path / "app" / "lib" / VERSION / "site-packages"):
+        (folder / "entrypoint").mkdir(parents=True)
+        for name in ("__init__.py", "__main__.py", "start.py"):
+            (folder / "entrypoint" / name).write_text("raise SystemExit('of the agent')")
+    (tmp_path / "app" / "bin").mkdir()
+    (tmp_path / "app" / "bin" / "agent-init").symlink_to(venv)
+    launcher.interpreter(tmp_path / "app" / "bin")
+    init = start(
+        command=["--", *IDLE], program=[f"{tmp_path}/app/bin/agent-init"], env=interpreters_environment("/bin")
+    )
+    stop(init)
+
+
 def test_pip_install_target(start: Start, tmp_path: Path) -> None:
     command = launcher.install(tmp_path / "layer" / "bin", tmp_path / "layer")
     python = launcher.interpreter(tmp_path / "python", "python3")
@@ -302,10 +333,9 @@ def test_pip_install_target(start: Start, tmp_path: Path) -> None:
     stop(init)
 
 
-@pytest.mark.parametrize("name", ["python3", "python"])
-def test_another_interpreter_beside_it_is_the_last_choice(start: Start, tmp_path: Path, name: str) -> None:
+def test_another_interpreter_beside_it_is_the_last_choice(start: Start, tmp_path: Path) -> None:
     command = launcher.prefix(tmp_path / "usr", version="python3.98")
-    python = launcher.interpreter(command.parent, name)
+    python = launcher.interpreter(command.parent, "python3")
     init = start(command=["--", *IDLE], program=[str(command)], env=interpreters_environment("/bin"))
     wait_for_agent(init)
     assert arguments(init)[0] == str(python)
@@ -326,16 +356,18 @@ def test_of_several_versions_the_one_with_an_interpreter_beside_it_runs(start: S
     stop(init)
 
 
+@pytest.mark.parametrize("slash", ["", "/"])
 def test_copied_to_another_place_it_finds_the_package_beside_a_directory_of_path(
-    start: Start, tmp_path: Path, venv: Path
+    start: Start, tmp_path: Path, venv: Path, slash: str
 ) -> None:
     """As `COPY --from=builder /venv/bin/agent-init /sbin/` in a Dockerfile does."""
     copy = tmp_path / "sbin" / "agent-init"
     copy.parent.mkdir()
     shutil.copy(venv, copy)
-    init = start(command=["--", *IDLE], program=[str(copy)], env=interpreters_environment(f"/bin:{venv.parent}"))
+    path = f"/bin:{venv.parent}{slash}"
+    init = start(command=["--", *IDLE], program=[str(copy)], env=interpreters_environment(path))
     wait_for_agent(init)
-    assert arguments(init)[0] == f"{venv.parent}/{VERSION}"
+    assert os.path.normpath(arguments(init)[0]) == f"{venv.parent}/{VERSION}"
     stop(init)
 
 
@@ -349,8 +381,8 @@ def test_without_an_interpreter_one_line_names_what_was_looked_for(tmp_path: Pat
     ran = run(command, "--", "true")
     assert (ran.returncode, ran.stdout) == (125, "")
     (line,) = ran.stderr.splitlines()
-    assert line.startswith(f"agent-init: cannot start: no Python for {tmp_path}/usr/lib/{VERSION}/site-packages/")
-    for text in (f"{VERSION}, python3 and python in {command.parent}/", f"no {VERSION} in PATH ({NOWHERE})", "install"):
+    assert line.startswith(f"agent-init: error: cannot start: no Python for {command.parent}/../lib/{VERSION}/")
+    for text in (f"neither {VERSION} nor python3 in {command.parent}/", f"no {VERSION} in PATH ({NOWHERE})", "install"):
         assert text in line
 
 
@@ -366,6 +398,33 @@ def test_without_the_package_one_line_names_where_it_was_looked_for(tmp_path: Pa
 def test_without_path_the_usual_directories_are_searched(tmp_path: Path) -> None:
     command = launcher.prefix(tmp_path / "usr", version="python3.98")
     assert "in PATH (/usr/local/bin:/usr/bin:/bin)" in run(command, path=None).stderr
+
+
+OLD = f"""#!{sys.executable}
+import runpy, sys
+sys.version_info, sys.version = (3, 9, 2, "final", 0), "3.9.2 (default)"
+sys.argv = sys.argv[3:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_an_older_python_is_named(tmp_path: Path) -> None:
+    """As `python3` of Debian 11, after `pip install --target` with a later one."""
+    command = launcher.install(tmp_path / "layer" / "bin", tmp_path / "layer")
+    (command.parent / "python3").write_text(OLD)
+    (command.parent / "python3").chmod(0o755)
+    ran = run(command, "--", "true")
+    assert (ran.returncode, ran.stdout) == (125, "")
+    expected = f"it needs Python 3.11 or later, and {sys.executable} is Python 3.9.2"
+    assert ran.stderr == f"agent-init: error: cannot start: {expected}\n"
+
+
+def test_without_arguments_it_starts(venv: Path) -> None:
+    """Without argv[0] too: argc is 0 then, or 1 from Linux 5.18 on."""
+    code = "import ctypes, sys; ctypes.CDLL(None).execve(sys.argv[1].encode(), (ctypes.c_char_p * 1)(), None)"
+    ran = run(sys.executable, "-c", code, venv)
+    assert ran.returncode == 125
+    assert ran.stderr.startswith("agent-init: no command given")
 
 
 def test_paths_that_are_too_long_are_not_cut_off(tmp_path: Path) -> None:

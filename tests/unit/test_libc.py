@@ -6,8 +6,10 @@ import _socket
 import errno
 import os
 import socket
+import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -64,22 +66,68 @@ def test_no_descriptor_comes_where_there_can_be_no_child(monkeypatch: pytest.Mon
     assert set(os.listdir("/proc/self/fd")) == before
 
 
+NO_MEMORY_IN_CHILD = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from entrypoint.init import libc
+own = os.getpid()
+def fail(*_):
+    raise MemoryError
+libc._answer = fail
+try:
+    assert libc.descriptor("eventfd", 0, 0) == -1
+finally:
+    os.write(1, b"parent" if os.getpid() == own else b"child")
+"""
+
+
+def test_the_child_never_returns() -> None:
+    """Not even if it fails at once: it would become a second process 1, with the same descriptors."""
+    package = Path(libc.__file__).parents[2]
+    argv = [sys.executable, "-I", "-S", "-c", NO_MEMORY_IN_CHILD, str(package)]
+    ran = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert (ran.stdout, ran.stderr) == ("parent", "")
+
+
+def test_a_child_that_somebody_else_reaps_has_made_a_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = set(os.listdir("/proc/self/fd"))
+    wait = os.waitpid
+
+    def reaped(pid: int, options: int) -> NoReturn:
+        wait(pid, options)
+        raise ChildProcessError(errno.ECHILD, "No child processes")
+
+    monkeypatch.setattr(os, "waitpid", reaped)
+    fd = libc.descriptor("eventfd", 5, 0)
+    assert fd >= 0
+    os.close(fd)
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("name", ["eventfd", "no_such_function"])
+def test_the_child_sends_a_descriptor_if_it_has_one(name: str) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        if name == "eventfd":
+            libc._answer(theirs, name, (3, 0))
+            _, (fd,), _, _ = socket.recv_fds(ours, 1, 1)
+            assert int.from_bytes(os.read(fd, 8), sys.byteorder) == 3
+            os.close(fd)
+        else:
+            with pytest.raises(OSError, match=name):
+                libc._answer(theirs, name, (3, 0))
+
+
 class Ended(BaseException):
     pass
 
 
-@pytest.mark.parametrize("name", ["eventfd", "no_such_function"])
-def test_the_child_ends_whether_it_has_a_descriptor_or_not(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_the_child_ends_whether_it_has_a_descriptor_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
     def end(code: int) -> NoReturn:
         raise Ended(code)
 
+    monkeypatch.setattr(os, "fork", lambda: 0)
     monkeypatch.setattr(os, "_exit", end)
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
+    for name in ("getpid", "no_such_function"):
         with pytest.raises(Ended):
-            libc._answer(theirs, name, (3, 0))
-        ours.setblocking(False)
-        if name == "eventfd":
-            _, (fd,), _, _ = socket.recv_fds(ours, 1, 1)
-            assert int.from_bytes(os.read(fd, 8), sys.byteorder) == 3
-            os.close(fd)
+            libc.descriptor(name)

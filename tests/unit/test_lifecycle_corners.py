@@ -716,6 +716,15 @@ def test_what_is_exiting_is_waited_for() -> None:
     assert logs(actions)[0].facts == {"seconds": GIVE_UP_AT_LAST}
 
 
+def test_sigkill_is_sent_again_ever_more_rarely() -> None:
+    """What forks without a pause is met within a moment; what the kernel holds takes no processor time of ours."""
+    life = killed_at_1()
+    killed = [at for at, action in run_until(life, 5.9) if action == KillAll()]
+    assert sum(at < 1.3 for at in killed) >= 14
+    assert len(killed) < 100
+    assert killed[-1] - killed[-2] < 0.3
+
+
 @pytest.mark.parametrize("ended", [True, False])
 def test_where_nothing_is_left_nobody_is_missed(ended: bool) -> None:
     """But for the agent itself: a debugger may hold it."""

@@ -109,7 +109,13 @@ def test_where_posix_spawn_is_refused_a_fork_starts_the_agent(
 
 @pytest.mark.parametrize(
     ("function", "call"),
-    [("os.fork", "fork"), ("os.pipe", "pipe"), ("os.setpgid", "setpgid"), ("_signal.pthread_sigmask", "sigprocmask")],
+    [
+        ("os.fork", "fork"),
+        ("os.pipe", "pipe"),
+        ("os.setpgid", "setpgid"),
+        ("_signal.signal", "sigaction"),
+        ("_signal.pthread_sigmask", "sigprocmask"),
+    ],
 )
 def test_a_refused_call_is_not_the_programs_fault(
     monkeypatch: pytest.MonkeyPatch, script: Path, function: str, call: str
@@ -118,6 +124,14 @@ def test_a_refused_call_is_not_the_programs_fault(
         monkeypatch.setattr(name, refusing(errno.EPERM))
     expected = f"cannot start '{script}': {call} is refused: Operation not permitted (a seccomp profile?)"
     assert not_started(str(script)) == (125, expected)
+
+
+def test_a_child_without_memory_is_reported_as_such(monkeypatch: pytest.MonkeyPatch, script: Path) -> None:
+    def no_memory(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(os, "setpgid", no_memory)
+    assert not_started(str(script), forked()) == (125, f"cannot start '{script}': Cannot allocate memory")
 
 
 @pytest.mark.parametrize(

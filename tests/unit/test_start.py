@@ -20,7 +20,6 @@ from entrypoint.init import (
     agent_environment,
     console,
     fallback,
-    lean,
     libc,
     older_processes,
     own_process,
@@ -28,6 +27,7 @@ from entrypoint.init import (
     spawn,
     supervisor,
     terminal,
+    unused,
 )
 from entrypoint.init.fallback import Fallback
 from tests.support.world import failing
@@ -251,7 +251,7 @@ class Run:
             (os, "isatty", foreground is not None),
             (terminal, "foreground", foreground),
             (signalfd, "open_source", None),
-            (lean, "import_without_annotations", None),
+            (unused, "free_all", None),
         ):
             monkeypatch.setattr(module, name, lambda *_, result=result: result)
         monkeypatch.setattr(spawn, "spawn", self.spawn)

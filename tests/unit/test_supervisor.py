@@ -38,6 +38,7 @@ from entrypoint.init.actions import (
 from entrypoint.init.execution import MAX_RETRIES
 from entrypoint.init.exit_watch import ExitWatch
 from entrypoint.init.fallback import Fallback
+from entrypoint.init.fast_path import FastPath
 from entrypoint.init.job_control import JobControl
 from entrypoint.init.narrator import Narrator, Sender
 from entrypoint.init.procfs import Process
@@ -263,6 +264,18 @@ def test_a_stop_request_that_fails_for_want_of_memory_is_tried_again(
     assert lifecycle.state == "stopping"
     assert world.sent == [(AGENT, TERM), (AGENT, CONT)]
     assert len(harness.lines("stop requested by TERM from outside the container")) == 1
+
+
+def test_a_signal_that_the_fast_path_fails_at_does_not_block_others(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is it lost."""
+    world.handled[AGENT] = {USR1}
+    harness = supervise()
+    monkeypatch.setattr(FastPath, "send", fails(ValueError("odd")))
+    harness.receive(USR1, TERM)
+    assert [line.partition(" (")[0] for line in harness.lines("unexpected")] == ["error: unexpected ValueError: odd"]
+    assert world.sent == [(AGENT, USR1), (AGENT, TERM), (AGENT, CONT)]
 
 
 def test_a_signal_that_cannot_be_handled_does_not_block_others(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -296,20 +296,47 @@ def test_if_the_disk_becomes_full_the_agents_bytes_are_restored(
     assert log.read_bytes() == b"first\nsecond\nagent-init: end\n"
 
 
-def test_a_file_that_grows_meanwhile_is_not_cut(
+@pytest.mark.parametrize(
+    ("call", "then"),
+    [("pread", ["x"]), ("pread", ["a longer text than before"]), ("pread", []), ("pwrite", ["x"])],
+)
+def test_what_the_agent_appends_meanwhile_stays(
+    ours: TerminationLog, log: Path, monkeypatch: pytest.MonkeyPatch, call: str, then: list[str]
+) -> None:
+    """The agent appends after our look, or before our write is complete. Of our former text nothing is left."""
+    log.write_bytes(b"the agent's\n")
+    ours.write(["a text of ours"])
+    real: Callable[..., Any] = getattr(os, call)
+    left = [b"appended\n"]
+
+    def late(*arguments: Any) -> Any:
+        result = real(*arguments) if call == "pread" else None
+        if left:
+            append(log, left.pop())
+        return real(*arguments) if call == "pwrite" else result
+
+    monkeypatch.setattr(os, call, late)
+    ours.write(then)
+    text = f"agent-init: {then[0]}\n" if then else ""
+    assert log.read_text() == f"the agent's\nappended\n{text}"
+    assert ours.is_written == bool(then)
+
+
+def test_a_file_that_keeps_growing_is_left_alone(
     ours: TerminationLog, log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The agent appends between our look and the end of our write."""
-    ours.write(["a long text of ours"])
-    write: Callable[..., int] = os.pwrite
+    read: Callable[..., bytes] = os.pread
 
-    def late(fd: int, data: bytes, offset: int) -> int:
-        append(log, b"lost\n")
-        return write(fd, data, offset)
+    def late(*arguments: Any) -> bytes:
+        content = read(*arguments)
+        append(log, b"again\n")
+        return content
 
-    monkeypatch.setattr(os, "pwrite", late)
-    ours.write(["x"])
-    assert log.read_bytes().endswith(b"lost\n")
+    monkeypatch.setattr(os, "pread", late)
+    log.write_bytes(b"")
+    ours.write(["text"])
+    assert set(log.read_text().splitlines()) == {"again"}
+    assert not ours.is_written
 
 
 def test_without_a_termination_log_nothing_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -285,8 +285,9 @@ def test_the_program_runs_on_its_machine(dist: Path, tmp_path: Path, machine: st
     assert len(refused.stderr.splitlines()) == 1
 
     package = tmp_path / "usr" / "lib" / "python3.98" / "dist-packages" / "entrypoint"
-    package.mkdir(parents=True)
-    (package / "__main__.py").touch()
+    (package / "init").mkdir(parents=True)
+    (package / "init" / "spawn.py").touch()  # by which the launcher knows it
+    script = f"{command.parent}/../lib/python3.98/dist-packages/entrypoint/__main__.py"
     for folder in (tmp_path / "path", command.parent):  # the second one is preferred
         folder.mkdir(exist_ok=True)
         (folder / "python3.98").write_text(INTERPRETER)
@@ -294,7 +295,7 @@ def test_the_program_runs_on_its_machine(dist: Path, tmp_path: Path, machine: st
         ran = subprocess.run([*before, command, "-x", "", "y z"], env=env, capture_output=True, text=True, timeout=60)
         assert ran.returncode == 7, ran.stderr
         *words, mask = ran.stdout.splitlines()
-        assert words == [f"{folder}/python3.98", "-I", "-S", f"{package}/__main__.py", "-x", "", "y z"]
+        assert words == [f"{folder}/python3.98", "-I", "-S", script, "-x", "", "y z"]
         qemus = 1 << 6 | 1 << 10 | 3 << 31 if emulator else 0
         # All but KILL and STOP, and those that qemu keeps for itself: BUS, SEGV and two of the C library's.
         assert int(mask.split()[1], 16) | 1 << 8 | 1 << 18 | qemus == (1 << 64) - 1

@@ -99,6 +99,7 @@ async def room(request: web.Request) -> web.WebSocketResponse:
         gone = models.ParticipantInfo()
         gone.CopyFrom(CALLER)
         gone.state = models.ParticipantInfo.State.DISCONNECTED
+        gone.disconnect_reason = models.DisconnectReason.CLIENT_INITIATED
         await send(update=rtc.ParticipantUpdate(participants=[gone]))
         log("caller gone")
 
