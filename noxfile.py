@@ -111,6 +111,14 @@ def containers(session: nox.Session) -> None:
 
 
 @nox.session
+def kubernetes(session: nox.Session) -> None:
+    """agent-init in the pods of a cluster, beside tini and no init. Needs root, Go, etcd and containerd."""
+    install(session, "engines", "release")
+    session.run("python", "-m", "tests.kubernetes.build")
+    run(session, "pytest", "-n", "0", "tests/kubernetes")  # one cluster
+
+
+@nox.session
 def gvisor(session: nox.Session) -> None:
     """agent-init in a gVisor sandbox. Needs root, and Debian's package runsc."""
     install(session)

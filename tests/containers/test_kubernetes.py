@@ -1,6 +1,6 @@
-"""`examples/kubernetes.yaml`: checked against Kubernetes' schemas, and run by Podman, which accepts Kubernetes YAML.
+"""`examples/kubernetes`: checked against Kubernetes' schemas, and run by Podman, which accepts Kubernetes YAML.
 
-The kubelet's preStop hook, probes and termination grace period need a cluster and are not tested here.
+The kubelet's preStop hook, probes and termination grace period need a cluster: see tests/kubernetes.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import copy
 import re
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate  # type: ignore[import-untyped]
@@ -21,29 +22,35 @@ from .engine import Engine, NotAvailable
 from .images import EXAMPLE, PROJECT
 from .podman import Podman, private_podman
 
-FILE = PROJECT / "examples" / "kubernetes.yaml"
-DOCUMENTS: list[dict[str, Any]] = list(yaml.safe_load_all(FILE.read_text()))
-NAMES = [document["metadata"]["name"] for document in DOCUMENTS]
+FOLDER = PROJECT / "examples" / "kubernetes"
+BASE = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
+FILES = [FOLDER / name for name in (*BASE["resources"], "shared-processes.yaml")]
+OBJECTS: list[dict[str, Any]] = [document for file in FILES for document in yaml.safe_load_all(file.read_text())]
+DEPLOYMENTS = [found for found in OBJECTS if found["kind"] == "Deployment"]
+NAMES = [document["metadata"]["name"] for document in DEPLOYMENTS]
 
-VERSIONS = ["1.25", kubernetes_validate.latest_version()]  # all that the example uses has been stable since 1.25
+VERSIONS = ["1.34", "1.35", "1.36", kubernetes_validate.latest_version()]
 
 PODS = {"agent-pod-0": ["agent"], "agent-pod-1": ["agent"], "agent-shared-pod-0": ["agent", "neighbour"]}
 CONTAINERS = [f"{pod}-{container}" for pod, containers in PODS.items() for container in containers]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
+@pytest.mark.parametrize("document", OBJECTS, ids=[f"{made['kind']}-{made['metadata']['name']}" for made in OBJECTS])
 def test_example_matches_the_kubernetes_schema(document: dict[str, Any], version: str) -> None:
     kubernetes_validate.validate(document, version, strict=True)
 
     misspelt = copy.deepcopy(document)
-    pod = misspelt["spec"]["template"]["spec"]
-    pod["terminationGracePeriodSecond"] = pod.pop("terminationGracePeriodSeconds")
+    misspelt["spec"]["podSelector"] = misspelt["spec"].pop("selector")
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(misspelt, version, strict=True)
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
+def test_base_has_every_file_but_the_shared_pod() -> None:
+    assert {file.name for file in FILES} | {"kustomization.yaml"} == {file.name for file in FOLDER.iterdir()}
+
+
+@pytest.mark.parametrize("document", DEPLOYMENTS, ids=NAMES)
 def test_prestop_plus_grace_plus_2s_is_within_termination_grace_period(document: dict[str, Any]) -> None:
     """preStop + AGENT_INIT_GRACE + 2 s is at most terminationGracePeriodSeconds, for each container."""
     pod = document["spec"]["template"]["spec"]
@@ -54,7 +61,7 @@ def test_prestop_plus_grace_plus_2s_is_within_termination_grace_period(document:
         assert float(hook[1]) + float(grace[:-1]) + 2 <= pod["terminationGracePeriodSeconds"]
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
+@pytest.mark.parametrize("document", DEPLOYMENTS, ids=NAMES)
 def test_example_meets_the_restricted_pod_security_standard(document: dict[str, Any]) -> None:
     """The example meets the standard, and also has a read-only root."""
     pod = document["spec"]["template"]["spec"]
@@ -81,9 +88,11 @@ def podman(engine: Engine) -> Iterator[Podman]:
 
 
 @pytest.fixture
-def played(podman: Podman) -> Iterator[Podman]:
-    """Podman with the example running and ready."""
-    podman("kube", "play", "--network", "none", str(FILE))
+def played(podman: Podman, tmp_path: Path) -> Iterator[Podman]:
+    """Podman with the examples running and ready."""
+    file = tmp_path / "deployments.yaml"
+    file.write_text(yaml.safe_dump_all(DEPLOYMENTS))
+    podman("kube", "play", "--network", "none", str(file))
     try:
         for container in CONTAINERS:
             wait_until(lambda: "agent: ready" in podman.output(container), f"{container} is ready")  # noqa: B023
