@@ -36,7 +36,8 @@ def nothing(pod: Pod) -> None:
 
 
 def has_ended(pod: Pod) -> bool:
-    return pod.end() is not None
+    """The phase follows a moment after the container's own state."""
+    return pod.end() is not None and pod.state()["status"]["phase"] in ("Succeeded", "Failed")
 
 
 def has_restarted(pod: Pod) -> bool:
