@@ -27,8 +27,9 @@ class Memory:
     __slots__ = ("_directory", "_files", "_kills_before")
 
     def __init__(self, root: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> None:
-        self._directory, self._files = _find(root, own)
-        self._kills_before = self._kills() or 0
+        self._directory, self._files, is_containers = _find(root, own)
+        # The agent may have been killed already. A container's group is as old as its process 1: every kill is new.
+        self._kills_before = 0 if is_containers and os.getpid() == 1 else self._kills() or 0
 
     @property
     def limit(self) -> int | None:
@@ -52,7 +53,7 @@ class Memory:
 
     @property
     def new_kills(self) -> int | None:
-        """How many of the group's processes the OOM killer has ended since we first looked."""
+        """How many of the group's processes the OOM killer has ended, since the container's start or our first look."""
         kills = self._kills()
         return None if kills is None else kills - self._kills_before
 
@@ -110,15 +111,19 @@ def _paths(own: str, controller: bytes) -> dict[bytes, str]:
     return paths
 
 
-def _find(root: str, own: str) -> tuple[str, tuple[str, ...]]:
-    """The directory of our group and the names of its files; an empty directory where there is none."""
+def _find(root: str, own: str) -> tuple[str, tuple[str, ...], bool]:
+    """Return our group's directory, the names of its files, and whether it was made for the container.
+
+    It was if the mount begins with it, and it is not the host's topmost group: on v2 that one has no such files, on v1
+    its path is `/`. The directory is empty where there is none.
+    """
     paths = _paths(own, b"memory")
-    for directory, files in (
-        (root + paths[b""], V2),
-        (root, V2),
-        (f"{root}/memory{paths[b'memory']}", V1),
-        (f"{root}/memory", V1),
+    for directory, files, is_containers in (
+        (root + paths[b""], V2, not paths[b""]),
+        (root, V2, True),
+        (f"{root}/memory{paths[b'memory']}", V1, False),
+        (f"{root}/memory", V1, True),
     ):
         if os.path.exists(f"{directory}/{files[0]}"):
-            return directory, files
-    return "", V2
+            return directory, files, is_containers
+    return "", V2, False

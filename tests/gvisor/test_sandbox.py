@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import sys
@@ -145,7 +144,7 @@ def test_a_forwarded_signal_takes_at_most_three_times_as_long_as_under_tini(sand
     """In turn, and the best of each: what else this machine does hits one or the other."""
     tini = str(shutil.which("tini"))
     ours, theirs = [], []
-    for _ in range(3):
+    for _ in range(6):
         theirs.append(round_trip(sandboxed, init=tini))
         ours.append(round_trip(sandboxed))
         if min(ours) <= 3 * min(theirs):
@@ -159,7 +158,9 @@ while [ $i -lt 300 ]; do sleep 1000 & i=$((i+1)); done
 echo up
 while :; do wait; done
 """
-BUSY_SECONDS = 8.0  # where this machine has more to do than it has processors: so long they may take to die
+# Measured on an idle machine: SIGKILL after 1.0 s, all gone after 1.4 to 1.6 s. These are for one that has more to do
+# than it has processors.
+KILLED_BY, GONE_BY = 4.0, 9.0  # seconds
 
 
 @pytest.mark.parametrize("above", [[], ["tini", "--"]], ids=["process 1", "below another init"])
@@ -174,9 +175,8 @@ def test_300_processes_that_ignore_the_stop_signal_are_gone_soon_after_the_deadl
     sandbox.signal("TERM")  # tini passes it on
     assert sandbox.wait() == 137
     killed, ended = (seconds(line) for text in ("SIGKILL; still", "ended: ") for line in sandbox.find(text))
-    idle = os.getloadavg()[0] < (os.cpu_count() or 1)
-    assert 1.0 <= killed < (1.3 if idle else 2.0), sandbox.lines
-    assert killed <= ended < (1.6 if idle else BUSY_SECONDS), sandbox.lines
+    assert 1.0 <= killed < KILLED_BY, sandbox.lines
+    assert killed <= ended < GONE_BY, sandbox.lines
 
 
 def seconds(line: str) -> float:

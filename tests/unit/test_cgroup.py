@@ -55,6 +55,34 @@ def test_limit_peak_available_bytes_and_kills(tmp_path: Path, files: dict[str, s
     assert memory.new_kills == 2
 
 
+@pytest.mark.parametrize("pid", [1, 7])
+@pytest.mark.parametrize(
+    ("files", "place", "own", "is_containers"),
+    [
+        pytest.param(V2, "", "0::/\n", True, id="v2, in a container"),
+        pytest.param(V2, "", "0::/not/visible/here\n", True, id="v2, a path of the host"),
+        pytest.param(V2, "system.slice/agent.service", "0::/system.slice/agent.service\n", False, id="v2, a unit"),
+        pytest.param(V1, "memory", "4:cpu,memory:/docker/1\n", True, id="v1, in a container"),
+        pytest.param(V1, "memory", "4:cpu,memory:/\n", False, id="v1, the topmost group"),
+        pytest.param(V1, "memory/docker/1", "4:cpu,memory:/docker/1\n", False, id="v1, on the host"),
+    ],
+)
+def test_a_kill_before_the_first_look_counts_in_a_containers_own_group(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    files: dict[str, str],
+    place: str,
+    own: str,
+    is_containers: bool,
+    pid: int,
+) -> None:
+    """The agent runs before that: it may be killed in its first milliseconds."""
+    (tmp_path / "own").write_text(own)
+    fill(tmp_path / "fs" / place, files, kills=1)
+    monkeypatch.setattr(os, "getpid", lambda: pid)
+    assert Memory(str(tmp_path / "fs"), str(tmp_path / "own")).new_kills == (1 if is_containers and pid == 1 else 0)
+
+
 @pytest.mark.parametrize("unlimited", ["max\n", "9223372036854771712\n"])
 def test_without_a_limit_nothing_is_known_of_available_bytes(tmp_path: Path, unlimited: str) -> None:
     files, name = (V2, "memory.max") if unlimited == "max\n" else (V1, "memory.limit_in_bytes")
