@@ -45,7 +45,7 @@ def test_ctrl_c_reaches_the_agent_once(containers: Containers) -> None:
         terminal.expect(pexpect.EOF)
         terminal.close()
     assert output is not None
-    assert re.findall(r"got (\w+)", output) == ["INT"]
+    assert re.findall(r"got ((?!WINCH)\w+)", output) == ["INT"]  # the engine may change the size of the terminal
     assert terminal.exitstatus == 4
 
 
