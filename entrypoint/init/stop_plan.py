@@ -155,11 +155,11 @@ def own_steps(settings: "Settings") -> "tuple[tuple[int, float], ...] | None":
     if seconds_to_kill(steps) <= latest:
         return steps
     kept: list[tuple[int, float]] = []
+    due = 0.0
     for number, wait in steps:
-        kept.append((number, min(wait, latest)))
-        latest -= wait
-        if latest <= 0:
-            break
+        if due < latest:
+            kept.append((number, min(wait, latest - due)))
+        due += wait
     return (*kept, (KILL, INFINITY))
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from entrypoint.init import console, fast_path, procfs
 from entrypoint.init.signalfd import Received
-from tests.support.world import AGENT
+from tests.support.world import AGENT, failing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -191,3 +191,18 @@ def test_what_was_not_done_before_comes_first(world: World, supervise: Callable[
     harness.source.pending += [USR1]
     harness.supervisor._signals_waiting()
     assert world.sent == [(AGENT, WINCH), (AGENT, USR1)]
+
+
+def test_a_signal_that_there_is_no_memory_for_is_sent_later(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = supervise()
+    world.handled[AGENT].add(USR1)
+    harness.supervisor._inbox.append(Received(USR1, bytes(16)))
+    with monkeypatch.context() as patch:
+        patch.setattr(fast_path.FastPath, "send", failing(lambda: True, MemoryError()))
+        with pytest.raises(MemoryError):
+            harness.supervisor._read()
+    assert world.sent == []
+    harness.supervisor._read()
+    assert world.sent == [(AGENT, USR1)]

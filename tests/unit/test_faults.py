@@ -115,3 +115,10 @@ def test_the_reserve_is_released_for_want_of_memory_and_taken_again_later(
     log.faults.replenish()
     assert reserve._blocks
     assert log.faults._no_memory_at == 0.0
+
+
+def test_a_reserve_that_is_taken_is_not_taken_twice() -> None:
+    reserve = Reserve()
+    blocks = reserve._blocks
+    reserve.take()
+    assert reserve._blocks is blocks

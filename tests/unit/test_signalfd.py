@@ -75,7 +75,7 @@ def test_every_catchable_signal_is_received_with_its_sender() -> None:
 
 # In a process with one thread, as process 1 has: a test runner may have another one, which would get the SIGCHLD.
 BY_A_CHILD = """
-import os, signal, sys
+import os, signal, types
 from entrypoint.init import libc, signalfd
 from entrypoint.signals import VALID
 
@@ -97,7 +97,7 @@ def call(*arguments):
 
 writers = []
 libc.descriptor, libc.call = descriptor, call
-os.getpid = lambda: 1
+signalfd.os = types.SimpleNamespace(**{**vars(os), "getpid": lambda: 1})
 signal.pthread_sigmask(signal.SIG_SETMASK, VALID)
 source = signalfd.SignalFd()
 inbox = []

@@ -296,6 +296,27 @@ def test_if_the_disk_becomes_full_the_agents_bytes_are_restored(
     assert log.read_bytes() == b"first\nsecond\nagent-init: end\n"
 
 
+def test_if_the_disk_becomes_full_what_the_agent_appends_meanwhile_stays(
+    ours: TerminationLog, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.write_bytes(b"first\n")
+    ours.write(["one"])
+    append(log, b"second\n")
+    write: Callable[..., int] = os.pwrite
+
+    def cut(fd: int, data: bytes, offset: int) -> int:
+        if b"another" not in data:
+            return write(fd, data, offset)
+        append(log, b"third\n" * 20)
+        return write(fd, data[:3], offset)
+
+    monkeypatch.setattr(os, "pwrite", cut)
+    ours.write(["another text"])
+    assert log.read_bytes().startswith(b"first\nsecond\n")
+    assert log.read_bytes().endswith(b"third\n" * 20)
+    assert ours.error == "no room for all of it"
+
+
 @pytest.mark.parametrize(
     ("call", "then"),
     [("pread", ["x"]), ("pread", ["a longer text than before"]), ("pread", []), ("pwrite", ["x"])],

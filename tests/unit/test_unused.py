@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
 
+from entrypoint import signals
 from entrypoint.init import unused
 
 PACKAGE = Path(__file__).parents[2] / "entrypoint"
@@ -38,6 +41,20 @@ def test_annotations_are_freed() -> None:
     argv = [sys.executable, "-I", "-S", "-c", FREED, str(PACKAGE.parent)]
     ran = subprocess.run(argv, capture_output=True, text=True, timeout=60)
     assert (ran.stdout, ran.stderr) == ("complete\n", "")
+
+
+def test_the_annotations_of_other_packages_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    loader: Any = type(unused.__loader__)
+    monkeypatch.setattr(loader, "exec_module", loader.exec_module)  # restored in the end
+    unused._free_after_import()
+    kept = {}
+    for name, path in (("other", signals.__file__), ("entrypoint.again", signals.__file__)):
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec
+        module = importlib.util.module_from_spec(spec)
+        loader.exec_module(spec.loader, module)
+        kept[name] = bool(module.quote.__annotations__)
+    assert kept == {"other": True, "entrypoint.again": False}
 
 
 @pytest.mark.parametrize("error", [MemoryError(), AttributeError("of a later Python")])
