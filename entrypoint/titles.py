@@ -58,6 +58,7 @@ def _script(argv: "Sequence[str]", program: str) -> str:
             return f"-m {rest[0]}" if rest and rest[0].replace(".", "_").isidentifier() else ""
         if flags.endswith("c") or (flags.endswith("e") and not is_python and program not in SHELLS):
             code = rest[0] if rest and is_python else ""
+            code = code.removeprefix("import sys; ")  # the forkserver, in current patch releases
             return next((what for begin, what in MULTIPROCESSING if code.startswith(begin)), flags)
         if word in WITH_VALUE and rest:
             rest.pop(0)

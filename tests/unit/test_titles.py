@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         ("uvicorn", ["/venv/bin/python", "/venv/bin/uvicorn", "app:app"], "uvicorn"),
         ("python", ["python", "-c", "from multiprocessing.resource_tracker import main;main(5)"], "resource tracker"),
         ("python", ["python", "-Ec", "from multiprocessing.forkserver import main; main(1)"], "forkserver"),
+        ("python", ["python", "-c", "import sys; from multiprocessing.forkserver import main; m(1)"], "forkserver"),
         ("python", ["python", "-c", "from multiprocessing.spawn import spawn_main; x", "-f"], "spawn worker"),
         ("MainThread", ["node", "--require", "./hook.js", "/app/server.js", "--token=x"], "node server.js"),
         ("node", ["node", "-e", "secret()"], "node -e"),
