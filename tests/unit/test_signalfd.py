@@ -115,6 +115,20 @@ def test_as_process_1_a_child_makes_the_descriptor(as_in_gvisor: bool) -> None:
     assert (ran.stdout, ran.stderr) == (f"{expected}\n", "")
 
 
+def test_a_childs_descriptor_that_does_not_show_our_signals_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    (childs, writer), (own, other) = os.pipe(), os.pipe()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: 1)
+        patch.delitem(sys.modules, "_ctypes", raising=False)
+        patch.setattr(libc, "descriptor", lambda *_: childs)
+        patch.setattr(libc, "call", lambda *_: own)
+        assert signalfd.SignalFd().fd == own
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(childs)
+    for fd in (writer, own, other):
+        os.close(fd)
+
+
 @pytest.mark.parametrize("order", ["little", "big"])
 def test_number_code_and_pid_are_read_in_either_byte_order(monkeypatch: pytest.MonkeyPatch, order: str) -> None:
     reader, writer = os.pipe()
