@@ -329,8 +329,11 @@ def _oom(ending: "Ending") -> str:
 
 def listed(processes: "Sequence[Process]") -> str:
     """Return `python agent.py (12), node server.js (13)`, and how many more there are beyond MAX_NAMED."""
-    names = ", ".join(labels(processes))
-    more = len(processes) - MAX_NAMED
+    return _joined(labels(processes), len(processes))
+
+
+def _joined(shown: list[str], count: int) -> str:
+    names, more = ", ".join(shown), count - MAX_NAMED
     return f"{names} and {more} more" if more > 0 else names
 
 
@@ -618,8 +621,9 @@ class Narrator:
             return "; too many processes to list, or none visible", {}
         if listing == COUNT:
             return f", {len(running)} process{'' if len(running) == 1 else 'es'}", {"processes": len(running)}
-        self._still_running = listed(running)
-        return f"; still running: {self._still_running}" if running else "", {"processes": labels(running)}
+        shown = labels(running)
+        self._still_running = _joined(shown, len(running))
+        return f"; still running: {self._still_running}" if running else "", {"processes": shown}
 
 
 def _may_mind_its_parent(facts: "dict[str, Any]") -> bool:

@@ -87,8 +87,7 @@ class StopPlan:
 
     def report_before(self, wait: float) -> float:
         """Return how much of the wait before a step is for a stall report, in seconds."""
-        share = 4 if self.report_seconds == MAX_REPORT_SECONDS else 2
-        return min(self.report_seconds, wait / share)
+        return report_seconds(wait, self.report_seconds)
 
 
 def make(
@@ -199,9 +198,9 @@ def stop_seconds(settings: "Settings") -> float | None:
     return wait - report_seconds(wait)
 
 
-def report_seconds(wait: float) -> float:
-    """Return how much of the wait before a step is for a stall report, in seconds."""
-    return min(MAX_REPORT_SECONDS, wait / 4)
+def report_seconds(wait: float, at_most: float = MAX_REPORT_SECONDS) -> float:
+    """Return how much of the wait before a step is for a stall report, which may take `at_most`; all in seconds."""
+    return min(at_most, wait / (4 if at_most == MAX_REPORT_SECONDS else 2))
 
 
 def seconds_to_kill(steps: "Steps") -> float:

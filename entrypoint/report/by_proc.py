@@ -22,21 +22,22 @@ STATES = {  # proc(5), /proc/<pid>/stat
 }
 
 
-class _Stat(NamedTuple):
-    """Some of the fields of /proc/<pid>/stat."""
+class Stat(NamedTuple):
+    """Some of the fields of /proc/<pid>/stat. `start`: its start time, in clock ticks since boot."""
 
     name: str
     state: str
     parent: int
     cpu_ticks: int
     threads: int
+    start: int
 
 
 def tree(root: int, most: int) -> list[tuple[int, int, str]]:
     """Return pid, parent and name of each descendant of `root`, of at most `most`."""
     children: dict[int, list[tuple[int, int, str]]] = {}
     for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
-        if stat := _stat(pid):
+        if stat := read_stat(pid):
             children.setdefault(stat.parent, []).append((pid, stat.parent, stat.name))
     found: list[tuple[int, int, str]] = []
     generation = children.pop(root, [])
@@ -48,7 +49,7 @@ def tree(root: int, most: int) -> list[tuple[int, int, str]]:
 
 def look(pid: int, *, arguments: bool) -> State | None:
     """Return how a process is; None if it is gone. Without its memory and its arguments."""
-    stat = _stat(pid)
+    stat = read_stat(pid)
     if stat is None:
         return None
     try:
@@ -62,11 +63,12 @@ def look(pid: int, *, arguments: bool) -> State | None:
 
 def cpu_seconds(pid: int) -> float | None:
     """Return the CPU time it has used, user and system, in seconds; None if it is gone."""
-    stat = _stat(pid)
+    stat = read_stat(pid)
     return stat.cpu_ticks / TICKS_PER_SECOND if stat else None
 
 
-def _stat(pid: int) -> _Stat | None:
+def read_stat(pid: int) -> Stat | None:
+    """Return what /proc/<pid>/stat has (proc(5)); None if the process is gone."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="backslashreplace") as file:
             line = file.read()
@@ -74,7 +76,7 @@ def _stat(pid: int) -> _Stat | None:
         return None
     before, _, after = line.rpartition(") ")  # the name may hold anything, parentheses too
     fields = after.split()
-    if len(fields) < 18:
+    if len(fields) < 20:
         return None
-    name = before.partition(" (")[2]
-    return _Stat(name, fields[0], int(fields[1]), int(fields[11]) + int(fields[12]), int(fields[17]))
+    name, cpu_ticks = before.partition(" (")[2], int(fields[11]) + int(fields[12])
+    return Stat(name, fields[0], int(fields[1]), cpu_ticks, threads=int(fields[17]), start=int(fields[19]))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from entrypoint import titles
 
+from .by_proc import TICKS_PER_SECOND, read_stat
 from .states import GONE
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ except ImportError as error:
 
     MISSING_PSUTIL = str(error)
 
-TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 MAX_PROCESSES = 1000  # inspected
 
 
@@ -89,7 +89,8 @@ def _process(
     state: State,
     cpu_baseline: Mapping[str, tuple[int, int]],
 ) -> Process:
-    start = _start_ticks(pid)
+    stat = read_stat(pid)
+    start = stat.start if stat else None  # with the pid it identifies a process
     baseline = cpu_baseline.get(str(pid))
     is_same = baseline is not None and baseline[0] == start  # the pid may have been reused
     cpu = state.cpu
@@ -125,12 +126,6 @@ def wait_channel(pid: int) -> str:
     """Return the kernel function that its main thread waits in (proc(5), wchan), or ""."""
     found = _read_file(f"/proc/{pid}/wchan")
     return "" if found == "0" else found
-
-
-def _start_ticks(pid: int) -> int | None:
-    """Return its start time in clock ticks since boot. Pid and start time together identify a process."""
-    fields = _read_file(f"/proc/{pid}/stat").rpartition(") ")[2].split()
-    return int(fields[19]) if len(fields) > 19 else None
 
 
 def _age(start: int | None, created: float | None) -> float | None:
