@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 ALLOWED_SKIPS = Path(__file__).with_name("allowed-skips.txt")
 
 
-# In a background job of a shell these are ignored, and the agents of the tests would inherit that.
+# In a background job of a shell, or under nohup(1), these are ignored, and the agents of the tests would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 # It hides output that is not flushed; a container need not have it.
 os.environ.pop("PYTHONUNBUFFERED", None)
 # An example may take any time: the machine may be busy.

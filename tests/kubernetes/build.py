@@ -26,14 +26,5 @@ def kubernetes() -> Path:
     )
 
 
-def main() -> int:
-    try:
-        print(kubernetes())
-    except go_programs.BuildFailed as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(go_programs.main(kubernetes))

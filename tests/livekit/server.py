@@ -15,6 +15,7 @@ import urllib.request
 from pathlib import Path
 
 from tests.support import go_programs
+from tests.support.ports import free_port
 
 MODULE, VERSION = "github.com/livekit/livekit-server", "v1.13.5"
 # 1.13.6 and later replace three modules by forks that the module proxy does not have.
@@ -82,20 +83,5 @@ class Server:
             return False
 
 
-def free_port(kind: socket.SocketKind) -> int:
-    with socket.socket(type=kind) as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-def main() -> int:
-    try:
-        print(binary())
-    except go_programs.BuildFailed as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(go_programs.main(binary))

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 from tests.agents import environments
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 REFUSED = re.compile(r"""([^\s"]+@v[^\s:"]+): ([^"]*)""")
 REPLACED = re.compile(r"^\s*(?:replace\s+)?(\S+) => (\./\S+)", re.MULTILINE)
@@ -77,3 +78,13 @@ def _reason(output: str) -> str:
         if refused := REFUSED.search(line):
             return f"Go's module proxy does not provide {refused[1]}: {refused[2]}"
     return lines[-1] if lines else "go failed, and printed nothing"
+
+
+def main(build: Callable[[], Path]) -> int:
+    """Build the programs and print where they are, or why they could not be built; return the exit code."""
+    try:
+        print(build())
+    except BuildFailed as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0

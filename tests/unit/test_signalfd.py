@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import struct
-import subprocess
 import sys
 import threading
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ import pytest
 
 from entrypoint.init import libc, signalfd
 from entrypoint.signals import CHLD, CONT, KILL, OF_WRITES, STOP, VALID
+from tests.support.fresh_interpreter import output_of
 from tests.support.world import failing
 
 if TYPE_CHECKING:
@@ -110,21 +110,20 @@ print(*made, *(received.number for received in inbox), sep=", ")
 def test_as_process_1_a_child_makes_the_descriptor(as_in_gvisor: bool) -> None:
     """If it does not show our signals, we make one ourselves."""
     script = BY_A_CHILD.replace("AS_IN_GVISOR", str(as_in_gvisor))
-    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     expected = f"by a child, by us, {CHLD}" if as_in_gvisor else f"by a child, {CHLD}"
-    assert (ran.stdout, ran.stderr) == (f"{expected}\n", "")
+    assert output_of(script) == f"{expected}\n"
 
 
 def test_a_childs_descriptor_that_does_not_show_our_signals_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    (childs, writer), (own, other) = os.pipe(), os.pipe()
+    (theirs, writer), (own, other) = os.pipe(), os.pipe()
     with monkeypatch.context() as patch:
         patch.setattr(os, "getpid", lambda: 1)
         patch.delitem(sys.modules, "_ctypes", raising=False)
-        patch.setattr(libc, "descriptor", lambda *_: childs)
+        patch.setattr(libc, "descriptor", lambda *_: theirs)
         patch.setattr(libc, "call", lambda *_: own)
         assert signalfd.SignalFd().fd == own
     with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(childs)
+        os.fstat(theirs)
     for fd in (writer, own, other):
         os.close(fd)
 

@@ -273,21 +273,31 @@ def test_a_file_that_cannot_be_written_keeps_what_it_has(
     assert ours.error == ""
 
 
-@pytest.mark.parametrize("room", [0, 3, 10, 20])
-def test_if_the_disk_becomes_full_the_agents_bytes_are_restored(
-    ours: TerminationLog, log: Path, monkeypatch: pytest.MonkeyPatch, room: int
-) -> None:
+@pytest.fixture
+def nearly_full(ours: TerminationLog, log: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """The file holds our part between two of the agent's. Cut the next write to `room` bytes, after `meanwhile`."""
     log.write_bytes(b"first\n")
     ours.write(["one"])
     append(log, b"second\n")
     write: Callable[..., int] = os.pwrite
 
-    def cut(fd: int, data: bytes, offset: int) -> int:
-        if b"another" not in data:
-            return write(fd, data, offset)
-        return write(fd, data[:room], offset) if room else 0
+    def cut(room: int, meanwhile: Callable[[], object] = lambda: None) -> None:
+        def pwrite(fd: int, data: bytes, offset: int) -> int:
+            if b"another" not in data:
+                return write(fd, data, offset)
+            meanwhile()
+            return write(fd, data[:room], offset) if room else 0
 
-    monkeypatch.setattr(os, "pwrite", cut)
+        monkeypatch.setattr(os, "pwrite", pwrite)
+
+    return cut
+
+
+@pytest.mark.parametrize("room", [0, 3, 10, 20])
+def test_if_the_disk_becomes_full_the_agents_bytes_are_restored(
+    ours: TerminationLog, log: Path, nearly_full: Callable[..., None], room: int
+) -> None:
+    nearly_full(room)
     ours.write(["another text, which is longer"])
     assert log.read_bytes() == b"first\nsecond\n"
     assert ours.error == "no room for all of it"
@@ -297,20 +307,9 @@ def test_if_the_disk_becomes_full_the_agents_bytes_are_restored(
 
 
 def test_if_the_disk_becomes_full_what_the_agent_appends_meanwhile_stays(
-    ours: TerminationLog, log: Path, monkeypatch: pytest.MonkeyPatch
+    ours: TerminationLog, log: Path, nearly_full: Callable[..., None]
 ) -> None:
-    log.write_bytes(b"first\n")
-    ours.write(["one"])
-    append(log, b"second\n")
-    write: Callable[..., int] = os.pwrite
-
-    def cut(fd: int, data: bytes, offset: int) -> int:
-        if b"another" not in data:
-            return write(fd, data, offset)
-        append(log, b"third\n" * 20)
-        return write(fd, data[:3], offset)
-
-    monkeypatch.setattr(os, "pwrite", cut)
+    nearly_full(3, lambda: append(log, b"third\n" * 20))
     ours.write(["another text"])
     assert log.read_bytes().startswith(b"first\nsecond\n")
     assert log.read_bytes().endswith(b"third\n" * 20)
