@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -121,10 +122,10 @@ def container(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                 raise FileNotFoundError(path)
             return io.BytesIO(cgroup)
 
-        monkeypatch.setattr(os, "stat", stat)
-        monkeypatch.setattr(os, "readlink", readlink)
-        monkeypatch.setattr(os.path, "exists", lambda path: path in files)
-        monkeypatch.setattr("builtins.open", read)
+        # Only there: pytest itself needs them to report a failure.
+        path = SimpleNamespace(exists=lambda path: path in files, dirname=os.path.dirname)
+        monkeypatch.setattr(platforms, "os", SimpleNamespace(stat=stat, readlink=readlink, path=path))
+        monkeypatch.setattr(platforms, "open", read, raising=False)
 
     return make
 
