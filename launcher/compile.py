@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,8 +51,12 @@ def with_zig(machine: str, output: Path) -> None:
 
 
 def _zig(scratch: str, *arguments: str) -> None:
+    import ziglang  # only where something is compiled for a release
+
     settings = {"ZIG_GLOBAL_CACHE_DIR": f"{scratch}/cache", "ZIG_LOCAL_CACHE_DIR": f"{scratch}/cache", "HOME": scratch}
-    subprocess.run([sys.executable, "-m", "ziglang", *arguments], env=settings, check=True)
+    # Not `python -m ziglang`: pip's build environment is on this interpreter's path only, not on that of another.
+    zig = Path(ziglang.__file__).with_name("zig")
+    subprocess.run([zig, *arguments], env=settings, check=True)
 
 
 def natively(output: Path, compiler: Sequence[str] = ("gcc",)) -> None:

@@ -55,7 +55,7 @@ def signals_in_mask(pid: int, field: str) -> set[str]:
 
 
 def descriptors(pid: int) -> dict[int, str]:
-    """The open descriptors of the process and the file that each refers to."""
+    """The open descriptors of the process and the file that each refers to; none of a zombie."""
     found = {}
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         try:
