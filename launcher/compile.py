@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,12 +52,12 @@ def with_zig(machine: str, output: Path) -> None:
 
 
 def _zig(scratch: str, *arguments: str) -> None:
-    import ziglang  # only where something is compiled for a release
-
     settings = {"ZIG_GLOBAL_CACHE_DIR": f"{scratch}/cache", "ZIG_LOCAL_CACHE_DIR": f"{scratch}/cache", "HOME": scratch}
     # Not `python -m ziglang`: pip's build environment is on this interpreter's path only, not on that of another.
-    zig = Path(ziglang.__file__).with_name("zig")
-    subprocess.run([zig, *arguments], env=settings, check=True)
+    package = find_spec("ziglang")
+    if package is None or package.origin is None:
+        raise ModuleNotFoundError("no module ziglang: pip install ziglang")
+    subprocess.run([Path(package.origin).with_name("zig"), *arguments], env=settings, check=True)
 
 
 def natively(output: Path, compiler: Sequence[str] = ("gcc",)) -> None:
