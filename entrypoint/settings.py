@@ -84,6 +84,7 @@ class Settings:
         report_on: frozenset[int]
         report_after: float | None
         control: bool
+        http: tuple[str, int] | None
         stacks: bool
         secret: tuple[str, ...]
         termination_log: str | None
