@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def are_alone(helper_pids: set[int], agent: "MainProcess", descendants: "Descendants") -> bool:
-    """Whether helpers are the only children that we have, and one is running.
+    """Whether helpers are the only children that we have. `helper_pids`: at least one.
 
     To be called when all children that had exited were reaped. As only we reap them, none goes while the kernel lists
     them, and the list is complete (proc(5), /proc/tid/children).
     """
-    if not helper_pids or not (agent.has_exited or _is_lost(agent.pid)):
+    if not (agent.has_exited or _is_lost(agent.pid)):
         return False
     children = procfs.child_pids(os.getpid())
     if children:

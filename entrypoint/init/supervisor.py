@@ -21,7 +21,6 @@ from . import (
     exit_status,
     fast_path,
     faults,
-    helpers,
     history,
     job_control,
     later,
@@ -44,13 +43,15 @@ if TYPE_CHECKING:
 
     from .. import titles
     from ..settings import Settings
-    from . import control_answers, http_server, successor
+    from . import control_answers, helpers, http_server, successor
     from .agent_environment import AgentEnvironment
     from .fallback import Fallback
     from .loop import Timer
     from .stop_plan import StopPlan
 else:
-    control_answers, successor, titles = map(later.Module, ("init.control_answers", "init.successor", "titles"))
+    control_answers, helpers, successor, titles = map(
+        later.Module, ("init.control_answers", "init.helpers", "init.successor", "titles")
+    )
 
 MAX_OVERDUE, MAX_UNREAD = 0.2, 1.0  # seconds that a step of the stop may be late, and that signals may wait
 MAX_REAPED_AT_ONCE = 500  # children; then the clock and the signals have their turn
@@ -346,7 +347,7 @@ class Supervisor:
                 alone = True
                 break
             if pid == 0:
-                alone = helpers.are_alone(self.helper_pids, self.agent, self.descendants)
+                alone = bool(self.helper_pids) and helpers.are_alone(self.helper_pids, self.agent, self.descendants)
                 break
             if os.WIFSTOPPED(status):
                 if pid == self.agent.pid:
