@@ -58,8 +58,8 @@ def http_address(text: str) -> tuple[str, int] | None:
     """`127.0.0.1:8081` -> ("127.0.0.1", 8081); `[::]:8081` -> ("::", 8081); `:8081` -> ("", 8081); `none` -> None."""
     if text == "none":
         return None
-    host, _, port = text.rpartition(":")
-    is_port = port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 65536
+    host, colon, port = text.rpartition(":")
+    is_port = colon and port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 65536
     address = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if not is_port or (address and not _is_ip_address(address, in_brackets=address != host)) or host == "[]":
         accepted = ":8081 (loopback), 127.0.0.1:8081, 0.0.0.0:8081, [::]:8081, with a port from 1 to 65535; none"

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 FRESH = 1.0  # seconds that an exposition serves, unless the state changes: the figures change no faster
 PREFIX = "agent_init_"
+# A counter that begins with 1 has not increased, for Prometheus: these are there from the start.
+FROM_ZERO = dict.fromkeys(("HUP", "INT", "QUIT", "TERM", "USR1", "USR2"), 0)
 MAX_RENDERED = 8  # expositions that are kept: there is one for each format
 
 
@@ -51,7 +53,7 @@ class AgentInit(Collector):
             f"{PREFIX}signals", "Signals that process 1 got, by what it did with them.", labels=("signal", "fate")
         )
         for fate, counts in state.signals.items():
-            for name, count in counts.items():
+            for name, count in {**FROM_ZERO, **counts}.items():
                 signals.add_metric((name, fate), count)
         yield signals
         yield CounterMetricFamily(f"{PREFIX}orphans_reaped", "Orphans that process 1 has reaped.", state.reaped)
