@@ -56,7 +56,8 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
-        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADER_BYTES)
+        self._http = h11.Connection(h11.SERVER)
+        self._left = MAX_HEADER_BYTES
         self._answered = False
         self._discarded = 0
 
@@ -79,8 +80,11 @@ class Connection(asyncio.Protocol):
                 self.transport.abort()
             return
         try:
-            self._http.receive_data(data)
+            self._http.receive_data(data[: self._left])
+            self._left -= len(data)
             event = self._http.next_event()
+            if event is h11.NEED_DATA and self._left <= 0:
+                raise h11.RemoteProtocolError("too large", error_status_hint=431)
         except h11.RemoteProtocolError as error:
             self._send(b"", Answer(error.error_status_hint, "no valid request, or too large"))
             return
