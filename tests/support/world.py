@@ -154,11 +154,8 @@ class FakeDispositions:
     def image(self) -> tuple[bytes, bytes] | None:
         return None
 
-    def look(self) -> tuple[bytes, ...] | None:
-        return None
-
-    def seen(self) -> tuple[bytes, ...] | None:
-        return None
+    def seen(self) -> None:
+        pass
 
     def close(self) -> None:
         self.pid = 0
@@ -172,6 +169,9 @@ class FakeSignals:
 
     def begin(self) -> None:
         pass
+
+    def peek(self) -> int:
+        return 0
 
     def read(self, inbox: list[Received]) -> None:
         inbox += [Received(number, bytes(16)) for number in self.pending]  # from outside the container
@@ -218,7 +218,7 @@ class Harness:
 
     def do(self, *actions: Action) -> None:
         """Have the supervisor carry out actions."""
-        self.supervisor.execution._to_do += actions
+        self.supervisor.execution.to_do += actions
         self.supervisor.execution.carry_out()
 
     def lines(self, text: str = "") -> list[str]:

@@ -424,7 +424,7 @@ class FakeEnvironment:
 def test_the_exit_code_is_returned_even_if_the_cleanup_fails(supervise: Callable[..., Harness]) -> None:
     environment = FakeEnvironment()
     harness = supervise(environment=environment)
-    harness.supervisor.execution._to_do.append(Exit(7))
+    harness.supervisor.execution.to_do.append(Exit(7))
     assert harness.supervisor.run() == 7
     assert environment.cleaned_up
 
@@ -432,7 +432,7 @@ def test_the_exit_code_is_returned_even_if_the_cleanup_fails(supervise: Callable
 def test_the_terminal_is_given_back_even_if_the_cleanup_fails(world: World, supervise: Callable[..., Harness]) -> None:
     harness = supervise(environment=FakeEnvironment(), previous_foreground=77)
     world.foreground = AGENT
-    harness.supervisor.execution._to_do.append(Exit(7))
+    harness.supervisor.execution.to_do.append(Exit(7))
     assert harness.supervisor.run() == 7
     assert world.foreground == 77
 
@@ -442,7 +442,7 @@ def test_the_exit_code_is_returned_even_if_the_terminal_cannot_be_given_back(
 ) -> None:
     harness = supervise(previous_foreground=77)
     monkeypatch.setattr(terminal, "foreground", failing(terminal.foreground, MemoryError()))
-    harness.supervisor.execution._to_do.append(Exit(7))
+    harness.supervisor.execution.to_do.append(Exit(7))
     assert harness.supervisor.run() == 7
 
 
