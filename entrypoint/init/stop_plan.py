@@ -112,7 +112,7 @@ def make(
         steps = ((stop_signal(settings), DEFAULT_GRACE), (KILL, INFINITY))
         why = f"no platform recognised; {_not_set(settings)}"
         made = StopPlan(steps, f"grace {format_duration(DEFAULT_GRACE)} ({why})")
-    made.max_grace = min(settings.max_grace, latest_kill(settings))
+    made.max_grace = min(settings.max_grace, settings.latest_kill)
     made.adapts = settings.stop_signal is None and settings.stop_schedule is None
     if platform is not None and platform[0] in SIGNAL_EVERY_PROCESS:
         made.platform_signals_all = platform[0]
@@ -150,7 +150,7 @@ def own_steps(settings: "Settings") -> "tuple[tuple[int, float], ...] | None":
         steps = ((stop_signal(settings), INFINITY), (KILL, INFINITY))
     else:
         return None
-    latest = latest_kill(settings)
+    latest = settings.latest_kill
     if seconds_to_kill(steps) <= latest:
         return steps
     kept: list[tuple[int, float]] = []
@@ -160,12 +160,6 @@ def own_steps(settings: "Settings") -> "tuple[tuple[int, float], ...] | None":
             kept.append((number, min(wait, latest - due)))
         due += wait
     return (*kept, (KILL, INFINITY))
-
-
-def latest_kill(settings: "Settings") -> float:
-    """Return the seconds to the latest KILL of ours, so that the platform's comes after it; infinity if not known."""
-    known = settings.platform_grace
-    return INFINITY if known is None else known - min(REPORT_BEFORE_LIMIT, known / 4)
 
 
 def _why(settings: "Settings", steps: "Steps") -> str:
