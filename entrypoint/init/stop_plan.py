@@ -80,8 +80,7 @@ class StopPlan:
 
     def allow_report(self, cpus: float | None) -> None:
         """Give reports the time that they take with so many processors; None: enough."""
-        slower = 1.0 if not cpus else max(1.0, ENOUGH_CPUS / cpus)
-        self.report_seconds = min(MAX_REPORT_SECONDS * slower, SLOWEST_REPORT_SECONDS)
+        self.report_seconds = max_report_seconds(cpus)
         before = REPORT_BEFORE_LIMIT + self.report_seconds - MAX_REPORT_SECONDS
         self.limit_report_after = None if self.limit is None else max(0.0, self.limit - before)
 
@@ -183,13 +182,22 @@ def stop_signal(settings: "Settings") -> int:
     return TERM if settings.stop_signal is None else settings.stop_signal
 
 
-def stop_seconds(settings: "Settings") -> float | None:
-    """Return the seconds that the agent has from its stop signal until our first action; None: the platform decides."""
+def stop_seconds(settings: "Settings", cpus: float | None = None) -> float | None:
+    """Return the seconds that the agent has from its stop signal until our first action; None: the platform decides.
+
+    `cpus`: see `max_report_seconds`.
+    """
     steps = own_steps(settings)
     if steps is None:
         return None
     wait = max(0.0, steps[0][1] - settings.stop_delay)
-    return wait - report_seconds(wait)
+    return wait - report_seconds(wait, max_report_seconds(cpus))
+
+
+def max_report_seconds(cpus: float | None) -> float:
+    """Return what a report may take with so many processors, in seconds; None: with enough."""
+    slower = 1.0 if not cpus else max(1.0, ENOUGH_CPUS / cpus)
+    return min(MAX_REPORT_SECONDS * slower, SLOWEST_REPORT_SECONDS)
 
 
 def report_seconds(wait: float, at_most: float = MAX_REPORT_SECONDS) -> float:

@@ -71,3 +71,13 @@ def test_report_that_is_cut_off_is_replaced_by_a_list(start: Start, scarce: list
     [line] = init.lines(f"(pid {agent}), child of {init.pid}, ")
     assert "cpu " in line
     assert line.endswith(("since the stop", "in total")) or ", waits in " in line
+
+
+@pytest.mark.timeout(120)
+def test_agent_is_given_the_time_until_the_earlier_report(start: Start, scarce: list[str]) -> None:
+    agent = "on('TERM', lambda: leave(0)); log(os.environ['AGENT_INIT_STOP_SECONDS']); ready()"
+    init = start("-t", "30s", agent=agent, before=scarce, process1=False)
+    init.wait_for_event("ready")
+    assert init.events()[0] == "20.625"
+    init.signal("TERM")
+    assert init.wait() == 0
