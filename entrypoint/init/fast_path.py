@@ -12,6 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..settings import Settings
     from .console import Console
+    from .counters import Counters
     from .delivery import Delivery
     from .lifecycle import Lifecycle
     from .main_process import MainProcess
@@ -25,7 +26,7 @@ MAX_LOOKED_AT = 31  # the last signal whose disposition the file shows
 class FastPath:
     """Sends to the agent what it handles."""
 
-    __slots__ = ("_acts_on", "_agent", "_console", "_delivery", "_lifecycle", "_looks_through", "_seen")
+    __slots__ = ("_acts_on", "_agent", "_console", "_delivery", "_forwarded", "_lifecycle", "_looks_through", "_seen")
 
     def __init__(
         self,
@@ -34,8 +35,10 @@ class FastPath:
         lifecycle: "Lifecycle",
         console: "Console",
         delivery: "Delivery",
+        counters: "Counters",
     ) -> None:
         self._agent, self._lifecycle, self._console, self._delivery = agent, lifecycle, console, delivery
+        self._forwarded = counters.forwarded
         self._looks_through = settings.target == "auto"
         self._seen: tuple[object, ...] | None = None  # the agent, when `_acts_on` was found out
         self._acts_on: set[int] = set()  # the signals that it handles or ignores by itself
@@ -65,6 +68,7 @@ class FastPath:
             handled[number] = True
         if handled.get(number):
             self._delivery.send_agent(number)
+            self._forwarded[number] += 1
             return True
         return False
 
