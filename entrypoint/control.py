@@ -31,11 +31,12 @@ def namespace(pid: "int | str" = "self") -> int:
 
 
 def packets(kind: bytes, lines: "Iterable[bytes]") -> "list[bytes]":
-    """Return packets of this kind with these lines, each of which ends with a line break."""
+    """Return packets of this kind with these lines. A line is in one packet, if it fits."""
     made: list[bytes] = []
     for line in lines:
         if made and len(made[-1]) + len(line) <= MAX_PACKET_BYTES:
             made[-1] += line
         else:
-            made.append(kind + line[:MAX_PACKET_BYTES])
+            size = MAX_PACKET_BYTES - len(kind)
+            made += [kind + line[at : at + size] for at in range(0, len(line), size)]
     return made
