@@ -38,6 +38,11 @@ class Memory:
         return value if value is not None and value < UNLIMITED else None
 
     @property
+    def used(self) -> int | None:
+        """Bytes that it uses."""
+        return self._number(2)
+
+    @property
     def peak(self) -> int | None:
         """Bytes that it used at most."""
         return self._number(3)
@@ -45,7 +50,7 @@ class Memory:
     @property
     def available_bytes(self) -> int | None:
         """Bytes that are still available: the limit, less what is used and cannot be reclaimed. None for no limit."""
-        limit, used = self.limit, self._number(2)
+        limit, used = self.limit, self.used
         if limit is None or used is None:
             return None
         cache = self._field(4, b"inactive_file") or 0

@@ -5,7 +5,7 @@ want of memory is tried again.
 """
 
 from .. import signals
-from . import delivery, later, narrator, procfs, stop_steps, tree
+from . import counters, delivery, later, narrator, procfs, stop_steps, tree
 from .actions import (
     Action,
     Exit,
@@ -18,6 +18,7 @@ from .actions import (
     LookAtWrapper,
     LookForOrphans,
     MakeStallReport,
+    MarkReady,
     NoteAllSignalled,
     Signalling,
     Stop,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from ..settings import Settings
-    from . import exit_watch
+    from . import exit_watch, ready_file
     from .console import Console
     from .faults import Faults
     from .lifecycle import Lifecycle
@@ -43,17 +44,18 @@ if TYPE_CHECKING:
     from .orphans import OrphanStopper
     from .stall_report import Reporter
 else:
-    exit_watch = later.Module("init.exit_watch")
+    exit_watch, ready_file = map(later.Module, ("init.exit_watch", "init.ready_file"))
 
+DROPPED = ("dropped", "not-forwarded", "shielded")  # events of a signal that was not sent to anybody
 MAX_RETRIES = 20  # of an action that fails for want of memory
 
 
 class Execution:
     """The actions that are to be done, and the parts of process 1 that do them.
 
-    `handled`: whether a signal is handled: one look serves all that came together. `exit_code`: that of process 1, once
-    it is to end. `older`: the processes that were below us before the agent. `recipients_exited` is called when all
-    that got the stop signal in place of others have exited.
+    `counters`: of the signals. `handled`: whether a signal is handled: one look serves all that came together.
+    `exit_code`: that of process 1, once it is to end. `older`: the processes that were below us before the agent.
+    `recipients_exited` is called when all that got the stop signal in place of others have exited.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Execution:
         older: "Collection[tuple[int, int]]",
         recipients_exited: "Callable[[], object]",
     ) -> None:
+        self.counters = counters.Counters()
         self._settings, self._agent, self._lifecycle, self._loop = settings, agent, lifecycle, loop
         self._faults, self._reporter = faults, reporter
         self.descendants = tree.Descendants(reporter.pids)
@@ -138,6 +141,8 @@ class Execution:
             self._forward(action)
         elif isinstance(action, Stop):
             self._stop(action)
+        elif isinstance(action, MarkReady):
+            self._mark_ready(action.is_ready)
         elif isinstance(action, NoteAllSignalled):
             self.delivery.note_all_signalled(action.number)
         elif isinstance(action, ForgetAllSignalled):
@@ -172,6 +177,8 @@ class Execution:
             self.narrator.report_begins()
             self._reporter.start(self._agent.pid, action.seconds)
         elif isinstance(action, Log):
+            if action.event in DROPPED:
+                self.counters.dropped[action.facts["signal"]] += 1
             self.narrator.agent = "" if self._agent.has_exited else f"{self._agent.name} ({self._agent.pid})"
             if action.event in narrator.ESCALATIONS and not self._lifecycle.hung:
                 self._faults.guarded(self._explain)
@@ -180,6 +187,12 @@ class Execution:
             assert isinstance(action, Exit)
             self.exit_code = action.code
             self._loop.stop()
+
+    def _mark_ready(self, is_ready: bool) -> None:
+        path = self._settings.ready_file
+        assert path is not None
+        if error := ready_file.make(path) if is_ready else ready_file.remove(path):
+            self.narrator.log(Log("ready-file", path=path, error=error))
 
     def _stop(self, action: Stop) -> None:
         number, again = action.number, self._retried is action
@@ -265,3 +278,4 @@ class Execution:
             return
         self.narrator.log(Log("forwarded", signal=number, sender=action.sender, to=to))
         self.delivery.forward(number, to)
+        self.counters.forwarded[number] += 1

@@ -67,6 +67,7 @@ class Fallback:
         "_give_up_at",
         "_group",
         "_ok_exit",
+        "_ready_file",
         "_rewrite",
         "_stop_on",
         "_timer_used",
@@ -90,6 +91,7 @@ class Fallback:
         self.stop_signal, self.grace = _plan(settings)
         self._stop_on, self._rewrite, self._ok_exit = settings.stop_on, settings.rewrite, settings.ok_exit
         self._group = settings.target == "group"
+        self._ready_file = settings.ready_file
         self._give_up_at = INFINITY
         self.stop_sent = self._timer_used = False
 
@@ -185,6 +187,8 @@ class Fallback:
     def request_stop(self, number: int) -> None:
         """Start the grace period, unless it has started, and send the stop signal."""
         self.stop_sent = True
+        if self._ready_file is not None:
+            _succeeds(os.unlink, self._ready_file)
         if self.requested_at == INFINITY:
             self.requested_at = time.monotonic()
         self.kill_at = min(self.kill_at, self.requested_at + self.grace)

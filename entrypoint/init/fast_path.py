@@ -12,6 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..settings import Settings
     from .console import Console
+    from .counters import Counters
     from .delivery import Delivery
     from .lifecycle import Lifecycle
     from .main_process import MainProcess
@@ -26,7 +27,7 @@ MAX_SEEN = 4  # looks that are remembered for each signal
 class FastPath:
     """Sends to the agent what it handles."""
 
-    __slots__ = ("_acts_on", "_agent", "_console", "_delivery", "_lifecycle", "_looks_through")
+    __slots__ = ("_acts_on", "_agent", "_console", "_delivery", "_forwarded", "_lifecycle", "_looks_through")
 
     def __init__(
         self,
@@ -35,8 +36,10 @@ class FastPath:
         lifecycle: "Lifecycle",
         console: "Console",
         delivery: "Delivery",
+        counters: "Counters",
     ) -> None:
         self._agent, self._lifecycle, self._console, self._delivery = agent, lifecycle, console, delivery
+        self._forwarded = counters.forwarded
         self._looks_through = settings.target == "auto"
         # For each signal that the agent handles or ignores by itself, what a look showed then. That differs while one
         # of its handlers runs: the kernel blocks the handler's signal (sigaction(2)).
@@ -56,6 +59,7 @@ class FastPath:
             return False
         self._delivery.send_agent(number)
         source.size = 0
+        self._forwarded[number] += 1
         return True
 
     def send_all(self, inbox: "list[Received]", handled: dict[int, bool]) -> bool:
@@ -83,6 +87,7 @@ class FastPath:
             handled[number] = True
         if handled.get(number):
             self._delivery.send_agent(number)
+            self._forwarded[number] += 1
             return True
         return False
 

@@ -306,11 +306,20 @@ def opened(pid: int, fd: int) -> tuple[str, int, int] | None:
 
 def tracer_of(pid: int) -> int:
     """Return the pid of the process that traces it (ptrace(2)); 0 if there is none, or if that is not known."""
+    return _number_in_status(pid, b"TracerPid:") or 0
+
+
+def user_of(pid: int) -> int | None:
+    """Return the real user id that it runs with; None where that is not known."""
+    return _number_in_status(pid, b"Uid:")
+
+
+def _number_in_status(pid: int, field: bytes) -> int | None:
     try:
         fields = read_file(f"/proc/{pid}/status").split()
-        return int(fields[fields.index(b"TracerPid:") + 1])
+        return int(fields[fields.index(field) + 1])
     except (OSError, ValueError, IndexError):
-        return 0
+        return None
 
 
 # --- What it does with signals. -------------------------------------------------------------------------------------

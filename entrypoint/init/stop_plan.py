@@ -183,6 +183,11 @@ def unknown_to_platform(plan: StopPlan, delay: float) -> "Steps":
     return [(plan.steps[0][0], delay + plan.limit), (KILL, INFINITY)]
 
 
+def with_grace(plan: StopPlan, grace: float, delay: float) -> "Steps":
+    """Return the steps of a stop with another grace: that of --stop-delay at least, and no longer than is allowed."""
+    return [(plan.steps[0][0], max(delay, min(grace, plan.max_grace))), (KILL, INFINITY)]
+
+
 def time_of_last_term(now: float, kill: float) -> float:
     """Return when a process that was sent INT gets TERM as well: some seconds before the KILL, half-way at most."""
     return max(kill - LAST_TERM_BEFORE_KILL, middle(now, kill))

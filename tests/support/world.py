@@ -189,7 +189,9 @@ class Harness:
         self.source = FakeSignals(read_end)
         self.fds = [self.fd, read_end, write_end]
         given = {"package": "/none", "log_fd": self.fd, "previous_foreground": None, "problems": (), **more}
-        settings = reader.read([*flags, "--", "/app/agent", "secret"], given.pop("variables", {}))
+        settings = reader.read(
+            [*flags, "--", "/app/agent", "secret"], {"AGENT_INIT_CONTROL": "off", **given.pop("variables", {})}
+        )
         self.supervisor = Supervisor(
             settings,
             stop_plan.make(settings, {}, lambda _: False),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from entrypoint.init import console, fast_path, procfs
+from entrypoint.init.counters import Counters
 from entrypoint.init.signalfd import Received
 from tests.support.world import AGENT, failing
 
@@ -75,7 +76,7 @@ def path(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> fast_path.FastPath:
 
 def made(agent: Agent, target: str = "auto", level: int = console.INFO) -> fast_path.FastPath:
     lifecycle = SimpleNamespace(sent_at_once=frozenset(range(1, 65)) - {signal.SIGTERM})
-    parts: Any = SimpleNamespace(target=target), agent, lifecycle, SimpleNamespace(level=level), agent
+    parts: Any = SimpleNamespace(target=target), agent, lifecycle, SimpleNamespace(level=level), agent, Counters()
     return fast_path.FastPath(*parts)
 
 

@@ -1156,6 +1156,26 @@ def test_after_sigkill_it_is_seen_what_is_left_and_exits(
 # --- The termination log. -------------------------------------------------------------------------------------------
 
 
+def test_the_ready_file_exists_while_the_agent_is_ready(
+    world: World, supervise: Callable[..., Harness], tmp_path: Path
+) -> None:
+    path = tmp_path / "ready"
+    harness = supervise("-t", "5s", "--ready-file", str(path))
+    harness.notify(world.processes[AGENT], READY="1")
+    assert path.exists()
+    harness.receive(TERM)
+    assert not path.exists()
+    assert not harness.lines("ready file")
+
+
+def test_a_ready_file_that_cannot_be_made_is_logged(
+    world: World, supervise: Callable[..., Harness], tmp_path: Path
+) -> None:
+    harness = supervise("-t", "5s", "--ready-file", str(tmp_path / "none" / "ready"))
+    harness.notify(world.processes[AGENT], READY="1")
+    assert harness.lines("warning: cannot keep the ready file")
+
+
 def test_the_termination_log_is_written_from_the_stop_request_on(
     supervise: Callable[..., Harness], tmp_path: Path
 ) -> None:
