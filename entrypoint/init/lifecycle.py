@@ -115,7 +115,9 @@ HELD_BACK_FOR = 1.5
 CONFIRM_AFTER = 0.3  # seconds in which a TERM to every process has come to us too
 LOOK_AGAIN = 0.2  # seconds to the next look at the work below a wrapper that has exited, if a look fails
 SETTLE_EVERY = 0.2  # seconds between looks at a wrapper whose recipients have exited
-HELPERS_LEAVE = 0.2  # seconds in which helpers that end by themselves after the agent are not logged as leftovers
+# Seconds in which helpers that end by themselves after the agent are not logged as leftovers. On a busy machine 0.2 s
+# were not enough.
+HELPERS_LEAVE = 1.0
 NEXT_TURN_AFTER = (
     0.05  # seconds from the exit of a leftover process until others get the stop signal: many exit together
 )
@@ -763,10 +765,11 @@ class Lifecycle:
         return self._kill(now, "linger-over", Log("linger-over"))
 
     def _kill(self, now: float, why: str, *logs: Log) -> list[Action]:
+        deferred = self._deferred if "deferred" in self._timers else []
         self._killed_for, self._steps, self.sent_at_once = why, (), frozenset()
         self._was_cut, self._killed_at = self._works_on, now
         self._enter(KILLING, now, sweep=now + SWEEP_EVERY, give_up=now + GIVE_UP_AFTER)
-        return [*logs, KillAll()]
+        return [*deferred, *logs, KillAll()]
 
     def _kill_again(self, now: float) -> list[Action]:
         self._set(sweep=now + max(SWEEP_EVERY, SWEEP_SHARE * (now - self._killed_at)))

@@ -15,8 +15,7 @@ from ..signals import KILL, name_of
 from ..units import INFINITY, format_duration
 from .stop_steps import (
     MAX_REPORT_SECONDS,
-    REPORT_BEFORE_LIMIT,
-    latest_kill,
+    max_report_seconds,
     own_steps,
     report_seconds,
     seconds_to_kill,
@@ -31,10 +30,8 @@ if TYPE_CHECKING:
     from .stop_steps import Steps
 
 OUTSIDE, INSIDE, KERNEL = "outside", "inside", "kernel"  # where a stop request comes from, see `request_origin`
+REPORT_BEFORE_LIMIT = 2.0  # seconds before the platform's limit; the report has to be complete by then
 LAST_TERM_BEFORE_KILL = 2.0  # seconds; TERM to a process that was sent INT and has not exited
-# With less than ENOUGH_CPUS a report takes longer, up to SLOWEST_REPORT_SECONDS: it was measured to take 0.2 s of
-# processor time, and an agent that hangs in a loop leaves it half of what there is.
-ENOUGH_CPUS, SLOWEST_REPORT_SECONDS = 0.5, 10.0
 MIN_REPORT_SECONDS = 0.2  # in less time there is no report
 
 
@@ -86,8 +83,7 @@ class StopPlan:
 
     def allow_report(self, cpus: float | None) -> None:
         """Give reports the time that they take with so many processors; None: enough."""
-        slower = 1.0 if not cpus else max(1.0, ENOUGH_CPUS / cpus)
-        self.report_seconds = min(MAX_REPORT_SECONDS * slower, SLOWEST_REPORT_SECONDS)
+        self.report_seconds = max_report_seconds(cpus)
         before = REPORT_BEFORE_LIMIT + self.report_seconds - MAX_REPORT_SECONDS
         self.limit_report_after = None if self.limit is None else max(0.0, self.limit - before)
 
@@ -118,7 +114,7 @@ def make(
         steps = ((stop_signal(settings), DEFAULT_GRACE), (KILL, INFINITY))
         why = f"no platform recognised; {_not_set(settings)}"
         made = StopPlan(steps, f"grace {format_duration(DEFAULT_GRACE)} ({why})")
-    made.max_grace = min(settings.max_grace, latest_kill(settings))
+    made.max_grace = min(settings.max_grace, settings.latest_kill)
     made.adapts = settings.stop_signal is None and settings.stop_schedule is None
     if platform is not None and platform[0] in SIGNAL_EVERY_PROCESS:
         made.platform_signals_all = platform[0]

@@ -11,8 +11,10 @@ if TYPE_CHECKING:
 
     Steps = Sequence[tuple[int, float]]  # signals, each with the seconds to wait after it
 
-REPORT_BEFORE_LIMIT = 2.0  # seconds before the platform's limit; the report has to be complete by then
 MAX_REPORT_SECONDS = 1.5
+# With less than ENOUGH_CPUS a report takes longer, up to SLOWEST_REPORT_SECONDS: it was measured to take 0.2 s of
+# processor time, and an agent that hangs in a loop leaves it half of what there is.
+ENOUGH_CPUS, SLOWEST_REPORT_SECONDS = 0.5, 10.0
 
 
 def own_steps(settings: "Settings") -> "tuple[tuple[int, float], ...] | None":
@@ -25,7 +27,7 @@ def own_steps(settings: "Settings") -> "tuple[tuple[int, float], ...] | None":
         steps = ((stop_signal(settings), INFINITY), (KILL, INFINITY))
     else:
         return None
-    latest = latest_kill(settings)
+    latest = settings.latest_kill
     if seconds_to_kill(steps) <= latest:
         return steps
     kept: list[tuple[int, float]] = []
@@ -37,24 +39,27 @@ def own_steps(settings: "Settings") -> "tuple[tuple[int, float], ...] | None":
     return (*kept, (KILL, INFINITY))
 
 
-def latest_kill(settings: "Settings") -> float:
-    """Return the seconds to the latest KILL of ours, so that the platform's comes after it; infinity if not known."""
-    known = settings.platform_grace
-    return INFINITY if known is None else known - min(REPORT_BEFORE_LIMIT, known / 4)
-
-
 def stop_signal(settings: "Settings") -> int:
     """Return the stop signal; TERM for `auto`."""
     return TERM if settings.stop_signal is None else settings.stop_signal
 
 
-def stop_seconds(settings: "Settings") -> float | None:
-    """Return the seconds that the agent has from its stop signal until our first action; None: the platform decides."""
+def stop_seconds(settings: "Settings", cpus: float | None = None) -> float | None:
+    """Return the seconds that the agent has from its stop signal until our first action; None: the platform decides.
+
+    `cpus`: see `max_report_seconds`.
+    """
     steps = own_steps(settings)
     if steps is None:
         return None
     wait = max(0.0, steps[0][1] - settings.stop_delay)
-    return wait - report_seconds(wait)
+    return wait - report_seconds(wait, max_report_seconds(cpus))
+
+
+def max_report_seconds(cpus: float | None) -> float:
+    """Return what a report may take with so many processors, in seconds; None: with enough."""
+    slower = 1.0 if not cpus else max(1.0, ENOUGH_CPUS / cpus)
+    return min(MAX_REPORT_SECONDS * slower, SLOWEST_REPORT_SECONDS)
 
 
 def report_seconds(wait: float, at_most: float = MAX_REPORT_SECONDS) -> float:
