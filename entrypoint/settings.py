@@ -21,6 +21,8 @@ COMPLETE_VARIABLE = "_AGENT_INIT_COMPLETE"
 STOP_SECONDS = PREFIX + "STOP_SECONDS"
 RESPONDERS = PREFIX + "RESPONDERS"
 
+KILL_BEFORE_PLATFORM = 2.0  # seconds; a quarter of --platform-grace if that is less
+
 
 # Variables of tini and dumb-init, left in an image whose entrypoint was switched to ours: the value that counts (None:
 # any, even an empty one), and the option and its text that mean the same. Sources: parse_env in tini's src/tini.c, and
@@ -102,6 +104,15 @@ class Settings:
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"settings are immutable: {name}")
+
+    @property
+    def latest_kill(self) -> float:
+        """Return the seconds to the latest KILL of ours, so that the platform's comes after it; infinity if not known.
+
+        They count from the stop request.
+        """
+        known = self.platform_grace
+        return INFINITY if known is None else known - min(KILL_BEFORE_PLATFORM, known / 4)
 
     @property
     def log_fd(self) -> int:

@@ -223,12 +223,13 @@ def _plan(settings: "Settings") -> tuple[int, float]:
     """Return the stop signal and the seconds from the request to SIGKILL, as far as the settings have them."""
     if settings.stop_schedule:
         *waits, (last, _) = settings.stop_schedule
+        signal = settings.stop_schedule[0][0]
         seconds = sum(wait for _, wait in waits) if last == KILL else INFINITY
-        return settings.stop_schedule[0][0], seconds
-    # Without a grace of the user's the platform decides; a default of ours must not cut anything short.
-    signal = TERM if settings.stop_signal is None else settings.stop_signal
-    known = (seconds for seconds in (settings.grace, settings.platform_grace) if seconds is not None)
-    return signal, min(known, default=INFINITY)
+    else:
+        signal = TERM if settings.stop_signal is None else settings.stop_signal
+        # Without a grace of the user's the platform decides; a default of ours must not cut anything short.
+        seconds = INFINITY if settings.grace is None else settings.grace
+    return signal, min(seconds, settings.latest_kill)
 
 
 def _succeeds(step: "Callable[..., object]", *arguments: object) -> bool:
