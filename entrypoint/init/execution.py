@@ -90,14 +90,9 @@ class Execution:
         self._exit_watch: exit_watch.ExitWatch | None = None
         self.handled: dict[int, bool] = {}
         self.exit_code: int | None = None
-        self._to_do: list[Action] = []  # what follows from the events so far and is not done yet
+        self.to_do: list[Action] = []  # what follows from the events so far and is not done yet
         self._retries = 0  # for want of memory, since the last time when nothing was left to do
         self._retried: Action | None = None
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether something is to be done that could not be done yet."""
-        return bool(self._to_do)
 
     def event(self, event: "Callable[..., list[Action]]", *facts: object) -> None:
         """Pass an event to the state machine and do what follows."""
@@ -108,7 +103,7 @@ class Execution:
         """Pass an event to the state machine; what follows is done later. If it fails half-way, it has not happened."""
         before = self._lifecycle.snapshot()
         try:
-            self._to_do += event(self._loop.time(), *facts)
+            self.to_do += event(self._loop.time(), *facts)
         except MemoryError:
             self._lifecycle.restore(before)
             raise
@@ -119,16 +114,16 @@ class Execution:
         For want of memory a line or a report may be lost. What is only a look comes again by a timer.
         """
         self.descendants.forget()
-        while self._to_do:
+        while self.to_do:
             try:
-                self._do(self._to_do[0])
+                self._do(self.to_do[0])
             except MemoryError as error:
-                if self._is_worth_a_retry(self._to_do[0]):
+                if self._is_worth_a_retry(self.to_do[0]):
                     raise
                 self._faults.log(error)
             except Exception as error:
                 self._faults.log(error)
-            del self._to_do[0]
+            del self.to_do[0]
         self._retries, self._retried = 0, None
         if self.narrator.has_news:  # after the signals are sent, and with the processes that were looked at
             self._faults.guarded(self.narrator.write_final_message)

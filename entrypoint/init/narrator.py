@@ -590,8 +590,9 @@ class Narrator:
         self._message.report_begins()
 
     def report_line(self, line: str) -> None:
-        """Log one line of a stall report."""
-        self._message.report_line(line)
+        """Log one line of a stall report. Of a stop, the final message has it too."""
+        if self._stopping:
+            self._message.report_line(line)
         self.console.log(self._report_level, "report", line)
 
     def report_is_complete(self) -> None:

@@ -46,6 +46,8 @@ def _without_waiting(work: "Callable[[str], None]", path: str) -> str:
             result.append("")
         except OSError as error:
             result.append(error.strerror or str(error))
+        except MemoryError:
+            result.append("out of memory")
         finally:
             done.release()
 
@@ -55,4 +57,4 @@ def _without_waiting(work: "Callable[[str], None]", path: str) -> str:
         run()
     if not done.acquire(timeout=MAX_SECONDS):
         return "the file system does not answer"
-    return result[0] if result else "out of memory"
+    return result[0]

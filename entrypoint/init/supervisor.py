@@ -262,8 +262,11 @@ class Supervisor:
 
         A child's exit is a signal, too, and the loop calls what a timer is set for.
         """
-        if self._inbox or self.execution.is_busy:
+        if self._inbox or self.execution.to_do:
             self._catch_up()
+            return
+        if self._fast_path.send_next(self.source):
+            self.faults.replenish()
             return
         self._unread = True
         self.source.read(self._inbox)

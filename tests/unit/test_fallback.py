@@ -218,6 +218,17 @@ def test_a_pending_stop_request_starts_the_grace(
         assert stage.fallback.kill_at == 1005.0
 
 
+def test_a_stop_request_removes_the_ready_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(monkeypatch, "-t", "5s", "--ready-file", "/run/ready")
+    removed: list[str] = []
+    monkeypatch.setattr(os, "unlink", removed.append)
+    stage.fallback.request_stop(TERM)
+    assert removed == ["/run/ready"]
+    monkeypatch.setattr(os, "unlink", failing(os.unlink, FileNotFoundError()))
+    stage.fallback.request_stop(TERM)
+    assert stage.sent == [(AGENT, TERM), (AGENT, CONT)] * 2
+
+
 # --- With the real system. ------------------------------------------------------------------------------------------
 
 
