@@ -168,6 +168,7 @@ class ControlSocket:
                 self._watch(client)
                 return
             if client.render is None:
+                self._clients[client.connection.fileno()] = client  # it may follow what its own request has logged
                 taken = client.send(self._answer(client, fields))
                 if taken and client.render is not None and self._is_follower(client):
                     self._watch(client)
@@ -181,16 +182,15 @@ class ControlSocket:
 
     def _is_follower(self, client: Client) -> bool:
         """Whether there is a place for another follower."""
-        if sum(other.render is not None for other in self._clients.values()) < MAX_FOLLOWERS:
+        if sum(other.render is not None for other in self._clients.values()) <= MAX_FOLLOWERS:  # with this one
             return True
         client.send([control.PROBLEM + BUSY])
         return False
 
     def _watch(self, client: Client) -> None:
         fd = client.connection.fileno()
-        if fd not in self._clients:
-            self._clients[fd] = client
-            self._loop.add_reader(fd, lambda: self._readable(client))
+        self._clients[fd] = client
+        self._loop.add_reader(fd, lambda: self._readable(client))
 
     def _drop(self, client: Client) -> None:
         fd = client.connection.fileno()
