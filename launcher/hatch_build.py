@@ -1,6 +1,7 @@
 """The wheel's commands: this project's Python files, or the launchers for the machine that AGENT_INIT_LAUNCHER names.
 
-The man pages of both are made here, too. Without the variable (`pip install .`, an editable installation, the pure wheel) no C compiler is needed.
+The man pages of both are made here, too. Without the variable (`pip install .`, an editable installation, the pure
+wheel) no C compiler is needed.
 """
 
 from __future__ import annotations

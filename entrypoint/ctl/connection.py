@@ -1,7 +1,8 @@
 """Finds the agent-init that is meant, connects to it, and makes sure that it is the one that answers.
 
-Which one is meant, where no pid is given: the nearest ancestor that is an agent-init; else process 1; else the only
-agent-init of this container, whose process 1 may be another (`docker run --init`, shareProcessNamespace).
+Which one is meant, where no pid is given: the nearest ancestor that is an agent-init; else process 1, if it is this
+container's; else the only agent-init of this container. Process 1 may be another program (`docker run --init`), or that
+of a neighbour (shareProcessNamespace).
 
 The socket's name is in the network's namespace, where others may have sockets too. The kernel reports the pid of the
 process that listens (SO_PEERCRED, unix(7)).
@@ -39,8 +40,7 @@ def find(pid: int | None = None) -> int:
     for ancestor in _ancestors():
         if ancestor.name == control.NAME:
             return ancestor.pid
-    first = procfs.look(1)
-    if first is not None and first.name == control.NAME:
+    if _is_agent_init(1) and _is_in_our_container(1):
         return 1
     found = [pid for pid in procfs.pids() if _is_agent_init(pid) and _is_in_our_container(pid)]
     if not found:

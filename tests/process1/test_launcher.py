@@ -455,7 +455,7 @@ def test_agent_initctl_makes_no_signal_call_and_is_one_isolated_interpreter(tmp_
     if not strace:
         pytest.skip("strace is not installed")
     trace = tmp_path / "trace"
-    command = [strace, "-s", "200", "-e", "trace=execve,rt_sigprocmask", "-o", trace, venv.with_name("agent-initctl")]
+    command = [strace, "-s200", "-etrace=execve,rt_sigprocmask", f"-o{trace}", str(venv.with_name("agent-initctl"))]
     subprocess.run([*command, "ready"], env=interpreters_environment(), timeout=60, capture_output=True)
     first, second, *_ = trace.read_text().splitlines()
     assert first.startswith(f'execve("{venv.parent}/agent-initctl"')
