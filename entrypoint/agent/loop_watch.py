@@ -78,7 +78,7 @@ class KnownTime:
             if waits >= max(3.0, gap / switch_interval / 10):
                 self.gil_held = gap - self.period
             else:
-                known = self.period
+                known = 0.0
         self.now += known
         self._last, self._switches = now, switches or 0
 
@@ -265,6 +265,7 @@ class Watch:
         self.lags, self.ledger = Lags(), Ledger()
         self._voice = voice
         self._time = KnownTime(self.period)
+        self._due = 0.0  # when to look next, on the monotonic clock
         self._offset = 0.0  # of the monotonic clock to the known time
         self._loops: dict[int, _Watched] = {}  # by the ident of the thread that runs it
         self._dead: list[Any] = []  # frames of loops that a forked child has on its stack and never goes on with
@@ -276,9 +277,18 @@ class Watch:
 
     # --- What the responder calls. ---
 
+    def wait(self) -> float:
+        """Return the seconds until the next look is due; never 0, which means no wait at all to a socket."""
+        return max(0.0005, self._due - monotonic())
+
+    def is_due(self) -> bool:
+        """Whether it is time to look."""
+        return monotonic() >= self._due
+
     def look(self) -> None:
         """Look at all loops. Collections must be put off, since `sys._current_frames` may deadlock with them (3.11)."""
         now = monotonic()
+        self._due = now + self.period
         switches = None if getrusage is None else getrusage(RUSAGE_THREAD).ru_nvcsw
         self._time.look(now, switches, sys.getswitchinterval())
         self._offset = now - self._time.now
@@ -335,8 +345,6 @@ class Watch:
             watched = self._loops.get(ident)
             if watched is None:
                 watched = self._loops[ident] = _Watched(None, self.limit)
-            if watched.beat is None or watched.beat.at is None:
-                watched.steps = []
             self._judge(ident, watched, is_idle=True)
             return True
         loop, steps, is_debugged = self._walk(ident, frame)
@@ -350,7 +358,8 @@ class Watch:
             watched = self._loops[ident] = _Watched(loop, self.limit)
         watched.loop = watched.loop or ref(loop)
         is_idle = not steps and _is_polling(_native_id(ident))
-        watched.steps = steps
+        if not is_idle:
+            watched.steps = steps
         if is_debugged:
             watched.state.excuse()
         self._judge(ident, watched, is_idle=is_idle)
@@ -385,6 +394,8 @@ class Watch:
     def _judge(self, ident: int, watched: _Watched, *, is_idle: bool) -> None:
         """Decide whether the loop turns, and do what follows."""
         state, beat = watched.state, watched.beat
+        if is_idle and beat is None:
+            watched.steps = []
         arrived = None if beat is None or beat.at is None else beat.at - self._offset
         delay = _run_delay(_native_id(ident)) if state.posted is not None or not is_idle else None
         verdict, seconds = state.look(

@@ -288,27 +288,28 @@ class _Responder:
                     self._listen()
                     continue
                 try:
-                    listener.settimeout(None if self.watch is None else self.watch.period)
+                    listener.settimeout(None if self.watch is None else self.watch.wait())
                     fd, name = listener._accept()  # type: ignore[attr-defined]
                 except timeout:
-                    if not self.closing:
-                        self._without_collections(self._look)
+                    self._without_collections(self._look)
                     continue
                 except OSError:
                     if not self.closing:  # out of descriptors or memory, for now
                         sleep(0.1)
                     continue
                 kind = name.rpartition(b"/")[2] if type(name) is bytes else b""
+                since = monotonic()
                 self._without_collections(lambda: self._answer(fd, kind))  # noqa: B023  (called at once)
-                if self.watch is not None:
+                if self.watch is not None and monotonic() - since > self.watch.period:
                     self.watch.skip()
+                self._without_collections(self._look)
         except Exception:
             pass
         finally:
             ended.release()
 
     def _look(self) -> None:
-        if self.watch is not None:
+        if self.watch is not None and not self.closing and self.watch.is_due():
             self.watch.look()
 
     def _without_collections(self, step: "Callable[[], None]") -> None:
