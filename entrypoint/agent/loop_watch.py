@@ -6,10 +6,11 @@ loop that is doing something it posts a callback, the beat. One that has not run
 loop does not turn.
 
 Two things look like a blocked loop and are none:
-- The process did not run: it was stopped, its machine slept, or it got no processor. Then the look itself is late, and
-  the time is cut out: nothing is known about it. A look that is late because native code held the GIL has waited for
-  the GIL, which shows as a voluntary context switch every 5 ms (sys.getswitchinterval).
-- The thread of the loop got no processor: the kernel counts how long (/proc/<pid>/task/<tid>/schedstat).
+- The process did not run: it was stopped, or its machine slept. Then the look itself is late, and the time is cut out:
+  nothing is known about it. A look that is late because native code held the GIL has waited for the GIL, which shows as
+  a voluntary context switch every 5 ms (sys.getswitchinterval).
+- The thread of the loop got no processor: the kernel counts how long (/proc/<pid>/task/<tid>/schedstat). It counts the
+  same for our own thread, which tells a late look on a busy machine from one after a stop.
 
 Rules of this file: those of `responder.py`, which loads it by path. The one piece of the agent's code that may run here
 is a method `call_soon_threadsafe` of a loop of its own.
@@ -19,7 +20,7 @@ import gc
 import os
 import sys
 from _socket import AF_UNIX, MSG_DONTWAIT, SOCK_DGRAM, socket
-from _thread import get_ident
+from _thread import get_ident, get_native_id
 from _weakref import ref
 from time import monotonic
 
@@ -68,16 +69,24 @@ class KnownTime:
         self._last: float | None = None
         self._switches = 0
 
-    def look(self, now: float, switches: "int | None", switch_interval: float) -> None:
-        """`now`: of the monotonic clock. `switches`: voluntary context switches of our thread so far, if known."""
+    def is_late(self, now: float) -> bool:
+        """Whether the look is so late that something kept us from looking."""
+        return self._last is not None and now - self._last > 2 * self.period
+
+    def look(self, now: float, switches: "int | None", switch_interval: float, starved: float = 0.0) -> None:
+        """Look at the monotonic clock, which shows `now`.
+
+        `switches`: voluntary context switches of our thread so far, if known. `starved`: seconds that it has waited for
+        a processor since the look before.
+        """
         gap = 0.0 if self._last is None else max(0.0, now - self._last)
         self.gil_held = 0.0
         known = gap
-        if gap > 2 * self.period:
+        if self.is_late(now):
             waits = 0 if switches is None else switches - self._switches
             if waits >= max(3.0, gap / switch_interval / 10):
                 self.gil_held = gap - self.period
-            else:
+            elif starved < gap - 2 * self.period:
                 known = 0.0
         self.now += known
         self._last, self._switches = now, switches or 0
@@ -265,6 +274,7 @@ class Watch:
         self.lags, self.ledger = Lags(), Ledger()
         self._voice = voice
         self._time = KnownTime(self.period)
+        self._delay: float | None = None  # of our own thread at the last look, if a beat was on its way
         self._due = 0.0  # when to look next, on the monotonic clock
         self._offset = 0.0  # of the monotonic clock to the known time
         self._loops: dict[int, _Watched] = {}  # by the ident of the thread that runs it
@@ -290,7 +300,10 @@ class Watch:
         now = monotonic()
         self._due = now + self.period
         switches = None if getrusage is None else getrusage(RUSAGE_THREAD).ru_nvcsw
-        self._time.look(now, switches, sys.getswitchinterval())
+        starved = 0.0
+        if self._delay is not None and self._time.is_late(now):
+            starved = (_run_delay(get_native_id()) or self._delay) - self._delay
+        self._time.look(now, switches, sys.getswitchinterval(), starved)
         self._offset = now - self._time.now
         if "asyncio.base_events" not in sys.modules and "uvloop" not in sys.modules:
             return
@@ -304,6 +317,8 @@ class Watch:
         frame = None  # type: ignore[assignment]
         for ident in [ident for ident in self._loops if ident not in seen]:
             self._ends(self._loops.pop(ident))
+        is_waiting = any(watched.state.posted is not None for watched in self._loops.values())
+        self._delay = _run_delay(get_native_id()) if is_waiting else None
 
     def skip(self) -> None:
         """Nothing is known about the time until the next look: the thread had something else to do."""
@@ -358,7 +373,7 @@ class Watch:
             watched = self._loops[ident] = _Watched(loop, self.limit)
         watched.loop = watched.loop or ref(loop)
         is_idle = not steps and _is_polling(_native_id(ident))
-        if not is_idle:
+        if not is_idle and (watched.beat is None or watched.beat.at is None):
             watched.steps = steps
         if is_debugged:
             watched.state.excuse()

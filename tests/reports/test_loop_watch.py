@@ -67,7 +67,10 @@ class Watched:
             assert self.process.poll() is None, self.log
             return next((match for text in self.log if (match := line.fullmatch(text))), None)
 
-        match: re.Match[str] = until(found, line.pattern)
+        try:
+            match: re.Match[str] = until(found, line.pattern)
+        except AssertionError as error:
+            raise AssertionError(f"{error} in {self.log}") from None
         number, unit = re.fullmatch(r"([\d.]+)(ms|s)", next(filter(None, match.groups()))).groups()  # type: ignore[union-attr]
         return float(number) / (1000 if unit == "ms" else 1)
 

@@ -200,6 +200,15 @@ def test_without_context_switches_a_late_look_is_not_known() -> None:
     assert (clock.now, clock.gil_held) == (0, 0)
 
 
+@pytest.mark.parametrize(("starved", "known"), [(9.9, 10), (5, 0)])
+def test_a_late_look_on_a_busy_machine_is_known(starved: float, known: float) -> None:
+    """Our own thread got no processor, and was not stopped."""
+    clock = KnownTime(PERIOD)
+    clock.look(100, 1, SWITCH)
+    clock.look(110, 1, SWITCH, starved)
+    assert clock.now == known
+
+
 def test_skipped_time_is_not_known() -> None:
     clock = KnownTime(PERIOD)
     clock.look(100, 1, SWITCH)
