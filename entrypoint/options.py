@@ -380,8 +380,8 @@ OPTIONS = (
         "loop_watch",
         loop_watch,
         "0",
-        "In every Python process of the agent, log which line holds an asyncio or uvloop event loop for longer than "
-        "this, and for how long: 500ms. It implies --stacks. 0 turns it off.",
+        "Log which line of the agent blocks an event loop (asyncio, uvloop) for longer than this, and for how long, in "
+        "every Python process: 500ms. It implies --stacks. 0 turns it off.",
         metavar="DURATION",
         flags=("--loop-watch",),
     ),

@@ -1,7 +1,7 @@
 """Watches the event loops of a process: logs which line blocks one, and for how long; counts the rest.
 
-The responder's thread calls `Watch.look` every quarter of the limit. A look is cheap and does not wake a loop that has
-nothing to do: such a loop is in its selector, which the stack of its thread shows, or the kernel does for uvloop. To a
+The responder's thread calls `Watch.look` twice in the time of the limit. A look is cheap and does not wake a loop that
+has nothing to do: such a loop is in its selector, which the stack of its thread shows, or the kernel does for uvloop. To a
 loop that is doing something it posts a callback, the beat. One that has not run for as long as the limit means that the
 loop does not turn.
 
@@ -33,7 +33,12 @@ if TYPE_CHECKING:
     Step = tuple[CodeType, int]
 
 FIELD = "X_AGENT_INIT_LOOP"  # of notify.py, which is not imported here
-LOOKS = 4  # in the time of the limit
+LOOKS = 2  # in the time of the limit
+LATE = 1.5  # times the planned time between two looks: more than that is late
+ASK_EVERY = (
+    4  # looks at a loop of uvloop without a Python frame: what the kernel says (opening a file in /proc is slow)
+)
+LEARN_EVERY = 64  # looks: which functions run a loop
 MIN_SECONDS = 0.01  # of the limit
 MAX_FRAMES = 2000  # that are looked at, of one thread
 MAX_THREADS = 500
@@ -71,7 +76,7 @@ class KnownTime:
 
     def is_late(self, now: float) -> bool:
         """Whether the look is so late that something kept us from looking."""
-        return self._last is not None and now - self._last > 2 * self.period
+        return self._last is not None and now - self._last > LATE * self.period
 
     def look(self, now: float, switches: "int | None", switch_interval: float, starved: float = 0.0) -> None:
         """Look at the monotonic clock, which shows `now`.
@@ -86,7 +91,7 @@ class KnownTime:
             waits = 0 if switches is None else switches - self._switches
             if waits >= max(3.0, gap / switch_interval / 10):
                 self.gil_held = gap - self.period
-            elif starved < gap - 2 * self.period:
+            elif starved + waits * switch_interval < gap - LATE * self.period:
                 known = 0.0
         self.now += known
         self._last, self._switches = now, switches or 0
@@ -264,6 +269,7 @@ class _Watched:
         self.steps: list[Step] = []  # the stack at the last look that found it busy
         self.place: tuple[str, str, int] | None = None  # that was logged, as long as the loop is blocked
         self.text = ""
+        self.asked = 0  # see ASK_EVERY
 
 
 class Watch:
@@ -275,7 +281,8 @@ class Watch:
         self._voice = voice
         self._time = KnownTime(self.period)
         self._delay: float | None = None  # of our own thread at the last look, if a beat was on its way
-        self._due = 0.0  # when to look next, on the monotonic clock
+        self._looked = 0.0  # when, on the monotonic clock
+        self._countdown = 0  # looks until the functions that run a loop are learnt again
         self._offset = 0.0  # of the monotonic clock to the known time
         self._loops: dict[int, _Watched] = {}  # by the ident of the thread that runs it
         self._dead: list[Any] = []  # frames of loops that a forked child has on its stack and never goes on with
@@ -287,28 +294,28 @@ class Watch:
 
     # --- What the responder calls. ---
 
-    def wait(self) -> float:
-        """Return the seconds until the next look is due; never 0, which means no wait at all to a socket."""
-        return max(0.0005, self._due - monotonic())
-
     def is_due(self) -> bool:
         """Whether it is time to look."""
-        return monotonic() >= self._due
+        return monotonic() - self._looked >= self.period
 
     def look(self) -> None:
         """Look at all loops. Collections must be put off, since `sys._current_frames` may deadlock with them (3.11)."""
         now = monotonic()
-        self._due = now + self.period
+        self._looked = now
         switches = None if getrusage is None else getrusage(RUSAGE_THREAD).ru_nvcsw
         starved = 0.0
         if self._delay is not None and self._time.is_late(now):
             starved = (_run_delay(get_native_id()) or self._delay) - self._delay
         self._time.look(now, switches, sys.getswitchinterval(), starved)
         self._offset = now - self._time.now
-        if "asyncio.base_events" not in sys.modules and "uvloop" not in sys.modules:
+        modules = sys.modules
+        if "asyncio.base_events" not in modules and "uvloop" not in modules:
             return
-        self._learn_codes()
-        self._find_native(now)
+        if self._countdown == 0 or self._codes["run_forever"] is None:
+            self._learn_codes()
+        self._countdown -= 1
+        if self._found or ("uvloop" in modules and self._searches and not self._native):
+            self._find_native(now)
         own = get_ident()
         seen = set()
         for number, (ident, frame) in enumerate(sys._current_frames().items()):
@@ -372,13 +379,18 @@ class Watch:
         if watched is None:
             watched = self._loops[ident] = _Watched(loop, self.limit)
         watched.loop = watched.loop or ref(loop)
-        is_idle = not steps and _is_polling(_native_id(ident))
+        is_idle = not steps and watched.beat is None and self._is_idle_natively(ident, watched)
         if not is_idle and (watched.beat is None or watched.beat.at is None):
             watched.steps = steps
         if is_debugged:
             watched.state.excuse()
         self._judge(ident, watched, is_idle=is_idle)
         return True
+
+    def _is_idle_natively(self, ident: int, watched: _Watched) -> bool:
+        """Whether a loop of uvloop is idle, in whose stack there is no frame. Most of the time it is."""
+        watched.asked += 1
+        return watched.asked % ASK_EVERY != 1 or _is_polling(_native_id(ident))
 
     def _walk(self, ident: int, frame: "FrameType | None") -> "tuple[Any, list[Step], bool]":
         """The loop that the thread runs or None, the frames inside it, and whether a debugger is among them."""
@@ -468,6 +480,7 @@ class Watch:
 
     def _learn_codes(self) -> None:
         """Learn which functions run a loop: asyncio may have been imported since the last look, or patched."""
+        self._countdown = LEARN_EVERY
         base = "asyncio.base_events", "BaseEventLoop"
         self._codes = {
             "run_forever": _code_of(*base, "run_forever"),

@@ -288,11 +288,7 @@ class _Responder:
                     self._listen()
                     continue
                 try:
-                    listener.settimeout(None if self.watch is None else self.watch.wait())
-                    fd, name = listener._accept()  # type: ignore[attr-defined]
-                except timeout:
-                    self._without_collections(self._look)
-                    continue
+                    fd, name = self._accept(listener)
                 except OSError:
                     if not self.closing:  # out of descriptors or memory, for now
                         sleep(0.1)
@@ -307,6 +303,20 @@ class _Responder:
             pass
         finally:
             ended.release()
+
+    def _accept(self, listener: socket) -> "tuple[int, object]":
+        """Return a connection and the name of its other end. Look at the event loops while waiting. Raises OSError."""
+        while True:
+            wait = None if self.watch is None else self.watch.period
+            if listener.gettimeout() != wait:
+                listener.settimeout(wait)
+            try:
+                fd, name = listener._accept()  # type: ignore[attr-defined]
+                return fd, name
+            except timeout:
+                if not self._is_listener_ours(listener):
+                    raise OSError from None
+                self._without_collections(self._look)
 
     def _look(self) -> None:
         if self.watch is not None and not self.closing and self.watch.is_due():
