@@ -1,9 +1,9 @@
 """Watches the event loops of a process: logs which line blocks one, and for how long; counts the rest.
 
 The responder's thread calls `Watch.look` twice in the time of the limit. A look is cheap and does not wake a loop that
-has nothing to do: such a loop is in its selector, which the stack of its thread shows, or the kernel does for uvloop. To a
-loop that is doing something it posts a callback, the beat. One that has not run for as long as the limit means that the
-loop does not turn.
+has nothing to do: such a loop is in its selector, which the stack of its thread shows, or the kernel does for uvloop.
+To a loop that is doing something it posts a callback, the beat. One that has not run for as long as the limit means
+that the loop does not turn.
 
 Two things look like a blocked loop and are none:
 - The process did not run: it was stopped, or its machine slept. Then the look itself is late, and the time is cut out:
@@ -89,10 +89,12 @@ class KnownTime:
         known = gap
         if self.is_late(now):
             waits = 0 if switches is None else switches - self._switches
-            if waits >= max(3.0, gap / switch_interval / 10):
-                self.gil_held = gap - self.period
-            elif starved + waits * switch_interval < gap - LATE * self.period:
+            waited = waits * switch_interval if waits >= 3 else 0.0
+            unexplained = gap - LATE * self.period - starved
+            if waited < unexplained / 2:
                 known = 0.0
+            elif waited >= gap / 2:
+                self.gil_held = gap - self.period
         self.now += known
         self._last, self._switches = now, switches or 0
 

@@ -209,6 +209,14 @@ def test_a_late_look_on_a_busy_machine_is_known(starved: float, known: float) ->
     assert clock.now == known
 
 
+def test_some_waits_for_the_gil_do_not_explain_a_stop() -> None:
+    """Beside a loop that computes, every look waits for the GIL a little."""
+    clock = KnownTime(PERIOD)
+    clock.look(100, 1, SWITCH)
+    clock.look(101, 21, SWITCH)
+    assert (clock.now, clock.gil_held) == (0, 0)
+
+
 def test_skipped_time_is_not_known() -> None:
     clock = KnownTime(PERIOD)
     clock.look(100, 1, SWITCH)
