@@ -80,8 +80,7 @@ class StopPlan:
 
     def allow_report(self, cpus: float | None) -> None:
         """Give reports the time that they take with so many processors; None: enough."""
-        slower = 1.0 if not cpus else max(1.0, ENOUGH_CPUS / cpus)
-        self.report_seconds = min(MAX_REPORT_SECONDS * slower, SLOWEST_REPORT_SECONDS)
+        self.report_seconds = max_report_seconds(cpus)
         before = REPORT_BEFORE_LIMIT + self.report_seconds - MAX_REPORT_SECONDS
         self.limit_report_after = None if self.limit is None else max(0.0, self.limit - before)
 
@@ -112,7 +111,7 @@ def make(
         steps = ((stop_signal(settings), DEFAULT_GRACE), (KILL, INFINITY))
         why = f"no platform recognised; {_not_set(settings)}"
         made = StopPlan(steps, f"grace {format_duration(DEFAULT_GRACE)} ({why})")
-    made.max_grace = min(settings.max_grace, latest_kill(settings))
+    made.max_grace = min(settings.max_grace, settings.latest_kill)
     made.adapts = settings.stop_signal is None and settings.stop_schedule is None
     if platform is not None and platform[0] in SIGNAL_EVERY_PROCESS:
         made.platform_signals_all = platform[0]
@@ -150,7 +149,7 @@ def own_steps(settings: "Settings") -> "tuple[tuple[int, float], ...] | None":
         steps = ((stop_signal(settings), INFINITY), (KILL, INFINITY))
     else:
         return None
-    latest = latest_kill(settings)
+    latest = settings.latest_kill
     if seconds_to_kill(steps) <= latest:
         return steps
     kept: list[tuple[int, float]] = []
@@ -160,12 +159,6 @@ def own_steps(settings: "Settings") -> "tuple[tuple[int, float], ...] | None":
             kept.append((number, min(wait, latest - due)))
         due += wait
     return (*kept, (KILL, INFINITY))
-
-
-def latest_kill(settings: "Settings") -> float:
-    """Return the seconds to the latest KILL of ours, so that the platform's comes after it; infinity if not known."""
-    known = settings.platform_grace
-    return INFINITY if known is None else known - min(REPORT_BEFORE_LIMIT, known / 4)
 
 
 def _why(settings: "Settings", steps: "Steps") -> str:
@@ -189,13 +182,22 @@ def stop_signal(settings: "Settings") -> int:
     return TERM if settings.stop_signal is None else settings.stop_signal
 
 
-def stop_seconds(settings: "Settings") -> float | None:
-    """Return the seconds that the agent has from its stop signal until our first action; None: the platform decides."""
+def stop_seconds(settings: "Settings", cpus: float | None = None) -> float | None:
+    """Return the seconds that the agent has from its stop signal until our first action; None: the platform decides.
+
+    `cpus`: see `max_report_seconds`.
+    """
     steps = own_steps(settings)
     if steps is None:
         return None
     wait = max(0.0, steps[0][1] - settings.stop_delay)
-    return wait - report_seconds(wait)
+    return wait - report_seconds(wait, max_report_seconds(cpus))
+
+
+def max_report_seconds(cpus: float | None) -> float:
+    """Return what a report may take with so many processors, in seconds; None: with enough."""
+    slower = 1.0 if not cpus else max(1.0, ENOUGH_CPUS / cpus)
+    return min(MAX_REPORT_SECONDS * slower, SLOWEST_REPORT_SECONDS)
 
 
 def report_seconds(wait: float, at_most: float = MAX_REPORT_SECONDS) -> float:
@@ -238,6 +240,11 @@ def unknown_to_platform(plan: StopPlan, delay: float) -> "Steps":
     """
     assert plan.limit is not None
     return [(plan.steps[0][0], delay + plan.limit), (KILL, INFINITY)]
+
+
+def with_grace(plan: StopPlan, grace: float, delay: float) -> "Steps":
+    """Return the steps of a stop with another grace: that of --stop-delay at least, and no longer than is allowed."""
+    return [(plan.steps[0][0], max(delay, min(grace, plan.max_grace))), (KILL, INFINITY)]
 
 
 def time_of_last_term(now: float, kill: float) -> float:

@@ -105,7 +105,7 @@ class World:
     def delay(self, at: float) -> float:
         return sum(max(0.0, min(at, end) - begin) for begin, end in self.starved)
 
-    def look(self, lates: list[float]) -> None:
+    def look(self, delays: list[float]) -> None:
         clock, state = KnownTime(PERIOD), LoopState(LIMIT)
         switches, beat = 0, math.inf
         number = 0
@@ -128,7 +128,7 @@ class World:
                 self.seen.append((verdict, seconds))
             if verdict in (WAS_BLOCKED, LAGGED):
                 beat = math.inf
-            switches += 1 + self._go_on(PERIOD + (lates[number % len(lates)] if lates else 0.0))
+            switches += 1 + self._go_on(PERIOD + (delays[number % len(delays)] if delays else 0.0))
             number += 1
 
     def _go_on(self, seconds: float) -> int:
@@ -148,7 +148,7 @@ class World:
 
 
 @given(PARTS, st.lists(LATE, max_size=5))
-def test_nothing_is_blocked_that_turns_within_the_limit(parts: list[Part], lates: list[float]) -> None:
+def test_nothing_is_blocked_that_turns_within_the_limit(parts: list[Part], delays: list[float]) -> None:
     """Whatever stops the process or keeps the loop's thread from running meanwhile."""
     short = [
         part._replace(seconds=min(part.seconds, 0.8 * LIMIT)) if part.what in (STUCK, NATIVE) else part
@@ -157,17 +157,17 @@ def test_nothing_is_blocked_that_turns_within_the_limit(parts: list[Part], lates
     # Two such parts in a row are one.
     apart = [one for part in short for one in (part, Part(IDLE, LIMIT, 0, 0))]
     world = World(apart)
-    world.look(lates)
+    world.look(delays)
     assert world.seen == []
 
 
 @given(st.sampled_from((STUCK, NATIVE)), st.floats(LIMIT + 2 * PERIOD, 20), st.lists(LATE, max_size=5), PARTS)
 def test_every_blocked_loop_is_seen_and_measured(
-    what: str, seconds: float, lates: list[float], before: list[Part]
+    what: str, seconds: float, delays: list[float], before: list[Part]
 ) -> None:
     """To within two periods; also after anything else that has happened before."""
     world = World([*before, Part(IDLE, LIMIT, 0, 0), Part(what, seconds, 0, 0)])
-    world.look(lates)
+    world.look(delays)
     assert world.verdicts.count(WAS_BLOCKED) >= 1
     verdict, measured = world.seen[-1]
     assert verdict == WAS_BLOCKED

@@ -199,7 +199,7 @@ def test_no_kill_comes_after_the_platforms(
 
 @pytest.mark.parametrize(("known", "latest"), [("8s", 6.0), ("5s", 3.75), ("1s", 0.75), ("30s", 28.0), ("0", math.inf)])
 def test_the_latest_kill_leaves_time_for_the_end(known: str, latest: float) -> None:
-    assert stop_plan.latest_kill(reader.read(["agent"], {"AGENT_INIT_PLATFORM_GRACE": known})) == latest
+    assert reader.read(["agent"], {"AGENT_INIT_PLATFORM_GRACE": known}).latest_kill == latest
 
 
 def test_more_time_ends_with_the_platforms() -> None:
