@@ -10,7 +10,7 @@ REQUEST is a JSON object:
     stacks      true if every Python process was asked to answer (--stacks)
     seconds     how long the report may take
     answers     how long it may wait for the stacks of processes, at most; may be missing
-    tasks       true for every task on a line of its own, in place of stacks; may be missing
+    tasks       true for every task too, on a line of its own, at the end; may be missing
     arguments   true if program arguments may be shown; they can hold secrets
     room        bytes of memory still available, or null if unknown
 """
@@ -87,12 +87,11 @@ def report(request: dict[str, Any]) -> Iterator[str]:
         return
     remaining = deadline - time.monotonic()
     seconds = min(request.get("answers", MAX_ANSWER_SECONDS), remaining - min(RENDER_SECONDS, remaining / 4))
+    answered = answers.ask(request["responders"], found, seconds)
+    yield from render.answer_lines(found, answered, stacks=request["stacks"])
     if request.get("tasks"):
-        answered = answers.ask(request["responders"], found, seconds, "tasks")
-        yield from render.task_lines(found, answered, stacks=request["stacks"])
-    else:
-        answered = answers.ask(request["responders"], found, seconds)
-        yield from render.answer_lines(found, answered, stacks=request["stacks"])
+        answered = answers.ask(request["responders"], found, max(0.0, deadline - time.monotonic()), "tasks")
+        yield from render.task_lines(found, answered)
 
 
 if __name__ == "__main__":

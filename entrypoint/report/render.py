@@ -117,21 +117,17 @@ def answer_lines(found: Sequence[Process], answered: Mapping[int, Answer | NoAns
     yield from _unanswerable_lines(found, answered, stacks)
 
 
-def task_lines(found: Sequence[Process], answered: Mapping[int, Answer | NoAnswer], *, stacks: bool) -> Iterator[str]:
-    """Yield every task of every process, with its state and where it is. `stacks`: as for `answer_lines`."""
+def task_lines(found: Sequence[Process], answered: Mapping[int, Answer | NoAnswer]) -> Iterator[str]:
+    """Yield every task of every process that answers, with its state and where it is."""
     for process in found:
         answer = answered.get(process.pid)
-        if isinstance(answer, NoAnswer):
-            yield _no_answer_line(process, answer)
-        elif answer is not None:
+        if isinstance(answer, Answer):
             sources = Sources(process.pid)
-            lines = [_task_line(task, sources) for task in answer.tasks]
-            yield from _with_pids([str(process.pid)], lines or ["no tasks"])
+            yield from _with_pids([str(process.pid)], (_task_line(task, sources) for task in answer.tasks))
             if answer.tasks_cut:
                 yield f"pid {process.pid}, {_count(answer.tasks_cut, 'more task')}"
             if not answer.is_complete:
                 yield f"pid {process.pid}, incomplete answer"
-    yield from _unanswerable_lines(found, answered, stacks)
 
 
 def _task_line(task: StackGroup, sources: Sources) -> str:

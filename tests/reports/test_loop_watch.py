@@ -18,7 +18,7 @@ import pytest
 from entrypoint.report import answers, processes
 from tests.support.init import PATIENCE, clean_environment, until
 
-from .running import PROGRAMS, SITE, ask
+from .running import PROGRAMS, SITE, ask, report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -276,6 +276,19 @@ def test_a_report_has_every_task_at_any_time(watch: Watch, loop: str) -> None:
     [task] = program.answer("tasks").tasks
     assert (task.names, task.count) == ("Task-1", 1)
     assert [frame.function for frame in task.frames if isinstance(frame, answers.Frame)] == ["idle"]
+
+
+@LOOPS
+def test_a_report_of_now_lists_every_task(watch: Watch, loop: str) -> None:
+    """Each on its own, in whatever state, also those that a stall report shows as one stack."""
+    program = watch("tasks", loop)
+    program.printed()
+    lines = report(agent=program.pid, responders=program.responders, tasks=True)
+    head = f"pid {program.pid}, task"
+    for number in range(30):
+        assert any(line.startswith(f"{head} call-{number}: {BLOCKED}:") for line in lines), lines
+    assert any(line.startswith(f"{head} group, awaits 2 of 2: task call-0, task call-1: ") for line in lines), lines
+    assert any(line.startswith(f"{head} stubborn, cancelled but not finished: ") for line in lines), lines
 
 
 def test_anybody_who_does_not_say_what_gets_everything(watch: Watch) -> None:

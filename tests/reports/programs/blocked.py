@@ -85,6 +85,33 @@ async def idle() -> None:
     await asyncio.sleep(100)
 
 
+async def call() -> None:
+    await asyncio.sleep(100)
+
+
+async def never_ends() -> None:
+    while True:
+        try:
+            await asyncio.sleep(100)
+        except asyncio.CancelledError:
+            continue
+
+
+async def gather(*tasks: asyncio.Task[None]) -> None:
+    await asyncio.gather(*tasks)
+
+
+async def tasks() -> None:
+    calls = [asyncio.create_task(call(), name=f"call-{number}") for number in range(30)]
+    group = asyncio.create_task(gather(*calls[:2]), name="group")
+    stubborn = asyncio.create_task(never_ends(), name="stubborn")
+    await asyncio.sleep(0.01)
+    stubborn.cancel()
+    await asyncio.sleep(0.01)
+    print_now("ready")
+    await asyncio.wait([group, stubborn])
+
+
 async def busy() -> None:
     """Work all the time, but never for long."""
     print_now("ready")
