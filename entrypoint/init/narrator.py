@@ -6,6 +6,7 @@ stop went wrong, with the last line, go to the termination log as well.
 
 import os
 
+from ..notify import LOOP_EVENTS
 from ..options import OPTIONS
 from ..settings import OTHER_INITS, nearest
 from ..signals import EOF, name_of
@@ -576,6 +577,18 @@ class Narrator:
         """Log that the agent has exited and its main process is the agent now."""
         text = f"the agent has exited; its main process {process} is the agent now"
         self.console.log(INFO, "handed-over", text, pid=process.pid)
+
+    def log_loop(self, message: str, sender: "Process") -> None:
+        """Log what a process reports of its event loop, see `notify.LOOP`. A malformed message is ignored."""
+        event, _, rest = message.partition(" ")
+        number, _, text = rest.partition(" ")
+        try:
+            seconds = float(number)
+        except ValueError:
+            return
+        if event in LOOP_EVENTS and text and 0 <= seconds < INFINITY:
+            fields = {"pid": sender.pid, "seconds": seconds}
+            self.console.log(WARNING, f"loop-{event}", f"{labels([sender])[0]}: {text}", **fields)
 
     def log_reaped(self, pid: int, name: str, status: int) -> None:
         """Log an orphan that was reaped; `name`: of its program, if known."""
