@@ -1,7 +1,8 @@
 """Finds the agent-init that is meant, connects to it, and makes sure that it is the one that answers.
 
-Which one is meant, where no pid is given: the nearest ancestor that is an agent-init; else process 1; else the only
-agent-init of this container, whose process 1 may be another (`docker run --init`, shareProcessNamespace).
+Which one is meant, where no pid is given: the nearest ancestor that is an agent-init; else process 1, if it is this
+container's; else the only agent-init of this container. Process 1 may be another program (`docker run --init`), or that
+of a neighbour (shareProcessNamespace).
 
 The socket's name is in the network's namespace, where others may have sockets too. The kernel reports the pid of the
 process that listens (SO_PEERCRED, unix(7)).
@@ -12,7 +13,7 @@ import os
 import sys
 
 from .. import control, notify
-from ..init import procfs, request_origin
+from ..init import procfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,8 +41,7 @@ def find(pid: int | None = None) -> int:
     for ancestor in _ancestors():
         if ancestor.name == control.NAME:
             return ancestor.pid
-    first = procfs.look(1)
-    if first is not None and first.name == control.NAME:
+    if _is_agent_init(1) and _is_in_our_container(1):
         return 1
     found = [pid for pid in procfs.pids() if _is_agent_init(pid) and _is_in_our_container(pid)]
     if not found:
@@ -73,6 +73,8 @@ def _is_in_our_container(pid: int) -> bool:
     try:
         return os.readlink(f"/proc/{pid}/ns/mnt") == os.readlink("/proc/self/ns/mnt")
     except OSError:
+        from ..init import request_origin  # half of all that a probe would import
+
         return request_origin.is_same_container(pid)
 
 

@@ -157,7 +157,7 @@ class ControlSocket:
             self._drop(next(iter(self._clients.values())))
 
     def _is_admitted(self, client: Client) -> bool:
-        """Whether a client may ask. If not, it is told so, and counted."""
+        """Whether a client may ask. One that may not is refused, and counted."""
         rights = control_access.of(client.pid, client.uid, self._agent)
         client.may_command = rights == control_access.ALL
         if rights == control_access.NONE:
@@ -180,6 +180,7 @@ class ControlSocket:
                 self._watch(client)
                 return
             if client.render is None and (client.is_known or self._is_admitted(client)):
+                self._clients[client.connection.fileno()] = client  # it may follow what its own request has logged
                 taken = client.send(self._answer(client, fields))
                 if taken and client.render is not None and self._is_follower(client):
                     self._watch(client)
@@ -193,16 +194,15 @@ class ControlSocket:
 
     def _is_follower(self, client: Client) -> bool:
         """Whether there is a place for another follower."""
-        if sum(other.render is not None for other in self._clients.values()) < MAX_FOLLOWERS:
+        if sum(other.render is not None for other in self._clients.values()) <= MAX_FOLLOWERS:  # with this one
             return True
         client.send([control.PROBLEM + BUSY])
         return False
 
     def _watch(self, client: Client) -> None:
         fd = client.connection.fileno()
-        if fd not in self._clients:
-            self._clients[fd] = client
-            self._loop.add_reader(fd, lambda: self._readable(client))
+        self._clients[fd] = client
+        self._loop.add_reader(fd, lambda: self._readable(client))
 
     def _drop(self, client: Client) -> None:
         fd = client.connection.fileno()
