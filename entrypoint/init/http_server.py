@@ -83,8 +83,8 @@ class HttpServer:
         lasted = self._loop.time() - self._started_at
         if lasted >= LASTING:
             self._retry_after, self._failure = MIN_RETRY, ""
-        if code == http_state.OTHER_USER and lasted >= MIN_RETRY:
-            self._loop.call_at(self._loop.time(), self._start_again)
+        if code == http_state.OTHER_USER:  # no failure; but not more often than once in so long
+            self._loop.call_at(max(self._loop.time(), self._started_at + MIN_RETRY), self._start_again)
         else:
             self._failed(self._describe(code, status))
 

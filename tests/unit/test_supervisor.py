@@ -930,7 +930,7 @@ def test_a_report_does_not_delay_what_comes_after_it(
     world: World, supervise: Callable[..., Harness], action: Action
 ) -> None:
     harness = supervise()
-    harness.supervisor.helper_pids.add(30)
+    harness.supervisor.reporter.pids.add(30)
     harness.do(action)
     assert world.sent[0] == (30, KILL)
 
