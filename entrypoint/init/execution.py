@@ -5,7 +5,7 @@ want of memory is tried again.
 """
 
 from .. import signals
-from . import counters, delivery, later, narrator, procfs, stop_plan, tree
+from . import counters, delivery, later, narrator, procfs, stop_steps, tree
 from .actions import (
     Action,
     Exit,
@@ -85,7 +85,7 @@ class Execution:
         if older:
             from . import older_processes
 
-            self.older = older_processes.OlderProcesses(older, self.descendants, stop_plan.stop_signal(settings))
+            self.older = older_processes.OlderProcesses(older, self.descendants, stop_steps.stop_signal(settings))
         self._recipients_exited = recipients_exited
         self._exit_watch: exit_watch.ExitWatch | None = None
         self.handled: dict[int, bool] = {}
@@ -232,7 +232,7 @@ class Execution:
 
     def _explain(self) -> None:
         """Log once who was left to a process above that handles the stop signal: that explains an escalation."""
-        number = stop_plan.stop_signal(self._settings)
+        number = stop_steps.stop_signal(self._settings)
         caught, to = self.delivery.left_to_others(number)
         if to:
             self.narrator.log(Log("left-to-others", signal=number, caught=caught, to=to))

@@ -58,8 +58,8 @@ class FastPath:
         if agent.status is not None or agent.named is not None or not agent.dispositions.is_as(states):
             return False
         self._delivery.send_agent(number)
-        self._forwarded[number] += 1
         source.size = 0
+        self._forwarded[number] += 1
         return True
 
     def send_all(self, inbox: "list[Received]", handled: dict[int, bool]) -> bool:

@@ -33,7 +33,7 @@ Rules of this file:
 
 from ..signals import ABRT, EOF, HUP, INT, KILL, QUIT, TERM, VALID
 from ..units import INFINITY
-from . import stop_plan
+from . import stop_plan, stop_steps
 from .actions import (
     Action,
     Exit,
@@ -63,7 +63,8 @@ if TYPE_CHECKING:
 
     from ..settings import Settings
     from .exit_status import Ending
-    from .stop_plan import Steps, StopPlan
+    from .stop_plan import StopPlan
+    from .stop_steps import Steps
 
 RUNNING, STOPPING, LINGERING, KILLING, ENDED = "running", "stopping", "lingering", "killing", "ended"
 
@@ -343,7 +344,7 @@ class Lifecycle:
         if works_on and self.state == STOPPING:
             self._works_on = True
             self._set(held_back=INFINITY, settle=INFINITY)
-            number, left = stop_plan.stop_signal(self.settings), self._time_left(now)["left"]
+            number, left = stop_steps.stop_signal(self.settings), self._time_left(now)["left"]
             facts = {"code": ending.code, "ending": ending, "cause": self._cause, "signal": number, "left": left}
             log = Log("wrapper-left", **facts, has_had_it=self._sent_by_platform)
             return [log, StopLeftovers(number)]
@@ -362,7 +363,7 @@ class Lifecycle:
             return []
         self._works_on = works_on
         self._set(turn=INFINITY)
-        return [StopLeftovers(stop_plan.stop_signal(self.settings))] if works_on else self._linger(now)
+        return [StopLeftovers(stop_steps.stop_signal(self.settings))] if works_on else self._linger(now)
 
     def rest_seen(self, now: float, is_left: bool, is_exiting: bool) -> list[Action]:
         """The answer to LookAtRest. `is_left`: not all have exited. `is_exiting`: those that have not will soon."""
@@ -374,7 +375,7 @@ class Lifecycle:
         """Nothing is left but processes from before the agent's start that do not handle the stop signal."""
         if self.ending is None or self.state in (KILLING, ENDED):
             return []
-        number = stop_plan.stop_signal(self.settings)
+        number = stop_steps.stop_signal(self.settings)
         return self._kill(now, "older-left", Log("older-left", signal=number))
 
     def platform_has_signalled(self, ending: "Ending") -> bool:
@@ -396,7 +397,7 @@ class Lifecycle:
 
     def _platform_has_not_signalled(self, now: float) -> list[Action]:
         self._set(confirm=INFINITY)
-        return [ForgetAllSignalled(), StopLeftovers(stop_plan.stop_signal(self.settings))]
+        return [ForgetAllSignalled(), StopLeftovers(stop_steps.stop_signal(self.settings))]
 
     def nothing_left(self, now: float) -> list[Action]:
         """There are no children any more. No effect before the agent's own exit was seen."""
@@ -534,7 +535,7 @@ class Lifecycle:
 
     def _latest_step(self) -> float:
         """Return the latest time for what is due next that the bound of the grace leaves."""
-        return self._requested + self.plan.max_grace - stop_plan.seconds_to_last(self._steps)
+        return self._requested + self.plan.max_grace - stop_steps.seconds_to_last(self._steps)
 
     @property
     def bounding_option(self) -> str:
@@ -586,7 +587,7 @@ class Lifecycle:
             self._set(step=now)
             return [Log("repeat-escalates", **facts), *self._send_step(now, "escalated")]
         elif self.settings.repeat == "forward" and self.state == STOPPING and self.last_sent:
-            passed_on = stop_plan.stop_signal(self.settings) if instead is None else instead
+            passed_on = stop_steps.stop_signal(self.settings) if instead is None else instead
             if passed_on == TERM and self._is_signalled_by_platform(number, instead, origin):
                 return [Log("stop-repeated", passed_on=None, **facts)]
             return [Log("stop-repeated", passed_on=passed_on, **facts), Stop(passed_on)]
@@ -610,7 +611,7 @@ class Lifecycle:
         steps = stop_plan.unknown_to_platform(self.plan, delay) if self._enforces_limit else self.plan.steps
         if grace is not None:
             steps = stop_plan.with_grace(self.plan, grace, delay)
-        (first, wait), *later = stop_plan.with_delay(steps, delay)
+        (first, wait), *later = stop_steps.with_delay(steps, delay)
         if instead is not None and first != KILL:
             first, self._instead = instead, True
             later = [] if first == KILL else later
@@ -723,7 +724,7 @@ class Lifecycle:
 
     def _send_last_term(self, now: float) -> list[Action]:
         self._set(last_term=INFINITY)
-        number = stop_plan.stop_signal(self.settings)  # TERM, where INT was sent
+        number = stop_steps.stop_signal(self.settings)  # TERM, where INT was sent
         return [Log("last-term", signal=number, elapsed=now - self._requested), StopInterrupted(number)]
 
     def _log_progress(self, now: float) -> list[Action]:
@@ -741,7 +742,7 @@ class Lifecycle:
         self._steps = ()
         progress = min(self._at("progress"), now + PROGRESS_EVERY)
         self._enter(LINGERING, now, kill=now + linger, progress=progress)
-        number, ending = stop_plan.stop_signal(self.settings), self.ending
+        number, ending = stop_steps.stop_signal(self.settings), self.ending
         log = Log("lingering", code=ending.code, ending=ending, cause=self._cause, signal=number, linger=linger)
         if only_helpers:
             self._deferred = [log]
@@ -758,7 +759,7 @@ class Lifecycle:
             self._set(turn=now + LOOK_AGAIN)  # the answer stops it; there may be none for want of memory
             return [LookAtWork()]
         self._set(turn=INFINITY)
-        return [StopLeftovers(stop_plan.stop_signal(self.settings))]
+        return [StopLeftovers(stop_steps.stop_signal(self.settings))]
 
     def _linger_is_over(self, now: float) -> list[Action]:
         return self._kill(now, "linger-over", Log("linger-over"))
@@ -828,7 +829,7 @@ class Lifecycle:
 
     def _time_of_kill(self) -> float:
         """Return when the final KILL is due; infinity where there is none."""
-        return self._at("step") + stop_plan.seconds_to_kill(self._steps)
+        return self._at("step") + stop_steps.seconds_to_kill(self._steps)
 
     def _half_time(self, now: float, start: float) -> float:
         """Return the time half-way from `start` to the final KILL; where there is none, MAX_HELD_BACK from now."""

@@ -533,7 +533,7 @@ class Narrator:
         self._stopping = self._stopping or entry.event in BEGINNINGS
         final = self._stopping and entry.event in FINAL
         kept = final or entry.event in PROGRESS or entry.event == "ended"
-        if not kept and level > self.console.level:
+        if not kept and not self.console.takes(level):
             return
         text = render(**entry.facts)
         if entry.event in PROGRESS:

@@ -1,4 +1,4 @@
-"""How a stop goes, in signals and seconds: all of its arithmetic.
+"""How a stop goes, in signals and seconds: the arithmetic of it, on the steps of `stop_steps`.
 
 Where a platform ends the container by itself, a default of ours must not cut calls short because an operator raised
 the platform's figure and forgot ours. There `auto` means: no deadline of ours, and one report just before the limit
@@ -11,24 +11,27 @@ Where the operator has told us the platform's figure (--platform-grace), there i
 
 from ..platforms import DEFAULT_GRACE, KUBERNETES, SIGNAL_EVERY_PROCESS, is_there, recognise
 from ..settings import UsageError
-from ..signals import KILL, TERM, name_of
+from ..signals import KILL, name_of
 from ..units import INFINITY, format_duration
+from .stop_steps import (
+    MAX_REPORT_SECONDS,
+    max_report_seconds,
+    own_steps,
+    report_seconds,
+    seconds_to_kill,
+    stop_signal,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from ..settings import Settings
-
-    Steps = Sequence[tuple[int, float]]  # signals, each with the seconds to wait after it
+    from .stop_steps import Steps
 
 OUTSIDE, INSIDE, KERNEL = "outside", "inside", "kernel"  # where a stop request comes from, see `request_origin`
-LAST_TERM_BEFORE_KILL = 2.0  # seconds; TERM to a process that was sent INT and has not exited
 REPORT_BEFORE_LIMIT = 2.0  # seconds before the platform's limit; the report has to be complete by then
-MAX_REPORT_SECONDS = 1.5
-# With less than ENOUGH_CPUS a report takes longer, up to SLOWEST_REPORT_SECONDS: it was measured to take 0.2 s of
-# processor time, and an agent that hangs in a loop leaves it half of what there is.
-ENOUGH_CPUS, SLOWEST_REPORT_SECONDS = 0.5, 10.0
+LAST_TERM_BEFORE_KILL = 2.0  # seconds; TERM to a process that was sent INT and has not exited
 MIN_REPORT_SECONDS = 0.2  # in less time there is no report
 
 
@@ -139,28 +142,6 @@ def _of_platform(settings: "Settings", name: str, seconds: float, whose: str, *,
     return made
 
 
-def own_steps(settings: "Settings") -> "tuple[tuple[int, float], ...] | None":
-    """Return the steps of a stop as the settings have them; None: the platform decides."""
-    if settings.stop_schedule is not None:
-        steps = settings.stop_schedule
-    elif settings.grace is not None:
-        steps = ((stop_signal(settings), settings.grace), (KILL, INFINITY))
-    elif settings.platform_grace is not None:
-        steps = ((stop_signal(settings), INFINITY), (KILL, INFINITY))
-    else:
-        return None
-    latest = settings.latest_kill
-    if seconds_to_kill(steps) <= latest:
-        return steps
-    kept: list[tuple[int, float]] = []
-    due = 0.0
-    for number, wait in steps:
-        if due < latest:
-            kept.append((number, min(wait, latest - due)))
-        due += wait
-    return (*kept, (KILL, INFINITY))
-
-
 def _why(settings: "Settings", steps: "Steps") -> str:
     source = settings.sources.get
     platform = ""
@@ -175,50 +156,6 @@ def _why(settings: "Settings", steps: "Steps") -> str:
     if steps[0][1] < settings.grace:
         return f"{grace}, not {format_duration(settings.grace)} ({source('grace')}), to end before the {platform}"
     return f"{grace} ({source('grace')})"
-
-
-def stop_signal(settings: "Settings") -> int:
-    """Return the stop signal; TERM for `auto`."""
-    return TERM if settings.stop_signal is None else settings.stop_signal
-
-
-def stop_seconds(settings: "Settings", cpus: float | None = None) -> float | None:
-    """Return the seconds that the agent has from its stop signal until our first action; None: the platform decides.
-
-    `cpus`: see `max_report_seconds`.
-    """
-    steps = own_steps(settings)
-    if steps is None:
-        return None
-    wait = max(0.0, steps[0][1] - settings.stop_delay)
-    return wait - report_seconds(wait, max_report_seconds(cpus))
-
-
-def max_report_seconds(cpus: float | None) -> float:
-    """Return what a report may take with so many processors, in seconds; None: with enough."""
-    slower = 1.0 if not cpus else max(1.0, ENOUGH_CPUS / cpus)
-    return min(MAX_REPORT_SECONDS * slower, SLOWEST_REPORT_SECONDS)
-
-
-def report_seconds(wait: float, at_most: float = MAX_REPORT_SECONDS) -> float:
-    """Return how much of the wait before a step is for a stall report, which may take `at_most`; all in seconds."""
-    return min(at_most, wait / (4 if at_most == MAX_REPORT_SECONDS else 2))
-
-
-def seconds_to_kill(steps: "Steps") -> float:
-    """Return the seconds from the first of the steps to the final KILL; infinity where there is none."""
-    return seconds_to_last(steps) if steps and steps[-1][0] == KILL else INFINITY
-
-
-def seconds_to_last(steps: "Steps") -> float:
-    """Return the seconds from the first of the steps to the last."""
-    return sum(wait for _, wait in steps[:-1])
-
-
-def with_delay(steps: "Steps", delay: float) -> "Steps":
-    """Return the steps of a stop whose first signal is delayed: the delay counts into the grace."""
-    (first, wait), *later = steps
-    return [(first, wait - delay), *later]
 
 
 def of_a_hang(plan: StopPlan, signal: int) -> "Steps":

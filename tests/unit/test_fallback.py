@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from entrypoint import settings as reader
-from entrypoint.init import fallback, stop_plan
+from entrypoint.init import fallback, stop_steps
 from entrypoint.init.fallback import Fallback
 from entrypoint.signals import EOF
 from tests.support.world import AGENT, CHLD, CONT, INT, KILL, TERM, TSTP, USR1, exited, failing
@@ -162,8 +162,8 @@ def test_the_plan_as_far_as_the_settings_have_it(
     """The same as the supervisor's plan, where the settings decide."""
     made = Stage(monkeypatch, *flags).fallback
     assert (made.stop_signal, made.grace) == (number, grace)
-    if (steps := stop_plan.own_steps(reader.read([*flags, "--", "agent"], {}))) is not None:
-        assert (steps[0][0], stop_plan.seconds_to_kill(steps)) == (number, grace)
+    if (steps := stop_steps.own_steps(reader.read([*flags, "--", "agent"], {}))) is not None:
+        assert (steps[0][0], stop_steps.seconds_to_kill(steps)) == (number, grace)
 
 
 def test_a_subreaper_kills_the_agent_its_group_and_what_was_adopted(monkeypatch: pytest.MonkeyPatch) -> None:
