@@ -32,6 +32,7 @@ OWN_SYSCTLS = (
     "kernel/keys/root_maxbytes",
 )
 BRIDGE, ADDRESS = "pods", "10.90.0.1"  # the node's address
+SERVICES = "10.91.0.0/16"  # a packet needs a route before kube-proxy's rules see it
 
 
 def main() -> int:
@@ -92,6 +93,7 @@ def first_process(root: Path) -> None:
         f"link add {BRIDGE} type bridge",
         f"address add {ADDRESS}/16 dev {BRIDGE}",
         f"link set {BRIDGE} up",
+        f"route add {SERVICES} dev {BRIDGE}",
     ):
         subprocess.run(["ip", *command.split()], check=True)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
