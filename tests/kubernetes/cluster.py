@@ -330,6 +330,7 @@ def _kubelet(root: Path) -> dict[str, object]:
         "cgroupsPerQOS": True,
         "enforceNodeAllocatable": [],
         "failSwapOn": False,
+        "singleProcessOOMKill": True,  # as on cgroups v1
         "makeIPTablesUtilChains": False,
         "shutdownGracePeriod": "0s",
         "shutdownGracePeriodCriticalPods": "0s",

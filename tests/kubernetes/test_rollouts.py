@@ -38,7 +38,13 @@ def test_no_call_is_lost_in_rollouts_and_a_restart_of_containerd(watch: Watch, l
 
 
 @pytest.mark.usefixtures("_proxy")
-@pytest.mark.parametrize("delay", [http_requests.stop_delay(DELAY), http_requests.hook(DELAY)], ids=["delay", "hook"])
+@pytest.mark.parametrize(
+    "delay",
+    [
+        pytest.param(http_requests.stop_delay(DELAY), id="delay"),
+        pytest.param(http_requests.hook(DELAY), id="hook", marks=pytest.mark.slow),
+    ],
+)
 def test_no_request_fails_in_a_rollout_with_a_delay(watch: Watch, request: pytest.FixtureRequest, delay: Delay) -> None:
     """New requests arrive until the proxy knows that a pod stops; the agent still serves them."""
     result = http_requests.during_rollouts(watch, f"served-with-{request.node.callspec.id}", delay, rollouts=1)

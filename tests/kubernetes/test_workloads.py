@@ -41,7 +41,9 @@ def result(cluster: Cluster, path: str) -> str:
     return wait_until(look, f"the end of {path}")
 
 
-@pytest.mark.parametrize("init", trial.INITS)
+@pytest.mark.parametrize(
+    "init", [pytest.param(init, marks=() if init == "agent-init" else pytest.mark.slow) for init in trial.INITS]
+)
 def test_job_gets_the_agents_exit_code(cluster: Cluster, watch: Watch, init: str) -> None:
     """0 completes it, another code fails it, and a podFailurePolicy sees the code."""
     name = f"codes-{init.replace(' ', '-')}"
@@ -67,6 +69,7 @@ def test_deleted_pod_of_a_job_counts_as_failed(cluster: Cluster, watch: Watch) -
     assert trial.how_it_ended(pod) == "drained, 0"
 
 
+@pytest.mark.slow
 def test_ok_exit_143_completes_an_interrupted_job(cluster: Cluster, watch: Watch) -> None:
     """A TERM that Kubernetes does not know of: with `-e 143` the Job counts as done, though its work was not."""
     path, pod = job(cluster, watch, "interrupted", "--on-term die")
@@ -78,6 +81,7 @@ def test_ok_exit_143_completes_an_interrupted_job(cluster: Cluster, watch: Watch
     assert result(cluster, ok_path) == "Complete CompletionsReached"
 
 
+@pytest.mark.slow
 def test_draining_pod_leaves_the_endpoints_and_goes_on(cluster: Cluster, watch: Watch) -> None:
     """With a stop delay it still serves while the endpoint is already marked as not ready."""
     probe = {"httpGet": {"path": "/ready", "port": PORT}, "periodSeconds": 1}
@@ -157,6 +161,7 @@ def test_shared_example_stops_both_of_its_agents(cluster: Cluster, watch: Watch,
     assert pod.lines("as subreaper")
 
 
+@pytest.mark.slow
 def test_budget_of_the_example_limits_a_drain(cluster: Cluster, watch: Watch, example: list[Pod]) -> None:
     """`kubectl drain` evicts one agent, whose replacement has nowhere to go on this only node; then it waits."""
     first = wait_until_available(watch)
