@@ -18,6 +18,7 @@ from pathlib import Path
 from tests.agents import environments
 from tests.containers.images import PYTHON
 from tests.livekit import outcome, server
+from tests.livekit.outcome import Outcome
 from tests.livekit.trial import EXAMPLE, PROGRAMS, Caller, read
 
 from . import deployments, image
@@ -91,17 +92,12 @@ def pod(livekit: Server, init: str, records: Path) -> Object:
 
 @dataclass(frozen=True)
 class Tally:
-    """`begun`: the caller has heard the agent. `cut`: the agent left first, or was silent at the end.
-
-    `not_saved`: of those that an agent answered. `unheard`: the caller heard no agent. `silence`: the longest one at
-    the end of a call, in seconds.
-    """
+    """`begun`: an agent has answered. `cut`: it was gone before the caller hung up. `unanswered`: no agent came."""
 
     begun: int
     cut: int
     not_saved: int
-    unheard: int
-    silence: float
+    unanswered: int
 
 
 class Calls:
@@ -142,15 +138,18 @@ class Calls:
 
     def tally(self) -> Tally:
         """Count the calls. All are over, and so are their workers."""
-        ends = {room: outcome.of(read(self._folder / f"{room}.caller"), self.agents(room)) for room in self._rooms}
-        begun = [end for end in ends.values() if end.begun]
+        ends = [self._end(room) for room in self._rooms if self.agents(room, "begun")]
         return Tally(
-            begun=len(begun),
-            cut=sum(end.cut or end.left for end in begun),
-            not_saved=sum(not end.saved for room, end in ends.items() if end.begun or self.agents(room, "begun")),
-            unheard=len(ends) - len(begun),
-            silence=max((end.silence for end in begun), default=0.0),
+            begun=len(ends),
+            cut=sum(end.left or not seen for end, seen in ends),
+            not_saved=sum(not end.saved for end, _ in ends),
+            unanswered=len(self._rooms) - len(ends),
         )
+
+    def _end(self, room: str) -> tuple[Outcome, bool]:
+        """How a call ended, and whether the agent has seen the caller leave."""
+        ended = outcome.of(read(self._folder / f"{room}.caller"), self.agents(room))
+        return ended, bool(self.agents(room, "caller left"))
 
     def shown(self) -> str:
         """The records of all calls."""
