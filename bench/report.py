@@ -64,7 +64,7 @@ over all rounds.
 - *floor*: a Python interpreter that executes the agent at once. No init in Python can start an agent sooner. The agent
   is then process 1 itself, so the other figures of this column are the kernel's own.
 - *poll loop*: the smallest process 1 in Python that forwards signals (`bench/poll_loop.py`). It looks at nothing and
-  logs nothing; no init in Python can forward a signal sooner.
+  logs nothing; no init in Python can forward a signal or exit sooner, or take less memory.
 - *Start*: from the exec of process 1 to the first statement of the agent.
 - *Forwarded signal*: from the sender's `kill` to the agent's handler, back to back, by the number of processes in the
   tree. s6 forwards it with a script.

@@ -88,6 +88,16 @@ def signal_set(text: str) -> frozenset[int]:
         raise ValueError(f"{error}, EOF, or none") from None
 
 
+def report_signals(text: str) -> frozenset[int]:
+    """`USR2` -> {12}; `none` -> the empty set."""
+    if text == "none":
+        return frozenset()
+    try:
+        return frozenset(map(signals.parse_catchable, text.split(",")))
+    except ValueError as error:
+        raise ValueError(f"{error}, or none") from None
+
+
 def rewrite(text: str) -> tuple[int, int]:
     """`HUP:QUIT` -> (1, 3); `USR1:0` -> (10, 0), which drops the signal."""
     source, colon, target = text.partition(":")
@@ -359,6 +369,39 @@ OPTIONS = (
         "0 means no limit.",
         metavar="DURATION",
         flags=("--ready-timeout",),
+    ),
+    Option(
+        "ready_file",
+        file_path,
+        "none",
+        "A file that exists from READY=1 until a stop is requested, the agent hangs or exits, for a probe such as "
+        "`cat PATH`: an absolute path in a directory that exists, or none. It is removed at the start.",
+        metavar="PATH|none",
+        flags=("--ready-file",),
+    ),
+    Option(
+        "report_on",
+        report_signals,
+        "none",
+        "Signals, separated by commas, that make agent-init log a stall report, such as USR2. They have no other "
+        "effect: they are not forwarded.",
+        metavar="SIG,...|none",
+        flags=("--report-on",),
+    ),
+    Option(
+        "report_after",
+        limit,
+        "0",
+        "Log a stall report, once, so long after the stop request, whatever the deadline. 0 turns this off.",
+        metavar="DURATION",
+        flags=("--report-after",),
+    ),
+    Option(
+        "control",
+        boolean,
+        "on",
+        "Answer agent-initctl; --no-control opens no socket for it.",
+        constants={"--no-control": "off"},
     ),
     Option(
         "stacks",

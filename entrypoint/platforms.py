@@ -87,7 +87,7 @@ def is_there(evidence: str) -> bool:
     if evidence == KUBELETS_MOUNT:
         return _is_mount("/dev/termination-log")
     if evidence == KUBELETS_CGROUP:
-        return b"kubepods" in _read("/proc/self/cgroup")
+        return b"kubepods" in read_or_empty("/proc/self/cgroup")
     return os.path.exists(evidence) and not (evidence in ENGINE_FILES and _is_left_over())
 
 
@@ -111,7 +111,8 @@ def _is_mount(path: str) -> bool:
         return False
 
 
-def _read(path: str) -> bytes:
+def read_or_empty(path: str) -> bytes:
+    """Return the content of a file that the kernel makes up; nothing where it cannot be read."""
     try:
         with open(path, "rb", buffering=0) as file:
             return file.read(65536)

@@ -6,7 +6,7 @@ Precedence: a flag, then its environment variable, then the default. An empty va
 import os
 
 from .options import OPTIONS, PREFIX
-from .signals import quote
+from .signals import name_of, quote
 from .units import INFINITY, format_duration
 
 TYPE_CHECKING = False
@@ -20,6 +20,8 @@ COMPLETE_VARIABLE = "_AGENT_INIT_COMPLETE"
 # Variables that agent-init sets for the agent, whose process reads them. They are not options.
 STOP_SECONDS = PREFIX + "STOP_SECONDS"
 RESPONDERS = PREFIX + "RESPONDERS"
+
+KILL_BEFORE_PLATFORM = 2.0  # seconds; a quarter of --platform-grace if that is less
 
 
 # Variables of tini and dumb-init, left in an image whose entrypoint was switched to ours: the value that counts (None:
@@ -80,6 +82,10 @@ class Settings:
         notify_access: str
         watchdog: float | None
         ready_timeout: float | None
+        ready_file: str | None
+        report_on: frozenset[int]
+        report_after: float | None
+        control: bool
         stacks: bool
         secret: tuple[str, ...]
         termination_log: str | None
@@ -97,6 +103,15 @@ class Settings:
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"settings are immutable: {name}")
+
+    @property
+    def latest_kill(self) -> float:
+        """Return the seconds to the latest KILL of ours, so that the platform's comes after it; infinity if not known.
+
+        They count from the stop request.
+        """
+        known = self.platform_grace
+        return INFINITY if known is None else known - min(KILL_BEFORE_PLATFORM, known / 4)
 
     @property
     def log_fd(self) -> int:
@@ -152,6 +167,11 @@ def _refuse_contradictions(settings: Settings) -> None:
     for name in ("watchdog", "ready_timeout", "notify_access"):
         if name in source and not settings.notify and getattr(settings, name) is not None:
             raise UsageError(f"{source[name]} needs the notify socket, which {source['notify']} turns off")
+    if settings.ready_file is not None and not settings.notify:
+        raise UsageError(f"{source['ready_file']} needs the notify socket, which {source['notify']} turns off")
+    if both := settings.report_on & settings.stop_on:
+        name = name_of(min(both))
+        raise UsageError(f"{source['report_on']}: {name} requests a stop; accepted: signals that do not (--stop-on)")
     if settings.orphans is not None and settings.subreaper is False and os.getpid() != 1:
         raise UsageError(f"{source['orphans']} needs orphans to be adopted, which {source['subreaper']} turns off")
     steps = settings.stop_schedule

@@ -105,6 +105,11 @@ def start_agent(
 
         ours = os.getpgrp()
         started.previous_foreground = ours if terminal.foreground() == ours else None
+    if settings.ready_file is not None:
+        from .init import ready_file
+
+        if error := ready_file.remove(settings.ready_file):
+            started.problems.append(f"cannot remove the ready file {settings.ready_file}: {error}")
     started.environment = agent_environment.make(settings, environment, package, started.problems)
     if own_process.has_children():
         from .init import older_processes

@@ -91,6 +91,15 @@ class KillAll(Action):
     __slots__ = ()
 
 
+class MarkReady(Action):
+    """Make the file of --ready-file, or remove it."""
+
+    __slots__ = ("is_ready",)
+
+    def __init__(self, *, is_ready: bool) -> None:
+        self.is_ready = is_ready
+
+
 class LookAtWrapper(Action):
     """Find out what the agent does now that its recipients have exited; the event `wrapper_seen` follows."""
 

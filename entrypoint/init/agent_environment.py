@@ -59,9 +59,9 @@ def make(
         return made
     environment.pop(STOP_SECONDS.encode(), None)  # of another agent-init above us
     if (settings.grace, settings.stop_schedule, settings.platform_grace) != (None, None, None):
-        from . import stop_plan  # only here: the agent's start does not wait for a module that it does not need
+        from . import cgroup, stop_steps  # only here: the agent's start does not wait for what it does not need
 
-        environment[STOP_SECONDS.encode()] = b"%r" % stop_plan.stop_seconds(settings)
+        environment[STOP_SECONDS.encode()] = b"%r" % stop_steps.stop_seconds(settings, cgroup.cpus())
     try:
         address = _bind(made, token, environment)
     except OSError as error:

@@ -8,7 +8,7 @@ scheduler/sched-bwc have them. In a container the files of its own group are at 
 
 import os
 
-from . import procfs
+from ..platforms import read_or_empty
 
 V2 = ("memory.events", "memory.max", "memory.current", "memory.peak", "memory.stat")
 V1 = (
@@ -38,6 +38,11 @@ class Memory:
         return value if value is not None and value < UNLIMITED else None
 
     @property
+    def used(self) -> int | None:
+        """Bytes that it uses."""
+        return self._number(2)
+
+    @property
     def peak(self) -> int | None:
         """Bytes that it used at most."""
         return self._number(3)
@@ -45,7 +50,7 @@ class Memory:
     @property
     def available_bytes(self) -> int | None:
         """Bytes that are still available: the limit, less what is used and cannot be reclaimed. None for no limit."""
-        limit, used = self.limit, self._number(2)
+        limit, used = self.limit, self.used
         if limit is None or used is None:
             return None
         cache = self._field(4, b"inactive_file") or 0
@@ -74,25 +79,17 @@ class Memory:
     def _read(self, which: int) -> bytes:
         if not self._directory:
             return b""
-        return _read_or_empty(f"{self._directory}/{self._files[which]}")
-
-
-def _read_or_empty(path: str) -> bytes:
-    """Return the content of a file; nothing where it cannot be read."""
-    try:
-        return procfs.read_file(path)
-    except OSError:
-        return b""
+        return read_or_empty(f"{self._directory}/{self._files[which]}")
 
 
 def cpus(root: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> float | None:
     """Return how many processors the group may use, such as 0.08; None for no limit, or if that is not known."""
     paths = _paths(own, b"cpu")
     for directory in (root + paths[b""], root, f"{root}/cpu{paths[b'cpu']}", f"{root}/cpu"):
-        figures = _read_or_empty(f"{directory}/cpu.max").split()
+        figures = read_or_empty(f"{directory}/cpu.max").split()
         if not figures:
             names = "cpu.cfs_quota_us", "cpu.cfs_period_us"
-            figures = [figure for name in names for figure in _read_or_empty(f"{directory}/{name}").split()]
+            figures = [figure for name in names for figure in read_or_empty(f"{directory}/{name}").split()]
         if len(figures) == 2:
             quota, period = figures
             return int(quota) / int(period) if quota.isdigit() and period.isdigit() and int(period) else None
@@ -102,7 +99,7 @@ def cpus(root: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> float 
 def _paths(own: str, controller: bytes) -> dict[bytes, str]:
     """Return the path of our group below the mount, on v2 (no controller's name) and for a controller on v1."""
     paths = {b"": "", controller: ""}  # v2's line has no controllers
-    for line in _read_or_empty(own).splitlines():
+    for line in read_or_empty(own).splitlines():
         _, _, rest = line.partition(b":")
         controllers, _, path = rest.partition(b":")
         for name in controllers.split(b","):

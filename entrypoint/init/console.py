@@ -13,6 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .history import History
+
 ERROR, WARNING, INFO, DEBUG, TRACE = -1, 0, 1, 2, 3
 LEVEL_NAMES = {ERROR: "error", WARNING: "warning", INFO: "info", DEBUG: "debug", TRACE: "debug"}
 # JSON lines have the level a second time, as Google Cloud Logging reads it: field `severity`, LogSeverity's names
@@ -26,11 +28,19 @@ class Console:
     def __init__(self, fd: int | None, *, level: int = INFO, json: bool = False) -> None:
         self.level, self.json = level, json
         self.dropped = 0
+        self.history: History | None = None
         self._write = _writer(fd) if fd is not None else None
 
     def log(self, level: int, event: str, text: str, **fields: object) -> None:
         """Write one line. `event` and `fields` (str, int, float, bool, None, or lists of them) appear in JSON only."""
-        if level > self.level or self._write is None:
+        if level > self.level:
+            return
+        if self.history is not None:
+            try:
+                self.history.add(level, event, text, fields)
+            except Exception:  # MemoryError: only the record is lost
+                pass
+        if self._write is None:
             return
         try:
             line = self.line(level, event, text, **fields)
@@ -44,7 +54,7 @@ class Console:
 
     def line(self, level: int, event: str, text: str, **fields: object) -> bytes:
         """Return the line that `log` would write. May raise MemoryError."""
-        return _json_line(level, event, text, fields) if self.json else _text_line(level, text)
+        return json_line(time.time(), level, event, text, fields) if self.json else text_line(level, text)
 
     def write(self, line: bytes) -> None:
         """Write a line that was made before: this takes no memory."""
@@ -59,7 +69,8 @@ class Console:
             self.dropped += 1
 
 
-def _text_line(level: int, text: str) -> bytes:
+def text_line(level: int, text: str) -> bytes:
+    """Return a line for people. May raise MemoryError."""
     label = "" if level >= INFO else LEVEL_NAMES[level] + ": "
     one_line = text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
     return _cut(f"agent-init: {label}{one_line}".encode("utf-8", "backslashreplace"), b"...\n")
@@ -71,8 +82,8 @@ def _cut(line: bytes, ending: bytes) -> bytes:
     return line + b"\n" if len(line) <= longest else line[:longest].decode("utf-8", "ignore").encode() + ending
 
 
-def _json_line(level: int, event: str, text: str, fields: dict[str, object]) -> bytes:
-    now = time.time()
+def json_line(now: float, level: int, event: str, text: str, fields: dict[str, object]) -> bytes:
+    """Return a line for programs; `now`: seconds since the epoch. May raise MemoryError."""
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
     name = LEVEL_NAMES[level]
     head = {"time": stamp, "level": name, "severity": name.upper(), "event": event}

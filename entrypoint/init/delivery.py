@@ -545,9 +545,10 @@ class Delivery:
 
     def send_agent(self, number: int) -> None:
         """Send to the agent, or to its process group with --target group; nothing once it was reaped."""
-        if self._agent.has_exited:
+        if self._agent.status is not None:
             return
-        self.kill_forwarded = self.kill_forwarded or number == KILL
+        if number == KILL:
+            self.kill_forwarded = True
         if self._settings.target == "group" and not self._agent.shares_our_group:
             self._kill(-self._agent.group, number)
         else:

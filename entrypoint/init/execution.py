@@ -5,7 +5,7 @@ want of memory is tried again.
 """
 
 from .. import signals
-from . import delivery, later, narrator, procfs, stop_plan, tree
+from . import counters, delivery, later, narrator, procfs, stop_steps, tree
 from .actions import (
     Action,
     Exit,
@@ -18,6 +18,7 @@ from .actions import (
     LookAtWrapper,
     LookForOrphans,
     MakeStallReport,
+    MarkReady,
     NoteAllSignalled,
     Signalling,
     Stop,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from ..settings import Settings
-    from . import exit_watch
+    from . import exit_watch, ready_file
     from .console import Console
     from .faults import Faults
     from .lifecycle import Lifecycle
@@ -43,17 +44,18 @@ if TYPE_CHECKING:
     from .orphans import OrphanStopper
     from .stall_report import Reporter
 else:
-    exit_watch = later.Module("init.exit_watch")
+    exit_watch, ready_file = map(later.Module, ("init.exit_watch", "init.ready_file"))
 
+DROPPED = ("dropped", "not-forwarded", "shielded")  # events of a signal that was not sent to anybody
 MAX_RETRIES = 20  # of an action that fails for want of memory
 
 
 class Execution:
     """The actions that are to be done, and the parts of process 1 that do them.
 
-    `handled`: whether a signal is handled: one look serves all that came together. `exit_code`: that of process 1, once
-    it is to end. `older`: the processes that were below us before the agent. `recipients_exited` is called when all
-    that got the stop signal in place of others have exited.
+    `counters`: of the signals. `handled`: whether a signal is handled: one look serves all that came together.
+    `exit_code`: that of process 1, once it is to end. `older`: the processes that were below us before the agent.
+    `recipients_exited` is called when all that got the stop signal in place of others have exited.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Execution:
         older: "Collection[tuple[int, int]]",
         recipients_exited: "Callable[[], object]",
     ) -> None:
+        self.counters = counters.Counters()
         self._settings, self._agent, self._lifecycle, self._loop = settings, agent, lifecycle, loop
         self._faults, self._reporter = faults, reporter
         self.descendants = tree.Descendants(reporter.pids)
@@ -82,19 +85,14 @@ class Execution:
         if older:
             from . import older_processes
 
-            self.older = older_processes.OlderProcesses(older, self.descendants, stop_plan.stop_signal(settings))
+            self.older = older_processes.OlderProcesses(older, self.descendants, stop_steps.stop_signal(settings))
         self._recipients_exited = recipients_exited
         self._exit_watch: exit_watch.ExitWatch | None = None
         self.handled: dict[int, bool] = {}
         self.exit_code: int | None = None
-        self._to_do: list[Action] = []  # what follows from the events so far and is not done yet
+        self.to_do: list[Action] = []  # what follows from the events so far and is not done yet
         self._retries = 0  # for want of memory, since the last time when nothing was left to do
         self._retried: Action | None = None
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether something is to be done that could not be done yet."""
-        return bool(self._to_do)
 
     def event(self, event: "Callable[..., list[Action]]", *facts: object) -> None:
         """Pass an event to the state machine and do what follows."""
@@ -105,7 +103,7 @@ class Execution:
         """Pass an event to the state machine; what follows is done later. If it fails half-way, it has not happened."""
         before = self._lifecycle.snapshot()
         try:
-            self._to_do += event(self._loop.time(), *facts)
+            self.to_do += event(self._loop.time(), *facts)
         except MemoryError:
             self._lifecycle.restore(before)
             raise
@@ -116,16 +114,16 @@ class Execution:
         For want of memory a line or a report may be lost. What is only a look comes again by a timer.
         """
         self.descendants.forget()
-        while self._to_do:
+        while self.to_do:
             try:
-                self._do(self._to_do[0])
+                self._do(self.to_do[0])
             except MemoryError as error:
-                if self._is_worth_a_retry(self._to_do[0]):
+                if self._is_worth_a_retry(self.to_do[0]):
                     raise
                 self._faults.log(error)
             except Exception as error:
                 self._faults.log(error)
-            del self._to_do[0]
+            del self.to_do[0]
         self._retries, self._retried = 0, None
         if self.narrator.has_news:  # after the signals are sent, and with the processes that were looked at
             self._faults.guarded(self.narrator.write_final_message)
@@ -143,6 +141,8 @@ class Execution:
             self._forward(action)
         elif isinstance(action, Stop):
             self._stop(action)
+        elif isinstance(action, MarkReady):
+            self._mark_ready(action.is_ready)
         elif isinstance(action, NoteAllSignalled):
             self.delivery.note_all_signalled(action.number)
         elif isinstance(action, ForgetAllSignalled):
@@ -177,6 +177,8 @@ class Execution:
             self.narrator.report_begins()
             self._reporter.start(self._agent.pid, action.seconds)
         elif isinstance(action, Log):
+            if action.event in DROPPED:
+                self.counters.dropped[action.facts["signal"]] += 1
             self.narrator.agent = "" if self._agent.has_exited else f"{self._agent.name} ({self._agent.pid})"
             if action.event in narrator.ESCALATIONS and not self._lifecycle.hung:
                 self._faults.guarded(self._explain)
@@ -185,6 +187,12 @@ class Execution:
             assert isinstance(action, Exit)
             self.exit_code = action.code
             self._loop.stop()
+
+    def _mark_ready(self, is_ready: bool) -> None:
+        path = self._settings.ready_file
+        assert path is not None
+        if error := ready_file.make(path) if is_ready else ready_file.remove(path):
+            self.narrator.log(Log("ready-file", path=path, error=error))
 
     def _stop(self, action: Stop) -> None:
         number, again = action.number, self._retried is action
@@ -224,7 +232,7 @@ class Execution:
 
     def _explain(self) -> None:
         """Log once who was left to a process above that handles the stop signal: that explains an escalation."""
-        number = stop_plan.stop_signal(self._settings)
+        number = stop_steps.stop_signal(self._settings)
         caught, to = self.delivery.left_to_others(number)
         if to:
             self.narrator.log(Log("left-to-others", signal=number, caught=caught, to=to))
@@ -270,3 +278,4 @@ class Execution:
             return
         self.narrator.log(Log("forwarded", signal=number, sender=action.sender, to=to))
         self.delivery.forward(number, to)
+        self.counters.forwarded[number] += 1

@@ -67,6 +67,7 @@ class Fallback:
         "_give_up_at",
         "_group",
         "_ok_exit",
+        "_ready_file",
         "_rewrite",
         "_stop_on",
         "_timer_used",
@@ -90,6 +91,7 @@ class Fallback:
         self.stop_signal, self.grace = _plan(settings)
         self._stop_on, self._rewrite, self._ok_exit = settings.stop_on, settings.rewrite, settings.ok_exit
         self._group = settings.target == "group"
+        self._ready_file = settings.ready_file
         self._give_up_at = INFINITY
         self.stop_sent = self._timer_used = False
 
@@ -185,6 +187,8 @@ class Fallback:
     def request_stop(self, number: int) -> None:
         """Start the grace period, unless it has started, and send the stop signal."""
         self.stop_sent = True
+        if self._ready_file is not None:
+            _succeeds(os.unlink, self._ready_file)
         if self.requested_at == INFINITY:
             self.requested_at = time.monotonic()
         self.kill_at = min(self.kill_at, self.requested_at + self.grace)
@@ -219,12 +223,13 @@ def _plan(settings: "Settings") -> tuple[int, float]:
     """Return the stop signal and the seconds from the request to SIGKILL, as far as the settings have them."""
     if settings.stop_schedule:
         *waits, (last, _) = settings.stop_schedule
+        signal = settings.stop_schedule[0][0]
         seconds = sum(wait for _, wait in waits) if last == KILL else INFINITY
-        return settings.stop_schedule[0][0], seconds
-    # Without a grace of the user's the platform decides; a default of ours must not cut anything short.
-    signal = TERM if settings.stop_signal is None else settings.stop_signal
-    known = (seconds for seconds in (settings.grace, settings.platform_grace) if seconds is not None)
-    return signal, min(known, default=INFINITY)
+    else:
+        signal = TERM if settings.stop_signal is None else settings.stop_signal
+        # Without a grace of the user's the platform decides; a default of ours must not cut anything short.
+        seconds = INFINITY if settings.grace is None else settings.grace
+    return signal, min(seconds, settings.latest_kill)
 
 
 def _succeeds(step: "Callable[..., object]", *arguments: object) -> bool:

@@ -1,7 +1,7 @@
 """The fast path: a signal that the state machine would forward to an agent that handles it, without a log line.
 
 Between signalfd and kill(2) there is one system call, a look at the agent's file in /proc. While the look shows the
-same program with the same masks, the answers of the last time hold. Nothing here depends on the number of processes.
+same program with the same masks, the answers of an earlier time hold. Nothing here depends on the number of processes.
 """
 
 from .. import signals
@@ -12,20 +12,22 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..settings import Settings
     from .console import Console
+    from .counters import Counters
     from .delivery import Delivery
     from .lifecycle import Lifecycle
     from .main_process import MainProcess
-    from .signalfd import Received
+    from .signalfd import Received, SignalFd, WakeupFd
 
 # These concern process 1 itself, or may do so: see `Supervisor._is_ours`.
 MAY_BE_OURS = frozenset((signals.CHLD, signals.CONT, signals.TSTP)) | signals.OF_WRITES
 MAX_LOOKED_AT = 31  # the last signal whose disposition the file shows
+MAX_SEEN = 4  # looks that are remembered for each signal
 
 
 class FastPath:
     """Sends to the agent what it handles."""
 
-    __slots__ = ("_acts_on", "_agent", "_console", "_delivery", "_lifecycle", "_looks_through", "_seen")
+    __slots__ = ("_acts_on", "_agent", "_console", "_delivery", "_forwarded", "_lifecycle", "_looks_through")
 
     def __init__(
         self,
@@ -34,11 +36,31 @@ class FastPath:
         lifecycle: "Lifecycle",
         console: "Console",
         delivery: "Delivery",
+        counters: "Counters",
     ) -> None:
         self._agent, self._lifecycle, self._console, self._delivery = agent, lifecycle, console, delivery
+        self._forwarded = counters.forwarded
         self._looks_through = settings.target == "auto"
-        self._seen: tuple[object, ...] | None = None  # the agent, when `_acts_on` was found out
-        self._acts_on: set[int] = set()  # the signals that it handles or ignores by itself
+        # For each signal that the agent handles or ignores by itself, what a look showed then. That differs while one
+        # of its handlers runs: the kernel blocks the handler's signal (sigaction(2)).
+        self._acts_on: dict[int, list[procfs.Seen]] = {}
+
+    def send_next(self, source: "SignalFd | WakeupFd") -> bool:
+        """Send the signal that has come, if it is a single one, and the agent is known to act on it; return whether so.
+
+        Most signals take this and nothing else. The agent waits for each of these lines.
+        """
+        number = source.peek()
+        states = self._acts_on.get(number)
+        if states is None or number not in self._lifecycle.sent_at_once:
+            return False
+        agent = self._agent
+        if agent.status is not None or agent.named is not None or not agent.dispositions.is_as(states):
+            return False
+        self._delivery.send_agent(number)
+        source.size = 0
+        self._forwarded[number] += 1
+        return True
 
     def send_all(self, inbox: "list[Received]", handled: dict[int, bool]) -> bool:
         """Send the signals in `inbox`, and remove them from it, up to the first that takes more than that.
@@ -65,13 +87,15 @@ class FastPath:
             handled[number] = True
         if handled.get(number):
             self._delivery.send_agent(number)
+            self._forwarded[number] += 1
             return True
         return False
 
     def _agent_acts_on(self, number: int) -> bool:
         """Whether the agent handles or ignores the signal, and it is not meant for a process behind it."""
         dispositions = self._agent.dispositions
-        if number in self._acts_on and (dispositions.pid, dispositions.look()) == self._seen:
+        states = self._acts_on.get(number)
+        if states is not None and dispositions.is_as(states):
             return True
         known = dispositions.handles_or_ignores(number)
         if known is None:
@@ -80,15 +104,12 @@ class FastPath:
             return False
         if self._looks_through and self._delivery.may_be_looked_through():
             return False
-        if number <= MAX_LOOKED_AT and not procfs.masks_are_false():
+        if number <= MAX_LOOKED_AT and number not in MAY_BE_OURS and not procfs.masks_are_false():
             self._remember(dispositions, number)
         return True
 
     def _remember(self, dispositions: procfs.Dispositions, number: int) -> None:
-        """The answer holds as long as the masks are the same, if they show it: sigwait(3) does not show there."""
+        """The answer holds while the masks are the same, if they show it: sigwait(3) does not show there."""
         seen = dispositions.seen()
-        if seen is None or not any(int(mask) & procfs.signal_bit(number) for mask in seen[2:]):
-            return
-        if (dispositions.pid, seen) != self._seen:
-            self._acts_on, self._seen = set(), (dispositions.pid, seen)
-        self._acts_on.add(number)
+        if seen is not None and seen.shows(number):
+            self._acts_on[number] = [seen, *self._acts_on.get(number, ())][:MAX_SEEN]

@@ -16,7 +16,9 @@ Whatever the order of events:
   - a step of the schedule is sent once; a repeated stop request is noted, passed on or moves on, as `repeat` says
   - nothing is addressed to the agent after its exit was seen
   - SIGKILL comes by the end of the grace, and our own exit at most GIVE_UP_AT_LAST seconds later
-  - the agent can extend its time, each message to the time it names, but never past --max-grace and --platform-grace
+  - the agent can extend its time, each message to the time it names, and so can a person, each time by so much; neither
+    past --max-grace and --platform-grace
+  - the file that says the agent is ready is gone before the stop signal is sent
   - where the platform ends a stop, we have no deadline; but one that was requested from inside has the platform's limit
     for its deadline, until a request from outside comes
   - the exit code is the agent's; an agent that hung does not end with 0, and where the agent was a wrapper and we have
@@ -31,7 +33,7 @@ Rules of this file:
 
 from ..signals import ABRT, EOF, HUP, INT, KILL, QUIT, TERM, VALID
 from ..units import INFINITY
-from . import stop_plan
+from . import stop_plan, stop_steps
 from .actions import (
     Action,
     Exit,
@@ -44,6 +46,7 @@ from .actions import (
     LookAtWrapper,
     LookForOrphans,
     MakeStallReport,
+    MarkReady,
     NoteAllSignalled,
     Stop,
     StopHeldBack,
@@ -60,7 +63,8 @@ if TYPE_CHECKING:
 
     from ..settings import Settings
     from .exit_status import Ending
-    from .stop_plan import Steps, StopPlan
+    from .stop_plan import StopPlan
+    from .stop_steps import Steps
 
 RUNNING, STOPPING, LINGERING, KILLING, ENDED = "running", "stopping", "lingering", "killing", "ended"
 
@@ -77,6 +81,7 @@ TIMERS: "dict[str, dict[str, str]]" = {
         "turn": "_next_turn",  # a leftover process has exited, others may get the stop signal
         "limit": "_report_limit",  # just before the platform's limit, where the end is not ours
         "stall_report": "_report_stall",  # some time before the next step
+        "long": "_report_long_stop",  # --report-after
         "progress": "_log_progress",
     },
     LINGERING: {
@@ -110,7 +115,9 @@ HELD_BACK_FOR = 1.5
 CONFIRM_AFTER = 0.3  # seconds in which a TERM to every process has come to us too
 LOOK_AGAIN = 0.2  # seconds to the next look at the work below a wrapper that has exited, if a look fails
 SETTLE_EVERY = 0.2  # seconds between looks at a wrapper whose recipients have exited
-HELPERS_LEAVE = 0.2  # seconds in which helpers that end by themselves after the agent are not logged as leftovers
+# Seconds in which helpers that end by themselves after the agent are not logged as leftovers. On a busy machine 0.2 s
+# were not enough.
+HELPERS_LEAVE = 1.0
 NEXT_TURN_AFTER = (
     0.05  # seconds from the exit of a leftover process until others get the stop signal: many exit together
 )
@@ -126,10 +133,12 @@ class Lifecycle:
         self.settings, self.plan = settings, plan
         self.state = RUNNING
         # Sent to the agent without an event while it runs and handles them: no stop requests, no rewritten signals.
-        self.sent_at_once = VALID - settings.stop_on - settings.rewrite.keys()
+        self.sent_at_once = VALID - settings.stop_on - settings.rewrite.keys() - settings.report_on
         self.ending: Ending | None = None  # the agent's, once its exit was seen
         self.hung = ""  # why it counts as hung: watchdog, ready-timeout
         self.ready = False
+        self.since = now  # when the state was entered, or READY=1 came
+        self._last_ping: float | None = None  # when the watchdog got its last sign of life
         self.status = ""  # the last STATUS that it sent
         self._cause = ""  # why it ended: exited, signal, stop-signal, deadline, escalated, oom, killed, lost
         self._started = now
@@ -175,6 +184,8 @@ class Lifecycle:
         """
         if number == EOF:
             return self._start_stop(now, EOF, None, None, origin) if self.state == RUNNING else []
+        if number in self.settings.report_on:
+            return self._report_on_request(now, number, sender)
         rewritten = self.settings.rewrite.get(number, number)
         if rewritten == 0:
             return [Log("dropped", signal=number, sender=sender)]
@@ -184,6 +195,36 @@ class Lifecycle:
         if self.ending is not None or self.state in (KILLING, ENDED):
             return [Log("not-forwarded", signal=number, sender=sender)]
         return [Forward(rewritten, sender, always=self.settings.unhandled == "forward", origin=origin)]
+
+    def stop(self, now: float, sender: object, origin: str, grace: float | None) -> list[Action]:
+        """A stop was requested by command: as by TERM. `grace`: for this stop, unless it has begun already."""
+        if self.state == RUNNING and grace is not None:
+            return self._start_stop(now, TERM, sender, None, origin, grace=grace)
+        return self._stop_requested(now, TERM, sender, None, origin)
+
+    def more_time(self, now: float, seconds: float, sender: object) -> list[Action]:
+        """The stop gets so much more time by command, as far as `why_no_more_time` allows; see there."""
+        if self.why_no_more_time:
+            return []
+        latest = self._latest_step()
+        if self.state == LINGERING:
+            self._set(kill=min(self._at("kill") + seconds, latest))
+        elif self.last_sent:
+            self._extend_step(now, min(self._at("step") + seconds, latest))
+        else:  # what is due is the stop signal itself
+            (first, wait), *later = self._steps
+            self._steps = [(first, wait + min(seconds, latest - self._at("step"))), *later]
+        return [Log("extended-by-command", sender=sender, left=self.kill_due - now)]
+
+    @property
+    def why_no_more_time(self) -> str:
+        """Why a stop cannot get more time: not-stopping, no-deadline, or the option that bounds it; nothing if not."""
+        if self.state not in (STOPPING, LINGERING):
+            return "not-stopping"
+        if self.kill_due == INFINITY:
+            return "no-deadline"
+        bound = self._requested + self.plan.max_grace
+        return self.bounding_option if self.kill_due >= bound else ""
 
     def unhandled(self, now: float, number: int, sender: object, origin: str = OUTSIDE) -> list[Action]:
         """A signal was not forwarded because no process handles it: its default action would end the agent."""
@@ -292,22 +333,23 @@ class Lifecycle:
         themselves after the agent. `successor`: a process that runs the same program.
         """
         unasked = self.state == RUNNING
+        not_ready = self._not_ready()
         self.ending, self._cause, self.sent_at_once = ending, self._find_cause(ending), frozenset()
         if alone:
-            return self._end(now)
+            return [*not_ready, *self._end(now)]
         if self.state == KILLING:
             return []
         if only_older:
-            return self.older_left(now)
+            return [*not_ready, *self.older_left(now)]
         if works_on and self.state == STOPPING:
             self._works_on = True
             self._set(held_back=INFINITY, settle=INFINITY)
-            number, left = stop_plan.stop_signal(self.settings), self._time_left(now)["left"]
+            number, left = stop_steps.stop_signal(self.settings), self._time_left(now)["left"]
             facts = {"code": ending.code, "ending": ending, "cause": self._cause, "signal": number, "left": left}
             log = Log("wrapper-left", **facts, has_had_it=self._sent_by_platform)
             return [log, StopLeftovers(number)]
         replaced = [Log("replaced", successor=str(successor))] if unasked and successor is not None else []
-        return [*replaced, *self._linger(now, only_helpers=only_helpers)]
+        return [*not_ready, *replaced, *self._linger(now, only_helpers=only_helpers)]
 
     def leftover_ended(self, now: float) -> list[Action]:
         """A process that the agent left behind has exited: it may be the turn of others."""
@@ -321,7 +363,7 @@ class Lifecycle:
             return []
         self._works_on = works_on
         self._set(turn=INFINITY)
-        return [StopLeftovers(stop_plan.stop_signal(self.settings))] if works_on else self._linger(now)
+        return [StopLeftovers(stop_steps.stop_signal(self.settings))] if works_on else self._linger(now)
 
     def rest_seen(self, now: float, is_left: bool, is_exiting: bool) -> list[Action]:
         """The answer to LookAtRest. `is_left`: not all have exited. `is_exiting`: those that have not will soon."""
@@ -333,7 +375,7 @@ class Lifecycle:
         """Nothing is left but processes from before the agent's start that do not handle the stop signal."""
         if self.ending is None or self.state in (KILLING, ENDED):
             return []
-        number = stop_plan.stop_signal(self.settings)
+        number = stop_steps.stop_signal(self.settings)
         return self._kill(now, "older-left", Log("older-left", signal=number))
 
     def platform_has_signalled(self, ending: "Ending") -> bool:
@@ -355,7 +397,7 @@ class Lifecycle:
 
     def _platform_has_not_signalled(self, now: float) -> list[Action]:
         self._set(confirm=INFINITY)
-        return [ForgetAllSignalled(), StopLeftovers(stop_plan.stop_signal(self.settings))]
+        return [ForgetAllSignalled(), StopLeftovers(stop_steps.stop_signal(self.settings))]
 
     def nothing_left(self, now: float) -> list[Action]:
         """There are no children any more. No effect before the agent's own exit was seen."""
@@ -381,6 +423,23 @@ class Lifecycle:
             return -INFINITY
         return self._at("kill") if self.state == LINGERING else self._time_of_kill()
 
+    def facts(self, now: float) -> "dict[str, Any]":
+        """Return what only this knows of how things stand; times in seconds from now, None where there is none."""
+        if self.state == STOPPING:
+            upcoming = self._upcoming(now)
+        else:
+            steps = [(KILL, self._at("kill") - now)] if self.state == LINGERING else []
+            upcoming = {"steps": steps, "platform": None}
+        return {
+            "uptime": now - self._started,
+            "elapsed": now - self._requested if self._requested < INFINITY else None,
+            "left": self.kill_due - now if -INFINITY < self.kill_due < INFINITY else None,
+            "next": upcoming["steps"],
+            "platform": upcoming["platform"],
+            "watchdog": self._watchdog,
+            "last_ping": now - self._last_ping if self._last_ping is not None else None,
+        }
+
     # --- Timers. ----------------------------------------------------------------------------------------------------
 
     def _at(self, timer: str) -> float:
@@ -391,9 +450,9 @@ class Lifecycle:
         """Set timers of the current state; infinity stops one."""
         self._timers = {timer: at for timer, at in {**self._timers, **times}.items() if at < INFINITY}
 
-    def _enter(self, state: str, **times: float) -> None:
+    def _enter(self, state: str, now: float, **times: float) -> None:
         """Change the state; timers that it does not have are stopped."""
-        self.state = state
+        self.state, self.since = state, now
         self._timers = {timer: at for timer, at in self._timers.items() if timer in TIMERS[state]}
         self._set(**times)
 
@@ -419,9 +478,19 @@ class Lifecycle:
         if self.ready:
             return []
         self.ready = True
-        return [Log("ready", seconds=now - self._started)]
+        log = Log("ready", seconds=now - self._started)
+        if self.state != RUNNING:
+            return [log]
+        self.since = now
+        return [log, MarkReady(is_ready=True)] if self.settings.ready_file is not None else [log]
+
+    def _not_ready(self) -> list[Action]:
+        """The agent is not ready any more, if it was."""
+        was_shown = self.state == RUNNING and self.ready and self.settings.ready_file is not None
+        return [MarkReady(is_ready=False)] if was_shown else []
 
     def _expect_sign_of_life(self, now: float) -> None:
+        self._last_ping = now
         if self.state == RUNNING:
             self._set(silence=INFINITY if self._watchdog is None else now + self._watchdog)
 
@@ -443,11 +512,12 @@ class Lifecycle:
 
     def _hangs(self, now: float, hung: str, *, allowed: float | None, sender: object = None) -> list[Action]:
         """Make a stall report, then send SIGABRT, then go on with the schedule."""
+        not_ready = self._not_ready()
         self.hung, self._reported_at = hung, now
         seconds = self.plan.report_seconds
         self._begin(now, stop_plan.of_a_hang(self.plan, ABRT), seconds)
         log = Log(hung, allowed=allowed, sender=sender, upcoming=self._upcoming(now), status=self.status)
-        return [log, MakeStallReport(seconds)]
+        return [*not_ready, log, MakeStallReport(seconds)]
 
     def _extend(self, now: float, seconds: float) -> list[Action]:
         """Extend the current step to now + `seconds`; never shorten it."""
@@ -455,14 +525,25 @@ class Lifecycle:
             self._set(ready=max(self._at("ready"), now + seconds))
         if self.state != STOPPING or not self.last_sent or self.hung or "step" not in self._timers:
             return []
-        bound = self.plan.max_grace
-        latest = INFINITY
-        if bound < INFINITY:
-            latest = self._requested + bound - stop_plan.seconds_to_last(self._steps)
-        until = min(now + seconds, latest)
+        until = min(now + seconds, self._latest_step())
         if until <= self._at("step"):
             return []
         first, self._extended = not self._extended, True
+        self._extend_step(now, until)
+        facts = {"max_grace": self.plan.max_grace, "limited_by": self.bounding_option}
+        return [Log("extended", **facts)] if first else []
+
+    def _latest_step(self) -> float:
+        """Return the latest time for what is due next that the bound of the grace leaves."""
+        return self._requested + self.plan.max_grace - stop_steps.seconds_to_last(self._steps)
+
+    @property
+    def bounding_option(self) -> str:
+        """The option that bounds the time of a stop."""
+        return "--max-grace" if self.plan.max_grace == self.settings.max_grace else "--platform-grace"
+
+    def _extend_step(self, now: float, until: float) -> None:
+        """Put the next step off, and what depends on it."""
         self._set(step=until)
         if "held_back" in self._timers:  # they are working: leave them half of the new time too
             self._set(held_back=max(self._at("held_back"), self._half_time(now, now)))
@@ -470,8 +551,6 @@ class Lifecycle:
             self._set(last_term=stop_plan.time_of_last_term(now, self._time_of_kill()))
         if now > self._reported_at + PROGRESS_EVERY:
             self._plan_stall_report(now, until - now)
-        by = "--max-grace" if bound == self.settings.max_grace else "--platform-grace"
-        return [Log("extended", max_grace=bound, limited_by=by)] if first else []
 
     def _look_for_orphans(self, now: float) -> list[Action]:
         self._set(orphans=now + ORPHANS_AGAIN)
@@ -508,27 +587,38 @@ class Lifecycle:
             self._set(step=now)
             return [Log("repeat-escalates", **facts), *self._send_step(now, "escalated")]
         elif self.settings.repeat == "forward" and self.state == STOPPING and self.last_sent:
-            passed_on = stop_plan.stop_signal(self.settings) if instead is None else instead
+            passed_on = stop_steps.stop_signal(self.settings) if instead is None else instead
             if passed_on == TERM and self._is_signalled_by_platform(number, instead, origin):
                 return [Log("stop-repeated", passed_on=None, **facts)]
             return [Log("stop-repeated", passed_on=passed_on, **facts), Stop(passed_on)]
         return [Log("stop-repeated", passed_on=None, **facts)]
 
     def _start_stop(
-        self, now: float, number: int, sender: object, instead: int | None, origin: str, *, has_begun: bool = False
+        self,
+        now: float,
+        number: int,
+        sender: object,
+        instead: int | None,
+        origin: str,
+        *,
+        has_begun: bool = False,
+        grace: float | None = None,
     ) -> list[Action]:
-        """`has_begun`: the agent has exited by it already."""
+        """`has_begun`: the agent has exited by it already. `grace`: for this stop, in place of the plan's."""
+        not_ready = self._not_ready()
         delay = 0.0 if has_begun else self.settings.stop_delay
-        self._enforces_limit = self._is_unknown_to_platform(number, origin)
+        self._enforces_limit = grace is None and self._is_unknown_to_platform(number, origin)
         steps = stop_plan.unknown_to_platform(self.plan, delay) if self._enforces_limit else self.plan.steps
-        (first, wait), *later = stop_plan.with_delay(steps, delay)
+        if grace is not None:
+            steps = stop_plan.with_grace(self.plan, grace, delay)
+        (first, wait), *later = stop_steps.with_delay(steps, delay)
         if instead is not None and first != KILL:
             first, self._instead = instead, True
             later = [] if first == KILL else later
         by_platform = has_begun or self._is_signalled_by_platform(number, instead, origin)
         self._sent_by_platform = first == TERM and by_platform
         self._begin(now, [(first, wait), *later], delay)
-        if self.plan.limit_report_after is not None and not self._enforces_limit:
+        if self.plan.limit_report_after is not None and not self._enforces_limit and grace is None:
             self._set(limit=now + self.plan.limit_report_after)
         upcoming = self._upcoming(now)
         if self._sent_by_platform:
@@ -538,7 +628,8 @@ class Lifecycle:
         elif origin == INSIDE and self.plan.has_hooks:
             upcoming["unknown_unless_hook"] = True
         log = Log("stop-requested", signal=number, sender=sender, upcoming=upcoming)
-        return [log, *self._next_step(now)] if self._at("step") <= now else [log]
+        first_step = self._next_step(now) if self._at("step") <= now else []
+        return [*not_ready, log, *first_step]
 
     def _is_unknown_to_platform(self, number: int, origin: str) -> bool:
         """Whether the platform would end a stop, but has not requested this one."""
@@ -561,7 +652,9 @@ class Lifecycle:
 
     def _begin(self, now: float, steps: "Steps", delay: float) -> None:
         self._requested, self._steps = now, steps
-        self._enter(STOPPING, step=now + delay, progress=now + PROGRESS_EVERY)
+        report_after = self.settings.report_after
+        long = INFINITY if report_after is None else now + report_after
+        self._enter(STOPPING, now, step=now + delay, progress=now + PROGRESS_EVERY, long=long)
 
     def _next_step(self, now: float) -> list[Action]:
         return self._send_step(now, "deadline" if self.last_sent else "stop-signal")
@@ -600,6 +693,19 @@ class Lifecycle:
         self._reported_at = now
         return [MakeStallReport(left)]
 
+    def _report_long_stop(self, now: float) -> list[Action]:
+        self._set(long=INFINITY)
+        self._reported_at = now
+        log = Log("long-stop", elapsed=now - self._requested, hung=bool(self.hung))
+        return [log, MakeStallReport(self.plan.report_seconds)]
+
+    def _report_on_request(self, now: float, number: int, sender: object) -> list[Action]:
+        if self.state in (KILLING, ENDED):
+            return []
+        self._reported_at = now
+        log = Log("report-requested", signal=number, sender=sender)
+        return [log, MakeStallReport(self.plan.report_seconds)]
+
     def _report_limit(self, now: float) -> list[Action]:
         self._set(limit=INFINITY)
         self._reported_at = now
@@ -618,7 +724,7 @@ class Lifecycle:
 
     def _send_last_term(self, now: float) -> list[Action]:
         self._set(last_term=INFINITY)
-        number = stop_plan.stop_signal(self.settings)  # TERM, where INT was sent
+        number = stop_steps.stop_signal(self.settings)  # TERM, where INT was sent
         return [Log("last-term", signal=number, elapsed=now - self._requested), StopInterrupted(number)]
 
     def _log_progress(self, now: float) -> list[Action]:
@@ -635,8 +741,8 @@ class Lifecycle:
         linger = max(0.0, min(self.settings.linger, end - now))
         self._steps = ()
         progress = min(self._at("progress"), now + PROGRESS_EVERY)
-        self._enter(LINGERING, kill=now + linger, progress=progress)
-        number, ending = stop_plan.stop_signal(self.settings), self.ending
+        self._enter(LINGERING, now, kill=now + linger, progress=progress)
+        number, ending = stop_steps.stop_signal(self.settings), self.ending
         log = Log("lingering", code=ending.code, ending=ending, cause=self._cause, signal=number, linger=linger)
         if only_helpers:
             self._deferred = [log]
@@ -653,16 +759,17 @@ class Lifecycle:
             self._set(turn=now + LOOK_AGAIN)  # the answer stops it; there may be none for want of memory
             return [LookAtWork()]
         self._set(turn=INFINITY)
-        return [StopLeftovers(stop_plan.stop_signal(self.settings))]
+        return [StopLeftovers(stop_steps.stop_signal(self.settings))]
 
     def _linger_is_over(self, now: float) -> list[Action]:
         return self._kill(now, "linger-over", Log("linger-over"))
 
     def _kill(self, now: float, why: str, *logs: Log) -> list[Action]:
+        deferred = self._deferred if "deferred" in self._timers else []
         self._killed_for, self._steps, self.sent_at_once = why, (), frozenset()
         self._was_cut, self._killed_at = self._works_on, now
-        self._enter(KILLING, sweep=now + SWEEP_EVERY, give_up=now + GIVE_UP_AFTER)
-        return [*logs, KillAll()]
+        self._enter(KILLING, now, sweep=now + SWEEP_EVERY, give_up=now + GIVE_UP_AFTER)
+        return [*deferred, *logs, KillAll()]
 
     def _kill_again(self, now: float) -> list[Action]:
         self._set(sweep=now + max(SWEEP_EVERY, SWEEP_SHARE * (now - self._killed_at)))
@@ -691,7 +798,7 @@ class Lifecycle:
         return "oom" if ending.oom_kills else "killed"
 
     def _end(self, now: float) -> list[Action]:
-        self._enter(ENDED)
+        self._enter(ENDED, now)
         agent_code = 128 + KILL if self.ending is None or self._was_cut else self.ending.code
         code, why = agent_code, ""
         by_int = self._interrupted and code == 128 + INT
@@ -722,7 +829,7 @@ class Lifecycle:
 
     def _time_of_kill(self) -> float:
         """Return when the final KILL is due; infinity where there is none."""
-        return self._at("step") + stop_plan.seconds_to_kill(self._steps)
+        return self._at("step") + stop_steps.seconds_to_kill(self._steps)
 
     def _half_time(self, now: float, start: float) -> float:
         """Return the time half-way from `start` to the final KILL; where there is none, MAX_HELD_BACK from now."""

@@ -67,7 +67,7 @@ class Loop:
             if not recovered:
                 recovered = self._try(self._recover)
             # As long as the recovery fails, the rest goes on without waiting.
-            if self._running and not self._try(self._run_once, None if recovered else 0.0):
+            if self._running and not (self._try(self._run) if recovered else self._try(self._run_once, 0.0)):
                 recovered = False
 
     def _try(self, step: "Callable[..., object]", *arguments: object) -> bool:
@@ -89,6 +89,11 @@ class Loop:
     def stop(self) -> None:
         """Leave `run_forever` once the current callback has returned."""
         self._running = False
+
+    def _run(self) -> None:
+        """Run until `stop`. Raises the first error."""
+        while self._running:
+            self._run_once()
 
     def _run_once(self, timeout: float | None = None) -> None:
         """Call the first timer that is due; else wait at most `timeout` ms for descriptors, and call their readers.

@@ -100,6 +100,22 @@ def _extended(max_grace: float, limited_by: str) -> str:
     return f"the agent asked for more time{bound}"
 
 
+def _extended_by_command(sender: object, left: float) -> str:
+    return f"{sender} gives the stop more time: {format_duration(left)} are left"
+
+
+def _long_stop(elapsed: float, hung: bool) -> str:
+    return f"still stopping after {format_duration(elapsed)}: stall report (--report-after)"
+
+
+def _report_requested(signal: int, sender: object) -> str:
+    return f"stall report requested by {name_of(signal)} from {sender} (--report-on)"
+
+
+def _ready_file(path: str, error: str) -> str:
+    return f"cannot keep the ready file {path}: {error}"
+
+
 def _watchdog(allowed: float | None, sender: object, upcoming: "Upcoming", status: str) -> str:
     if allowed is None:
         text = f"the agent triggered its watchdog ({sender})"
@@ -377,6 +393,10 @@ EVENTS: "dict[str, tuple[str, int, Callable[..., str], str]]" = {
     "watchdog-waits": ("watchdog-waits", WARNING, _watchdog_waits, ""),
     "ready": ("ready", INFO, _ready, ""),
     "extended": ("extended", INFO, _extended, ""),
+    "extended-by-command": ("extended", INFO, _extended_by_command, ""),
+    "long-stop": ("long-stop", WARNING, _long_stop, COUNT),
+    "report-requested": ("report-requested", INFO, _report_requested, ""),
+    "ready-file": ("ready-file", WARNING, _ready_file, ""),
     "watchdog": ("watchdog", ERROR, _watchdog, ""),
     "ready-timeout": ("ready-timeout", ERROR, _ready_timeout, ""),
     "stop-requested": ("stop-requested", INFO, _stop_requested, ""),
@@ -570,8 +590,9 @@ class Narrator:
         self._message.report_begins()
 
     def report_line(self, line: str) -> None:
-        """Log one line of a stall report."""
-        self._message.report_line(line)
+        """Log one line of a stall report. Of a stop, the final message has it too."""
+        if self._stopping:
+            self._message.report_line(line)
         self.console.log(self._report_level, "report", line)
 
     def report_is_complete(self) -> None:

@@ -18,7 +18,7 @@ import os
 
 from ..signals import CONT, KILL
 from ..units import INFINITY
-from . import delivery, leftovers, procfs, stop_plan, tree
+from . import delivery, leftovers, procfs, stop_steps, tree
 from .actions import Log
 from .console import WARNING
 
@@ -143,7 +143,7 @@ class OrphanStopper:
         self._settings, self._agent, self._helper_pids, self._older = settings, agent, helper_pids, older
         self._delivery, self._narrator = delivery, narrator
         self._orphans = Orphans(settings.orphans or INFINITY, settings.linger)
-        self._signal = stop_plan.stop_signal(settings)
+        self._signal = stop_steps.stop_signal(settings)
         if settings.orphans is not None and not procfs.MOUNTED:
             narrator.console.log(WARNING, "problem", NO_PROC)
 

@@ -11,9 +11,10 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 LINUX = sys.platform == "linux"
+MAX_STAT_BYTES = 1024  # of /proc/<pid>/stat: 52 numbers and a name
 ATTEMPTS = 3  # at a read whose one failure must not pass for "unknown"
 
 
@@ -305,11 +306,20 @@ def opened(pid: int, fd: int) -> tuple[str, int, int] | None:
 
 def tracer_of(pid: int) -> int:
     """Return the pid of the process that traces it (ptrace(2)); 0 if there is none, or if that is not known."""
+    return _number_in_status(pid, b"TracerPid:") or 0
+
+
+def user_of(pid: int) -> int | None:
+    """Return the real user id that it runs with; None where that is not known."""
+    return _number_in_status(pid, b"Uid:")
+
+
+def _number_in_status(pid: int, field: bytes) -> int | None:
     try:
         fields = read_file(f"/proc/{pid}/status").split()
-        return int(fields[fields.index(b"TracerPid:") + 1])
+        return int(fields[fields.index(field) + 1])
     except (OSError, ValueError, IndexError):
-        return 0
+        return None
 
 
 # --- What it does with signals. -------------------------------------------------------------------------------------
@@ -394,6 +404,23 @@ def _report_of(pid: int) -> frozenset[int] | None:
     return handled if not MOUNTED or (now is not None and now.start == start) else None
 
 
+class Seen:
+    """What a process does with signals up to 31, as parts of a line in `/proc/<pid>/stat`.
+
+    `start`: the line up to the name. `masks`: fields 28 to 34, from the address of the stack to the masks of blocked,
+    ignored and caught signals. `spaces`: how many of them are before these in the line.
+    """
+
+    __slots__ = ("masks", "spaces", "start")
+
+    def __init__(self, start: bytes, masks: bytes, spaces: int) -> None:
+        self.start, self.masks, self.spaces = start, masks, spaces
+
+    def shows(self, number: int) -> bool:
+        """Whether one of the masks has the signal."""
+        return any(int(mask) & signal_bit(number) for mask in self.masks.split()[4:])
+
+
 class Dispositions:
     """The signal dispositions of one process. The file in /proc stays open: a look costs one pread(2).
 
@@ -443,7 +470,7 @@ class Dispositions:
                     blocked, ignored, caught = _masks_in_status(str(self.pid))
                     self._line = b""
                 else:
-                    self._line = os.pread(self._fd, 1024, 0)
+                    self._line = os.pread(self._fd, MAX_STAT_BYTES, 0)
                     blocked, ignored, caught = _masks_in_stat(self._line)
             except (OSError, ValueError, IndexError):
                 continue
@@ -453,23 +480,26 @@ class Dispositions:
         reported = _report_of(self.pid)
         return (None if reported is None else number in reported), False
 
-    def look(self) -> "tuple[bytes, ...] | None":
-        """Look, and return all that `handles_or_ignores` and `image` make of it for signals up to 31.
-
-        That is its name, the address of its stack, and the masks of blocked, ignored and caught signals, as text. None
-        where that is not known.
-        """
-        try:
-            self._line = os.pread(self._fd, 1024, 0)
-        except OSError:
-            return None
-        return self.seen()
-
-    def seen(self) -> "tuple[bytes, ...] | None":
-        """Return the same, as it was at the last look."""
+    def seen(self) -> "Seen | None":
+        """Return what `handles_or_ignores` and `image` used of the last look; None where that is not known."""
         end = self._line.rfind(b") ")
         fields = self._line[end + 2 :].split(b" ", 32)
-        return (self._line[:end], fields[25], *fields[29:32]) if len(fields) == 33 else None
+        if len(fields) < 33:
+            return None
+        start = self._line[:end]
+        return Seen(start, b" ".join((b"", *fields[25:32], b"")), start.count(b" ") + 25)
+
+    def is_as(self, states: "Iterable[Seen]") -> bool:
+        """Look, and return whether that shows one of these; then the answers of that time hold."""
+        try:
+            line = self._line = os.pread(self._fd, MAX_STAT_BYTES, 0)
+        except OSError:
+            return False
+        for seen in states:  # each in a third of the time that it takes to split the line
+            at = line.find(seen.masks)
+            if at >= 0 and line.count(b" ", 0, at) == seen.spaces and line.startswith(seen.start):
+                return True
+        return False
 
     def image(self) -> tuple[bytes, bytes] | None:
         """Return what changes when it executes another program (execve(2)); None where that is not known.
@@ -479,7 +509,7 @@ class Dispositions:
         """
         try:
             if not self._line and self:
-                self._line = os.pread(self._fd, 1024, 0)
+                self._line = os.pread(self._fd, MAX_STAT_BYTES, 0)
             end = self._line.rindex(b") ")  # of the name, which may hold the same two characters
             return self._line[:end], self._line[end:].split(b" ", 27)[26]
         except (OSError, ValueError, IndexError):

@@ -21,18 +21,21 @@ if TYPE_CHECKING:
 
 def of(received: "Received") -> str:
     """Return where a signal comes from. To be called at once: the sender may exit."""
-    pid, own = received.pid, os.getpid()
-    if pid is None:
+    if received.pid is None:
         return OUTSIDE
-    if received.by_kernel:
-        return KERNEL
+    return KERNEL if received.by_kernel else of_process(received.pid)
+
+
+def of_process(pid: int) -> str:
+    """Return where a request of the process with this pid comes from; 0 is a process outside of our PID namespace."""
+    own = os.getpid()
     if pid == 0:
         return OUTSIDE
     if own == 1:
         return INSIDE
     if pid == os.getppid() or tree.is_below(pid, procfs.look(own)):
         return OUTSIDE
-    return INSIDE if _is_same_container(1) or _is_same_container(pid) else OUTSIDE
+    return INSIDE if is_same_container(1) or is_same_container(pid) else OUTSIDE
 
 
 def started_by_hand() -> bool:
@@ -47,13 +50,13 @@ def started_by_hand() -> bool:
     process = procfs.look(own)
     if process is None:
         return False
-    if _is_same_container(1) and not tree.is_below(1, process):
+    if is_same_container(1) and not tree.is_below(1, process):
         return True
     is_job = os.getpgrp() == own != os.getsid(0)
     return is_job and _has_terminal() and procfs.is_shell(procfs.look(os.getppid()))
 
 
-def _is_same_container(pid: int) -> bool:
+def is_same_container(pid: int) -> bool:
     """Whether a process is in the same control group as we are; False where that is not known."""
     theirs = _control_group(pid)
     return theirs != b"" and theirs == _control_group(os.getpid())

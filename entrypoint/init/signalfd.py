@@ -9,6 +9,7 @@ import sys
 from ..signals import KILL, OF_WRITES, STOP, VALID
 from . import libc
 
+SIZE = 128  # bytes of a struct signalfd_siginfo
 AT_ONCE = 32  # signals that one read(2) of the signalfd returns
 
 
@@ -41,33 +42,40 @@ class SignalFd:
     They must be blocked already. Raises OSError where the system has no such call.
     """
 
-    SIZE = 128  # struct signalfd_siginfo
-
     def __init__(self) -> None:
         self.fd = _signalfd()
         self._low = 0 if sys.byteorder == "little" else 3  # the byte of ssi_signo that is used: there are 64 signals
         # The buffer is made now, as there may be no memory for one later; and readinto, unlike os.read, does not raise
         # an exception where there is nothing to read.
-        self._file = _io.FileIO(self.fd, "rb", closefd=False)
-        self._buffer = bytearray(self.SIZE * AT_ONCE)
-        self._size = 0  # of what was read into the buffer and is in no inbox yet
+        self._readinto = _io.FileIO(self.fd, "rb", closefd=False).readinto
+        self._buffer = bytearray(SIZE * AT_ONCE)
+        self.size = 0  # bytes that were read into the buffer and are in no inbox yet
 
     def begin(self) -> None:
         """Nothing is left to do before the first `read`."""
 
+    def peek(self) -> int:
+        """Return the signal that has come, or 0 if there is none, or more than one.
+
+        It stays the first for `read`, unless `size` is set to 0.
+        """
+        if not self.size:
+            self.size = self._readinto(self._buffer) or 0
+        return self._buffer[self._low] if self.size == SIZE else 0
+
     def read(self, inbox: list[Received]) -> None:
         """Append the signals that have come to `inbox`. If that raises MemoryError, the next call appends them."""
-        if not self._size:
-            self._size = self._file.readinto(self._buffer) or 0
+        if not self.size:
+            self.size = self._readinto(self._buffer) or 0
         buffer = self._buffer
-        if self._size == self.SIZE:  # mostly
+        if self.size == SIZE:  # mostly
             inbox.append(Received(buffer[self._low], bytes(buffer[:16])))
-            self._size = 0
+            self.size = 0
             return
         # gVisor returns 130 bytes for a record of 128: a rest that is shorter than a record is none.
-        starts = range(0, self._size - self.SIZE + 1, self.SIZE)
+        starts = range(0, self.size - SIZE + 1, SIZE)
         inbox += [Received(buffer[at + self._low], bytes(buffer[at : at + 16])) for at in starts]
-        self._size = 0
+        self.size = 0
 
 
 def _signalfd() -> int:
@@ -116,7 +124,11 @@ class WakeupFd:
                 continue
         self._file = _io.FileIO(self.fd, "rb", closefd=False)
         self._buffer = bytearray(4096)
-        self._size = 0  # see SignalFd
+        self.size = 0  # see SignalFd
+
+    def peek(self) -> int:
+        """Return 0: `read` returns all signals."""
+        return 0
 
     def begin(self) -> None:
         """Unblock all signals."""
@@ -124,10 +136,10 @@ class WakeupFd:
 
     def read(self, inbox: list[Received]) -> None:
         """Append the signals that have come to `inbox`. If that raises MemoryError, the next call appends them."""
-        if not self._size:
-            self._size = self._file.readinto(self._buffer) or 0
-        inbox += [Received(self._buffer[at]) for at in range(self._size)]
-        self._size = 0
+        if not self.size:
+            self.size = self._file.readinto(self._buffer) or 0
+        inbox += [Received(self._buffer[at]) for at in range(self.size)]
+        self.size = 0
 
 
 def _nothing(*_: object) -> None:

@@ -90,17 +90,8 @@ class Reporter:
             self._on_line(f"no process report: it needs {needed} of memory, {left} are left")
             self._on_complete()
             return
-        request = {
-            **self._fixed,
-            "agent": agent,
-            "since": self._since,
-            "cpu": self._cpu_snapshot,
-            "seconds": seconds * SHARE_OF_REPORTER,
-            "answers": max(MAX_ANSWER_SECONDS, seconds / 2),
-            "room": available,
-        }
         try:
-            self._spawn(json_text(request))
+            self._spawn(self.request(agent, seconds))
         except OSError as error:  # no process, no descriptor, no memory
             self._on_line(f"no process report: {error.strerror}")
             self._on_complete()
@@ -108,6 +99,20 @@ class Reporter:
         self._rest = b""
         self._began, self._has_lines = self._loop.time(), False
         self._loop.add_reader(self._fd, self._read)
+
+    def request(self, agent: int, seconds: float) -> str:
+        """Return what a reporter gets (`report/__main__.py`), as JSON."""
+        return json_text(
+            {
+                **self._fixed,
+                "agent": agent,
+                "since": self._since,
+                "cpu": self._cpu_snapshot,
+                "seconds": seconds * SHARE_OF_REPORTER,
+                "answers": max(MAX_ANSWER_SECONDS, seconds / 2),
+                "room": self._memory.available_bytes,
+            }
+        )
 
     def end(self) -> bool:
         """Its time is up: read the lines that have come, and do not wait for the rest. Return whether there is one."""

@@ -1,4 +1,4 @@
-"""How a stop goes, in signals and seconds: all of its arithmetic.
+"""How a stop goes, in signals and seconds: the arithmetic of it, on the steps of `stop_steps`.
 
 Where a platform ends the container by itself, a default of ours must not cut calls short because an operator raised
 the platform's figure and forgot ours. There `auto` means: no deadline of ours, and one report just before the limit
@@ -11,24 +11,27 @@ Where the operator has told us the platform's figure (--platform-grace), there i
 
 from ..platforms import DEFAULT_GRACE, KUBERNETES, SIGNAL_EVERY_PROCESS, is_there, recognise
 from ..settings import UsageError
-from ..signals import KILL, TERM, name_of
+from ..signals import KILL, name_of
 from ..units import INFINITY, format_duration
+from .stop_steps import (
+    MAX_REPORT_SECONDS,
+    max_report_seconds,
+    own_steps,
+    report_seconds,
+    seconds_to_kill,
+    stop_signal,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from ..settings import Settings
-
-    Steps = Sequence[tuple[int, float]]  # signals, each with the seconds to wait after it
+    from .stop_steps import Steps
 
 OUTSIDE, INSIDE, KERNEL = "outside", "inside", "kernel"  # where a stop request comes from, see `request_origin`
-LAST_TERM_BEFORE_KILL = 2.0  # seconds; TERM to a process that was sent INT and has not exited
 REPORT_BEFORE_LIMIT = 2.0  # seconds before the platform's limit; the report has to be complete by then
-MAX_REPORT_SECONDS = 1.5
-# With less than ENOUGH_CPUS a report takes longer, up to SLOWEST_REPORT_SECONDS: it was measured to take 0.2 s of
-# processor time, and an agent that hangs in a loop leaves it half of what there is.
-ENOUGH_CPUS, SLOWEST_REPORT_SECONDS = 0.5, 10.0
+LAST_TERM_BEFORE_KILL = 2.0  # seconds; TERM to a process that was sent INT and has not exited
 MIN_REPORT_SECONDS = 0.2  # in less time there is no report
 
 
@@ -80,8 +83,7 @@ class StopPlan:
 
     def allow_report(self, cpus: float | None) -> None:
         """Give reports the time that they take with so many processors; None: enough."""
-        slower = 1.0 if not cpus else max(1.0, ENOUGH_CPUS / cpus)
-        self.report_seconds = min(MAX_REPORT_SECONDS * slower, SLOWEST_REPORT_SECONDS)
+        self.report_seconds = max_report_seconds(cpus)
         before = REPORT_BEFORE_LIMIT + self.report_seconds - MAX_REPORT_SECONDS
         self.limit_report_after = None if self.limit is None else max(0.0, self.limit - before)
 
@@ -112,7 +114,7 @@ def make(
         steps = ((stop_signal(settings), DEFAULT_GRACE), (KILL, INFINITY))
         why = f"no platform recognised; {_not_set(settings)}"
         made = StopPlan(steps, f"grace {format_duration(DEFAULT_GRACE)} ({why})")
-    made.max_grace = min(settings.max_grace, latest_kill(settings))
+    made.max_grace = min(settings.max_grace, settings.latest_kill)
     made.adapts = settings.stop_signal is None and settings.stop_schedule is None
     if platform is not None and platform[0] in SIGNAL_EVERY_PROCESS:
         made.platform_signals_all = platform[0]
@@ -140,34 +142,6 @@ def _of_platform(settings: "Settings", name: str, seconds: float, whose: str, *,
     return made
 
 
-def own_steps(settings: "Settings") -> "tuple[tuple[int, float], ...] | None":
-    """Return the steps of a stop as the settings have them; None: the platform decides."""
-    if settings.stop_schedule is not None:
-        steps = settings.stop_schedule
-    elif settings.grace is not None:
-        steps = ((stop_signal(settings), settings.grace), (KILL, INFINITY))
-    elif settings.platform_grace is not None:
-        steps = ((stop_signal(settings), INFINITY), (KILL, INFINITY))
-    else:
-        return None
-    latest = latest_kill(settings)
-    if seconds_to_kill(steps) <= latest:
-        return steps
-    kept: list[tuple[int, float]] = []
-    due = 0.0
-    for number, wait in steps:
-        if due < latest:
-            kept.append((number, min(wait, latest - due)))
-        due += wait
-    return (*kept, (KILL, INFINITY))
-
-
-def latest_kill(settings: "Settings") -> float:
-    """Return the seconds to the latest KILL of ours, so that the platform's comes after it; infinity if not known."""
-    known = settings.platform_grace
-    return INFINITY if known is None else known - min(REPORT_BEFORE_LIMIT, known / 4)
-
-
 def _why(settings: "Settings", steps: "Steps") -> str:
     source = settings.sources.get
     platform = ""
@@ -182,41 +156,6 @@ def _why(settings: "Settings", steps: "Steps") -> str:
     if steps[0][1] < settings.grace:
         return f"{grace}, not {format_duration(settings.grace)} ({source('grace')}), to end before the {platform}"
     return f"{grace} ({source('grace')})"
-
-
-def stop_signal(settings: "Settings") -> int:
-    """Return the stop signal; TERM for `auto`."""
-    return TERM if settings.stop_signal is None else settings.stop_signal
-
-
-def stop_seconds(settings: "Settings") -> float | None:
-    """Return the seconds that the agent has from its stop signal until our first action; None: the platform decides."""
-    steps = own_steps(settings)
-    if steps is None:
-        return None
-    wait = max(0.0, steps[0][1] - settings.stop_delay)
-    return wait - report_seconds(wait)
-
-
-def report_seconds(wait: float, at_most: float = MAX_REPORT_SECONDS) -> float:
-    """Return how much of the wait before a step is for a stall report, which may take `at_most`; all in seconds."""
-    return min(at_most, wait / (4 if at_most == MAX_REPORT_SECONDS else 2))
-
-
-def seconds_to_kill(steps: "Steps") -> float:
-    """Return the seconds from the first of the steps to the final KILL; infinity where there is none."""
-    return seconds_to_last(steps) if steps and steps[-1][0] == KILL else INFINITY
-
-
-def seconds_to_last(steps: "Steps") -> float:
-    """Return the seconds from the first of the steps to the last."""
-    return sum(wait for _, wait in steps[:-1])
-
-
-def with_delay(steps: "Steps", delay: float) -> "Steps":
-    """Return the steps of a stop whose first signal is delayed: the delay counts into the grace."""
-    (first, wait), *later = steps
-    return [(first, wait - delay), *later]
 
 
 def of_a_hang(plan: StopPlan, signal: int) -> "Steps":
@@ -238,6 +177,11 @@ def unknown_to_platform(plan: StopPlan, delay: float) -> "Steps":
     """
     assert plan.limit is not None
     return [(plan.steps[0][0], delay + plan.limit), (KILL, INFINITY)]
+
+
+def with_grace(plan: StopPlan, grace: float, delay: float) -> "Steps":
+    """Return the steps of a stop with another grace: that of --stop-delay at least, and no longer than is allowed."""
+    return [(plan.steps[0][0], max(delay, min(grace, plan.max_grace))), (KILL, INFINITY)]
 
 
 def time_of_last_term(now: float, kill: float) -> float:

@@ -10,15 +10,18 @@ logged and the loop goes on. What could not be done for want of memory is tried 
 """
 
 import os
+import sys
 
 from .. import signals
 from ..units import INFINITY
 from . import (
     cgroup,
+    control_socket,
     execution,
     exit_status,
     fast_path,
     faults,
+    history,
     job_control,
     later,
     main_process,
@@ -40,13 +43,13 @@ if TYPE_CHECKING:
 
     from .. import titles
     from ..settings import Settings
-    from . import successor
+    from . import control_answers, successor
     from .agent_environment import AgentEnvironment
     from .fallback import Fallback
     from .loop import Timer
     from .stop_plan import StopPlan
 else:
-    successor, titles = map(later.Module, ("init.successor", "titles"))
+    control_answers, successor, titles = map(later.Module, ("init.control_answers", "init.successor", "titles"))
 
 MAX_OVERDUE, MAX_UNREAD = 0.2, 1.0  # seconds that a step of the stop may be late, and that signals may wait
 MAX_REAPED_AT_ONCE = 500  # children; then the clock and the signals have their turn
@@ -77,8 +80,9 @@ class Supervisor:
         it did not. `problems`: what went wrong before this, to be logged. `older`: the processes that were below us
         before the agent.
         """
-        self.settings, self.source, self.environment = settings, source, environment
+        self.settings, self.source, self.environment, self.plan = settings, source, environment, plan
         self.console = Console(log_fd, level=settings.log_level, json=settings.log_format == "json")
+        self.history = self.console.history = history.History()
         self.faults = faults.Faults(self.console)
         self.loop = Loop(report=self.faults.log, recover=self._catch_up)
         self.agent = main_process.MainProcess(agent, settings.command[0])
@@ -91,7 +95,9 @@ class Supervisor:
         self.descendants, self.narrator = self.execution.descendants, self.execution.narrator
         self.delivery, self._handled = self.execution.delivery, self.execution.handled
         self.job_control = job_control.JobControl(self.agent, self.delivery, self.console, previous_foreground)
-        self._fast_path = fast_path.FastPath(settings, self.agent, self.lifecycle, self.console, self.delivery)
+        self._fast_path = fast_path.FastPath(
+            settings, self.agent, self.lifecycle, self.console, self.delivery, self.execution.counters
+        )
         self._inbox: list[signalfd.Received] = []  # signals that came and are not handled yet
         self._unread = False  # signals may be there that are not handled, as an attempt to has failed
         self._parts = (self.execution.carry_out, self._read, self._reap, self._look_at_the_clock, self._arm)
@@ -104,6 +110,7 @@ class Supervisor:
 
             stdin_watch.start(settings, self.loop, self._inbox, self._catch_up)
         self.notify_socket = self._open_notify_socket()
+        self.control = self._open_control()
 
     def _make_reporter(self, package: str, started: float) -> stall_report.Reporter:
         return stall_report.Reporter(
@@ -129,6 +136,19 @@ class Supervisor:
             self.loop,
             self._message_waiting,
         )
+
+    def _open_control(self) -> control_socket.ControlSocket | None:
+        if not self.settings.control or sys.platform != "linux":
+            return None
+        make = control_socket.ControlSocket
+        return control_socket.open_or_log(self.console, lambda: make(self.loop, self.history, self.agent, self._answer))
+
+    def _answer(self, client: control_socket.Client, fields: dict[str, str]) -> list[bytes]:
+        """Answer a client of the control socket. What it has requested may have a timer."""
+        try:
+            return control_answers.answer(self, client, fields)
+        finally:
+            self._arm()
 
     def run(self) -> int | None:
         """Run until nothing is left, and return the exit code; None if we cannot go on: see `leave_to`."""
@@ -242,8 +262,11 @@ class Supervisor:
 
         A child's exit is a signal, too, and the loop calls what a timer is set for.
         """
-        if self._inbox or self.execution.is_busy:
+        if self._inbox or self.execution.to_do:
             self._catch_up()
+            return
+        if self._fast_path.send_next(self.source):
+            self.faults.replenish()
             return
         self._unread = True
         self.source.read(self._inbox)
@@ -385,6 +408,7 @@ class Supervisor:
         return True
 
     def _orphan_reaped(self, pid: int, name: str, status: int) -> None:
+        self.execution.counters.reaped += 1
         if self.delivery.awaits_exits:
             self.delivery.departures.statuses[pid] = status
             self.execution.note(self.lifecycle.leftover_ended)

@@ -43,11 +43,11 @@ class Wrapper:
             return RESTARTING, [*again, self._root]
         if any("sleep" not in procfs.program_names(process) for process in new):
             return WORKING, []
+        wrappers = (seen.get(pid) for pid, _ in self._between)
+        if any(process is not None and not process.waits for process in wrappers):
+            return WORKING, []  # on a busy machine it may not have had its turn yet
         if below and self._waits():
             return WAITING, [self._root]
-        wrappers = (seen.get(pid) for pid, _ in self._between)
-        if not below and any(process is not None and not process.waits for process in wrappers):
-            return WORKING, []  # on a busy machine it may not have had its turn yet
         return EXITING, [self._root]
 
     def _waits(self) -> bool:

@@ -21,6 +21,9 @@ import psutil
 STARTS_WITHIN = 90.0
 ENDS_WITHIN = 60.0
 
+DIES_WITH_US = ("setpriv", "--pdeathsig", "TERM")
+OWN_NETWORK = ("unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh")
+
 
 class NotAvailable(Exception):
     """An engine, a program or a privilege that the tests need is missing; the text says which."""
@@ -81,10 +84,11 @@ def available_engine() -> Iterator[Engine]:
 
 
 @contextmanager
-def private_engine(settings: Mapping[str, str] | None = None) -> Iterator[Engine]:
+def private_engine(settings: Mapping[str, str] | None = None, *, isolated: bool = False) -> Iterator[Engine]:
     """A private engine, removed at the end with all its containers. Raises NotAvailable.
 
     `settings` are environment variables for the engine and its `docker` command; PATH selects the Docker version.
+    `isolated`: it has a network of its own, with nothing but the loopback interface.
     """
     missing = [name for name in ("dockerd", "containerd", "runc", "setpriv") if shutil.which(name) is None]
     if missing:
@@ -96,7 +100,7 @@ def private_engine(settings: Mapping[str, str] | None = None) -> Iterator[Engine
     log = root / "log"
     with log.open("wb") as output:
         daemon = subprocess.Popen(
-            _command(root),
+            [*DIES_WITH_US, *(OWN_NETWORK if isolated else ()), *_command(root)],
             env=engine.environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -118,8 +122,7 @@ def private_engine(settings: Mapping[str, str] | None = None) -> Iterator[Engine
 
 def _command(root: Path) -> Sequence[str]:
     return (
-        *("setpriv", "--pdeathsig", "TERM", "dockerd"),
-        *("--host", f"unix://{root}/socket", "--pidfile", f"{root}/pid"),
+        *("dockerd", "--host", f"unix://{root}/socket", "--pidfile", f"{root}/pid"),
         *("--data-root", f"{root}/data", "--exec-root", f"{root}/run"),
         *("--storage-driver", "overlay2", "--cgroup-parent", f"/{root.name}"),
         *("--bridge", "none", "--iptables=false", "--ip6tables=false"),

@@ -118,7 +118,7 @@ class Trial:
     @property
     def text(self) -> str:
         """The right outcome, in words."""
-        return " or ".join(right.text for right in self.rights)
+        return " or ".join(dict.fromkeys(right.text for right in self.rights))
 
     def missing(self) -> str | None:
         """The program that is not installed, if any."""

@@ -145,6 +145,20 @@ def test_the_grace_counts_from_the_request(start_in_role: Start, tmp_path: Path)
     assert 0.9 <= time.monotonic() - requested_at < 1.0 + TOLERANCE / 2
 
 
+@pytest.mark.parametrize("flags", [(), ("--stop-schedule", "INT/500ms/TERM/20s/KILL")], ids=["grace", "schedule"])
+def test_the_deadline_is_before_the_platforms(start_in_role: Start, tmp_path: Path, flags: tuple[str, ...]) -> None:
+    """Where the plan of the stop cannot be made either: --no-notify, as the agent would be given its time."""
+    program = broken(tmp_path, raises, "stop_plan")
+    options = ("--platform-grace", "4s", "--no-notify", *flags)
+    init = start_in_role(*options, agent="on('INT'); on('TERM'); ready()", program=program)
+    init.wait_for_event("ready")
+    wait_for_fallback(init)
+    requested_at = time.monotonic()
+    init.signal("TERM")
+    assert init.wait() == 137
+    assert 3.0 <= time.monotonic() - requested_at < 3.0 + TOLERANCE
+
+
 def test_settings_that_count_in_the_fallback(start_in_role: Start, tmp_path: Path) -> None:
     init = start_in_role(
         *("--stop-schedule", "INT/300ms/TERM/400ms/KILL"),

@@ -188,14 +188,17 @@ def test_without_the_option_nothing_is_stopped_and_nothing_wakes_up(start_in_rol
     assert init.events("tool") == ["ready", "TERM", "end"]
 
 
-@pytest.mark.parametrize(("allowed", "most"), [("1s", 13), ("10m", 2)])
-def test_looks_are_rare(start_in_role: Start, allowed: str, most: int) -> None:
+@pytest.mark.parametrize(("allowed", "each_second"), [("1s", 10), ("10m", 0)])
+def test_looks_are_rare(start_in_role: Start, allowed: str, each_second: int) -> None:
+    """Preemptions do not count: on a busy machine there are some."""
     init = start_in_role("--orphans", allowed, agent=STOPS)
     init.wait_for_event("ready")
     time.sleep(0.3)
-    before = wake_ups(init)
+    process = psutil.Process(init.pid)
+    began, before = time.monotonic(), process.num_ctx_switches().voluntary
     time.sleep(1)
-    assert wake_ups(init) - before <= most
+    seen, seconds = process.num_ctx_switches().voluntary - before, time.monotonic() - began
+    assert seen <= each_second * seconds + 3
     stop(init)
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import time
 import uuid
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
-from tests.support.init import until
+from tests.support.init import actor_line, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,24 +24,33 @@ CGROUPS = Path("/sys/fs/cgroup")
 BUSY = "ignore('TERM'); log('ready')\nwhile True: pass"
 
 
-@pytest.fixture
-def scarce() -> Iterator[list[str]]:
-    """Return a prefix for a command: it gets 8 % of a processor, with all that it starts."""
+@contextmanager
+def limited_group(quota: str, period: str) -> Iterator[Path]:
+    """Make a control group that gets `quota` microseconds of a processor in each `period`."""
     group = CGROUPS / "cpu" / f"agent-init-test-{uuid.uuid4().hex}"
     try:
         group.mkdir()
-        (group / "cpu.cfs_period_us").write_text("100000")
-        (group / "cpu.cfs_quota_us").write_text("8000")
+        (group / "cpu.cfs_period_us").write_text(period)
+        (group / "cpu.cfs_quota_us").write_text(quota)
     except OSError as error:
         pytest.skip(f"no control group of cgroups v1 can be made: {error}")
-    yield ["sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh"]
 
     def removed() -> bool:
         with suppress(OSError):
             group.rmdir()
         return not group.exists()
 
-    until(removed, "the end of all that ran in it")
+    try:
+        yield group
+    finally:
+        until(removed, "the end of all that ran in it")
+
+
+@pytest.fixture
+def scarce() -> Iterator[list[str]]:
+    """Return a prefix for a command: it gets 8 % of a processor, with all that it starts."""
+    with limited_group("8000", "100000") as group:
+        yield ["sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh"]
 
 
 @pytest.mark.timeout(120)
@@ -71,3 +83,38 @@ def test_report_that_is_cut_off_is_replaced_by_a_list(start: Start, scarce: list
     [line] = init.lines(f"(pid {agent}), child of {init.pid}, ")
     assert "cpu " in line
     assert line.endswith(("since the stop", "in total")) or ", waits in " in line
+
+
+@pytest.mark.timeout(120)
+def test_agent_is_given_the_time_until_the_earlier_report(start: Start, scarce: list[str]) -> None:
+    agent = "on('TERM', lambda: leave(0)); log(os.environ['AGENT_INIT_STOP_SECONDS']); ready()"
+    init = start("-t", "30s", agent=agent, before=scarce, process1=False)
+    init.wait_for_event("ready")
+    assert init.events()[0] == "20.625"
+    init.signal("TERM")
+    assert init.wait() == 0
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("beside", ["", "tail -f /dev/null & "], ids=["alone", "beside another process"])
+def test_shell_that_gets_no_cpu_after_its_program_keeps_the_exit_code(start: Start, beside: str) -> None:
+    """It can run, and has not had its turn for seconds: that is no sign that it would stay."""
+    agent = actor_line("agent", "on('TERM', lambda: leave(7)); ready()")
+    init = start("-t", "60s", command=["sh", "-c", f"{beside}{agent}; exit $?"])
+    init.wait_for_event("ready")
+    shell = next(child for child in psutil.Process(init.pid).children() if child.name() == "sh")
+    with limited_group("1000", "1000000") as group:
+        rivals = [subprocess.Popen(["sh", "-c", "while :; do :; done"]) for _ in range(20)]
+        try:
+            for pid in (shell.pid, *(rival.pid for rival in rivals)):
+                os.sched_setaffinity(pid, {min(os.sched_getaffinity(0))})
+                (group / "cgroup.procs").write_text(str(pid))
+            init.signal("TERM")
+            ended_at = init.wait_for_event("end")["t"]
+            until(lambda: time.monotonic() > ended_at + 4 or init.outer.poll() is not None, "4 s")
+            (group / "cpu.cfs_quota_us").write_text("-1")
+        finally:
+            for rival in rivals:
+                rival.kill()
+                rival.wait()
+        assert init.wait(60) == 7

@@ -154,11 +154,8 @@ class FakeDispositions:
     def image(self) -> tuple[bytes, bytes] | None:
         return None
 
-    def look(self) -> tuple[bytes, ...] | None:
-        return None
-
-    def seen(self) -> tuple[bytes, ...] | None:
-        return None
+    def seen(self) -> None:
+        pass
 
     def close(self) -> None:
         self.pid = 0
@@ -172,6 +169,9 @@ class FakeSignals:
 
     def begin(self) -> None:
         pass
+
+    def peek(self) -> int:
+        return 0
 
     def read(self, inbox: list[Received]) -> None:
         inbox += [Received(number, bytes(16)) for number in self.pending]  # from outside the container
@@ -189,7 +189,9 @@ class Harness:
         self.source = FakeSignals(read_end)
         self.fds = [self.fd, read_end, write_end]
         given = {"package": "/none", "log_fd": self.fd, "previous_foreground": None, "problems": (), **more}
-        settings = reader.read([*flags, "--", "/app/agent", "secret"], given.pop("variables", {}))
+        settings = reader.read(
+            [*flags, "--", "/app/agent", "secret"], {"AGENT_INIT_CONTROL": "off", **given.pop("variables", {})}
+        )
         self.supervisor = Supervisor(
             settings,
             stop_plan.make(settings, {}, lambda _: False),
@@ -218,7 +220,7 @@ class Harness:
 
     def do(self, *actions: Action) -> None:
         """Have the supervisor carry out actions."""
-        self.supervisor.execution._to_do += actions
+        self.supervisor.execution.to_do += actions
         self.supervisor.execution.carry_out()
 
     def lines(self, text: str = "") -> list[str]:

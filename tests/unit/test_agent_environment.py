@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _socket
 import errno
+import math
 import os
 import re
 import sys
@@ -14,8 +15,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from entrypoint import settings as reader
-from entrypoint.init import agent_environment
+from entrypoint.init import agent_environment, cgroup, lifecycle, stop_plan
 from entrypoint.init.agent_environment import AgentEnvironment
+from entrypoint.signals import TERM
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -222,10 +224,44 @@ def test_the_stop_time_of_an_agent_init_above_is_removed() -> None:
     ],
     ids=str,
 )
-def test_a_known_stop_time_is_given_in_seconds(flags: list[str], seconds: float) -> None:
+def test_a_known_stop_time_is_given_in_seconds(
+    monkeypatch: pytest.MonkeyPatch, flags: list[str], seconds: float
+) -> None:
+    monkeypatch.setattr(cgroup, "cpus", lambda: None)
     made, environment = make(*flags, AGENT_INIT_STOP_SECONDS="7")
     cleaned_up(made)
     assert float(environment[reader.STOP_SECONDS]) == seconds
+
+
+@pytest.mark.parametrize(
+    ("flags", "cpus", "seconds"),
+    [
+        (["--grace", "30s"], 0.08, 30 - 9.375),
+        (["--grace", "60s"], 0.01, 50.0),
+        (["--grace", "4s"], 0.08, 2.0),
+        (["--grace", "30s", "--stop-delay", "20s"], 0.08, 5.0),
+        (["--grace", "30s"], 0.5, 28.5),
+        (["--grace", "infinity"], 0.08, math.inf),
+    ],
+    ids=str,
+)
+def test_with_little_processor_time_the_stop_time_ends_with_the_earlier_report(
+    monkeypatch: pytest.MonkeyPatch, flags: list[str], cpus: float, seconds: float
+) -> None:
+    """What the agent is given is when the state machine acts: see `Lifecycle`."""
+    monkeypatch.setattr(cgroup, "cpus", lambda: cpus)
+    made, environment = make(*flags)
+    cleaned_up(made)
+    assert float(environment[reader.STOP_SECONDS]) == pytest.approx(seconds)
+    settings = reader.read([*flags, "--", "agent"], {})
+    plan = stop_plan.make(settings, {}, lambda _: False)
+    plan.allow_report(cpus)
+    life = lifecycle.Lifecycle(settings, plan, 0.0)
+    life.signal(0.0, TERM, None)
+    if settings.stop_delay:
+        life.tick(settings.stop_delay)
+    acts = [at for timer, at in life._timers.items() if timer in ("stall_report", "step")]
+    assert min(acts, default=math.inf) - settings.stop_delay == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(("given", "microseconds"), [("2s", "2000000"), ("0.000001", "1"), ("0.0000001", "1")])

@@ -48,7 +48,7 @@ def test_a_line_that_was_made_before_takes_no_memory(
 ) -> None:
     console = Console(2)
     line = console.line(ERROR, "event", "made before")
-    monkeypatch.setattr(module, "_text_line", failing(module._text_line, MemoryError()))
+    monkeypatch.setattr(module, "text_line", failing(module.text_line, MemoryError()))
     console.log(INFO, "event", "lost")
     assert console.dropped == 1
     console.write(line)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from entrypoint import settings as reader
-from entrypoint.init import fallback
+from entrypoint.init import fallback, stop_steps
 from entrypoint.init.fallback import Fallback
 from entrypoint.signals import EOF
 from tests.support.world import AGENT, CHLD, CONT, INT, KILL, TERM, TSTP, USR1, exited, failing
@@ -146,16 +146,24 @@ def test_without_a_grace_there_is_no_deadline(monkeypatch: pytest.MonkeyPatch) -
         (["--stop-schedule", "INT/3s/TERM/4s/KILL"], INT, 7.0),
         (["--stop-schedule", "INT/3s/TERM"], INT, INFINITY),
         (["-t", "5s", "--stop-signal", "USR1"], USR1, 5.0),
-        (["-t", "5s", "--platform-grace", "4s"], TERM, 4.0),
-        (["--platform-grace", "4s"], TERM, 4.0),
+        (["-t", "5s", "--platform-grace", "4s"], TERM, 3.0),
+        (["-t", "2s", "--platform-grace", "4s"], TERM, 2.0),
+        (["--platform-grace", "4s"], TERM, 3.0),
+        (["--platform-grace", "30s"], TERM, 28.0),
+        (["--platform-grace", "infinity"], TERM, INFINITY),
+        (["--stop-schedule", "INT/3s/TERM/4s/KILL", "--platform-grace", "6s"], INT, 4.5),
+        (["--stop-schedule", "INT/3s/TERM", "--platform-grace", "10s"], INT, 8.0),
         ([], TERM, INFINITY),
     ],
 )
 def test_the_plan_as_far_as_the_settings_have_it(
     monkeypatch: pytest.MonkeyPatch, flags: list[str], number: int, grace: float
 ) -> None:
+    """The same as the supervisor's plan, where the settings decide."""
     made = Stage(monkeypatch, *flags).fallback
     assert (made.stop_signal, made.grace) == (number, grace)
+    if (steps := stop_steps.own_steps(reader.read([*flags, "--", "agent"], {}))) is not None:
+        assert (steps[0][0], stop_steps.seconds_to_kill(steps)) == (number, grace)
 
 
 def test_a_subreaper_kills_the_agent_its_group_and_what_was_adopted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,6 +224,17 @@ def test_a_pending_stop_request_starts_the_grace(
     if noticed < INFINITY:
         stage.fallback.request_stop(TERM)
         assert stage.fallback.kill_at == 1005.0
+
+
+def test_a_stop_request_removes_the_ready_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(monkeypatch, "-t", "5s", "--ready-file", "/run/ready")
+    removed: list[str] = []
+    monkeypatch.setattr(os, "unlink", removed.append)
+    stage.fallback.request_stop(TERM)
+    assert removed == ["/run/ready"]
+    monkeypatch.setattr(os, "unlink", failing(os.unlink, FileNotFoundError()))
+    stage.fallback.request_stop(TERM)
+    assert stage.sent == [(AGENT, TERM), (AGENT, CONT)] * 2
 
 
 # --- With the real system. ------------------------------------------------------------------------------------------

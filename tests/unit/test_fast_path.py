@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from entrypoint.init import console, fast_path, procfs
+from entrypoint.init.counters import Counters
 from entrypoint.init.signalfd import Received
 from tests.support.world import AGENT, failing
 
@@ -25,7 +26,8 @@ class Agent:
     """The agent, its dispositions and its signals, all in one. `asked`: each look that could not be spared."""
 
     def __init__(self) -> None:
-        self.pid, self.has_exited, self.named = 100, False, None
+        self.pid, self.status, self.named = 100, None, None
+        self.looks = 0
         self.dispositions = self
         self.sent: list[int] = []
         self.asked: list[int] = []
@@ -34,11 +36,14 @@ class Agent:
         self.in_sigwait: set[int] = set()
         self.is_hidden = False
 
-    def seen(self) -> tuple[bytes, ...] | None:
-        masks = (b"%d" % mask for mask in (self.blocked, self.ignored, self.caught))
-        return None if self.is_hidden else (self.name, self.stack, *masks)
+    def seen(self) -> procfs.Seen | None:
+        masks = b" %b 0 0 0 %d %d %d " % (self.stack, self.blocked, self.ignored, self.caught)
+        return None if self.is_hidden else procfs.Seen(self.name, masks, 26)
 
-    look = seen
+    def is_as(self, states: list[procfs.Seen]) -> bool:
+        self.looks += 1
+        now = self.seen()
+        return now is not None and (now.start, now.masks) in [(seen.start, seen.masks) for seen in states]
 
     def handles_or_ignores(self, number: int) -> bool:
         self.asked.append(number)
@@ -47,6 +52,10 @@ class Agent:
 
     def send_agent(self, number: int) -> None:
         self.sent.append(number)
+
+    @property
+    def has_exited(self) -> bool:
+        return self.status is not None
 
     may_be_a_wrapper = False
 
@@ -67,7 +76,7 @@ def path(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> fast_path.FastPath:
 
 def made(agent: Agent, target: str = "auto", level: int = console.INFO) -> fast_path.FastPath:
     lifecycle = SimpleNamespace(sent_at_once=frozenset(range(1, 65)) - {signal.SIGTERM})
-    parts: Any = SimpleNamespace(target=target), agent, lifecycle, SimpleNamespace(level=level), agent
+    parts: Any = SimpleNamespace(target=target), agent, lifecycle, SimpleNamespace(level=level), agent, Counters()
     return fast_path.FastPath(*parts)
 
 
@@ -104,7 +113,7 @@ def test_an_exec_is_noticed(agent: Agent, path: fast_path.FastPath, what: str) -
 def test_another_process_that_has_become_the_agent_is_looked_at(agent: Agent, path: fast_path.FastPath) -> None:
     agent.caught = procfs.signal_bit(USR1)
     assert path.send(USR1, {})
-    agent.pid = 101
+    agent.name = b"101 (agent"
     assert path.send(USR1, {})
     assert agent.asked == [USR1, USR1]
 
@@ -149,9 +158,7 @@ def test_what_takes_more_stays_in_the_inbox_with_all_after_it(
     assert agent.sent == [USR1]
 
 
-@pytest.mark.parametrize(
-    ("changes", "level"), [({"has_exited": True}, 1), ({"named": "another"}, 1), ({}, console.DEBUG)]
-)
+@pytest.mark.parametrize(("changes", "level"), [({"status": 0}, 1), ({"named": "another"}, 1), ({}, console.DEBUG)])
 def test_it_is_not_for_an_agent_that_has_exited_or_named_another_nor_for_a_log(
     agent: Agent, path: fast_path.FastPath, changes: dict[str, object], level: int
 ) -> None:
@@ -167,16 +174,101 @@ def test_with_a_target_nobody_is_looked_through(agent: Agent, path: fast_path.Fa
     assert made(agent, target="child").send(USR1, {})
 
 
+# --- One signal at a time. ------------------------------------------------------------------------------------------
+
+
+class Source:
+    """A signalfd with the one signal `number`, none if `size` is 0."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.size = number, 128
+
+    def peek(self) -> int:
+        return self.number if self.size else 0
+
+
+def sends(path: fast_path.FastPath, number: int) -> bool:
+    """Whether the signal is sent when it comes alone; if not, it must stay."""
+    source: Any = Source(number)
+    is_sent = path.send_next(source)
+    assert is_sent == (source.size == 0)
+    return is_sent
+
+
+def test_a_signal_that_comes_alone_takes_one_look(agent: Agent, path: fast_path.FastPath) -> None:
+    agent.caught = procfs.signal_bit(USR1)
+    assert not sends(path, 0)
+    assert not sends(path, USR1)
+    assert path.send(USR1, {})
+    agent.looks = 0
+    assert [sends(path, USR1) for _ in range(3)] == [True] * 3
+    assert (agent.asked, agent.looks, agent.sent) == ([USR1], 3, [USR1] * 4)
+    agent.caught = 0
+    assert not sends(path, USR1)
+
+
+def test_a_handler_that_runs_makes_no_difference(agent: Agent, path: fast_path.FastPath) -> None:
+    """Its signal is blocked meanwhile."""
+    agent.caught = procfs.signal_bit(USR1)
+    for agent.blocked in (0, procfs.signal_bit(USR1)):
+        assert path.send(USR1, {})
+    for agent.blocked in (0, procfs.signal_bit(USR1)) * 2:
+        assert sends(path, USR1)
+    assert agent.asked == [USR1, USR1]
+
+
+def test_few_looks_are_remembered(agent: Agent, path: fast_path.FastPath) -> None:
+    agent.caught = procfs.signal_bit(USR1)
+    for _ in range(2):
+        for number in range(1, 7):
+            agent.blocked = procfs.signal_bit(number)
+            assert path.send(USR1, {})
+    assert agent.asked == [USR1] * 12
+    assert [sends(path, USR1) for agent.blocked in map(procfs.signal_bit, range(1, 7))] == [False] * 2 + [True] * 4
+
+
+@pytest.mark.parametrize("changes", [{"status": 0}, {"named": "another"}])
+def test_alone_nothing_is_sent_to_an_agent_that_has_exited_or_named_another(
+    agent: Agent, path: fast_path.FastPath, changes: dict[str, object]
+) -> None:
+    agent.caught = procfs.signal_bit(USR1)
+    assert path.send(USR1, {})
+    vars(agent).update(changes)
+    assert not sends(path, USR1)
+
+
+def test_alone_a_signal_that_has_become_a_stop_request_is_not_sent(agent: Agent, path: fast_path.FastPath) -> None:
+    agent.caught = procfs.signal_bit(USR1)
+    assert path.send(USR1, {})
+    path._lifecycle.sent_at_once = frozenset()
+    assert not sends(path, USR1)
+
+
+@pytest.mark.parametrize("number", sorted(fast_path.MAY_BE_OURS))
+def test_what_may_concern_process_1_is_never_sent_without_a_look_at_that(
+    agent: Agent, path: fast_path.FastPath, number: int
+) -> None:
+    agent.caught = procfs.signal_bit(number)
+    assert path.send(number, {})
+    assert not sends(path, number)
+
+
 # --- In the supervisor. ---------------------------------------------------------------------------------------------
 
 
-def test_a_signal_that_the_agent_handles_takes_no_wait(world: World, supervise: Callable[..., Harness]) -> None:
+def test_a_signal_that_the_agent_handles_takes_no_wait(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
     harness = supervise()
     world.handled[AGENT].add(USR1)
     world.wait_results = [(77, 0)]
     harness.source.pending += [USR1]
     harness.supervisor._signals_waiting()
     assert world.sent == [(AGENT, USR1)]
+    assert world.wait_results == [(77, 0)]
+    with monkeypatch.context() as patch:
+        patch.setattr(fast_path.FastPath, "send_next", lambda *_: True)
+        harness.supervisor._signals_waiting()
     assert world.wait_results == [(77, 0)]
     harness.source.pending += [USR1, signal.SIGCHLD]
     harness.supervisor._signals_waiting()

@@ -141,7 +141,7 @@ def test_the_terminal_is_given_back_if_the_agent_still_has_it(
 ) -> None:
     harness = supervise(previous_foreground=77)
     world.foreground = foreground
-    harness.supervisor.execution._to_do.append(Exit(7))
+    harness.supervisor.execution.to_do.append(Exit(7))
     assert harness.supervisor.run() == 7
     assert world.foreground == after
 
@@ -149,6 +149,6 @@ def test_the_terminal_is_given_back_if_the_agent_still_has_it(
 def test_a_terminal_that_the_agent_never_got_is_not_given_back(world: World, supervise: Callable[..., Harness]) -> None:
     harness = supervise()
     world.foreground = AGENT
-    harness.supervisor.execution._to_do.append(Exit(7))
+    harness.supervisor.execution.to_do.append(Exit(7))
     assert harness.supervisor.run() == 7
     assert world.foreground == AGENT

@@ -11,7 +11,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from entrypoint.init import lifecycle, stop_plan
+from entrypoint.init import lifecycle, stop_steps
 from entrypoint.init.actions import (
     Action,
     Exit,
@@ -759,7 +759,7 @@ class AnyOrder(RuleBasedStateMachine):
             return
         if self.life.hung:
             waits = [10.0 if wait == math.inf else wait for _, wait in self.life.plan.steps]
-            grace = stop_plan.MAX_REPORT_SECONDS + max(10.0, sum(waits))
+            grace = stop_steps.MAX_REPORT_SECONDS + max(10.0, sum(waits))
         else:
             grace = max(grace, min(self.bound, max(grace, self.extended + grace)))
         assert self.now <= self.requested + grace + GIVE_UP_AT_LAST + self.frozen + 1e-6

@@ -841,3 +841,15 @@ def test_helpers_that_stay_are_logged_as_left_behind() -> None:
     life.agent_ended(1.0, exited(0), alone=False, only_helpers=True)
     assert events(life.tick(life.due)) == ["lingering"]
     assert life.due > 1.0 + HELPERS_LEAVE
+
+
+def test_helpers_that_are_killed_before_they_would_be_logged_are_logged() -> None:
+    """The time to linger is shorter than their time to end; and the line comes once."""
+    life = make("-t", "20s", "--linger", "300ms")
+    life.agent_ended(1.0, exited(0), alone=False, only_helpers=True)
+    assert life.due == 1.3
+    assert events(life.tick(1.3)) == ["lingering", "linger-over"]
+    life = make("-t", "20s")
+    life.agent_ended(1.0, exited(0), alone=False, only_helpers=True)
+    life.tick(1.0 + HELPERS_LEAVE)
+    assert events(life.older_left(3.0)) == ["older-left"]

@@ -160,6 +160,16 @@ def extended(*flags: str) -> list[Action]:
     return life.notified(3.0, {"EXTEND_TIMEOUT_USEC": "9000000"}, SENDER)
 
 
+def extended_by_command() -> list[Action]:
+    life = make("-t", "5s")
+    life.signal(2.0, TERM, SENDER)
+    return life.more_time(3.0, 9.0, SENDER)
+
+
+def not_ready_file() -> list[Action]:
+    return [Log("ready-file", path="/run/ready", error="Permission denied")]
+
+
 def hung(*flags: str, at: float = 6.0, **fields: str) -> list[Action]:
     life = make(*flags)
     life.notified(1.0, fields, SENDER)
@@ -195,6 +205,34 @@ def left_at_deadline() -> list[tuple[float, Action]]:
 KUBERNETES = {"KUBERNETES_SERVICE_HOST": "x"}
 
 CASES: list[tuple[str, Callable[[], list[Action]], int, str, dict[str, object]]] = [
+    (
+        "extended-by-command",
+        extended_by_command,
+        INFO,
+        "sh (pid 7) gives the stop more time: 13s are left",
+        {"sender": SENDER, "left": 13.0},
+    ),
+    (
+        "long-stop",
+        lambda: after_request("-t", "20s", "--report-after", "3s"),
+        WARNING,
+        "still stopping after 3s: stall report (--report-after)",
+        {"elapsed": 3.0},
+    ),
+    (
+        "report-requested",
+        lambda: running("--report-on", "USR1")("signal", USR1, SENDER),
+        INFO,
+        "stall report requested by USR1 from sh (pid 7) (--report-on)",
+        {"signal": "USR1", "sender": SENDER},
+    ),
+    (
+        "ready-file",
+        not_ready_file,
+        WARNING,
+        "cannot keep the ready file /run/ready: Permission denied",
+        {"path": "/run/ready", "error": "Permission denied"},
+    ),
     (
         "dropped",
         lambda: running("-r", "USR1:0")("signal", USR1, SENDER),
@@ -617,6 +655,7 @@ CASES: list[tuple[str, Callable[[], list[Action]], int, str, dict[str, object]]]
     ),
 ]
 RENAMED = {  # in JSON; users know these names
+    "extended-by-command": "extended",
     "repeat-escalates": "escalated",
     "repeat-kills": "escalated",
     "step": "escalated",
@@ -625,6 +664,7 @@ RENAMED = {  # in JSON; users know these names
 LISTS = {
     "repeat-kills": narrator.NAMES,
     "stopping": narrator.COUNT,
+    "long-stop": narrator.COUNT,
     "step": narrator.NAMES,
     "deadline": narrator.NAMES,
     "limit-near": narrator.NAMES,
@@ -1208,10 +1248,17 @@ def test_a_line_is_kept_for_the_final_message_if_any_of_it_can_be_written(
     narrate: Callable[..., Narration], length: int, kept: str
 ) -> None:
     narration = narrate()
+    narration.log("stop-requested", **REQUEST)
     for line in ("0" * length, "1" * 10, "2" * 10):
         narration.narrator.report_line(line)
     assert "".join(line[0] for line in narration.narrator._message._report) == kept
-    assert len(narration.lines()) == 3
+    assert len(narration.lines()) == 4
+
+
+def test_a_report_before_the_stop_is_not_for_the_final_message(narrate: Callable[..., Narration]) -> None:
+    narration = narrate()
+    narration.narrator.report_line("report: x")
+    assert narration.narrator._message._report == []
 
 
 # --- The first lines. -----------------------------------------------------------------------------------------------

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 COMMAND = ("agent", "-c", "--", "--grace", "x")
 BY_NAME = {option.name: option for option in options.OPTIONS}
 
+QUOTE_A_PART = ("stop_on", "report_on", "stop_schedule", "rewrite")  # errors of these quote the invalid part only
+
 # For each option that takes a value: texts, and the values that the reader returns for them.
 VALUES: dict[str, list[tuple[str, Any]]] = {
     "grace": [("25s", 25.0), ("auto", None), ("infinity", math.inf), ("0", 0.0)],
@@ -47,6 +49,9 @@ VALUES: dict[str, list[tuple[str, Any]]] = {
     "notify_access": [("auto", "auto"), ("main", "main"), ("all", "all")],
     "watchdog": [("30s", 30.0), ("infinity", None), ("0", None)],
     "ready_timeout": [("1m", 60.0), ("0", None)],
+    "ready_file": [("/run/ready", "/run/ready"), ("none", None)],
+    "report_on": [("USR2", frozenset({12})), ("USR2,hup", frozenset({12, 1})), ("none", frozenset())],
+    "report_after": [("1m", 60.0), ("0", None)],
     "termination_log": [("/tmp/log", "/tmp/log"), ("none", None)],
     "log_format": [("json", "json"), ("text", "text")],
     "secret": [("API_KEY", ("API_KEY",)), ("_a.b-c", ("_a.b-c",))],
@@ -116,6 +121,8 @@ def test_defaults() -> None:
     assert (settings.parent_death_signal, settings.warn_reaped) == (None, False)
     assert (settings.notify, settings.notify_access, settings.max_grace) == (True, "auto", math.inf)
     assert (settings.watchdog, settings.ready_timeout, settings.stacks) == (None, None, False)
+    assert (settings.ready_file, settings.report_on, settings.report_after) == (None, frozenset(), None)
+    assert settings.control
     assert settings.termination_log == "/dev/termination-log"
     assert (settings.log_level, settings.log_format, settings.sources, settings.unknown) == (1, "text", {}, ())
 
@@ -294,6 +301,10 @@ def invalid_values() -> list[tuple[str, str]]:
         "ready_timeout": ["-5", "auto", "none"],
         "notify": ["2", "maybe"],
         "notify_access": ["none", "exec", "main,all"],
+        "ready_file": ["ready", "./ready", "NONE"],
+        "report_on": ["USR2,", "KILL", "STOP", "CHLD", "EOF", "none,USR2"],
+        "report_after": ["-5", "auto"],
+        "control": ["2", "maybe"],
         "stacks": ["2"],
         "termination_log": ["log", "./log", "NONE"],
         "log_format": ["JSON", "yaml"],
@@ -319,7 +330,12 @@ def test_an_invalid_value_is_reported_with_what_is_accepted(name: str, text: str
         message = refused(flag, text)
         assert message.startswith(f"{flag}: ")
         assert "accepted: " in message
-        if len(text) < 50 and name not in ("stop_on", "stop_schedule", "rewrite"):  # these quote only the invalid part
+        if len(text) < 50 and name not in (
+            "stop_on",
+            "report_on",
+            "stop_schedule",
+            "rewrite",
+        ):  # these quote only the invalid part
             assert repr(text) in message
 
 
@@ -612,6 +628,8 @@ def test_help_names_every_flag_variable_and_default() -> None:
     ("arguments", "environment", "message"),
     [
         (["--watchdog", "5s", "--no-notify"], {}, "--watchdog needs the notify socket, which --no-notify turns off"),
+        (["--ready-file", "/r", "--no-notify"], {}, "--ready-file needs the notify socket, which --no-notify turns"),
+        (["--report-on", "USR2,TERM"], {}, "--report-on: TERM requests a stop; accepted: signals that do not"),
         (["--no-notify"], {"AGENT_INIT_READY_TIMEOUT": "5"}, "AGENT_INIT_READY_TIMEOUT needs the notify socket"),
         (["--notify-access=main"], {"AGENT_INIT_NOTIFY": "off"}, "which AGENT_INIT_NOTIFY turns off"),
         (

@@ -738,25 +738,66 @@ def test_a_descriptor_that_is_closed_meanwhile_is_left_out(
 
 def test_one_look_shows_all_that_the_dispositions_depend_on() -> None:
     dispositions = procfs.Dispositions(os.getpid())
-    before = dispositions.look()
+    assert dispositions.handles(signal.SIGUSR2) is False
+    before = dispositions.seen()
     assert before is not None
-    assert before == dispositions.seen() == dispositions.look()
-    image = dispositions.image()
-    assert image is not None
-    assert before[:2] == image
-    assert [int(mask) for mask in before[2:]] == [*(procfs.masks(os.getpid()) or ())]
+    stack, _, _, _, *masks = before.masks.split()
+    assert (before.start, stack) == dispositions.image()
+    assert [int(mask) for mask in masks] == [*(procfs.masks(os.getpid()) or ())]
+    assert not before.shows(signal.SIGUSR2)
+    assert dispositions.is_as([before])
     handler = signal.signal(signal.SIGUSR2, lambda *_: None)
     try:
-        assert dispositions.seen() == before
-        after = dispositions.look()
+        assert not dispositions.is_as([before])
+        after = dispositions.seen()
         assert after is not None
-        assert int(after[4]) & procfs.signal_bit(signal.SIGUSR2)
+        assert after.shows(signal.SIGUSR2)
+        assert dispositions.is_as([before, after])
     finally:
         signal.signal(signal.SIGUSR2, handler)
+    assert dispositions.is_as([before, after])
+    assert not dispositions.is_as([])
     dispositions._line = b"1 (torn"
     assert dispositions.seen() is None
     dispositions.close()
-    assert dispositions.look() is None
+    assert not dispositions.is_as([before])
+
+
+STAT = (
+    b"%b S 1 2 0 0 -1 4194304 30 0 1 0 0 0 0 0 20 0 1 0 4141128 1036288 134 18446744073709551615 4198400 4698417%b"
+    b"1 0 0 17 0 0 0 0 0 0 4867736 4891280 503488512 140733258938927 140733258938993 140733258938993 1407332589403 0\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("start", "masks"),
+    [
+        (b"2 (other)", b" 140733258933056 0 0 0 0 0 512 "),
+        (b"2 (agent a)", b" 140733258933056 0 0 0 0 0 512 "),
+        (b"2 (agent)", b" 140733258933057 0 0 0 0 0 512 "),
+        (b"2 (agent)", b" 140733258933056 0 0 0 512 0 512 "),
+        (b"2 (agent)", b" 140733258933056 0 0 0 0 512 0 "),
+        (b"2 (agent)", b" 0 0 0 0 140733258933056 0 0 0 0 0 512 "),
+        (b"2 (agent) 140733258933056 0 0 0 0 0 512 )", b" 140733258933056 0 0 0 0 0 0 "),
+    ],
+    ids=["name", "space in the name", "stack", "blocked", "ignored", "another place", "masks in the name"],
+)
+def test_a_look_that_shows_anything_else_is_another_one(
+    monkeypatch: pytest.MonkeyPatch, start: bytes, masks: bytes
+) -> None:
+    lines = [STAT % (b"2 (agent)", b" 140733258933056 0 0 0 0 0 512 "), STAT % (start, masks)]
+    monkeypatch.setattr(os, "pread", lambda *_: lines[0])
+    dispositions = procfs.Dispositions(os.getpid())
+    dispositions.is_as([])
+    seen = dispositions.seen()
+    assert seen is not None
+    assert dispositions.is_as([seen])
+    lines.pop(0)
+    assert not dispositions.is_as([seen])
+    now = dispositions.seen()
+    assert now is not None
+    assert dispositions.is_as([seen, now])
+    dispositions.close()
 
 
 # --- What SIGKILL has done. -----------------------------------------------------------------------------------------

@@ -156,6 +156,25 @@ def test_an_empty_signalfd_does_not_block() -> None:
 
 
 @pytest.mark.usefixtures("blocked")
+def test_a_single_signal_can_be_done_without_a_list() -> None:
+    source = signalfd.SignalFd()
+    assert source.peek() == 0
+    signal.pthread_kill(threading.get_ident(), USR1)
+    assert [source.peek(), source.peek()] == [USR1, USR1]
+    source.size = 0
+    assert source.peek() == 0
+    inbox: list[signalfd.Received] = []
+    for numbers in ([USR1], [USR1, signal.SIGUSR2]):
+        for number in numbers:
+            signal.pthread_kill(threading.get_ident(), number)
+        assert source.peek() == (USR1 if len(numbers) == 1 else 0)
+        source.read(inbox)
+        assert [received.number for received in inbox] == numbers
+        inbox.clear()
+    os.close(source.fd)
+
+
+@pytest.mark.usefixtures("blocked")
 def test_signals_that_were_read_are_not_lost_for_want_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     source = signalfd.SignalFd()
     signal.pthread_kill(threading.get_ident(), USR1)
@@ -179,6 +198,7 @@ def test_what_came_through_the_wakeup_descriptor_is_not_lost_for_want_of_memory(
 ) -> None:
     source = signalfd.WakeupFd()
     os.write(interpreter.wakeup, bytes([15, 10]))
+    assert source.peek() == 0
     inbox: list[signalfd.Received] = []
     with monkeypatch.context() as full:
         full.setattr(signalfd, "Received", failing(signalfd.Received, MemoryError()))

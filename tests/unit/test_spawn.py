@@ -382,14 +382,17 @@ def test_a_slow_exec_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_child_is_killed_if_waiting_for_its_exec_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    pids: list[int] = []
+
     def fail(reader: int, pid: int) -> bytes:
+        pids.append(pid)
         raise MemoryError
 
     monkeypatch.setattr(spawn, "_exec_failure", fail)
     with pytest.raises(MemoryError):
         spawn.spawn(["sleep", "100"], forked(), terminal=False)
     with pytest.raises(ChildProcessError):
-        os.waitpid(-1, 0)
+        os.waitpid(pids[0], 0)
 
 
 def test_a_fork_leaves_no_descriptor_open() -> None:

@@ -272,6 +272,18 @@ class Run:
         return start.main(arguments or ["--no-notify", "agent"], "/package")
 
 
+def test_a_ready_file_of_an_earlier_life_is_removed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    run = Run(monkeypatch)
+    path = tmp_path / "ready"
+    path.touch()
+    assert run.run("--ready-file", str(path), "agent") == 7
+    assert not path.exists()
+    assert run.supervisor["problems"] == []
+    path.mkdir()
+    assert run.run("--ready-file", str(path), "agent") == 7
+    assert run.supervisor["problems"][0].startswith(f"cannot remove the ready file {path}: ")
+
+
 def test_what_fails_while_the_agent_runs_is_retried_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(monkeypatch, [MemoryError(), OSError(), ImportError()])
     assert run.run() == 7

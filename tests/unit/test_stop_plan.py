@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from entrypoint import settings as reader
 from entrypoint import units
-from entrypoint.init import stop_plan
+from entrypoint.init import stop_plan, stop_steps
 from entrypoint.signals import ABRT, INT, KILL, TERM
 
 from .test_platforms import TABLE
@@ -194,12 +194,12 @@ def test_no_kill_comes_after_the_platforms(
     assert made.steps == steps
     assert made.why.startswith(why)
     assert (made.limit, made.max_grace) == (None, 118.0)
-    assert stop_plan.seconds_to_kill(made.steps) <= 118
+    assert stop_steps.seconds_to_kill(made.steps) <= 118
 
 
 @pytest.mark.parametrize(("known", "latest"), [("8s", 6.0), ("5s", 3.75), ("1s", 0.75), ("30s", 28.0), ("0", math.inf)])
 def test_the_latest_kill_leaves_time_for_the_end(known: str, latest: float) -> None:
-    assert stop_plan.latest_kill(reader.read(["agent"], {"AGENT_INIT_PLATFORM_GRACE": known})) == latest
+    assert reader.read(["agent"], {"AGENT_INIT_PLATFORM_GRACE": known}).latest_kill == latest
 
 
 def test_more_time_ends_with_the_platforms() -> None:
@@ -243,14 +243,14 @@ def test_a_stop_delay_has_to_end_before_the_platforms_time() -> None:
 def test_the_agent_has_the_time_until_the_stall_report_before_the_next_step(
     flags: list[str], seconds: float | None
 ) -> None:
-    assert stop_plan.stop_seconds(reader.read([*flags, "--", "agent"], {})) == seconds
+    assert stop_steps.stop_seconds(reader.read([*flags, "--", "agent"], {})) == seconds
 
 
 @pytest.mark.parametrize(
     ("wait", "seconds"), [(0.0, 0.0), (0.8, 0.2), (4.0, 1.0), (6.0, 1.5), (6.1, 1.5), (math.inf, 1.5)]
 )
 def test_a_report_gets_a_quarter_of_the_wait_and_no_more_than_it_needs(wait: float, seconds: float) -> None:
-    assert stop_plan.report_seconds(wait) == pytest.approx(seconds)
+    assert stop_steps.report_seconds(wait) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(
@@ -267,15 +267,18 @@ def test_a_report_gets_a_quarter_of_the_wait_and_no_more_than_it_needs(wait: flo
 def test_the_time_to_the_last_step_is_that_to_the_kill_if_it_is_one(
     steps: list[tuple[int, float]], to_kill: float, to_last: float
 ) -> None:
-    assert (stop_plan.seconds_to_kill(steps), stop_plan.seconds_to_last(steps)) == (to_kill, to_last)
+    assert (stop_steps.seconds_to_kill(steps), stop_steps.seconds_to_last(steps)) == (to_kill, to_last)
 
 
 def test_a_delay_counts_into_the_grace() -> None:
     steps = ((TERM, 5.0), (INT, 2.0), (KILL, math.inf))
-    delayed = list(stop_plan.with_delay(steps, 3.0))
+    delayed = list(stop_steps.with_delay(steps, 3.0))
     assert delayed == [(TERM, 2.0), (INT, 2.0), (KILL, math.inf)]
-    assert stop_plan.seconds_to_kill(delayed) + 3.0 == stop_plan.seconds_to_kill(steps)
-    assert list(stop_plan.with_delay(((TERM, math.inf), (KILL, math.inf)), 3.0)) == [(TERM, math.inf), (KILL, math.inf)]
+    assert stop_steps.seconds_to_kill(delayed) + 3.0 == stop_steps.seconds_to_kill(steps)
+    assert list(stop_steps.with_delay(((TERM, math.inf), (KILL, math.inf)), 3.0)) == [
+        (TERM, math.inf),
+        (KILL, math.inf),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -298,7 +301,7 @@ def test_the_schedule_of_a_hang_begins_with_its_signal_and_ends_with_kill(
     waited_for = [(number, math.inf if number == KILL else wait) for number, wait in made]
     assert waited_for == [(number, math.inf if number == KILL else wait) for number, wait in steps]
     assert len(made) == len(steps)
-    assert stop_plan.seconds_to_kill(made) < math.inf
+    assert stop_steps.seconds_to_kill(made) < math.inf
 
 
 def test_the_middle_of_two_times() -> None:

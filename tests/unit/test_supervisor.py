@@ -424,7 +424,7 @@ class FakeEnvironment:
 def test_the_exit_code_is_returned_even_if_the_cleanup_fails(supervise: Callable[..., Harness]) -> None:
     environment = FakeEnvironment()
     harness = supervise(environment=environment)
-    harness.supervisor.execution._to_do.append(Exit(7))
+    harness.supervisor.execution.to_do.append(Exit(7))
     assert harness.supervisor.run() == 7
     assert environment.cleaned_up
 
@@ -432,7 +432,7 @@ def test_the_exit_code_is_returned_even_if_the_cleanup_fails(supervise: Callable
 def test_the_terminal_is_given_back_even_if_the_cleanup_fails(world: World, supervise: Callable[..., Harness]) -> None:
     harness = supervise(environment=FakeEnvironment(), previous_foreground=77)
     world.foreground = AGENT
-    harness.supervisor.execution._to_do.append(Exit(7))
+    harness.supervisor.execution.to_do.append(Exit(7))
     assert harness.supervisor.run() == 7
     assert world.foreground == 77
 
@@ -442,7 +442,7 @@ def test_the_exit_code_is_returned_even_if_the_terminal_cannot_be_given_back(
 ) -> None:
     harness = supervise(previous_foreground=77)
     monkeypatch.setattr(terminal, "foreground", failing(terminal.foreground, MemoryError()))
-    harness.supervisor.execution._to_do.append(Exit(7))
+    harness.supervisor.execution.to_do.append(Exit(7))
     assert harness.supervisor.run() == 7
 
 
@@ -1154,6 +1154,26 @@ def test_after_sigkill_it_is_seen_what_is_left_and_exits(
 
 
 # --- The termination log. -------------------------------------------------------------------------------------------
+
+
+def test_the_ready_file_exists_while_the_agent_is_ready(
+    world: World, supervise: Callable[..., Harness], tmp_path: Path
+) -> None:
+    path = tmp_path / "ready"
+    harness = supervise("-t", "5s", "--ready-file", str(path))
+    harness.notify(world.processes[AGENT], READY="1")
+    assert path.exists()
+    harness.receive(TERM)
+    assert not path.exists()
+    assert not harness.lines("ready file")
+
+
+def test_a_ready_file_that_cannot_be_made_is_logged(
+    world: World, supervise: Callable[..., Harness], tmp_path: Path
+) -> None:
+    harness = supervise("-t", "5s", "--ready-file", str(tmp_path / "none" / "ready"))
+    harness.notify(world.processes[AGENT], READY="1")
+    assert harness.lines("warning: cannot keep the ready file")
 
 
 def test_the_termination_log_is_written_from_the_stop_request_on(

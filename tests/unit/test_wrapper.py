@@ -51,10 +51,15 @@ def test_without_children_it_is_exiting(world: World) -> None:
     assert world.look(made) == (EXITING, [SHELL])
 
 
+@pytest.mark.parametrize("channel", [b"0", b""])  # where it runs, and where the kernel does not show it
+@pytest.mark.parametrize("beside", [False, True])
 @pytest.mark.parametrize("pid", [SHELL, INNER])
-def test_a_wrapper_that_runs_itself_is_working(world: World, pid: int) -> None:
+def test_a_wrapper_that_runs_itself_is_working(world: World, pid: int, beside: bool, channel: bytes) -> None:
+    if beside:
+        world.processes[TAIL] = Process(TAIL, "tail", SHELL, 1, 4)
     made = world.wrapper()
     world.processes[pid].waits = False
+    world.channel = channel
     assert world.look(made) == (WORKING, [])
 
 

@@ -89,12 +89,12 @@ def write_lines(data: bytes) -> None:
     source = atheris.FuzzedDataProvider(data)
     size = source.ConsumeIntInRange(0, 6000)
     text = source.ConsumeUnicode(200) * (1 + size // 200)
-    line = console._text_line(source.ConsumeIntInRange(-1, 3), text)
+    line = console.text_line(source.ConsumeIntInRange(-1, 3), text)
     assert line.endswith(b"\n")
     assert len(line) <= console.MAX_LINE_BYTES
     assert line[:-1].decode("utf-8").isprintable()
     fields = {"text": source.ConsumeUnicode(50), "number": source.ConsumeFloat(), "list": [1, None, True]}
-    line = console._json_line(1, "event", text, fields)
+    line = console.json_line(0.0, 1, "event", text, fields)
     assert line.endswith(b"\n")
     assert len(line) <= console.MAX_LINE_BYTES
     assert json.loads(line)["event"] == "event"

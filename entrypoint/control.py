@@ -1,0 +1,42 @@
+"""The wire format between `agent-initctl` and process 1: packets over a socket in the abstract namespace (unix(7)).
+
+A request is one packet of `KEY=VALUE` lines, with the command in COMMAND. The answer is any number of packets; the
+first byte of each is its kind. Process 1 closes the connection after the last one. Both ends use this module.
+"""
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+VERSION = "1"
+MAX_REQUEST_BYTES = 1024
+MAX_PACKET_BYTES = 16384
+FIELDS, LINES, PROBLEM, DONE = b"=", b">", b"!", b"."  # the kinds of packets
+NAME = "agent-init"
+
+
+def address(pid: int, namespace: int) -> str:
+    """Return the socket's address: of the process that has this pid in the PID namespace with this inode number."""
+    return f"\0{NAME}/{namespace}/{pid}"
+
+
+def namespace(pid: "int | str" = "self") -> int:
+    """Return the inode number of a process's PID namespace (namespaces(7)); 0 where that is not known."""
+    try:
+        return int(os.readlink(f"/proc/{pid}/ns/pid").partition("[")[2].rstrip("]"))
+    except (OSError, ValueError):
+        return 0
+
+
+def packets(kind: bytes, lines: "Iterable[bytes]") -> "list[bytes]":
+    """Return packets of this kind with these lines. A line is in one packet, if it fits."""
+    made: list[bytes] = []
+    for line in lines:
+        if made and len(made[-1]) + len(line) <= MAX_PACKET_BYTES:
+            made[-1] += line
+        else:
+            size = MAX_PACKET_BYTES - len(kind)
+            made += [kind + line[at : at + size] for at in range(0, len(line), size)]
+    return made

@@ -1,0 +1,232 @@
+"""The click commands of `agent-initctl`. `run` prints a usage error as one line, as agent-init does."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .. import __version__, control, signals, units
+from . import main, probes, reports, status
+from .connection import Connection, Failure, fields_of, find
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from click.shell_completion import CompletionItem
+
+COMPLETE_VARIABLE = "_AGENT_INITCTL_COMPLETE"
+EXIT_CODES = (
+    "Exit codes: 0 for yes or done; 1 for no, refused, or not in time; 125 for bad usage, no agent-init, or no answer."
+)
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """A finite duration, in seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return seconds."""
+        if isinstance(value, float):
+            return value
+        try:
+            seconds = units.parse_duration(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if seconds == units.INFINITY:
+            self.fail("infinity is not accepted here; accepted: a finite time, such as 25s", param, ctx)
+        return seconds
+
+
+class Signal(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """A signal that a process can catch, as its number."""
+
+    name = "signal"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return its number."""
+        try:
+            return signals.parse_catchable(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return the names that begin so."""
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(name) for name in sorted(signals.NUMBERS) if name.startswith(incomplete.upper())]
+
+
+def _common(command: Callable[..., int]) -> Callable[..., int]:
+    """Add the options that each command has."""
+    pid = click.option(
+        "--pid",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="The agent-init to ask, by its pid as it is seen here. Without it: the nearest ancestor that is one, else "
+        "process 1, else the only one of this container.",
+    )
+    timeout = click.option(
+        "--timeout",
+        type=Duration(),
+        default=probes.TIMEOUT,
+        show_default="5s",
+        metavar="DURATION",
+        help="How long to wait for an answer.",
+    )
+    return pid(timeout(command))
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Ask agent-init, or command it: process 1 of this container, or the agent-init that this process runs below.",
+    epilog=EXIT_CODES,
+)
+@click.version_option(__version__, "-V", "--version", prog_name=main.NAME, message="%(prog)s %(version)s")
+def group() -> None:
+    """Group the commands."""
+
+
+@group.command("status")
+@_common
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, in the format of docs/operate.md.")
+@click.option("--watch", is_flag=True, help="Print it again every second, on a terminal in place.")
+def _status(pid: int | None, timeout: float, as_json: bool, watch: bool) -> int:
+    """Print the state of the agent and of a stop: what it is, since when, and what comes next."""
+    while True:
+        target = find(pid)
+        found = status.complete(fields_of(target, timeout), target)
+        text = status.as_json(found) if as_json else status.as_text(found)
+        if watch and sys.stdout.isatty():
+            text = "\x1b[H\x1b[2J" + text  # home, clear (ECMA-48)
+        print(text, flush=True)
+        if not watch:
+            return 0
+        time.sleep(1)
+
+
+@group.command()
+@_common
+def ready(pid: int | None, timeout: float) -> int:
+    """Whether the agent has sent READY=1, and no stop was requested. For an exec probe."""
+    return probes.ready(pid, timeout)
+
+
+@group.command()
+@_common
+def live(pid: int | None, timeout: float) -> int:
+    """Whether no hang was detected (--watchdog, --ready-timeout). For an exec probe."""
+    return probes.live(pid, timeout)
+
+
+@group.command()
+@_common
+@click.option("--wait", is_flag=True, help="Print the log of the stop until it has ended, or --timeout is over.")
+@click.option("--grace", type=Duration(), metavar="DURATION", help="The grace of this stop, if it has not begun.")
+def stop(pid: int | None, timeout: float, wait: bool, grace: float | None) -> int:
+    """Request a stop, as TERM does. --wait is for a preStop hook: then --timeout is for the whole stop, if it is set.
+
+    The client ends with the PID namespace of process 1: exit code 137 is normal then.
+    """
+    given = click.get_current_context().get_parameter_source("timeout")
+    limited = given is not None and given.name != "DEFAULT"
+    end = time.monotonic() + timeout if limited or not wait else None
+    connection = Connection(find(pid), timeout)
+    fields = {"WAIT": "1"} if wait else {}
+    if grace is not None:
+        fields["GRACE"] = f"{grace:.3f}"
+    if end is None:
+        connection.wait_at_most(None)
+    try:
+        for kind, data in connection.ask("stop", **fields):
+            if kind == control.DONE:
+                return 0
+            sys.stdout.buffer.write(data)
+            sys.stdout.flush()
+            if end is not None:
+                connection.wait_at_most(max(0.001, end - time.monotonic()))
+    except Failure as failure:
+        if end is not None and wait and time.monotonic() >= end:
+            raise Failure(f"the stop has not ended within {units.format_duration(timeout)}; it goes on", 1) from None
+        raise failure
+    if wait:
+        raise Failure("the connection has ended before the stop", 1)
+    return 0
+
+
+@group.command()
+@_common
+@click.argument("duration", type=Duration(), metavar="DURATION")
+def extend(pid: int | None, timeout: float, duration: float) -> int:
+    """Give a stop in progress so much more time, up to --max-grace."""
+    return _print_answer(pid, timeout, "extend", SECONDS=f"{duration:.3f}")
+
+
+@group.command("signal")
+@_common
+@click.argument("signal", type=Signal(), metavar="SIG")
+def _signal(pid: int | None, timeout: float, signal: int) -> int:
+    """Have a signal treated as if process 1 had received it: forwarded, rewritten, or a stop request."""
+    return _print_answer(pid, timeout, "signal", SIGNAL=str(signal))
+
+
+@group.command()
+@_common
+@click.option("--tasks", is_flag=True, help="Every task of the agent's event loops, too.")
+def report(pid: int | None, timeout: float, tasks: bool) -> int:
+    """Print a stall report now: what the processes below agent-init are doing. It has no other effect."""
+    target = find(pid)
+    return reports.make(fields_of(target, timeout, "report")["REQUEST"], target, tasks=tasks)
+
+
+@group.command()
+@_common
+@click.option("--follow", "-f", is_flag=True, help="Go on with new lines as they come.")
+def events(pid: int | None, timeout: float, follow: bool) -> int:
+    """Print the last lines of agent-init's log as JSON, 64 KiB at most."""
+    connection = Connection(find(pid), timeout)
+    if follow:
+        connection.wait_at_most(None)
+    for _, data in connection.ask("events", **({"FOLLOW": "1"} if follow else {})):
+        sys.stdout.buffer.write(data)
+        sys.stdout.flush()
+    return 0
+
+
+def _print_answer(pid: int | None, timeout: float, command: str, **fields: str) -> int:
+    for _, data in Connection(find(pid), timeout).ask(command, **fields):
+        sys.stdout.buffer.write(data)
+    return 0
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command; return the exit code."""
+    if os.environ.get(COMPLETE_VARIABLE):
+        try:
+            group.main(list(arguments), prog_name=main.NAME, complete_var=COMPLETE_VARIABLE)
+        except SystemExit as end:
+            return int(end.code or 0)
+    try:
+        code = group.main(list(arguments), prog_name=main.NAME, standalone_mode=False)
+        return int(code or 0)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message())
+        return main.OWN_FAULT
+    except click.ClickException as error:
+        return main.fail(f"{_one_line(error)}; all commands: {main.NAME} --help")
+    except click.Abort:
+        return 130
+
+
+def _one_line(error: click.ClickException) -> str:
+    """Return the message, with what is accepted in place of a command that is unknown."""
+    text = " ".join(error.format_message().split()).rstrip(".")
+    if isinstance(error, click.NoSuchOption) or not text.startswith("No such command"):
+        return text
+    return f"{text}; accepted: {', '.join(group.commands)}"

@@ -1,0 +1,57 @@
+"""The entry point: a probe is answered at once, anything else by the click commands in `commands`."""
+
+import os
+import sys
+
+from .connection import Failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+NAME = "agent-initctl"
+OWN_FAULT = 125  # bad usage, no agent-init, no answer
+
+
+def main(arguments: "Sequence[str]") -> int:
+    """Run agent-initctl and return its exit code."""
+    try:
+        code = _answer(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # nobody reads what is printed
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except Failure as failure:
+        return fail(str(failure), failure.code)
+
+
+def fail(text: str, code: int = OWN_FAULT) -> int:
+    """Print one line to stderr and return the exit code."""
+    one_line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    try:
+        os.write(2, f"{NAME}: {one_line}\n".encode("utf-8", "backslashreplace"))
+    except OSError:
+        pass
+    return code
+
+
+def _answer(arguments: "Sequence[str]") -> int:
+    if len(arguments) == 1 and arguments[0] in ("ready", "live"):
+        from . import probes
+
+        return probes.PROBES[arguments[0]](None, probes.TIMEOUT)
+    try:
+        import click  # noqa: F401
+    except ImportError:  # python -I -S, and click is in another directory (an editable install)
+        import site
+
+        site.main()
+    try:
+        from . import commands
+    except ImportError as error:
+        return fail(
+            f"this command needs click: {error}; install agent-init with its dependencies (ready and live do not)"
+        )
+    return int(commands.run(arguments))

@@ -1,0 +1,38 @@
+"""`ready` and `live`: one line, and exit code 0 for yes, 1 for no. Nothing else is imported for them."""
+
+from .. import units
+from . import connection
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TIMEOUT = 5.0  # seconds, unless --timeout says otherwise
+
+
+def ready(pid: int | None, timeout: float) -> int:
+    """Whether READY=1 came and no stop was requested."""
+    fields = connection.fields_of(pid, timeout)
+    since = units.format_duration(round(float(fields["SINCE"]), 1))
+    if fields["READY"] == "1":
+        return _print(0, f"ready since {since}")
+    if fields["STATE"] == "starting":
+        return _print(1, f"not ready: the agent has not sent READY=1 in {since} (sd_notify; see docs/notify.md)")
+    return _print(1, f"not ready: {fields['STATE']} since {since}")
+
+
+def live(pid: int | None, timeout: float) -> int:
+    """Whether no hang was detected."""
+    fields = connection.fields_of(pid, timeout)
+    if hung := fields.get("HUNG"):
+        return _print(1, f"the agent hangs: {HANGS.get(hung, hung)}")
+    return _print(0, f"no hang detected; {fields['STATE']}")
+
+
+HANGS = {"watchdog": "no sign of life (--watchdog)", "ready-timeout": "not ready in time (--ready-timeout)"}
+PROBES: "dict[str, Callable[[int | None, float], int]]" = {"ready": ready, "live": live}
+
+
+def _print(code: int, text: str) -> int:
+    print(text)
+    return code

@@ -1,0 +1,141 @@
+"""The answer of `status`: what process 1 knows, with what anybody can read of its processes and its control group."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Any
+
+from .. import units
+from ..init import cgroup, procfs, tree
+from .pids import visible
+from .probes import HANGS
+
+FORMAT = 1  # of the JSON object: raised when a field changes its meaning or goes
+
+
+def complete(fields: dict[str, str], pid: int) -> dict[str, Any]:
+    """Return the JSON object of `status`, in the format of docs/operate.md.
+
+    `fields`: process 1's answer. `pid`: that of agent-init, as it is seen here.
+    """
+    agent = visible(int(fields["AGENT"]), pid) if fields["AGENT"] != "0" else None
+    memory = cgroup.Memory(own=f"/proc/{pid}/cgroup")
+    below = _below(pid)
+    stopping = "STOPPING_FOR" in fields
+    return {
+        "format": FORMAT,
+        "version": fields["VERSION"],
+        "pid": pid,
+        "state": fields["STATE"],
+        "state_seconds": float(fields["SINCE"]),
+        "uptime_seconds": float(fields["UPTIME"]),
+        "ready": fields["READY"] == "1",
+        "hung": fields.get("HUNG"),
+        "agent": {
+            "pid": agent,
+            "name": fields["NAME"],
+            "command": procfs.argv_of(agent) if agent else None,
+            "status": fields.get("STATUS"),
+        },
+        "stop": {
+            "seconds": float(fields["STOPPING_FOR"]) if stopping else None,
+            "seconds_left": _number(fields, "LEFT"),
+            "next": [
+                {"signal": name, "seconds": float(seconds)}
+                for name, _, seconds in (step.rpartition(":") for step in fields.get("NEXT", "").split(",") if step)
+            ],
+            "ended_by": fields.get("PLATFORM"),
+        },
+        "watchdog": {"seconds": _number(fields, "WATCHDOG"), "last_ping_seconds": _number(fields, "LAST_PING")},
+        "processes": None if below is None else len(below),
+        "memory": {
+            "bytes": memory.used,
+            "peak_bytes": memory.peak,
+            "limit_bytes": memory.limit,
+            "oom_kills": int(fields["OOM_KILLS"]) if "OOM_KILLS" in fields else None,
+        },
+        "signals": {"forwarded": _counts(fields, "FORWARDED"), "dropped": _counts(fields, "DROPPED")},
+        "orphans_reaped": int(fields["REAPED"]),
+        "clients_refused": int(fields["REFUSED"]),
+    }
+
+
+def as_json(found: dict[str, Any]) -> str:
+    """Return it as one line of JSON."""
+    return json.dumps(found)
+
+
+def as_text(found: dict[str, Any]) -> str:
+    """Return it for people, a line for each thing that there is to say."""
+    agent, memory = found["agent"], found["memory"]
+    lines = [f"agent-init {found['version']} (pid {found['pid']}), up {_ago(found['uptime_seconds'])}"]
+    state = f"state: {found['state']} since {_ago(found['state_seconds'])}"
+    if found["state"] == "starting":
+        state += " (READY=1 has not come)"
+    if found["hung"]:
+        state += f"; the agent hangs: {HANGS.get(found['hung'], found['hung'])}"
+    lines.append(state)
+    if agent["pid"]:
+        lines.append(f"agent: {shlex.join(agent['command'] or [agent['name']])} (pid {agent['pid']})")
+    else:
+        lines.append(f"agent: {agent['name']}, has exited")
+    if agent["status"]:
+        lines.append(f'status: "{agent["status"]}"')
+    lines += _stop_lines(found["stop"])
+    watchdog = found["watchdog"]
+    if watchdog["seconds"] is not None:
+        last = watchdog["last_ping_seconds"]
+        ping = "no ping yet" if last is None else f"last ping {_ago(last)} ago"
+        lines.append(f"watchdog: {units.format_duration(watchdog['seconds'])}, {ping}")
+    if found["processes"] is not None:
+        lines.append(f"processes: {found['processes']}")
+    lines += _memory_lines(memory)
+    for fate, counts in found["signals"].items():
+        if counts:
+            lines.append(f"signals {fate}: {', '.join(f'{name} {count}' for name, count in counts.items())}")
+    if found["orphans_reaped"]:
+        lines.append(f"orphans reaped: {found['orphans_reaped']}")
+    return "\n".join(lines)
+
+
+def _stop_lines(stop: dict[str, Any]) -> list[str]:
+    if stop["seconds"] is None:
+        return []
+    steps = [f"{step['signal']} in {_ago(step['seconds'])}" for step in stop["next"]]
+    if stop["ended_by"]:
+        steps.append(f"the end is that of {stop['ended_by']}")
+    return [f"stop: requested {_ago(stop['seconds'])} ago; {', '.join(steps) or 'nothing more is sent'}"]
+
+
+def _memory_lines(memory: dict[str, Any]) -> list[str]:
+    if memory["bytes"] is None:
+        return []
+    text = f"memory: {units.format_bytes(memory['bytes'])}"
+    if memory["limit_bytes"]:
+        text += f" of {units.format_bytes(memory['limit_bytes'])}"
+    if memory["peak_bytes"]:
+        text += f", {units.format_bytes(memory['peak_bytes'])} at most"
+    if memory["oom_kills"]:
+        text += f"; OOM kills: {memory['oom_kills']}"
+    return [text]
+
+
+def _ago(seconds: float) -> str:
+    return units.format_duration(round(seconds, 1))
+
+
+def _below(pid: int) -> list[procfs.Process] | None:
+    try:
+        return tree.below(pid, tree.everything())
+    except OSError:
+        return None
+
+
+def _number(fields: dict[str, str], name: str) -> float | None:
+    return float(fields[name]) if name in fields else None
+
+
+def _counts(fields: dict[str, str], name: str) -> dict[str, int]:
+    pairs = (pair.rpartition(":") for pair in fields.get(name, "").split(",") if pair)
+    return {signal: int(count) for signal, _, count in pairs}

@@ -1,0 +1,46 @@
+"""Who may ask process 1, and who may command it.
+
+A client is known by its pid and user id, both from the kernel (SO_PEERCRED, unix(7)). The namespace of the socket's
+name is the network's, so strangers see it too: other containers of a pod, with hostNetwork every process of the host.
+Their pids are not visible here, unless the PID namespace is shared as well; user ids coincide. So a client must be
+
+  - visible here, and
+  - below us, or in our mount namespace; where that is not known, in our control group: that of the container, and
+  - root or our own user; the user that the agent runs as may read.
+"""
+
+import os
+
+from . import procfs, request_origin, tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .main_process import MainProcess
+
+NONE, READ, ALL = "", "read", "all"
+
+
+def of(pid: int, uid: int, agent: "MainProcess") -> str:
+    """Return what a client may do. `pid`: 0 if it is not visible here."""
+    if pid == 0:
+        return NONE
+    rights = ALL if uid in (0, os.geteuid()) else READ if uid == procfs.user_of(agent.pid) else NONE
+    if rights == NONE or not (tree.is_below(os.getpid(), procfs.look(pid)) or _is_in_our_container(pid)):
+        return NONE
+    return rights
+
+
+def _is_in_our_container(pid: int) -> bool:
+    """Whether the process sees our files."""
+    own = _mount_namespace(os.getpid())
+    theirs = _mount_namespace(pid)
+    if own and theirs:
+        return own == theirs
+    return request_origin.is_same_container(pid)  # of another user, without CAP_SYS_PTRACE
+
+
+def _mount_namespace(pid: int) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/mnt")
+    except OSError:
+        return ""

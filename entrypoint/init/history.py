@@ -1,0 +1,46 @@
+"""The last lines of the log, for `agent-initctl events`, and who wants each new one.
+
+A record is kept as it was passed to the log. It is turned into JSON when somebody asks for it, which most never do.
+"""
+
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Record = tuple[float, int, str, str, dict[str, object]]
+
+MAX_BYTES = 65536  # of all records, as far as their texts and lists go
+OVERHEAD_BYTES = 160  # of a record: a tuple, and a dictionary of a few numbers
+
+
+class History:
+    """`records`: the oldest first; each has its time (seconds since the epoch), level, event, text and fields.
+
+    `followers` are called with each new record. They do not raise.
+    """
+
+    __slots__ = ("_bytes", "followers", "records")
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.followers: list[Callable[[Record], object]] = []
+        self._bytes = 0
+
+    def add(self, level: int, event: str, text: str, fields: dict[str, object]) -> None:
+        """Add a record, and drop the oldest ones that there is no more space for. May raise MemoryError."""
+        record = time.time(), level, event, text, fields
+        self.records.append(record)
+        self._bytes += _size(record)
+        while self._bytes > MAX_BYTES:
+            self._bytes -= _size(self.records.pop(0))
+        for follower in tuple(self.followers):
+            follower(record)
+
+
+def _size(record: "Record") -> int:
+    _, _, _, text, fields = record
+    return (
+        OVERHEAD_BYTES + len(text) + sum(len(str(value)) for value in fields.values() if isinstance(value, str | list))
+    )

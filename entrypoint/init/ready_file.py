@@ -1,0 +1,60 @@
+"""The file of --ready-file: it exists while the agent is ready, so that `cat` is a readiness probe.
+
+A file system can hang, one that the agent serves for example. A thread does the work, and nobody waits for it long.
+"""
+
+import _thread
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAX_SECONDS = 0.2  # that the stop signal waits for the file to be gone
+
+
+def make(path: str) -> str:
+    """Make the file, which must not exist. Return why that failed, or nothing."""
+    return _without_waiting(_create, path)
+
+
+def remove(path: str) -> str:
+    """Remove the file. Return why that failed, or nothing."""
+    return _without_waiting(_unlink, path)
+
+
+def _create(path: str) -> None:
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644))
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def _without_waiting(work: "Callable[[str], None]", path: str) -> str:
+    """Do the work, and wait MAX_SECONDS at most. Return why it failed, or nothing."""
+    result: list[str] = []
+    done = _thread.allocate_lock()
+    done.acquire()
+
+    def run() -> None:
+        try:
+            work(path)
+            result.append("")
+        except OSError as error:
+            result.append(error.strerror or str(error))
+        except MemoryError:
+            result.append("out of memory")
+        finally:
+            done.release()
+
+    try:
+        _thread.start_new_thread(run, ())
+    except Exception:  # the pids limit, no memory
+        run()
+    if not done.acquire(timeout=MAX_SECONDS):
+        return "the file system does not answer"
+    return result[0]

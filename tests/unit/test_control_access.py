@@ -1,0 +1,88 @@
+"""Who may ask process 1: by pid, user id, mount namespace and control group."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from entrypoint.init import control_access, procfs, request_origin
+from entrypoint.init.control_access import ALL, NONE, READ
+
+AGENT: Any = SimpleNamespace(pid=77)
+is_in_our_container = control_access._is_in_our_container
+OWN, AGENTS, OTHER = 1000, 1001, 1002
+INSIDE, OUTSIDE = 500, 501  # pids
+
+
+@pytest.fixture(autouse=True)
+def users(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: OWN)
+    monkeypatch.setattr(procfs, "user_of", {77: AGENTS}.get)
+    monkeypatch.setattr(control_access, "_is_in_our_container", lambda pid: pid == INSIDE)
+
+
+@pytest.mark.parametrize(
+    ("pid", "uid", "rights"),
+    [
+        (INSIDE, 0, ALL),
+        (INSIDE, OWN, ALL),
+        (INSIDE, AGENTS, READ),
+        (INSIDE, OTHER, NONE),
+        (OUTSIDE, 0, NONE),
+        (OUTSIDE, OWN, NONE),
+        (OUTSIDE, AGENTS, NONE),
+        (0, 0, NONE),  # not visible here
+        (0, OWN, NONE),
+    ],
+)
+def test_rights(pid: int, uid: int, rights: str) -> None:
+    assert control_access.of(pid, uid, AGENT) == rights
+
+
+def test_a_descendant_may_ask_whatever_files_it_sees() -> None:
+    child = subprocess.Popen(["sleep", "60"])
+    try:
+        assert control_access.of(child.pid, OWN, AGENT) == ALL
+        assert control_access.of(child.pid, AGENTS, AGENT) == READ
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_an_agent_whose_user_is_not_known_gives_no_rights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(procfs, "user_of", lambda pid: None)
+    assert control_access.of(INSIDE, AGENTS, AGENT) == NONE
+
+
+# --- Whether a process is in our container. -------------------------------------------------------------------------
+
+
+def test_the_mount_namespace_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    links = {f"/proc/{os.getpid()}/ns/mnt": "mnt:[1]", "/proc/8/ns/mnt": "mnt:[1]", "/proc/9/ns/mnt": "mnt:[2]"}
+    monkeypatch.setattr(os, "readlink", links.__getitem__)
+    monkeypatch.setattr(request_origin, "is_same_container", lambda pid: pytest.fail("it is known already"))
+    assert is_in_our_container(8)
+    assert not is_in_our_container(9)
+
+
+@pytest.mark.parametrize("hidden", ["theirs", "ours"])
+@pytest.mark.parametrize("same", [True, False])
+def test_where_it_is_not_known_the_control_group_does(monkeypatch: pytest.MonkeyPatch, hidden: str, same: bool) -> None:
+    def readlink(path: str) -> str:
+        if path == {"theirs": "/proc/8/ns/mnt", "ours": f"/proc/{os.getpid()}/ns/mnt"}[hidden]:
+            raise PermissionError
+        return "mnt:[1]"
+
+    monkeypatch.setattr(os, "readlink", readlink)
+    monkeypatch.setattr(request_origin, "is_same_container", lambda pid: (pid, same) == (8, True))
+    assert is_in_our_container(8) == same
+
+
+def test_the_user_of_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    assert procfs.user_of(os.getpid()) == os.getuid()
+    assert procfs.user_of(2**22 + 1) is None

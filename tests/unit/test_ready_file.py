@@ -1,0 +1,71 @@
+"""The file of --ready-file, and file systems that do not answer."""
+
+from __future__ import annotations
+
+import _thread
+import os
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from entrypoint.init import ready_file
+from tests.support.world import failing
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_it_is_made_and_removed(tmp_path: Path) -> None:
+    path = tmp_path / "ready"
+    assert ready_file.make(str(path)) == ""
+    assert path.read_bytes() == b""
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert ready_file.remove(str(path)) == ""
+    assert not path.exists()
+    assert ready_file.remove(str(path)) == ""  # it need not be there
+
+
+def test_nothing_else_is_opened_in_its_place(tmp_path: Path) -> None:
+    path, other = tmp_path / "ready", tmp_path / "other"
+    path.symlink_to(other)
+    assert ready_file.make(str(path)) == "File exists"
+    assert not other.exists()
+    assert ready_file.make(str(tmp_path / "none" / "ready")) == "No such file or directory"
+    assert ready_file.remove(str(tmp_path)) in ("Is a directory", "Operation not permitted")
+
+
+def test_a_file_system_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    gate = _thread.allocate_lock()
+    gate.acquire()
+    finished = _thread.allocate_lock()
+    finished.acquire()
+
+    def hang(path: str) -> None:
+        gate.acquire()
+        finished.release()
+        raise OSError("no number")
+
+    monkeypatch.setattr(os, "unlink", hang)
+    began = time.monotonic()
+    assert ready_file.remove(str(tmp_path / "ready")) == "the file system does not answer"
+    assert time.monotonic() - began >= ready_file.MAX_SECONDS
+    gate.release()
+    assert finished.acquire(timeout=5)
+
+
+def test_it_is_done_without_a_thread_where_none_can_be_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(_thread, "start_new_thread", failing(_thread.start_new_thread, RuntimeError("no thread")))
+    assert ready_file.make(str(tmp_path / "ready")) == ""
+    assert (tmp_path / "ready").exists()
+
+
+def test_an_error_without_a_number_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "unlink", failing(os.unlink, OSError("odd")))
+    assert ready_file.remove("/nowhere/ready") == "odd"
+
+
+def test_no_memory_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_thread, "start_new_thread", failing(_thread.start_new_thread, RuntimeError("no thread")))
+    monkeypatch.setattr(os, "unlink", failing(os.unlink, MemoryError()))
+    assert ready_file.remove("/nowhere/ready") == "out of memory"
