@@ -41,9 +41,7 @@ def result(cluster: Cluster, path: str) -> str:
     return wait_until(look, f"the end of {path}")
 
 
-@pytest.mark.parametrize(
-    "init", [pytest.param(init, marks=() if init == "agent-init" else pytest.mark.slow) for init in trial.INITS]
-)
+@pytest.mark.parametrize("init", trial.INITS)
 def test_job_gets_the_agents_exit_code(cluster: Cluster, watch: Watch, init: str) -> None:
     """0 completes it, another code fails it, and a podFailurePolicy sees the code."""
     name = f"codes-{init.replace(' ', '-')}"
@@ -69,7 +67,6 @@ def test_deleted_pod_of_a_job_counts_as_failed(cluster: Cluster, watch: Watch) -
     assert trial.how_it_ended(pod) == "drained, 0"
 
 
-@pytest.mark.slow
 def test_ok_exit_143_completes_an_interrupted_job(cluster: Cluster, watch: Watch) -> None:
     """A TERM that Kubernetes does not know of: with `-e 143` the Job counts as done, though its work was not."""
     path, pod = job(cluster, watch, "interrupted", "--on-term die")
@@ -81,7 +78,6 @@ def test_ok_exit_143_completes_an_interrupted_job(cluster: Cluster, watch: Watch
     assert result(cluster, ok_path) == "Complete CompletionsReached"
 
 
-@pytest.mark.slow
 def test_draining_pod_leaves_the_endpoints_and_goes_on(cluster: Cluster, watch: Watch) -> None:
     """With a stop delay it still serves while the endpoint is already marked as not ready."""
     probe = {"httpGet": {"path": "/ready", "port": PORT}, "periodSeconds": 1}
