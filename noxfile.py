@@ -59,6 +59,14 @@ def process1(session: nox.Session) -> None:
 
 
 @nox.session
+def http(session: nox.Session) -> None:
+    """The HTTP server of --http."""
+    install(session)
+    run(session, "pytest", "-n", "4", "-m", "not crowd", "tests/http")
+    run(session, "pytest", "-n", "0", "-m", "crowd", "tests/http")  # nothing beside these
+
+
+@nox.session
 def runner(session: nox.Session) -> None:
     """What runs in the agent: the asyncio runner, and the stacks for stall reports."""
     install(session)
@@ -156,7 +164,9 @@ def lower_bounds(session: nox.Session) -> None:
     using_click = ["tests/unit/test_options.py", "tests/unit/test_readme.py", "tests/process1/test_bad_input.py"]
     using_psutil = ["tests/process1/test_stop.py", "tests/reports/test_report.py"]
     using_uvloop = ["tests/runner/test_api.py", "tests/runner/test_stops.py"]
-    run(session, "pytest", *using_click, *using_psutil, *using_uvloop)
+    session.install(*(text.replace(">=", "==", 1) for text in PROJECT["project"]["optional-dependencies"]["http"]))
+    using_http = ["tests/http/test_answers.py", "tests/http/test_limits.py"]
+    run(session, "pytest", *using_click, *using_psutil, *using_uvloop, *using_http)
 
 
 @nox.session

@@ -62,6 +62,29 @@ def file_path(text: str) -> str | None:
     return text
 
 
+def http_address(text: str) -> tuple[str, int] | None:
+    """`127.0.0.1:8081` -> ("127.0.0.1", 8081); `[::]:8081` -> ("::", 8081); `:8081` -> ("", 8081); `none` -> None."""
+    if text == "none":
+        return None
+    host, colon, port = text.rpartition(":")
+    is_port = colon and port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 65536
+    address = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not is_port or (address and not _is_ip_address(address, in_brackets=address != host)) or host == "[]":
+        accepted = ":8081 (loopback), 127.0.0.1:8081, 0.0.0.0:8081, [::]:8081, with a port from 1 to 65535; none"
+        raise ValueError(f"{quote(text)} is not [ADDRESS]:PORT; accepted: {accepted}")
+    return address, int(port)
+
+
+def _is_ip_address(text: str, *, in_brackets: bool) -> bool:
+    import _socket  # for those who set the option
+
+    try:
+        _socket.inet_pton(_socket.AF_INET6 if in_brackets else _socket.AF_INET, text)
+        return True
+    except (OSError, ValueError):  # a NUL in it
+        return False
+
+
 def schedule(text: str) -> tuple[tuple[int, float], ...]:
     """`TERM/20s/INT/5s/KILL` -> ((15, 20.0), (2, 5.0), (9, inf)): signals, each with the wait after it in seconds.
 
@@ -410,6 +433,15 @@ OPTIONS = (
         "on",
         "Answer agent-initctl; --no-control opens no socket for it.",
         constants={"--no-control": "off"},
+    ),
+    Option(
+        "http",
+        http_address,
+        "none",
+        "Answer probes and Prometheus over HTTP, from a process of its own: an IP address and a port. Without an "
+        "address it is loopback. It needs `pip install 'agent-init[http]'`; see docs/http.md.",
+        metavar="[ADDRESS]:PORT|none",
+        flags=("--http",),
     ),
     Option(
         "stacks",

@@ -88,6 +88,7 @@ class Settings:
         report_on: frozenset[int]
         report_after: float | None
         control: bool
+        http: tuple[str, int] | None
         stacks: bool
         loop_watch: float | None
         secret: tuple[str, ...]

@@ -5,6 +5,10 @@
 
 import _signal
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 KILL, STOP, CONT, CHLD = int(_signal.SIGKILL), int(_signal.SIGSTOP), int(_signal.SIGCONT), int(_signal.SIGCHLD)
 TERM, INT, HUP, QUIT = int(_signal.SIGTERM), int(_signal.SIGINT), int(_signal.SIGHUP), int(_signal.SIGQUIT)
 ABRT, TSTP = int(_signal.SIGABRT), int(_signal.SIGTSTP)
@@ -41,6 +45,11 @@ def name_of(number: int) -> str:
         return NAMES[number]
     first, last = NUMBERS.get("RTMIN", 0), NUMBERS.get("RTMAX", 0)
     return f"RTMIN+{number - first}" if first < number < last else str(number)
+
+
+def counts(by_number: "Sequence[int]") -> str:
+    """Return how often each signal came, as text: `HUP:1,USR1:3`."""
+    return ",".join(f"{name_of(number)}:{count}" for number, count in enumerate(by_number) if count)
 
 
 def parse(text: str) -> int:

@@ -72,6 +72,8 @@ def main(arguments: "Sequence[str]", package: str) -> int:
         settings = read(arguments, os.environ)
         if settings.stop_delay:  # it may leave no time: report that before the agent starts
             make_plan(settings)
+        if settings.http is not None:
+            check_http(settings, package)
     except (UsageError, InfoRequested) as wanted:
         from . import cli  # no agent will be started
 
@@ -87,6 +89,18 @@ def main(arguments: "Sequence[str]", package: str) -> int:
     except Exception as error:  # no memory, no descriptor left
         return _fail(spawn.OWN_FAULT, f"cannot start: {error}", settings, started)
     return supervise(settings, package, started)
+
+
+def check_http(settings: "Settings", package: str) -> None:
+    """Raise UsageError if the HTTP server cannot run here."""
+    from . import http_state
+    from .init import http_program
+    from .settings import UsageError
+
+    if sys.platform != "linux":
+        raise UsageError(f"{settings.sources['http']} works on Linux only")
+    if not http_program.is_installed(package):
+        raise UsageError(f"{settings.sources['http']} needs more packages: {http_state.INSTALL}")
 
 
 def start_agent(

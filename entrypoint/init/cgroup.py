@@ -32,6 +32,11 @@ class Memory:
         self._kills_before = 0 if is_containers and os.getpid() == 1 else self._kills() or 0
 
     @property
+    def kills_before(self) -> int:
+        """How many of the kernel's count are older than us: see `new_kills`."""
+        return self._kills_before
+
+    @property
     def limit(self) -> int | None:
         """Bytes that the group may use; None for no limit too."""
         value = self._number(1)

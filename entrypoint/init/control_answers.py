@@ -7,7 +7,7 @@ import os
 
 from .. import __version__, control, signals, units
 from . import console, request_origin
-from .lifecycle import ENDED, KILLING, LINGERING, RUNNING, STOPPING
+from .lifecycle import RUNNING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 EVENTS_LEVEL = console.INFO  # what a client that waits for a stop sees of the log
 MAX_EVENT_BYTES = 65536
-STATES = {STOPPING: "stopping", LINGERING: "lingering", KILLING: "killing", ENDED: "ended"}
 READ_ONLY = frozenset(("status", "report", "events"))
 NOT_EXTENDED = {
     "not-stopping": "there is no stop to extend: none was requested",
@@ -126,7 +125,7 @@ def state_of(supervisor: "Supervisor") -> dict[str, object]:
         "PROTOCOL": control.VERSION,
         "VERSION": __version__,
         "PID": os.getpid(),
-        "STATE": STATES.get(lifecycle.state) or ("ready" if lifecycle.ready else "starting"),
+        "STATE": lifecycle.shown_state,
         "SINCE": now - lifecycle.since,
         "UPTIME": facts["uptime"],
         "READY": int(lifecycle.ready and lifecycle.state == RUNNING),
@@ -141,17 +140,12 @@ def state_of(supervisor: "Supervisor") -> dict[str, object]:
         "WATCHDOG": facts["watchdog"],
         "LAST_PING": facts["last_ping"],
         "OOM_KILLS": supervisor.memory.new_kills,
-        "FORWARDED": _counts(counters.forwarded),
-        "DROPPED": _counts(counters.dropped),
+        "FORWARDED": signals.counts(counters.forwarded),
+        "DROPPED": signals.counts(counters.dropped),
         "REAPED": counters.reaped,
         "REFUSED": supervisor.control.refused if supervisor.control is not None else 0,
     }
     return {name: value for name, value in found.items() if value is not None and value != ""}
-
-
-def _counts(by_number: list[int]) -> str:
-    """Return `HUP:1,USR1:3`."""
-    return ",".join(f"{signals.name_of(number)}:{count}" for number, count in enumerate(by_number) if count)
 
 
 def _encode(fields: dict[str, object]) -> bytes:

@@ -55,7 +55,8 @@ class Execution:
 
     `counters`: of the signals. `handled`: whether a signal is handled: one look serves all that came together.
     `exit_code`: that of process 1, once it is to end. `older`: the processes that were below us before the agent.
-    `recipients_exited` is called when all that got the stop signal in place of others have exited.
+    `recipients_exited` is called when all that got the stop signal in place of others have exited, `on_event` after
+    each event, before its actions are carried out.
     """
 
     def __init__(
@@ -73,20 +74,22 @@ class Execution:
         self.counters = counters.Counters()
         self._settings, self._agent, self._lifecycle, self._loop = settings, agent, lifecycle, loop
         self._faults, self._reporter = faults, reporter
-        self.descendants = tree.Descendants(reporter.pids)
+        self.descendants = tree.Descendants(reporter.helper_pids)
         self.narrator = narrator.Narrator(console, settings, self.descendants)
         self.delivery = delivery.Delivery(settings, agent, self.descendants, console)
         self.orphans: OrphanStopper | None = None
         if settings.orphans is not None:
             from . import orphans
 
-            self.orphans = orphans.OrphanStopper(settings, agent, reporter.pids, older, self.delivery, self.narrator)
+            helper_pids = reporter.helper_pids
+            self.orphans = orphans.OrphanStopper(settings, agent, helper_pids, older, self.delivery, self.narrator)
         self.older: OlderProcesses | None = None
         if older:
             from . import older_processes
 
             self.older = older_processes.OlderProcesses(older, self.descendants, stop_steps.stop_signal(settings))
         self._recipients_exited = recipients_exited
+        self.on_event: Callable[[], object] | None = None
         self._exit_watch: exit_watch.ExitWatch | None = None
         self.handled: dict[int, bool] = {}
         self.exit_code: int | None = None
@@ -107,6 +110,8 @@ class Execution:
         except MemoryError:
             self._lifecycle.restore(before)
             raise
+        if self.on_event is not None:
+            self._faults.guarded(self.on_event)
 
     def carry_out(self) -> None:
         """Do what is to be done, in order.

@@ -138,7 +138,7 @@ class Lifecycle:
         self.hung = ""  # why it counts as hung: watchdog, ready-timeout
         self.ready = False
         self.since = now  # when the state was entered, or READY=1 came
-        self._last_ping: float | None = None  # when the watchdog got its last sign of life
+        self.last_ping: float | None = None  # when the watchdog got its last sign of life
         self.status = ""  # the last STATUS that it sent
         self._cause = ""  # why it ended: exited, signal, stop-signal, deadline, escalated, oom, killed, lost
         self._started = now
@@ -423,6 +423,26 @@ class Lifecycle:
             return -INFINITY
         return self._at("kill") if self.state == LINGERING else self._time_of_kill()
 
+    @property
+    def shown_state(self) -> str:
+        """Return the state by the name that is shown: an agent that runs is starting or ready."""
+        return ("ready" if self.ready else "starting") if self.state == RUNNING else self.state
+
+    @property
+    def outline(self) -> tuple[object, ...]:
+        """Return what `facts` and the state depend on, but for the time and the pings: another one, other facts."""
+        return (
+            self.state,
+            self.since,
+            self.ready,
+            self.hung,
+            self._requested,
+            self.kill_due,
+            self.last_sent,
+            len(self._steps),
+            self._watchdog,
+        )
+
     def facts(self, now: float) -> "dict[str, Any]":
         """Return what only this knows of how things stand; times in seconds from now, None where there is none."""
         if self.state == STOPPING:
@@ -437,7 +457,7 @@ class Lifecycle:
             "next": upcoming["steps"],
             "platform": upcoming["platform"],
             "watchdog": self._watchdog,
-            "last_ping": now - self._last_ping if self._last_ping is not None else None,
+            "last_ping": now - self.last_ping if self.last_ping is not None else None,
         }
 
     # --- Timers. ----------------------------------------------------------------------------------------------------
@@ -490,7 +510,7 @@ class Lifecycle:
         return [MarkReady(is_ready=False)] if was_shown else []
 
     def _expect_sign_of_life(self, now: float) -> None:
-        self._last_ping = now
+        self.last_ping = now
         if self.state == RUNNING:
             self._set(silence=INFINITY if self._watchdog is None else now + self._watchdog)
 

@@ -177,6 +177,11 @@ def pids() -> list[int]:
 
 def children(pid: int) -> list[Process]:
     """Return its children; none if the kernel does not list them (CONFIG_PROC_CHILDREN), or if it has exited."""
+    return [process for child in child_pids(pid) if (process := look(child)) is not None]
+
+
+def child_pids(pid: int) -> list[int]:
+    """Return the pids of its children, zombies too; none where `children` has none."""
     found: list[int] = []
     try:
         tasks = os.listdir(f"/proc/{pid}/task")
@@ -187,7 +192,7 @@ def children(pid: int) -> list[Process]:
             found += map(int, read_file(f"/proc/{pid}/task/{task}/children", 1 << 20).split())
         except OSError:  # a thread that has exited meanwhile
             continue
-    return [process for child in found if (process := look(child)) is not None]
+    return found
 
 
 # --- What a process is, and what it is doing. -----------------------------------------------------------------------

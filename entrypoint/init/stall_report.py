@@ -31,6 +31,8 @@ MAX_REST_BYTES = 16 * MAX_LINE_BYTES  # a line without an end is no line
 class Reporter:
     """Has reports made. `pids`: the reporters, which are our children, until they were reaped.
 
+    `helper_pids`: those of all our own helper processes, these among them.
+
     `on_line` is called with each line, `on_complete` when no more will come before the report's time is up.
     """
 
@@ -47,6 +49,7 @@ class Reporter:
         "_program",
         "_rest",
         "_since",
+        "helper_pids",
         "pids",
     )
 
@@ -55,6 +58,7 @@ class Reporter:
         loop: "Loop",
         memory: "Memory",
         package: str,
+        helper_pids: set[int],
         *,
         since: float,
         responders: str,
@@ -67,6 +71,7 @@ class Reporter:
         process of the agent should have a responder (--stacks). `arguments`: whether a report may show command lines.
         """
         self.pids: set[int] = set()
+        self.helper_pids = helper_pids
         self._loop, self._memory, self._on_line, self._on_complete = loop, memory, on_line, on_complete
         self._program = package + "/entrypoint/report/__main__.py"
         self._fixed = {"root": os.getpid(), "responders": responders, "stacks": stacks, "arguments": arguments}
@@ -163,6 +168,7 @@ class Reporter:
                 setsigmask=(),
                 setsigdef=OF_WRITES,
             )
+            self.helper_pids.add(pid)
             self.pids.add(pid)
             os.set_blocking(reader, False)
             self._fd = reader

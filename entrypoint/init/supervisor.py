@@ -43,13 +43,15 @@ if TYPE_CHECKING:
 
     from .. import titles
     from ..settings import Settings
-    from . import control_answers, successor
+    from . import control_answers, helpers, http_server, successor
     from .agent_environment import AgentEnvironment
     from .fallback import Fallback
     from .loop import Timer
     from .stop_plan import StopPlan
 else:
-    control_answers, successor, titles = map(later.Module, ("init.control_answers", "init.successor", "titles"))
+    control_answers, helpers, successor, titles = map(
+        later.Module, ("init.control_answers", "init.helpers", "init.successor", "titles")
+    )
 
 MAX_OVERDUE, MAX_UNREAD = 0.2, 1.0  # seconds that a step of the stop may be late, and that signals may wait
 MAX_REAPED_AT_ONCE = 500  # children; then the clock and the signals have their turn
@@ -89,6 +91,7 @@ class Supervisor:
         plan.allow_report(cgroup.cpus())
         self.lifecycle = Lifecycle(settings, plan, started)
         self.memory = cgroup.Memory()
+        self.helper_pids: set[int] = set()  # our own processes that are not the agent's: reporters, the HTTP server
         self.reporter = self._make_reporter(package, started)
         parts = self.agent, self.lifecycle, self.loop, self.faults, self.console, self.reporter
         self.execution = execution.Execution(settings, *parts, older, self._recipients_exited)
@@ -111,12 +114,16 @@ class Supervisor:
             stdin_watch.start(settings, self.loop, self._inbox, self._catch_up)
         self.notify_socket = self._open_notify_socket()
         self.control = self._open_control()
+        self.http: http_server.HttpServer | None = None
+        if settings.http is not None:
+            self.faults.guarded(self._start_http_server, package)
 
     def _make_reporter(self, package: str, started: float) -> stall_report.Reporter:
         return stall_report.Reporter(
             self.loop,
             self.memory,
             package,
+            self.helper_pids,
             since=started,
             responders=self.environment.responders if self.environment is not None else "",
             stacks=self.settings.stacks,
@@ -143,6 +150,13 @@ class Supervisor:
         make = control_socket.ControlSocket
         return control_socket.open_or_log(self.console, lambda: make(self.loop, self.history, self.agent, self._answer))
 
+    def _start_http_server(self, package: str) -> None:
+        from . import http_server
+
+        self.http = http_server.HttpServer(self, package)
+        self.execution.on_event = self.http.update
+        self.http.start()
+
     def _answer(self, client: control_socket.Client, fields: dict[str, str]) -> list[bytes]:
         """Answer a client of the control socket. What it has requested may have a timer."""
         try:
@@ -160,6 +174,7 @@ class Supervisor:
 
     def clean_up(self) -> None:
         """Give the terminal back, and remove what was made for the agent. Does not raise."""
+        self._for_http_server("end")
         self.faults.guarded(self.faults.log_counts)
         self.faults.guarded(self.job_control.give_back)
         if self.environment is not None:
@@ -168,6 +183,7 @@ class Supervisor:
     def leave_to(self, fallback: "Fallback") -> None:
         """Leave the agent, the deadline, and the signals that are not handled yet to the fallback."""
         fallback.reserve.release()
+        self._for_http_server("end")
         fallback.pid, fallback.status = self.agent.pid, self.agent.status
         fallback.kill_at, fallback.stop_sent = self.lifecycle.kill_due, self.lifecycle.last_sent != 0
         self.faults.guarded(fallback.block)
@@ -275,7 +291,12 @@ class Supervisor:
             self._catch_up()
             return
         self._unread = False
+        self._for_http_server("note_counts")
         self.faults.replenish()
+
+    def _for_http_server(self, method: str, *arguments: object) -> None:
+        if self.http is not None:
+            self.faults.guarded(getattr(self.http, method), *arguments)
 
     def _message_waiting(self) -> None:
         self._receive()
@@ -299,7 +320,7 @@ class Supervisor:
 
     def _name_successor(self, pid: int) -> None:
         try:
-            named = self.agent.name_successor(pid, self.reporter.pids)
+            named = self.agent.name_successor(pid, self.helper_pids)
         except ValueError as error:
             self.console.log(WARNING, "not-main", str(error), pid=pid)
             return
@@ -331,12 +352,15 @@ class Supervisor:
                 alone = True
                 break
             if pid == 0:
+                alone = bool(self.helper_pids) and helpers.are_alone(self.helper_pids, self.agent, self.descendants)
                 break
             if os.WIFSTOPPED(status):
                 if pid == self.agent.pid:
                     self.faults.guarded(self.job_control.agent_stopped, os.WSTOPSIG(status))
-            elif pid in self.reporter.pids:
+            elif pid in self.helper_pids:
+                self.helper_pids.discard(pid)
                 self.reporter.pids.discard(pid)
+                self._for_http_server("exited", pid, status)
             elif pid != self.agent.pid:
                 self.faults.guarded(self._orphan_reaped, pid, name, status)
         else:
@@ -371,8 +395,6 @@ class Supervisor:
         self.faults.guarded(self.reporter.end)
         if self.lifecycle.platform_has_signalled(ending):
             self.execution.event(self.lifecycle.platform_stops)
-        if self.reporter.pids:  # children, but none that the agent left behind
-            alone = alone or self.descendants.listable() == []
         about = {} if alone else {**self._about_leftovers(ending.code), "only_helpers": self._are_only_helpers_left()}
         self.execution.event(lambda now: self.lifecycle.agent_ended(now, ending, alone=alone, **about))
 
@@ -411,6 +433,7 @@ class Supervisor:
 
     def _orphan_reaped(self, pid: int, name: str, status: int) -> None:
         self.execution.counters.reaped += 1
+        self._for_http_server("note_counts")
         if self.delivery.awaits_exits:
             self.delivery.departures.statuses[pid] = status
             self.execution.note(self.lifecycle.leftover_ended)

@@ -85,6 +85,9 @@ class World:
     def children(self, pid: int) -> list[Process]:
         return [] if self.no_proc else [process for process in self.processes.values() if process.parent == pid]
 
+    def child_pids(self, pid: int) -> list[int]:
+        return [process.pid for process in self.children(pid)]
+
     def kill(self, pid: int, number: int) -> None:
         if pid in self.send_errors:
             raise self.send_errors[pid]
@@ -116,7 +119,7 @@ class World:
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Have the modules of process 1 see this world."""
         FakeDispositions.world = self
-        for name in ("look", "pids", "children"):
+        for name in ("look", "pids", "children", "child_pids"):
             monkeypatch.setattr(procfs, name, getattr(self, name))
         monkeypatch.setattr(procfs, "program_names", lambda process: {process.name})
         monkeypatch.setattr(procfs, "argv_of", lambda pid: [self.processes[pid].name] if pid in self.processes else [])

@@ -84,7 +84,7 @@ def test_other_processes_cannot_be_named(world: World, which: str) -> None:
 def test_a_reporter_cannot_be_named(world: World, supervise: Callable[..., Harness]) -> None:
     harness = supervise()
     world.add(30, OWN_PID, "python")
-    harness.supervisor.reporter.pids.add(30)
+    harness.supervisor.helper_pids.add(30)
     harness.notify(world.processes[AGENT], MAINPID="30")
     assert harness.supervisor.agent.named is None
 

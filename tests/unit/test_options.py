@@ -57,6 +57,12 @@ VALUES: dict[str, list[tuple[str, Any]]] = {
     "log_format": [("json", "json"), ("text", "text")],
     "secret": [("API_KEY", ("API_KEY",)), ("_a.b-c", ("_a.b-c",))],
     "log_to": [("stdout", "stdout"), ("stderr", "stderr")],
+    "http": [
+        (":8081", ("", 8081)),
+        ("127.0.0.1:1", ("127.0.0.1", 1)),
+        ("[::]:65535", ("::", 65535)),
+        ("none", None),
+    ],
 }
 TAKING = [(o.name, flag, text, value) for o in options.OPTIONS for flag in o.flags for text, value in VALUES[o.name]]
 
@@ -331,6 +337,24 @@ def invalid_values() -> list[tuple[str, str]]:
         "warn_reaped": ["2"],
         "verbose": ["-1", "10", "x", "1.5"],
         "quiet": ["-1", "10"],
+        "http": [
+            "8081",
+            ":0",
+            ":65536",
+            ":080810",
+            ":x",
+            ":",
+            "localhost:80",
+            "::1:80",
+            "[]:80",
+            "[127.0.0.1]:80",
+            "1.2.3:80",
+            "[::1:80",
+            "::1]:80",
+            "\0:80",
+            "[fe80::1%lo]:80",
+            ":\u0661",
+        ],
     }
     return [(name, text) for name in BY_NAME for text in (*everywhere, *more[name])]
 

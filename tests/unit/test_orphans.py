@@ -370,7 +370,7 @@ def test_others_are_not_touched(world: World, look: Any, who: str) -> None:
     elif who == "sender":
         supervisor.agent.last_sender = orphan
     elif who == "helper":
-        supervisor.reporter.pids.add(20)
+        supervisor.helper_pids.add(20)
     elif who == "zombie":
         orphan.alive = False
     elif who == "above the main process":

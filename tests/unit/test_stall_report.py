@@ -37,6 +37,7 @@ def reporter(
         loop,
         FakeMemory(available),  # type: ignore[arg-type]
         package,
+        set(),
         since=1.0,
         responders="@prefix",
         stacks=False,

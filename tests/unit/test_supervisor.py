@@ -775,6 +775,7 @@ def test_a_reporter_is_no_process_that_the_agent_left_behind(
 ) -> None:
     harness = supervise()
     world.add(30, OWN_PID, "python")
+    harness.supervisor.helper_pids.add(30)
     harness.supervisor.reporter.pids.add(30)
     if leftover:
         world.add(20, OWN_PID, "leftover")
@@ -786,7 +787,7 @@ def test_a_reporter_is_no_process_that_the_agent_left_behind(
     assert bool(harness.lines("left processes behind")) is leftover
     world.wait_results.append((30, 9))
     harness.receive(CHLD)
-    assert harness.supervisor.reporter.pids == set()
+    assert harness.supervisor.helper_pids == harness.supervisor.reporter.pids == set()
     assert not harness.lines("reaped")
 
 
@@ -898,6 +899,7 @@ def test_lines_of_a_reaped_reporter_are_logged_before_the_last_line(
     reporter = harness.supervisor.reporter
     reporter._fd, writer = os.pipe()
     harness.supervisor.loop.add_reader(reporter._fd, reporter._read)
+    harness.supervisor.helper_pids.add(30)
     reporter.pids.add(30)
     os.write(writer, b"three\n")
     os.close(writer)
@@ -928,7 +930,7 @@ def test_a_report_does_not_delay_what_comes_after_it(
     world: World, supervise: Callable[..., Harness], action: Action
 ) -> None:
     harness = supervise()
-    harness.supervisor.reporter.pids.add(30)
+    harness.supervisor.helper_pids.add(30)
     harness.do(action)
     assert world.sent[0] == (30, KILL)
 
