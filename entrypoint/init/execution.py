@@ -165,9 +165,7 @@ class Execution:
         elif isinstance(action, LookAtWork):
             self.note(self._lifecycle.work_seen, self.delivery.look_at_work())
         elif isinstance(action, LookAtRest):
-            rest = self.descendants.listable()
-            are_dying = rest is not None and all(map(procfs.is_dying, rest))
-            self.note(self._lifecycle.rest_seen, rest != [], are_dying)
+            self._look_at_rest()
         elif isinstance(action, StopLeftovers):
             if self.orphans is not None:
                 self.delivery.note_stopped(self.orphans.signalled)
@@ -192,6 +190,11 @@ class Execution:
             assert isinstance(action, Exit)
             self.exit_code = action.code
             self._loop.stop()
+
+    def _look_at_rest(self) -> None:
+        rest = self.descendants.listable()
+        are_dying = rest is not None and all(map(procfs.is_dying, rest))
+        self.note(self._lifecycle.rest_seen, rest != [], are_dying)
 
     def _mark_ready(self, is_ready: bool) -> None:
         path = self._settings.ready_file

@@ -98,9 +98,8 @@ class Supervisor:
         self.descendants, self.narrator = self.execution.descendants, self.execution.narrator
         self.delivery, self._handled = self.execution.delivery, self.execution.handled
         self.job_control = job_control.JobControl(self.agent, self.delivery, self.console, previous_foreground)
-        self._fast_path = fast_path.FastPath(
-            settings, self.agent, self.lifecycle, self.console, self.delivery, self.execution.counters
-        )
+        parts = self.agent, self.lifecycle, self.console, self.delivery, self.execution.counters
+        self._fast_path = fast_path.FastPath(settings, *parts)
         self._inbox: list[signalfd.Received] = []  # signals that came and are not handled yet
         self._unread = False  # signals may be there that are not handled, as an attempt to has failed
         self._parts = (self.execution.carry_out, self._read, self._reap, self._look_at_the_clock, self._arm)
@@ -108,15 +107,10 @@ class Supervisor:
         self._timer: Timer | None = None
         self.faults.guarded(self.narrator.log_start, self.agent, plan, problems)
         self.loop.add_reader(source.fd, self._signals_waiting)
-        if signals.EOF in settings.stop_on:
-            from . import stdin_watch
-
-            stdin_watch.start(settings, self.loop, self._inbox, self._catch_up)
+        self._watch_stdin()
         self.notify_socket = self._open_notify_socket()
         self.control = self._open_control()
-        self.http: http_server.HttpServer | None = None
-        if settings.http is not None:
-            self.faults.guarded(self._start_http_server, package)
+        self.http = self._start_http_server(package)
 
     def _make_reporter(self, package: str, started: float) -> stall_report.Reporter:
         return stall_report.Reporter(
@@ -131,6 +125,12 @@ class Supervisor:
             on_line=lambda line: self.narrator.report_line(line),
             on_complete=self._report_complete,
         )
+
+    def _watch_stdin(self) -> None:
+        if signals.EOF in self.settings.stop_on:
+            from . import stdin_watch
+
+            stdin_watch.start(self.settings, self.loop, self._inbox, self._catch_up)
 
     def _open_notify_socket(self) -> notify_socket.NotifySocket | None:
         if self.environment is None or self.environment.socket is None:
@@ -150,12 +150,15 @@ class Supervisor:
         make = control_socket.ControlSocket
         return control_socket.open_or_log(self.console, lambda: make(self.loop, self.history, self.agent, self._answer))
 
-    def _start_http_server(self, package: str) -> None:
+    def _start_http_server(self, package: str) -> "http_server.HttpServer | None":
+        if self.settings.http is None:
+            return None
         from . import http_server
 
-        self.http = http_server.HttpServer(self, package)
-        self.execution.on_event = self.http.update
-        self.http.start()
+        server = http_server.HttpServer(self, package)
+        self.execution.on_event = server.update
+        self.faults.guarded(server.start)
+        return server
 
     def _answer(self, client: control_socket.Client, fields: dict[str, str]) -> list[bytes]:
         """Answer a client of the control socket. What it has requested may have a timer."""
