@@ -4,7 +4,9 @@ A request is one packet of `KEY=VALUE` lines, with the command in COMMAND. The a
 first byte of each is its kind. Process 1 closes the connection after the last one. Both ends use this module.
 """
 
+import _socket
 import os
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +30,20 @@ def namespace(pid: "int | str" = "self") -> int:
         return int(os.readlink(f"/proc/{pid}/ns/pid").partition("[")[2].rstrip("]"))
     except (OSError, ValueError):
         return 0
+
+
+def pid_and_user(credentials: bytes) -> tuple[int, int]:
+    """Return the pid and the user id in a struct ucred (unix(7)), as the kernel shows them in our namespaces."""
+    pid, uid = (int.from_bytes(credentials[at : at + 4], sys.byteorder) for at in (0, 4))
+    return pid, uid
+
+
+def sender(ancillary: "list[tuple[int, int, bytes]]") -> tuple[int, int]:
+    """Return the pid and the user id of a message's sender; 0, which nobody has, and -1 where it has none."""
+    for level, kind, value in ancillary:
+        if level == _socket.SOL_SOCKET and kind == _socket.SCM_CREDENTIALS:
+            return pid_and_user(value)
+    return 0, -1
 
 
 def packets(kind: bytes, lines: "Iterable[bytes]") -> "list[bytes]":

@@ -35,6 +35,14 @@ def limit(text: str) -> float | None:
     return seconds if 0 < seconds < INFINITY else None
 
 
+def loop_watch(text: str) -> float | None:
+    """Return a limit of 10ms or more in seconds, or None for 0 and `infinity`."""
+    seconds = limit(text)
+    if seconds is not None and seconds < 0.01:
+        raise ValueError(f"{quote(text)} is too short; accepted: 10ms or more, or 0")
+    return seconds
+
+
 def stop_signal(text: str) -> int | None:
     """Return a signal's number, or None for `auto`."""
     if text == "auto":
@@ -410,6 +418,15 @@ OPTIONS = (
         "Let every Python process of the agent report its stacks and tasks when a stop stalls. This puts a "
         "sitecustomize at the front of PYTHONPATH.",
         constants={"--stacks": "on"},
+    ),
+    Option(
+        "loop_watch",
+        loop_watch,
+        "0",
+        "Log which line of the agent blocks an event loop (asyncio, uvloop) for longer than this, and for how long, in "
+        "every Python process: 500ms. It implies --stacks. 0 turns it off.",
+        metavar="DURATION",
+        flags=("--loop-watch",),
     ),
     Option(
         "secret",

@@ -20,6 +20,8 @@ COMPLETE_VARIABLE = "_AGENT_INIT_COMPLETE"
 # Variables that agent-init sets for the agent, whose process reads them. They are not options.
 STOP_SECONDS = PREFIX + "STOP_SECONDS"
 RESPONDERS = PREFIX + "RESPONDERS"
+# This one is: process 1 reads it as text such as 500ms, and gives it to the agent in seconds, whoever has set it.
+LOOP_WATCH = PREFIX + "LOOP_WATCH"
 
 KILL_BEFORE_PLATFORM = 2.0  # seconds; a quarter of --platform-grace if that is less
 
@@ -87,6 +89,7 @@ class Settings:
         report_after: float | None
         control: bool
         stacks: bool
+        loop_watch: float | None
         secret: tuple[str, ...]
         termination_log: str | None
         warn_reaped: bool
@@ -156,6 +159,7 @@ def read(arguments: "Sequence[str]", environment: "Mapping[str, str]") -> Settin
     values["ok_exit"] = frozenset(values["ok_exit"])
     values["secret"] = tuple(dict.fromkeys(values["secret"]))
     values["log_level"] = max(-1, 1 + values.pop("verbose") - values.pop("quiet"))
+    values["stacks"] = values["stacks"] or (values["loop_watch"] is not None and "stacks" not in sources)
     settings = Settings(**values, command=command, sources=sources, unknown=unknown)
     _refuse_contradictions(settings)
     return settings
@@ -167,6 +171,8 @@ def _refuse_contradictions(settings: Settings) -> None:
     for name in ("watchdog", "ready_timeout", "notify_access"):
         if name in source and not settings.notify and getattr(settings, name) is not None:
             raise UsageError(f"{source[name]} needs the notify socket, which {source['notify']} turns off")
+    if settings.loop_watch is not None and not settings.stacks:
+        raise UsageError(f"{source['loop_watch']} needs the stacks, which {source['stacks']} turns off")
     if settings.ready_file is not None and not settings.notify:
         raise UsageError(f"{source['ready_file']} needs the notify socket, which {source['notify']} turns off")
     if both := settings.report_on & settings.stop_on:

@@ -16,6 +16,7 @@ COMPILE = (
     *("-Os", "-std=gnu11", "-Wall", "-Wextra", "-fno-builtin", "-fno-pie", "-fomit-frame-pointer"),
     *("-fno-stack-protector", "-fno-asynchronous-unwind-tables", "-fno-unwind-tables"),
 )
+COMMANDS = {"agent-init": (), "agent-initctl": ("-DCONTROL",)}  # with what each is compiled with
 LINK = ("-static", "-s", "--build-id=none", "-z", "noexecstack")
 
 
@@ -42,11 +43,12 @@ TARGETS = {
 
 
 def with_zig(machine: str, output: Path) -> None:
-    """Compile for a machine of TARGETS. The same bytes wherever and whenever it runs."""
+    """Compile the command of that name for a machine of TARGETS. The same bytes wherever and whenever it runs."""
     target = TARGETS[machine]
     with tempfile.TemporaryDirectory(prefix="agent-init-launcher-") as scratch:
         # zig links with the machine's own linker if it is asked to link without a C library, so its lld is called.
-        _zig(scratch, "cc", "-target", target.triple, *COMPILE, "-c", "-o", f"{scratch}/launcher.o", str(SOURCE))
+        compile = ("cc", "-target", target.triple, *COMPILE, *COMMANDS[output.name], "-c")
+        _zig(scratch, *compile, "-o", f"{scratch}/launcher.o", str(SOURCE))
         _zig(scratch, "ld.lld", "-m", target.emulation, *LINK, "-o", str(output), f"{scratch}/launcher.o")
     output.chmod(0o755)
 
@@ -61,6 +63,6 @@ def _zig(scratch: str, *arguments: str) -> None:
 
 
 def natively(output: Path, compiler: Sequence[str] = ("gcc",)) -> None:
-    """Compile for this machine, for the tests. Raises OSError if there is no such compiler."""
+    """Compile the command of that name for this machine, for the tests. Raises OSError without such a compiler."""
     linker = [f"-Wl,{','.join(('-z', 'noexecstack', '--build-id=none'))}", "-static", "-s", "-no-pie", "-nostdlib"]
-    subprocess.run([*compiler, *COMPILE, *linker, "-o", str(output), str(SOURCE)], check=True)
+    subprocess.run([*compiler, *COMPILE, *COMMANDS[output.name], *linker, "-o", str(output), str(SOURCE)], check=True)

@@ -1,6 +1,7 @@
-"""The wheel's command: this project's Python file, or the launcher for the machine that AGENT_INIT_LAUNCHER names.
+"""The wheel's commands: this project's Python files, or the launchers for the machine that AGENT_INIT_LAUNCHER names.
 
-Without the variable (`pip install .`, an editable installation, the pure wheel) no C compiler is needed.
+The man pages of both are made here, too. Without the variable (`pip install .`, an editable installation, the pure
+wheel) no C compiler is needed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 VARIABLE = "AGENT_INIT_LAUNCHER"
-COMMAND = "agent-init"
+COMMANDS = {"agent-init": "entrypoint/__main__.py", "agent-initctl": "entrypoint/ctl/__main__.py"}
 
 
 class Hook(BuildHookInterface):  # type: ignore[type-arg]
@@ -28,24 +29,31 @@ class Hook(BuildHookInterface):  # type: ignore[type-arg]
     scratch = ""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Choose the command, the tags and the SBOM."""
+        """Choose the commands, the tags and the SBOM; make the man pages."""
         machine = os.environ.get(VARIABLE, "") if version == "standard" else ""
+        self.scratch = tempfile.mkdtemp(prefix="agent-init-wheel-")
+        for page in self.run("manual.py")["write"](Path(self.scratch, "man")):
+            build_data["shared_data"][str(page)] = f"share/man/man1/{page.name}"
         if not machine:
-            # The file itself and not a console script made by the installer: that one may import `re` first.
-            build_data["shared_scripts"]["entrypoint/__main__.py"] = COMMAND
+            # The files themselves and not console scripts made by the installer: those may import `re` first.
+            build_data["shared_scripts"].update({file: command for command, file in COMMANDS.items()})
             return
-        compiling = runpy.run_path(os.path.join(self.root, "launcher", "compile.py"))
+        compiling = self.run("compile.py")
         if machine not in compiling["TARGETS"]:
             raise SystemExit(f"{VARIABLE}={machine}: no such machine; one of {', '.join(compiling['TARGETS'])}")
-        self.scratch = tempfile.mkdtemp(prefix="agent-init-wheel-")
-        launcher = Path(self.scratch, COMMAND)
-        compiling["with_zig"](machine, launcher)
-        build_data["shared_scripts"][str(launcher)] = COMMAND
+        compiled = [Path(self.scratch, command) for command in COMMANDS]
+        for launcher in compiled:
+            compiling["with_zig"](machine, launcher)
+            build_data["shared_scripts"][str(launcher)] = launcher.name
         build_data["tag"] = f"py3-none-{compiling['TARGETS'][machine].tags}"
         build_data["pure_python"] = False
         sbom = Path(self.scratch, "agent-init.cdx.json")
-        sbom.write_text(self.sbom(machine, launcher.read_bytes()))
+        sbom.write_text(self.sbom(machine, compiled))
         build_data["sbom_files"].append(str(sbom))
+
+    def run(self, name: str) -> dict[str, Any]:
+        """Return what a file of this folder defines."""
+        return runpy.run_path(os.path.join(self.root, "launcher", name))
 
     def dependencies(self) -> list[str]:
         """The compiler, where there is something to compile: the one version that the release is built with."""
@@ -56,25 +64,29 @@ class Hook(BuildHookInterface):  # type: ignore[type-arg]
         return [name for name in group if isinstance(name, str) and name.startswith("ziglang")]
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
-        """Remove what was compiled."""
+        """Remove what was made."""
         if self.scratch:
             shutil.rmtree(self.scratch)
 
-    def sbom(self, machine: str, launcher: bytes) -> str:
-        """What the compiled file is made of: CycloneDX 1.6, in the place that PEP 770 gives it."""
+    def sbom(self, machine: str, compiled: list[Path]) -> str:
+        """What the compiled files are made of: CycloneDX 1.6, in the place that PEP 770 gives it."""
         release = self.metadata.version
         tools = [
             {"type": "application", "name": name, "version": version_of(name)} for name in ("hatchling", "ziglang")
         ]
-        binary = {
-            "type": "application",
-            "bom-ref": "launcher",
-            "name": f"agent-init launcher for {machine}",
-            "version": release,
-            "description": "launcher/launcher.c, static; no other code is in it, and no C library",
-            "licenses": [{"license": {"id": "MIT"}}],
-            "hashes": [{"alg": "SHA-256", "content": hashlib.sha256(launcher).hexdigest()}],
-        }
+        binaries = [
+            {
+                "type": "application",
+                "bom-ref": f"launcher of {launcher.name}",
+                "name": f"{launcher.name} launcher for {machine}",
+                "version": release,
+                "description": "launcher/launcher.c, static; no other code is in it, and no C library",
+                "licenses": [{"license": {"id": "MIT"}}],
+                "hashes": [{"alg": "SHA-256", "content": hashlib.sha256(launcher.read_bytes()).hexdigest()}],
+            }
+            for launcher in compiled
+        ]
+        references = [binary["bom-ref"] for binary in binaries]
         project = {
             "type": "application",
             "bom-ref": "agent-init",
@@ -89,7 +101,10 @@ class Hook(BuildHookInterface):  # type: ignore[type-arg]
             "specVersion": "1.6",
             "version": 1,
             "metadata": {"component": project, "tools": {"components": tools}},
-            "components": [binary],
-            "dependencies": [{"ref": "agent-init", "dependsOn": ["launcher"]}, {"ref": "launcher"}],
+            "components": binaries,
+            "dependencies": [
+                {"ref": "agent-init", "dependsOn": references},
+                *({"ref": reference} for reference in references),
+            ],
         }
         return json.dumps(document, indent=2, sort_keys=True) + "\n"

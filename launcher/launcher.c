@@ -3,11 +3,21 @@
    needs 10 to 20 ms until its first statement can block any. The signal mask survives exec (sigprocmask(2)).
 
    With -I and -S none of the container's Python settings is in process 1. An installer writes no path into a binary,
-   so package and interpreter are found from where this file is: see `search`. It takes no C library and no /proc. */
+   so package and interpreter are found from where this file is: see `search`. It takes no C library and no /proc.
+
+   Compiled with -DCONTROL it is agent-initctl, which starts in the same way, and leaves the signals as they are. */
 
 #include <elf.h>
 #include <fcntl.h>
 #include <sys/syscall.h>
+
+#ifdef CONTROL
+#define COMMAND "agent-initctl"
+#define SCRIPT "entrypoint/ctl/__main__.py"
+#else
+#define COMMAND "agent-init"
+#define SCRIPT "entrypoint/__main__.py"
+#endif
 
 #if defined __x86_64__
 #define ENTRY "xor %ebp, %ebp\n mov %rsp, %rdi\n and $-16, %rsp\n call start\n"
@@ -118,7 +128,7 @@ static void run(const char *packages, const char *directory, const char *python,
     JOIN(package, packages, "entrypoint/init/spawn.py"); /* not an agent's `entrypoint` */
     if (call(SYS_openat, AT_FDCWD, (long)package, O_RDONLY | O_CLOEXEC, 0) < 0)
         return;
-    JOIN(package, packages, "entrypoint/__main__.py");
+    JOIN(package, packages, SCRIPT);
     if (!*found)
         JOIN(found, package), JOIN(name, python), JOIN(beside, directory);
     if (!on_path)
@@ -187,13 +197,15 @@ static void print(const char *const *texts)
     for (; *texts; texts++)
         call(SYS_write, 2, (long)*texts, common(*texts, *texts), 0);
 }
-#define PRINT(...) print((const char *const[]){"agent-init: error: cannot start: ", __VA_ARGS__, "\n", 0})
+#define PRINT(...) print((const char *const[]){COMMAND ": error: cannot start: ", __VA_ARGS__, "\n", 0})
 
 /* `stack`: argc, argv, 0, the environment, 0, the auxiliary vector (the ABI of each machine, getauxval(3)). */
 __attribute__((used, noreturn)) void start(long *stack)
 {
+#ifndef CONTROL
     static const unsigned long long ALL = ~(3ull << 31); /* but the C library's own (nptl(7)), which Python warns of */
     call(SYS_rt_sigprocmask, 0 /* SIG_BLOCK */, (long)&ALL, 0, sizeof ALL);
+#endif
 
     long count = stack[0];
     char **arguments = (char **)(stack + 1), **variable, *interpreters[count + 5];

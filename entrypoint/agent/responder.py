@@ -1,10 +1,14 @@
 """Answers what a Python process is doing: the stack of each thread and of each asyncio task.
 
 `install()` starts a thread that listens on a socket, `<AGENT_INIT_RESPONDERS>/<our pid>` in the abstract namespace
-(unix(7)). It answers every connection from root or from our own user, and closes it. An answer is lines of fields, with
-a tab between the fields; texts are escaped as by `ascii()`:
+(unix(7)). It answers every connection from root or from our own user, and closes it. The name to which the other end is
+bound says what it asks for: one that ends in `/tasks` every task on a line of its own, with one frame of its stack; one
+that ends in `/loops` the event loops only; any other, or none, everything. An answer is lines of fields, with a tab
+between the fields; texts are escaped as by `ascii()`:
 
     process  pid  version
+    lags     limit of the watch, s  upper bounds of classes, s  counts of lags  their sum, s  times blocked
+    loop     thread  for how long it has been blocked, s, or 0  where
     thread   how many  names, ", " between them  native ids, "," between them  flags: main, daemon
     task     how many  names  what it awaits  flags: running, cancelling  type of its loop
     frame    file  line  function      of the thread or task above, the innermost last
@@ -12,7 +16,8 @@ a tab between the fields; texts are escaped as by `ascii()`:
     left     threads left out  tasks left out
     end
 
-Threads or tasks with the same stack make one line.
+Threads or tasks with the same stack make one line. The lines `lags` and `loop` are there if event loops are watched
+(`loop_watch.py`), and `loop` is there for each loop that runs.
 
 Rules of this file. It runs in the agent's process, so it must not end it, delay it or change it:
 - It runs wherever the agent runs: CPython 3.9 or later, standard library only, in one file that is loaded by path.
@@ -35,8 +40,9 @@ import gc
 import os
 import sys
 from _signal import SIG_BLOCK, SIG_SETMASK, pthread_sigmask
-from _socket import AF_UNIX, SHUT_RDWR, SO_PEERCRED, SOCK_STREAM, SOL_SOCKET, socket
+from _socket import AF_UNIX, SHUT_RDWR, SO_PEERCRED, SOCK_STREAM, SOL_SOCKET, socket, timeout
 from _weakref import ref
+from errno import EADDRINUSE
 from time import monotonic, sleep
 
 TYPE_CHECKING = False
@@ -45,8 +51,16 @@ if TYPE_CHECKING:
     from types import CodeType, FrameType
     from typing import Any
 
+    from .loop_watch import Watch
+
+    # Name, codes and lines of the stack from the outermost frame on, and the fields that follow the name.
+    Task = tuple[str, list[CodeType], list[int | None], tuple[str, ...]]
+
 PREFIX_VARIABLE = "AGENT_INIT_RESPONDERS"
+WATCH_VARIABLE = "AGENT_INIT_LOOP_WATCH"  # in seconds, from process 1
 MAX_ANSWER_BYTES = 60000  # without the last two lines
+MAX_TASKS_BYTES = 1 << 22  # of an answer with every task
+TASKS_SECONDS = 2.0  # for making it
 MAX_TEXT_CHARACTERS = 300
 INNERMOST_FRAMES, OUTERMOST_FRAMES = 40, 10  # of a deep stack; those between them are left out
 MAX_FRAMES = 2000  # that are looked at
@@ -90,27 +104,70 @@ HAS_SUSPENDED = hasattr(CoroutineType, "cr_suspended")  # since 3.11; before tha
 _responder: "_Responder | None" = None
 
 
-def install() -> None:
-    """Start the thread if AGENT_INIT_RESPONDERS is set. Works once a process, in the main thread. Raises nothing."""
+def install(loop_watch: "float | None" = None) -> None:
+    """Start the thread if AGENT_INIT_RESPONDERS is set, or if loops are to be watched. Raises nothing.
+
+    Works once a process, in the main thread; loops can be watched from a later call on, too. `loop_watch`: the limit in
+    seconds, in place of which AGENT_INIT_LOOP_WATCH counts if it is set.
+    """
     global _responder
     try:
         prefix = os.environ.get(PREFIX_VARIABLE, "")
-        if _responder is not None or not prefix.startswith("@") or not _is_main() or not _has_real_threads():
+        if not _is_main() or not _has_real_threads():
             return
-        _responder = responder = _Responder("\0" + prefix[1:])
-        mask = pthread_sigmask(SIG_BLOCK, ())
-        try:
-            pthread_sigmask(SIG_BLOCK, BLOCKED)
-            responder.start()
-        finally:
-            pthread_sigmask(SIG_SETMASK, mask)
-        os.register_at_fork(
-            before=responder.before_fork,
-            after_in_parent=responder.after_fork_in_parent,
-            after_in_child=responder.after_fork_in_child,
-        )
+        if _responder is None and prefix.startswith("@"):
+            _responder = _started("\0" + prefix[1:], _operators_limit() or loop_watch)
+        if loop_watch is None or (_operators_limit() and prefix.startswith("@")):
+            return
+        if _responder is None:
+            # Nobody asks us, or another copy of this module answers: a name that nobody knows.
+            _responder = _started(f"\0loop-watch-{os.getpid()}-{os.urandom(6).hex()}", loop_watch)
+        elif _responder.watch is None:
+            _responder.begin_watch(loop_watch)
     except Exception:
         pass
+
+
+def _started(prefix: str, loop_watch: "float | None") -> "_Responder | None":
+    """A responder whose thread runs; None if another copy of this module answers already. Raises OSError and more."""
+    responder = _Responder(prefix)
+    mask = pthread_sigmask(SIG_BLOCK, ())
+    try:
+        pthread_sigmask(SIG_BLOCK, BLOCKED)
+        if loop_watch:
+            responder.begin_watch(loop_watch)
+        responder.start()
+    except OSError as error:
+        if error.errno == EADDRINUSE:
+            return None
+        raise
+    finally:
+        pthread_sigmask(SIG_SETMASK, mask)
+    os.register_at_fork(
+        before=responder.before_fork,
+        after_in_parent=responder.after_fork_in_parent,
+        after_in_child=responder.after_fork_in_child,
+    )
+    return responder
+
+
+def _operators_limit() -> "float | None":
+    """The limit that process 1 has set for the watch of loops, in seconds."""
+    try:
+        return float(os.environ.get(WATCH_VARIABLE, "")) or None
+    except ValueError:
+        return None
+
+
+def _make_watch(limit: float) -> "Watch":
+    """Load `loop_watch.py`, which lies beside this file; there may be no package to import it from."""
+    path = __file__.rpartition("/")[0] + "/loop_watch.py"
+    loader = sys.modules["_frozen_importlib_external"].SourceFileLoader("agent_init_loop_watch", path)
+    names: dict[str, Any] = {"__name__": "agent_init_loop_watch", "__file__": path}
+    exec(loader.get_code("agent_init_loop_watch"), names)
+    voice = names["Voice"](os.environ.get("NOTIFY_SOCKET", ""), os.environ.get(PREFIX_VARIABLE, ""))
+    made: Watch = names["Watch"](limit, voice)
+    return made
 
 
 def _is_main() -> bool:
@@ -152,6 +209,22 @@ class _Responder:
         self.is_single_threaded = False  # apart from our thread, when the process forked
         self.inherited: list[Any] = []  # tasks of our parent, of which a forked child has dead copies
         self.filters: list[tuple[Any, ...]] = []  # that we have added to `warnings.filters`
+        self.watch: Watch | None = None  # of event loops
+
+    def begin_watch(self, limit: float) -> None:
+        """Watch event loops from now on, until the interpreter ends. Raises OSError and more."""
+        import atexit
+
+        self.watch = _make_watch(limit)
+        atexit.register(self._end_watch)
+        if self.listener is not None:
+            self._wake()
+
+    def _end_watch(self) -> None:
+        """The interpreter ends: a thread that wakes up now and then could crash it."""
+        if self.watch is not None:
+            self.watch = None
+            self._attempt(self._wake)
 
     def start(self) -> None:
         """Open the socket if needed and start the thread. Signals must be blocked. Raises OSError, RuntimeError."""
@@ -161,6 +234,8 @@ class _Responder:
         self.ended.acquire()
         begun.acquire()
         self.closing = False
+        if self.watch is not None:
+            self.watch.skip()
         try:
             start_new_thread(self._serve, (begun, self.ended))
         except BaseException:
@@ -213,37 +288,65 @@ class _Responder:
                     self._listen()
                     continue
                 try:
-                    fd = listener._accept()[0]  # type: ignore[attr-defined]
+                    fd, name = self._accept(listener)
                 except OSError:
                     if not self.closing:  # out of descriptors or memory, for now
                         sleep(0.1)
                     continue
-                self._answer(fd)
+                kind = name.rpartition(b"/")[2] if type(name) is bytes else b""
+                since = monotonic()
+                self._without_collections(lambda: self._answer(fd, kind))  # noqa: B023  (called at once)
+                if self.watch is not None and monotonic() - since > self.watch.period:
+                    self.watch.skip()
+                self._without_collections(self._look)
         except Exception:
             pass
         finally:
             ended.release()
 
-    def _answer(self, fd: int) -> None:
+    def _accept(self, listener: socket) -> "tuple[int, object]":
+        """Return a connection and the name of its other end. Look at the event loops while waiting. Raises OSError."""
+        while True:
+            wait = None if self.watch is None else self.watch.period
+            if listener.gettimeout() != wait:
+                listener.settimeout(wait)
+            try:
+                fd, name = listener._accept()  # type: ignore[attr-defined]
+                return fd, name
+            except timeout:
+                if not self._is_listener_ours(listener):
+                    raise OSError from None
+                self._without_collections(self._look)
+
+    def _look(self) -> None:
+        if self.watch is not None and not self.closing and self.watch.is_due():
+            self.watch.look()
+
+    def _without_collections(self, step: "Callable[[], None]") -> None:
+        """Run the step, and put collections off meanwhile. Its errors are lost."""
         thresholds = gc.get_threshold()
         later = thresholds[0] and thresholds[0] + EXTRA_OBJECTS  # 0: never
         gc.set_threshold(later, *thresholds[1:])
         try:
-            connection = socket(fileno=fd)
-            try:
-                connection.settimeout(SEND_SECONDS)
-                asking = connection.getsockopt(SOL_SOCKET, SO_PEERCRED, 12)  # struct ucred: pid, uid, gid
-                pid, uid = (int.from_bytes(asking[at : at + 4], sys.byteorder) for at in (0, 4))
-                # Our own connections only wake the thread.
-                if pid != os.getpid() and uid in (0, os.getuid(), os.geteuid()):
-                    connection.sendall(_make_answer(self).encode("ascii"))
-            finally:
-                connection.close()
+            step()
         except Exception:
             pass
         finally:
             if gc.get_threshold()[0] == later:  # else the agent has changed it meanwhile
                 gc.set_threshold(*thresholds)
+
+    def _answer(self, fd: int, kind: bytes) -> None:
+        """Answer on a connection, if root or our own user asks. `kind`: `tasks`, `loops` or anything else."""
+        connection = socket(fileno=fd)
+        try:
+            connection.settimeout(SEND_SECONDS)
+            asking = connection.getsockopt(SOL_SOCKET, SO_PEERCRED, 12)  # struct ucred: pid, uid, gid
+            pid, uid = (int.from_bytes(asking[at : at + 4], sys.byteorder) for at in (0, 4))
+            # Our own connections only wake the thread.
+            if pid != os.getpid() and uid in (0, os.getuid(), os.geteuid()):
+                connection.sendall(_make_answer(self, kind).encode("ascii"))
+        finally:
+            connection.close()
 
     # --- Forks. ---
 
@@ -268,6 +371,8 @@ class _Responder:
         self.masks, self.lost_signals = {}, []
         self.main = get_ident()
         self.ended = allocate_lock()
+        if self.watch is not None:
+            self.watch.after_fork_in_child(sys._getframe(1))
         self._attempt(self._note_inherited)
         self._attempt(self._close_listener)
         # A preexec_fn of subprocess may need to be the only thread: unshare(2), setns(2).
@@ -391,10 +496,10 @@ def _signal_of(error: BaseException) -> int:
 class _Budget:
     """The time that an answer may take. A fork ends it early. Asking for it lets other threads run now and then."""
 
-    def __init__(self, responder: _Responder) -> None:
+    def __init__(self, responder: _Responder, seconds: float) -> None:
         self.responder = responder
         self.since = monotonic()
-        self.end = self.since + ANSWER_SECONDS
+        self.end = self.since + seconds
 
     def is_left(self) -> bool:
         now = monotonic()
@@ -425,13 +530,20 @@ class _StackGroup:
         return "\t".join((self.head, str(self.count), _escape(", ".join(self.names)), *ids, *self.tail)) + "\n" + frames
 
 
-def _make_answer(responder: _Responder) -> str:
-    """The answer."""
-    budget = _Budget(responder)
+def _make_answer(responder: _Responder, kind: bytes) -> str:
+    """The answer. `kind`: see `_Responder._answer`."""
+    version = sys.implementation.name + " " + sys.version.split()[0]
+    head = f"process\t{os.getpid()}\t{_escape(version)}\n"
+    if responder.watch is not None:
+        head += responder.watch.lines()
+    if kind == b"loops":
+        return head + "left\t0\t0\nend\n"
+    if kind == b"tasks":
+        return head + _every_task(responder)
+    budget = _Budget(responder, ANSWER_SECONDS)
     threads, threads_left = _group_threads(responder.main, budget)
     tasks, tasks_left = _group_tasks(responder.inherited, budget)
-    version = sys.implementation.name + " " + sys.version.split()[0]
-    parts = [f"process\t{os.getpid()}\t{_escape(version)}\n"]
+    parts = [head]
     size = 0
     for group, frames in threads[:1] + tasks + threads[1:]:  # the main thread is the first
         lines = group.lines(frames)
@@ -444,6 +556,32 @@ def _make_answer(responder: _Responder) -> str:
             tasks_left += group.count
     parts.append(f"left\t{threads_left}\t{tasks_left}\nend\n")
     return "".join(parts)
+
+
+def _every_task(responder: _Responder) -> str:
+    """The lines of an answer with every task, each on its own."""
+    parts: list[str] = []
+    size = left = 0
+    for task in _describe_tasks(responder.inherited, _Budget(responder, TASKS_SECONDS)):
+        if task is None or size > MAX_TASKS_BYTES:
+            left += 1
+            continue
+        name, codes, lines, tail = task
+        group = _StackGroup("task", tail)
+        group.add(name)
+        at = _shown_frame(codes)
+        parts.append(group.lines(_frames(codes[at : at + 1], lines[at : at + 1])))
+        size += len(parts[-1])
+    return "".join(parts) + f"left\t0\t{left}\nend\n"
+
+
+def _shown_frame(codes: "list[CodeType]") -> int:
+    """The number of the one frame that is shown for a task: the innermost of the agent's own code, or of all."""
+    libraries = ("/site-packages/", "/dist-packages/", "/lib/python3")
+    for at in range(len(codes) - 1, -1, -1):
+        if not any(place in codes[at].co_filename for place in libraries):
+            return at
+    return max(0, len(codes) - 1)
 
 
 def _group_threads(main: int, budget: _Budget) -> "tuple[list[tuple[_StackGroup, str]], int]":
@@ -518,7 +656,24 @@ def _escape(text: str) -> str:
 
 
 def _group_tasks(inherited: "list[Any]", budget: _Budget) -> "tuple[list[tuple[_StackGroup, str]], int]":
-    """The unfinished tasks of all loops, without inherited ones; and the number of tasks left out."""
+    """The unfinished tasks of all loops by their stacks, and the number of tasks left out."""
+    found: dict[tuple[str, tuple[str, ...]], _StackGroup] = {}
+    left = 0
+    for task in _describe_tasks(inherited, budget):
+        if task is None:
+            left += 1
+            continue
+        name, codes, lines, tail = task
+        frames = _frames(codes, lines)
+        key = (frames, tail[1:])  # without what it awaits, as that may have a different name for each
+        if key not in found:
+            found[key] = _StackGroup("task", tail)
+        found[key].add(name)
+    return [(group, key[0]) for key, group in found.items()], left
+
+
+def _describe_tasks(inherited: "list[Any]", budget: _Budget) -> "Iterator[Task | None]":
+    """The unfinished tasks of all loops, without inherited ones; None for each that is left out."""
     kinds: list[Any] = [
         kind for kind in (_asyncio_names().get(name) for name in ("Task", "_PyTask")) if type(kind) is type
     ]
@@ -526,23 +681,18 @@ def _group_tasks(inherited: "list[Any]", budget: _Budget) -> "tuple[list[tuple[_
     references = _task_references(kinds, budget) if kinds else []
     references = [reference for reference in references if id(reference) not in dead]
     children = _children(references, budget)
-    found: dict[tuple[str, tuple[str, ...]], _StackGroup] = {}
-    left = 0
     for number, reference in enumerate(references):
         if not budget.is_left():
-            left = len(references) - number
-            break
+            for _ in references[number:]:
+                yield None
+            return
         task = reference()
         kind = next((kind for kind in kinds if issubclass(type(task), kind)), None)
         if kind is None or kind.done(task):
             continue
-        name, frames, tail = _describe_task(task, kind, kinds, children)
+        described = _describe_task(task, kind, kinds, children)
         task = None
-        key = (frames, tail[1:])  # without what it awaits, as that may have a different name for each
-        if key not in found:
-            found[key] = _StackGroup("task", tail)
-        found[key].add(name)
-    return [(group, key[0]) for key, group in found.items()], left
+        yield described
 
 
 def _asyncio_names() -> "dict[str, Any]":
@@ -658,10 +808,8 @@ def _listed_references() -> "list[Any]":
     return [item if type(item) is ref else ref(item) for item in found]
 
 
-def _describe_task(
-    task: "Any", kind: "Any", kinds: "list[Any]", children: "dict[int, list[Any]]"
-) -> "tuple[str, str, tuple[str, ...]]":
-    """The name of the task, the lines of its stack, and the fields that follow the name."""
+def _describe_task(task: "Any", kind: "Any", kinds: "list[Any]", children: "dict[int, list[Any]]") -> "Task":
+    """The task as text, and its stack."""
     codes, lines, running, last = _chain(kind.get_coro(task))
     waiter = object.__getattribute__(task, "_fut_waiter")
     awaits = _awaited(waiter, kinds) if waiter is not None else last
@@ -669,7 +817,7 @@ def _describe_task(
         awaits = _name_children([reference() for reference in children[id(task)]], kinds)
     cancelling = kind.cancelling(task) if hasattr(kind, "cancelling") else object.__getattribute__(task, "_must_cancel")
     flags = ("running " if running else "") + ("cancelling" if cancelling else "")
-    return kind.get_name(task), _frames(codes, lines), (_escape(awaits), flags.strip(), _type_name(kind.get_loop(task)))
+    return kind.get_name(task), codes, lines, (_escape(awaits), flags.strip(), _type_name(kind.get_loop(task)))
 
 
 def _waits_for_children(code: "CodeType") -> bool:

@@ -39,6 +39,7 @@ def run(
     grace: float | None = None,
     debug: bool | None = None,
     auto_ready: bool = True,
+    loop_watch: float | None = None,
 ) -> T | None:
     """Run `main` on a new event loop (uvloop's, if it is installed) and return what it returns.
 
@@ -48,13 +49,19 @@ def run(
 
     `grace`: the seconds that a stop may take, counted from the signal. Without it, the limit is what agent-init or the
     platform grants; with it, the supervisor is asked for more time if it grants less. `debug`: as for `asyncio.run`.
-    `auto_ready`: report READY when `main` waits for the first time; if false, only `ready` does.
+    `auto_ready`: report READY when `main` waits for the first time; if false, only `ready` does. `loop_watch`: log what
+    holds an event loop of this process for longer than this many seconds, 0.01 or more, from now on; the option
+    --loop-watch of agent-init goes before it. It has no effect unless it is given to a `run` in the main thread.
 
     Raises what `main` raises, or else what `drain` raises; TimeoutError if `main` does not end when it is cancelled;
-    ValueError if `main` is not a coroutine; RuntimeError if an event loop runs in this thread.
+    ValueError if `main` is not a coroutine or `loop_watch` is not accepted; RuntimeError if an event loop runs in this
+    thread.
     """
     if not asyncio.iscoroutine(main):
         raise ValueError(f"a coroutine was expected, got {main!r}")
+    if loop_watch is not None and not 0.01 <= loop_watch < math.inf:
+        main.close()
+        raise ValueError(f"loop_watch is {loop_watch!r}; accepted: 0.01 seconds or more, or None")
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -62,7 +69,7 @@ def run(
     else:
         main.close()
         raise RuntimeError("run() cannot be called from a running event loop")
-    install()
+    install(loop_watch)
     runner = asyncio.Runner(debug=debug, loop_factory=_loop_factory())
     # The Runner itself is not closed: that would wait without limit for what `ending` had to leave.
     with contextlib.closing(runner.get_loop()) as loop, contextlib.closing(Supervisor(loop)) as supervisor:

@@ -74,9 +74,8 @@ def _common(command: Callable[..., int]) -> Callable[..., int]:
         "--timeout",
         type=Duration(),
         default=probes.TIMEOUT,
-        show_default="5s",
         metavar="DURATION",
-        help="How long to wait for an answer.",
+        help=f"How long to wait for an answer; {units.format_duration(probes.TIMEOUT)} without this.",
     )
     return pid(timeout(command))
 

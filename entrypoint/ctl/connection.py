@@ -1,7 +1,8 @@
 """Finds the agent-init that is meant, connects to it, and makes sure that it is the one that answers.
 
-Which one is meant, where no pid is given: the nearest ancestor that is an agent-init; else process 1; else the only
-agent-init of this container, whose process 1 may be another (`docker run --init`, shareProcessNamespace).
+Which one is meant, where no pid is given: the nearest ancestor that is an agent-init; else process 1, if it is this
+container's; else the only agent-init of this container. Process 1 may be another program (`docker run --init`), or that
+of a neighbour (shareProcessNamespace).
 
 The socket's name is in the network's namespace, where others may have sockets too. The kernel reports the pid of the
 process that listens (SO_PEERCRED, unix(7)).
@@ -12,12 +13,13 @@ import os
 import sys
 
 from .. import control, notify
-from ..init import procfs, request_origin
+from ..init import procfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+ANCILLARY_BYTES = _socket.CMSG_SPACE(12)  # for credentials
 MAX_ANCESTORS = 1000
 FORGERY = "another process has its socket"
 
@@ -39,8 +41,7 @@ def find(pid: int | None = None) -> int:
     for ancestor in _ancestors():
         if ancestor.name == control.NAME:
             return ancestor.pid
-    first = procfs.look(1)
-    if first is not None and first.name == control.NAME:
+    if _is_agent_init(1) and _is_in_our_container(1):
         return 1
     found = [pid for pid in procfs.pids() if _is_agent_init(pid) and _is_in_our_container(pid)]
     if not found:
@@ -72,6 +73,8 @@ def _is_in_our_container(pid: int) -> bool:
     try:
         return os.readlink(f"/proc/{pid}/ns/mnt") == os.readlink("/proc/self/ns/mnt")
     except OSError:
+        from ..init import request_origin  # half of all that a probe would import
+
         return request_origin.is_same_container(pid)
 
 
@@ -81,7 +84,7 @@ class Connection:
     def __init__(self, pid: int, timeout: float | None) -> None:
         """`timeout`: seconds for the connection and for each packet of the answer; None for no limit."""
         self.pid, self._timeout = pid, timeout
-        self._socket = _connect(pid, timeout)
+        self._socket, self._is_verified = _connect(pid, timeout)
 
     def ask(self, command: str, **fields: str) -> "Iterator[tuple[bytes, bytes]]":
         """Send a request, and yield the kind and the content of each packet of the answer. Raises Failure."""
@@ -104,7 +107,10 @@ class Connection:
         """Return the next packet; nothing at the end. Raises Failure."""
         for _ in range(2):
             try:
-                return self._socket.recv(control.MAX_PACKET_BYTES + 1)
+                data, ancillary, _, _ = self._socket.recvmsg(control.MAX_PACKET_BYTES, ANCILLARY_BYTES)
+                if data and not self._is_verified and control.sender(ancillary)[0] != self.pid:
+                    raise Failure(f"cannot reach agent-init (pid {self.pid}): {FORGERY}")
+                return data
             except ConnectionResetError:  # it has not read all that we have sent; its answer comes after this
                 continue
             except BlockingIOError:
@@ -121,19 +127,24 @@ def fields_of(pid: int | None, timeout: float, command: str = "status") -> dict[
     return notify.parse(data)
 
 
-def _connect(pid: int, timeout: float | None) -> _socket.socket:
+def _connect(pid: int, timeout: float | None) -> tuple[_socket.socket, bool]:
+    """Return a connected socket, and whether the other end is known to be that process. Raises Failure.
+
+    gVisor reports the asking process in place of its peer; there each packet has the credentials.
+    """
     own_pid, namespace = _pid_there(pid)
     name = control.address(own_pid, namespace)
     problem = "it has no socket (--no-control, or an older version?)"
     for address in (name, *_other_addresses(name)):
         made = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        made.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
         _limit(made, _socket.SO_SNDTIMEO, timeout)
         _limit(made, _socket.SO_RCVTIMEO, timeout)
         try:
             made.connect(address)
-            credentials = made.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
-            if int.from_bytes(credentials[:4], sys.byteorder) == pid:
-                return made
+            peer, _ = control.pid_and_user(made.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12))
+            if peer in (pid, os.getpid()):
+                return made, peer == pid
             problem = FORGERY
         except BlockingIOError:
             problem = f"it accepts no connection within {timeout:g}s"

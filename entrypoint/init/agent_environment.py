@@ -4,6 +4,7 @@
     WATCHDOG_USEC, _PID       how often a ping is expected, and from which process (sd_watchdog_enabled(3))
     AGENT_INIT_STOP_SECONDS   from the stop signal until our first action, where that is known
     AGENT_INIT_RESPONDERS     the prefix of the sockets on which processes report their stacks
+    AGENT_INIT_LOOP_WATCH     with --loop-watch: its limit, in seconds
     PYTHONPATH                with --stacks: in front, the sitecustomize that starts such a responder
 
 Nothing else in the environment is changed. All of it is made before the agent starts.
@@ -13,7 +14,7 @@ import _socket
 import os
 import sys
 
-from ..settings import RESPONDERS, STOP_SECONDS
+from ..settings import LOOP_WATCH, RESPONDERS, STOP_SECONDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def make(
     settings: "Settings", environment: dict[bytes, bytes], package: str, problems: list[str]
 ) -> AgentEnvironment | None:
     """Add what `settings` ask for to `environment`; what cannot be made is added to `problems`."""
+    environment.pop(LOOP_WATCH.encode(), None)
     if not (settings.notify or settings.stacks) or sys.platform != "linux":
         return None
     token = f"agent-init-{os.getpid()}-{os.urandom(6).hex()}"
@@ -55,6 +57,8 @@ def make(
     if settings.stacks:
         path = environment.get(b"PYTHONPATH")
         environment[b"PYTHONPATH"] = os.fsencode(package) + b"/entrypoint/agent/site" + (b":" + path if path else b"")
+    if settings.loop_watch is not None:
+        environment[LOOP_WATCH.encode()] = b"%r" % settings.loop_watch
     if not settings.notify:
         return made
     environment.pop(STOP_SECONDS.encode(), None)  # of another agent-init above us

@@ -31,16 +31,20 @@ class Console:
         self.history: History | None = None
         self._write = _writer(fd) if fd is not None else None
 
+    def takes(self, level: int) -> bool:
+        """Whether a line of this level is written, or kept in the history, which has more than a quiet log."""
+        return level <= max(self.level, INFO)
+
     def log(self, level: int, event: str, text: str, **fields: object) -> None:
         """Write one line. `event` and `fields` (str, int, float, bool, None, or lists of them) appear in JSON only."""
-        if level > self.level:
+        if not self.takes(level):
             return
         if self.history is not None:
             try:
                 self.history.add(level, event, text, fields)
             except Exception:  # MemoryError: only the record is lost
                 pass
-        if self._write is None:
+        if self._write is None or level > self.level:
             return
         try:
             line = self.line(level, event, text, **fields)

@@ -5,7 +5,8 @@ name is the network's, so strangers see it too: other containers of a pod, with 
 Their pids are not visible here, unless the PID namespace is shared as well; user ids coincide. So a client must be
 
   - visible here, and
-  - below us, or in our mount namespace; where that is not known, in our control group: that of the container, and
+  - below us, or in our mount namespace; where that is not known, in our control group, which is the container's; where
+    there is none either (gVisor), any that process 1 sees in its PID namespace; and
   - root or our own user; the user that the agent runs as may read.
 """
 
@@ -36,7 +37,9 @@ def _is_in_our_container(pid: int) -> bool:
     theirs = _mount_namespace(pid)
     if own and theirs:
         return own == theirs
-    return request_origin.is_same_container(pid)  # of another user, without CAP_SYS_PTRACE
+    if request_origin.control_group(os.getpid()):
+        return request_origin.is_same_container(pid)  # of another user, without CAP_SYS_PTRACE
+    return os.getpid() == 1
 
 
 def _mount_namespace(pid: int) -> str:

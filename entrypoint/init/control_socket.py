@@ -12,7 +12,6 @@ a thread closes the connections.
 import _socket
 import _thread
 import os
-import sys
 
 from .. import control, notify
 from . import later
@@ -36,6 +35,7 @@ BACKLOG = 16  # connections that wait to be accepted
 SHARE = 10  # clients get one part in so many of the time,
 BURST = 0.02  # ... but so many seconds at once
 RETRY_AFTER = 1.0  # seconds after an error, which may be for ever
+ANCILLARY_BYTES = _socket.CMSG_SPACE(12)  # for credentials
 PEEK = _socket.MSG_PEEK | _socket.MSG_DONTWAIT
 DENIED = b"permission denied: agent-init answers root and its own user, from inside its container"
 BUSY = b"too many clients follow the log already"
@@ -44,15 +44,19 @@ BUSY = b"too many clients follow the log already"
 class Client:
     """A connection, and the pid and user id at its other end. `may_command`: it may do more than read.
 
+    `is_known`: gVisor reports the asking process in place of its peer; there the message has the credentials.
     `render`: for one that follows the log, what makes packets of a record.
     """
 
-    __slots__ = ("connection", "may_command", "pid", "render", "uid")
+    __slots__ = ("connection", "is_known", "may_command", "pid", "render", "uid")
 
     def __init__(self, fd: int) -> None:
         self.connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd)
-        credentials = self.connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)  # struct ucred
-        self.pid, self.uid = (int.from_bytes(credentials[at : at + 4], sys.byteorder) for at in (0, 4))
+        peer = self.connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
+        self.pid, self.uid = control.pid_and_user(peer)
+        self.is_known = self.pid != os.getpid()
+        if not self.is_known:
+            self.connection.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
         self.may_command = False
         self.render: Callable[[Record], list[bytes]] | None = None
 
@@ -68,13 +72,16 @@ class Client:
 
     def receive(self) -> "dict[str, str] | None":
         """Return the fields of the request; None if there is none yet. Raises OSError, ValueError if none can come."""
+        space = 0 if self.is_known else ANCILLARY_BYTES  # which the credentials fill
         try:
-            data, _, flags, _ = self.connection.recvmsg(control.MAX_REQUEST_BYTES, 0, PEEK)
+            data, ancillary, flags, _ = self.connection.recvmsg(control.MAX_REQUEST_BYTES, space, PEEK)
         except BlockingIOError:
             return None
         if not data or flags & (_socket.MSG_TRUNC | _socket.MSG_CTRUNC):
             raise ValueError("the end, or no request")
         self.connection.recv(1, _socket.MSG_DONTWAIT)
+        if not self.is_known:
+            self.pid, self.uid = control.sender(ancillary)
         return notify.parse(data)
 
 
@@ -142,16 +149,21 @@ class ControlSocket:
 
     def _serve(self, client: Client) -> None:
         """Serve a new client, or refuse it."""
-        rights = control_access.of(client.pid, client.uid, self._agent)
-        if rights == control_access.NONE:
-            self.refused += 1
-            client.send([control.PROBLEM + DENIED])
+        if client.is_known and not self._is_admitted(client):
             self._close(client.connection)
             return
-        client.may_command = rights == control_access.ALL
         self._handle(client)
         while len(self._clients) > MAX_CLIENTS:
             self._drop(next(iter(self._clients.values())))
+
+    def _is_admitted(self, client: Client) -> bool:
+        """Whether a client may ask. One that may not is refused, and counted."""
+        rights = control_access.of(client.pid, client.uid, self._agent)
+        client.may_command = rights == control_access.ALL
+        if rights == control_access.NONE:
+            self.refused += 1
+            client.send([control.PROBLEM + DENIED])
+        return rights != control_access.NONE
 
     def _readable(self, client: Client) -> None:
         began = self._loop.time()
@@ -167,7 +179,8 @@ class ControlSocket:
             if fields is None:
                 self._watch(client)
                 return
-            if client.render is None:
+            if client.render is None and (client.is_known or self._is_admitted(client)):
+                self._clients[client.connection.fileno()] = client  # it may follow what its own request has logged
                 taken = client.send(self._answer(client, fields))
                 if taken and client.render is not None and self._is_follower(client):
                     self._watch(client)
@@ -181,16 +194,15 @@ class ControlSocket:
 
     def _is_follower(self, client: Client) -> bool:
         """Whether there is a place for another follower."""
-        if sum(other.render is not None for other in self._clients.values()) < MAX_FOLLOWERS:
+        if sum(other.render is not None for other in self._clients.values()) <= MAX_FOLLOWERS:  # with this one
             return True
         client.send([control.PROBLEM + BUSY])
         return False
 
     def _watch(self, client: Client) -> None:
         fd = client.connection.fileno()
-        if fd not in self._clients:
-            self._clients[fd] = client
-            self._loop.add_reader(fd, lambda: self._readable(client))
+        self._clients[fd] = client
+        self._loop.add_reader(fd, lambda: self._readable(client))
 
     def _drop(self, client: Client) -> None:
         fd = client.connection.fileno()

@@ -6,6 +6,7 @@ stop went wrong, with the last line, go to the termination log as well.
 
 import os
 
+from ..notify import LOOP_EVENTS
 from ..options import OPTIONS
 from ..settings import OTHER_INITS, nearest
 from ..signals import EOF, name_of
@@ -532,7 +533,7 @@ class Narrator:
         self._stopping = self._stopping or entry.event in BEGINNINGS
         final = self._stopping and entry.event in FINAL
         kept = final or entry.event in PROGRESS or entry.event == "ended"
-        if not kept and level > self.console.level:
+        if not kept and not self.console.takes(level):
             return
         text = render(**entry.facts)
         if entry.event in PROGRESS:
@@ -576,6 +577,18 @@ class Narrator:
         """Log that the agent has exited and its main process is the agent now."""
         text = f"the agent has exited; its main process {process} is the agent now"
         self.console.log(INFO, "handed-over", text, pid=process.pid)
+
+    def log_loop(self, message: str, sender: "Process") -> None:
+        """Log what a process reports of its event loop, see `notify.LOOP`. A malformed message is ignored."""
+        event, _, rest = message.partition(" ")
+        number, _, text = rest.partition(" ")
+        try:
+            seconds = float(number)
+        except ValueError:
+            return
+        if event in LOOP_EVENTS and text and 0 <= seconds < INFINITY:
+            fields = {"pid": sender.pid, "seconds": seconds}
+            self.console.log(WARNING, f"loop-{event}", f"{labels([sender])[0]}: {text}", **fields)
 
     def log_reaped(self, pid: int, name: str, status: int) -> None:
         """Log an orphan that was reaped; `name`: of its program, if known."""

@@ -5,6 +5,8 @@
            the agent as a whole (`ABOUT_THE_AGENT`)
     all    every descendant
 
+A line for the log about an event loop counts from every descendant (`FOR_THE_LOG`).
+
 A helper inherits NOTIFY_SOCKET: podman and runc, a database, a supervisor below the agent. It reports that it is ready,
 and names its own main process.
 
@@ -23,6 +25,7 @@ process count (`OF_EXITED`): that the agent is ready, its status, a ping.
 
 import os
 
+from .. import notify
 from ..signals import TERM
 from . import names, procfs, recipients, tree
 
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from .procfs import Process
 
 ABOUT_THE_AGENT = frozenset("MAINPID READY RELOADING MONOTONIC_USEC STOPPING ERRNO WATCHDOG_USEC".split())
+FOR_THE_LOG = (notify.LOOP,)
 OF_EXITED = ("READY", "STATUS", "WATCHDOG")  # WATCHDOG=1 only
 MAX_WRAPPERS = 100  # above one another; a parent that exits during the climb may lead round in a circle
 
@@ -57,8 +61,10 @@ def accept(fields: "dict[str, str]", pid: int, agent: "MainProcess", access: str
         return _of_exited(fields, pid, agent) if pid and access == "auto" else Accepted({}, None)
     if _is_named(sender, agent):
         return Accepted(fields, sender)
-    if access == "main" or not tree.is_below(os.getpid(), sender):
+    if not tree.is_below(os.getpid(), sender):
         return Accepted({}, sender)
+    if access == "main":
+        return Accepted({key: fields[key] for key in FOR_THE_LOG if key in fields}, sender)
     if access == "all" or ABOUT_THE_AGENT.isdisjoint(fields) or _speaks_for(agent, sender):
         return Accepted(fields, sender)
     own = {key: value for key, value in fields.items() if key not in ABOUT_THE_AGENT}

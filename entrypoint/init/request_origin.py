@@ -58,11 +58,12 @@ def started_by_hand() -> bool:
 
 def is_same_container(pid: int) -> bool:
     """Whether a process is in the same control group as we are; False where that is not known."""
-    theirs = _control_group(pid)
-    return theirs != b"" and theirs == _control_group(os.getpid())
+    theirs = control_group(pid)
+    return theirs != b"" and theirs == control_group(os.getpid())
 
 
-def _control_group(pid: int) -> bytes:
+def control_group(pid: int) -> bytes:
+    """Return a process's control groups as /proc has them; nothing where there are none."""
     try:
         return procfs.read_file(f"/proc/{pid}/cgroup")
     except OSError:

@@ -12,7 +12,7 @@ logged and the loop goes on. What could not be done for want of memory is tried 
 import os
 import sys
 
-from .. import signals
+from .. import notify, signals
 from ..units import INFINITY
 from . import (
     cgroup,
@@ -290,6 +290,8 @@ class Supervisor:
         if (text := fields.get("MAINPID", "")).isascii() and text.isdigit() and len(text) < 10:
             self._name_successor(int(text))
         self.delivery.note_handlers(fields, sender)
+        if notify.LOOP in fields:
+            self.narrator.log_loop(fields[notify.LOOP], sender)
         by_agent = sender.pid == self.agent.pid
         if "READY" in fields or "WATCHDOG" in fields:
             self.agent.last_sender = None if by_agent else sender

@@ -10,6 +10,7 @@ REQUEST is a JSON object:
     stacks      true if every Python process was asked to answer (--stacks)
     seconds     how long the report may take
     answers     how long it may wait for the stacks of processes, at most; may be missing
+    tasks       true for every task too, on a line of its own, at the end; may be missing
     arguments   true if program arguments may be shown; they can hold secrets
     room        bytes of memory still available, or null if unknown
 """
@@ -38,13 +39,15 @@ RENDER_SECONDS = 0.15  # kept back for rendering, or a quarter of the remaining 
 MAX_ANSWER_SECONDS = 1.0
 MAX_LINE_BYTES = 3400
 MAX_LINES = 160
+MAX_TASK_LINES = 20000
 
 
 def main(request: dict[str, Any]) -> int:
     """Print the report line by line. Return the exit code: 1 if nobody reads it, else 0."""
     out = sys.stdout.buffer
+    most = MAX_TASK_LINES if request.get("tasks") else MAX_LINES
     for number, line in enumerate(report(request)):
-        if number == MAX_LINES:
+        if number == most:
             line = "truncated"
         text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in f"report: {line}")
         try:
@@ -52,7 +55,7 @@ def main(request: dict[str, Any]) -> int:
             out.flush()
         except BrokenPipeError:
             return 1
-        if number == MAX_LINES:
+        if number == most:
             break
     return 0
 
@@ -86,6 +89,9 @@ def report(request: dict[str, Any]) -> Iterator[str]:
     seconds = min(request.get("answers", MAX_ANSWER_SECONDS), remaining - min(RENDER_SECONDS, remaining / 4))
     answered = answers.ask(request["responders"], found, seconds)
     yield from render.answer_lines(found, answered, stacks=request["stacks"])
+    if request.get("tasks"):
+        answered = answers.ask(request["responders"], found, max(0.0, deadline - time.monotonic()), "tasks")
+        yield from render.task_lines(found, answered)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import select
 import socket
 import struct
@@ -17,9 +19,10 @@ if TYPE_CHECKING:
     from .processes import Process
 
 MAX_PROCESSES_ASKED = 64
-MAX_ANSWER_BYTES = 1 << 17
+MAX_ANSWER_BYTES = {"": 1 << 17, "tasks": 1 << 23, "loops": 1 << 17}  # by what is asked for
 RETRY_SECONDS = 0.02  # a process that forks has no socket for a moment
 MAX_ATTEMPTS = 4
+NUMBERS = itertools.count()  # of our connections
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,39 @@ class StackGroup:
     frames: list[Frame | int] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Lags:
+    """How late the loops of a process turned (--loop-watch), in seconds, and how often one was blocked.
+
+    `counts[n]` lags are at most `bounds[n]`, and longer than the bound before; the last of `counts` has no bound.
+    """
+
+    limit: float
+    bounds: tuple[float, ...]
+    counts: tuple[int, ...]
+    sum: float
+    blocked: int
+
+
+@dataclass(frozen=True)
+class Loop:
+    """An event loop that runs: its thread, and for how many seconds it has been blocked where, or 0 and nothing."""
+
+    thread: str
+    blocked: float
+    where: str
+
+
 @dataclass
 class Answer:
-    """What one process sent. `threads_cut` and `tasks_cut` count what did not fit; `is_complete`: the end arrived."""
+    """What one process sent. `threads_cut` and `tasks_cut` count what did not fit; `is_complete`: the end arrived.
+
+    `lags` is None if its event loops are not watched.
+    """
 
     version: str = ""
+    lags: Lags | None = None
+    loops: list[Loop] = field(default_factory=list)
     threads: list[StackGroup] = field(default_factory=list)
     tasks: list[StackGroup] = field(default_factory=list)
     threads_cut: int = 0
@@ -64,12 +95,13 @@ class NoAnswer:
     cpu: float | None
 
 
-def ask(prefix: str, processes: Iterable[Process], seconds: float) -> dict[int, Answer | NoAnswer]:
+def ask(prefix: str, processes: Iterable[Process], seconds: float, what: str = "") -> dict[int, Answer | NoAnswer]:
     """Return the answers by pid, after `seconds` at the latest. A process without a socket is not included.
 
-    `prefix`: the request's `responders`.
+    `prefix`: the request's `responders`. `what`: `tasks` for every task on its own, `loops` for the event loops only;
+    without it, the stacks of threads and tasks, and the event loops.
     """
-    query = _Query(prefix, processes, seconds)
+    query = _Query(prefix, processes, seconds, what)
     query.run()
     return query.results()
 
@@ -77,10 +109,10 @@ def ask(prefix: str, processes: Iterable[Process], seconds: float) -> dict[int, 
 class _Query:
     """The connections to all processes asked, and what each has sent."""
 
-    def __init__(self, prefix: str, processes: Iterable[Process], seconds: float) -> None:
+    def __init__(self, prefix: str, processes: Iterable[Process], seconds: float, what: str) -> None:
         alive = [process for process in processes if not process.is_dead]
         alive.sort(key=lambda process: not (process.is_agent or process.is_python))
-        self._prefix = prefix
+        self._prefix, self._what = prefix, what
         self._began = time.monotonic()
         self._deadline = self._began + max(0.0, seconds)
         self._unconnected = alive[:MAX_PROCESSES_ASKED]
@@ -124,7 +156,7 @@ class _Query:
         refused = []
         for process in self._unconnected:
             try:
-                connection = _connect(self._prefix, process)
+                connection = _connect(self._prefix, process, self._what)
             except BlockingIOError:  # the backlog is full: the process does not answer others either
                 self._silent.add(process.pid)
             except OSError:
@@ -146,17 +178,19 @@ class _Query:
             block = b""
         self._received[pid] += block
         received = self._received[pid]
-        if not block or len(received) > MAX_ANSWER_BYTES or received.endswith(b"\nend\n"):
+        if not block or len(received) > MAX_ANSWER_BYTES[self._what] or received.endswith(b"\nend\n"):
             self._poll.unregister(fd)
             del self._connections[fd]
             connection.close()
 
 
-def _connect(prefix: str, process: Process) -> socket.socket | None:
+def _connect(prefix: str, process: Process, what: str) -> socket.socket | None:
     """Return a connection to the process's socket, or None if another process listens there. Raises OSError."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.setblocking(False)
+        if what:
+            connection.bind(f"\0{prefix[1:]}/{os.getpid()}-{next(NUMBERS)}/{what}")
         connection.connect(f"\0{prefix[1:]}/{process.inner_pid}")
         peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         if struct.unpack("3i", peer)[0] == process.pid:
@@ -177,6 +211,11 @@ def parse(data: bytes) -> Answer:
         try:
             if kind == "process":
                 answer.version = _unescape(fields[1])
+            elif kind == "lags":
+                bounds, counts = tuple(map(float, fields[1].split(","))), tuple(map(int, fields[2].split(",")))
+                answer.lags = Lags(float(fields[0]), bounds, counts, float(fields[3]), int(fields[4]))
+            elif kind == "loop":
+                answer.loops.append(Loop(_unescape(fields[0]), float(fields[1]), _unescape(fields[2])))
             elif kind == "thread":
                 group = StackGroup(False, int(fields[0]), _unescape(fields[1]), frozenset(fields[3].split()))
                 answer.threads.append(group)

@@ -117,6 +117,26 @@ def answer_lines(found: Sequence[Process], answered: Mapping[int, Answer | NoAns
     yield from _unanswerable_lines(found, answered, stacks)
 
 
+def task_lines(found: Sequence[Process], answered: Mapping[int, Answer | NoAnswer]) -> Iterator[str]:
+    """Yield every task of every process that answers, with its state and where it is."""
+    for process in found:
+        answer = answered.get(process.pid)
+        if isinstance(answer, Answer):
+            sources = Sources(process.pid)
+            yield from _with_pids([str(process.pid)], (_task_line(task, sources) for task in answer.tasks))
+            if answer.tasks_cut:
+                yield f"pid {process.pid}, {_count(answer.tasks_cut, 'more task')}"
+            if not answer.is_complete:
+                yield f"pid {process.pid}, incomplete answer"
+
+
+def _task_line(task: StackGroup, sources: Sources) -> str:
+    frame = task.frames[-1] if task.frames else None
+    return f"{_head(task)}: " + (
+        _frame_line(frame, sources).strip() if isinstance(frame, Frame) else "no Python frames"
+    )
+
+
 def _with_pids(pids: list[str], lines: Iterable[str]) -> Iterator[str]:
     """Yield the lines, with the pids in front of those that are not indented."""
     for line in lines:
@@ -175,11 +195,18 @@ class _AnswerView:
         others = [group for group in self._stacks if group not in important]
         loop = [f"{_head(group)}: idle in its event loop" for group in self._in_loop]
         whole = [line for group in important for line in _whole_stack(group, sources)]
-        brief = [_one_line(group, sources) for group in others[:MAX_STACKS]]
+        brief = [*self._lag_lines(), *(_one_line(group, sources) for group in others[:MAX_STACKS])]
         if idle := sum(group.count for group in self._idle):
             brief.append(_count(idle, "idle pool thread"))
         brief += self._cut(others[MAX_STACKS:])
         return (tuple(loop + whole), tuple(brief)) if whole else ((), tuple(loop + brief))
+
+    def _lag_lines(self) -> list[str]:
+        lags = self._answer.lags
+        if lags is None or not lags.blocked:
+            return []
+        times = "once" if lags.blocked == 1 else f"{lags.blocked} times"
+        return [f"an event loop was blocked {times} for more than {format_duration(lags.limit)}"]
 
     def _cut(self, groups: Sequence[StackGroup]) -> list[str]:
         """Return lines that count what is not shown: these groups, and what the process left out of its answer."""

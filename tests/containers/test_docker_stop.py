@@ -23,7 +23,8 @@ def test_example_image_stops_gracefully(containers: Containers) -> None:
     output = "\n".join(container.output())
     assert re.findall(r"call (\d+) begins", output) == re.findall(r"call (\d+) ends", output)
     assert "cleaned up" in container.output()[-1]
-    started, requested, last = container.errors()
+    started, ready, requested, last = container.errors()
+    assert "the agent is ready, after" in ready
     assert "as process 1; grace: Docker's own, 10s unless raised" in started
     assert "stop requested by TERM from outside the container: TERM to the agent" in requested
     assert "ended: the agent exited" in last

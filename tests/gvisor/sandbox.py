@@ -58,8 +58,12 @@ class Sandbox:
 
     def signal(self, name: str) -> None:
         """Send a signal to process 1, from inside: `runsc kill` knows no real-time signals."""
-        sent = self._call("exec", self._name, "kill", f"-{name}", "1")
+        sent = self.run("kill", f"-{name}", "1")
         assert sent.returncode == 0, sent.stderr
+
+    def run(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in the container, as `docker exec` does."""
+        return self._call("exec", self._name, *argv)
 
     def wait(self) -> int:
         """Wait for the end; return the exit code of process 1."""

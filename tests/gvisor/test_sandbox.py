@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .conftest import Sandboxed
 
 PROGRAMS = Path(__file__).with_name("programs")
+CONTROL = Path(__file__).parents[2] / "entrypoint" / "ctl" / "__main__.py"
 DRAIN = [sys.executable, str(PROGRAMS / "drain.py")]
 ON_THE_RUNNER = [sys.executable, str(PROGRAMS / "on_the_runner.py")]
 
@@ -184,3 +185,19 @@ def seconds(line: str) -> float:
     found = re.search(r"([\d.]+)s after the stop request", line)
     assert found, line
     return float(found[1])
+
+
+def test_agent_init_can_be_asked(sandboxed: Sandboxed) -> None:
+    """The kernel there reports who asks, and who answers, too."""
+    ask = [sys.executable, str(CONTROL)]
+    sandbox = sandboxed("-t", "20s", "--", *DRAIN, "0.5")
+    sandbox.wait_for_line("up")
+    live = sandbox.run(*ask, "live")
+    assert (live.returncode, live.stdout) == (0, "no hang detected; starting\n"), live.stderr
+    assert "state: starting" in sandbox.run(*ask, "status").stdout
+    sandbox.run(*ask, "signal", "USR1")
+    sandbox.wait_for_line("got SIGUSR1")
+    sandbox.run(*ask, "stop")
+    assert sandbox.wait() == 0
+    assert sandbox.find("got SIGTERM") == ["got SIGTERM"]
+    assert sandbox.find("stop requested by TERM from agent-initctl")

@@ -245,9 +245,10 @@ def test_a_start_in_a_clean_interpreter_is_the_only_one(start_in_role: Start, ve
 # In addition to the modules that the interpreter loads before our first instruction. A new entry costs every container
 # memory and start time. The C modules here are built into the interpreter in the common builds, or small.
 LOADED = frozenset(
-    "errno genericpath os os.path posixpath select stat _collections_abc _stat _socket entrypoint "
+    "errno genericpath os os.path posixpath select stat _collections_abc _stat _socket entrypoint entrypoint.control "
     "entrypoint.init entrypoint.init.actions entrypoint.init.agent_environment "
-    "entrypoint.init.cgroup entrypoint.init.console entrypoint.init.delivery entrypoint.init.execution "
+    "entrypoint.init.cgroup entrypoint.init.console entrypoint.init.control_socket entrypoint.init.counters "
+    "entrypoint.init.delivery entrypoint.init.execution entrypoint.init.history "
     "entrypoint.init.exit_status entrypoint.init.fallback entrypoint.init.fast_path "
     "entrypoint.init.faults entrypoint.init.final_message entrypoint.init.job_control entrypoint.init.later "
     "entrypoint.init.libc entrypoint.init.lifecycle entrypoint.init.loop entrypoint.init.main_process "

@@ -1,4 +1,4 @@
-"""The launcher, the command of the wheels for Linux: no signal is lost, and it finds package and interpreter."""
+"""The launchers, the commands of the wheels for Linux: no signal is lost; they find package and interpreter."""
 
 from __future__ import annotations
 
@@ -445,3 +445,45 @@ def test_paths_that_are_too_long_are_not_cut_off(tmp_path: Path) -> None:
     ran = run(command, path=":".join(["/" + "x" * 4090, "/" + "y" * 5000, "relative", ""]))
     assert ran.returncode == 125
     assert len(ran.stderr.splitlines()) == 1
+
+
+# --- agent-initctl, the same program but for signals. -----------------------------------------------------------------
+
+
+def test_agent_initctl_makes_no_signal_call_and_is_one_isolated_interpreter(tmp_path: Path, venv: Path) -> None:
+    strace = shutil.which("strace")
+    if not strace:
+        pytest.skip("strace is not installed")
+    trace = tmp_path / "trace"
+    command = [strace, "-s200", "-etrace=execve,rt_sigprocmask", f"-o{trace}", str(venv.with_name("agent-initctl"))]
+    subprocess.run([*command, "ready"], env=interpreters_environment(), timeout=60, capture_output=True)
+    first, second, *_ = trace.read_text().splitlines()
+    assert first.startswith(f'execve("{venv.parent}/agent-initctl"')
+    script = f"{venv.parent}/../lib/{VERSION}/site-packages/entrypoint/ctl/__main__.py"
+    python = f"{venv.parent}/{VERSION}"
+    assert second.startswith(f'execve("{python}", ["{python}", "-I", "-S", "{script}", "ready"]')
+
+
+def test_agent_initctl_takes_no_code_of_the_container(start: Start, tmp_path: Path, venv: Path) -> None:
+    app, mark = tmp_path / "app", tmp_path / "loaded"
+    (app / "entrypoint").mkdir(parents=True)
+    for name in ("sitecustomize.py", "entrypoint/__init__.py"):
+        (app / name).write_text(f"open({str(mark)!r}, 'w').close()\n")
+    init = start(command=["--", *IDLE], program=[str(venv)])
+    wait_for_agent(init)
+    ran = control(init, venv, PYTHONPATH=str(app), PYTHONHOME="/opt/python")
+    assert (ran.returncode, ran.stdout) == (0, "no hang detected; starting\n"), ran.stderr
+    assert not mark.exists()
+    stop(init)
+
+
+def control(init: Init, command: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Ask whether it is live, by the agent-initctl beside that agent-init, from within its PID namespace."""
+    enter = ["nsenter", f"--target={init.pid}", "--pid", "--mount", "--"]
+    return subprocess.run(
+        [*enter, command.with_name("agent-initctl"), "live"],
+        env=clean_environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )

@@ -21,12 +21,12 @@ COMPILERS = ("gcc", "cc", "musl-gcc")
 
 
 @functools.cache
-def launcher() -> Path:
-    """The compiled launcher; without a compiler the test is skipped."""
+def launcher(command: str = "agent-init") -> Path:
+    """The compiled launcher of this command; without a compiler the test is skipped."""
     compiler = next(filter(shutil.which, COMPILERS), None)
     if compiler is None:
         pytest.skip(f"the launcher takes a C compiler: {', '.join(COMPILERS)}", allow_module_level=True)
-    output = Path(_scratch().name, "agent-init")
+    output = Path(_scratch().name, command)
     runpy.run_path(str(PROJECT / "launcher" / "compile.py"))["natively"](output, (compiler,))
     return output
 
@@ -39,11 +39,12 @@ def _scratch() -> tempfile.TemporaryDirectory[str]:
 
 
 def install(commands: Path, packages: Path) -> Path:
-    """Put the launcher into `commands` and the package into `packages`, as an installer does; return the command."""
+    """Put the launchers into `commands` and the package into `packages`, as an installer does; return agent-init."""
     commands.mkdir(parents=True, exist_ok=True)
     shutil.copytree(PACKAGE, packages / "entrypoint", ignore=shutil.ignore_patterns("__pycache__"))
     subprocess.run([sys.executable, "-m", "compileall", "-q", packages / "entrypoint"], check=True, timeout=120)
-    return Path(shutil.copy(launcher(), commands / "agent-init"))
+    shutil.copy(launcher("agent-initctl"), commands)
+    return Path(shutil.copy(launcher(), commands))
 
 
 def prefix(top: Path, kind: str = "site-packages", library: str = "lib", version: str = VERSION) -> Path:

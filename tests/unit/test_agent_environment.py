@@ -62,6 +62,18 @@ def test_stacks_need_no_notify_socket() -> None:
     assert (made.socket, made.parent_socket) == (None, "")
 
 
+def test_the_limit_of_the_loop_watch_is_given_in_seconds() -> None:
+    """Whoever has set it: the option goes before a variable that the agent would inherit."""
+    made, environment = make("--no-notify", "--loop-watch", "250ms", AGENT_INIT_LOOP_WATCH="3m")
+    made = cleaned_up(made)
+    assert environment == {
+        "PYTHONPATH": "/package/entrypoint/agent/site",
+        reader.RESPONDERS: made.responders,
+        reader.LOOP_WATCH: "0.25",
+    }
+    assert make("--no-notify", "--loop-watch", "0", AGENT_INIT_LOOP_WATCH="3m") == (None, {})
+
+
 def test_without_notify_and_stacks_nothing_is_made() -> None:
     assert make("--no-notify", A="b") == (None, {"A": "b"})
 

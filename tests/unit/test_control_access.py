@@ -79,7 +79,19 @@ def test_where_it_is_not_known_the_control_group_does(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(os, "readlink", readlink)
     monkeypatch.setattr(request_origin, "is_same_container", lambda pid: (pid, same) == (8, True))
+    monkeypatch.setattr(request_origin, "control_group", lambda pid: b"0::/x")
     assert is_in_our_container(8) == same
+
+
+@pytest.mark.parametrize("own", [1, 12])
+def test_where_there_is_none_process_1_answers_all_that_it_sees(monkeypatch: pytest.MonkeyPatch, own: int) -> None:
+    def readlink(path: str) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(os, "readlink", readlink)
+    monkeypatch.setattr(os, "getpid", lambda: own)
+    monkeypatch.setattr(request_origin, "control_group", lambda pid: b"")
+    assert is_in_our_container(8) == (own == 1)
 
 
 def test_the_user_of_a_process(monkeypatch: pytest.MonkeyPatch) -> None:

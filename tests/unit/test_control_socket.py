@@ -10,6 +10,7 @@ import errno
 import os
 import socket
 import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -85,10 +86,16 @@ class Stage:
                 self.loop.readers[fd]()
 
 
+def be_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our own pid at the other end would be that of a kernel which does not report the peer's."""
+    monkeypatch.setattr(control_socket, "os", SimpleNamespace(getpid=lambda: 1, close=os.close))
+
+
 @pytest.fixture
 def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     monkeypatch.setattr(control_access, "of", lambda pid, uid, agent: control_access.ALL)
     made = Stage()
+    be_another_process(monkeypatch)
     yield made
     for theirs in made.open:
         theirs.close()
@@ -176,6 +183,36 @@ def test_rights_are_those_of_the_pid_and_the_user(
     stage.turn()
     assert asked == [(os.getpid(), os.getuid())]
     assert seen == [(may, f"agent-initctl (pid {os.getpid()}, user {os.getuid()})")]
+
+
+@pytest.mark.parametrize("rights", [control_access.READ, control_access.NONE])
+def test_where_the_peer_is_not_known_the_message_has_the_credentials(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, rights: str
+) -> None:
+    """gVisor reports the asking process as its own peer."""
+    asked: list[tuple[int, int]] = []
+
+    def rights_of(pid: int, uid: int, agent: object) -> str:
+        asked.append((pid, uid))
+        return rights
+
+    monkeypatch.setattr(control_access, "of", rights_of)
+    monkeypatch.setattr(control_socket, "os", os)
+    client = stage.connect(None)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    stage.turn()
+    assert asked == []
+    client.send(b"COMMAND=status")
+    stage.turn()
+    assert asked == [(os.getpid(), os.getuid())]
+    assert stage.socket.refused == (rights == control_access.NONE)
+    expected = stage.answers if rights else [control.PROBLEM + control_socket.DENIED]
+    assert received(client) == expected
+
+
+def test_a_message_without_credentials_is_nobodys() -> None:
+    assert control.sender([]) == (0, -1)
+    assert control.sender([(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, bytes(4))]) == (0, -1)
 
 
 def test_only_so_many_clients_are_kept(stage: Stage) -> None:
@@ -339,6 +376,7 @@ def old_stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     with monkeypatch.context() as patch:
         patch.setattr(_socket, "socket", Old)
         made = Stage()
+    be_another_process(monkeypatch)
     yield made
     for client in made.open:
         client.close()
@@ -388,7 +426,8 @@ def test_a_close_that_fails_does_not_keep_the_others_open() -> None:
 # --- The address. ---------------------------------------------------------------------------------------------------
 
 
-def test_a_name_that_is_taken_gets_a_suffix(stage: Stage) -> None:
+def test_a_name_that_is_taken_gets_a_suffix(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control_socket, "os", os)
     second = Stage()
     assert second.address.startswith(stage.address + b"/")
     assert stage.address == control.address(os.getpid(), control.namespace()).encode()

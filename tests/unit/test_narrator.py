@@ -1302,6 +1302,31 @@ def test_the_first_line(
     ]
 
 
+@pytest.mark.parametrize("event", ["blocked", "turned", "repeated"])
+def test_what_a_process_reports_of_its_event_loop(narrate: Callable[..., Narration], event: str) -> None:
+    narration = narrate("--log-format", "json")
+    narration.narrator.log_loop(f"{event} 0.512 event loop: agent.py:3 in f", Process(1 << 30, "python", 1, 20, 100))
+    assert narration.records() == [
+        {
+            "level": "warning",
+            "event": f"loop-{event}",
+            "message": f"python ({1 << 30}): event loop: agent.py:3 in f",
+            "pid": 1 << 30,
+            "seconds": 0.512,
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["", "blocked", "blocked 1", "blocked 1 ", "blocked x text", "odd 1 text", "blocked nan x", "blocked inf x"],
+)
+def test_a_malformed_report_of_an_event_loop_is_ignored(narrate: Callable[..., Narration], message: str) -> None:
+    narration = narrate("--log-format", "json")
+    narration.narrator.log_loop(message, Process(1 << 30, "python", 1, 20, 100))
+    assert narration.records() == []
+
+
 def test_the_first_line_without_a_deadline(narrate: Callable[..., Narration]) -> None:
     narration = narrate("--log-format", "json", environment=KUBERNETES)
     narration.narrator.log_start(MainProcess(7, "agent"), narration.plan, [])

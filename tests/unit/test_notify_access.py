@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from entrypoint import notify
 from entrypoint.init import notify_access, procfs, tree
 from entrypoint.init.main_process import MainProcess
 from tests.support.world import AGENT, OWN_PID, TERM, World
@@ -59,6 +60,16 @@ def test_a_message_of_a_helper_that_is_not_about_the_agent_is_complete(world: Wo
     world.add(20, AGENT)
     accepted = notify_access.accept({"STATUS": "x"}, 20, MainProcess(AGENT, "agent"), "auto")
     assert (accepted.fields, accepted.is_helpers) == ({"STATUS": "x"}, False)
+
+
+@pytest.mark.parametrize("access", ["auto", "main", "all"])
+def test_a_line_for_the_log_counts_from_every_descendant(world: World, access: str) -> None:
+    world.not_wrappers.add(AGENT)
+    world.add(20, AGENT)
+    world.add(30, 1)
+    message = {notify.LOOP: "blocked 1 text"}
+    assert notify_access.accept(message, 20, MainProcess(AGENT, "agent"), access).fields == message
+    assert notify_access.accept(message, 30, MainProcess(AGENT, "agent"), access).fields == {}
 
 
 @pytest.mark.parametrize(("access", "kept"), [("auto", []), ("main", []), ("all", ["WATCHDOG_USEC"])])

@@ -49,6 +49,7 @@ VALUES: dict[str, list[tuple[str, Any]]] = {
     "notify_access": [("auto", "auto"), ("main", "main"), ("all", "all")],
     "watchdog": [("30s", 30.0), ("infinity", None), ("0", None)],
     "ready_timeout": [("1m", 60.0), ("0", None)],
+    "loop_watch": [("500ms", 0.5), ("10ms", 0.01), ("0", None)],
     "ready_file": [("/run/ready", "/run/ready"), ("none", None)],
     "report_on": [("USR2", frozenset({12})), ("USR2,hup", frozenset({12, 1})), ("none", frozenset())],
     "report_after": [("1m", 60.0), ("0", None)],
@@ -155,6 +156,21 @@ def test_settings_are_immutable() -> None:
 )
 def test_verbose_and_quiet_set_the_log_level(arguments: list[str], environment: dict[str, str], level: int) -> None:
     assert read(*arguments, **environment).log_level == level
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "stacks"),
+    [
+        (["--loop-watch", "1s"], {}, True),
+        ([], {"AGENT_INIT_LOOP_WATCH": "1s"}, True),
+        (["--loop-watch", "1s"], {"AGENT_INIT_STACKS": "on"}, True),
+        (["--loop-watch", "0"], {"AGENT_INIT_LOOP_WATCH": "1s"}, False),
+        (["--loop-watch", "0"], {"AGENT_INIT_STACKS": "off"}, False),
+        (["--loop-watch", "0", "--stacks"], {}, True),
+    ],
+)
+def test_loop_watch_implies_stacks(arguments: list[str], environment: dict[str, str], stacks: bool) -> None:
+    assert read(*arguments, **environment).stacks is stacks
 
 
 def test_repeatable_options_add_up_and_flags_replace_the_variable() -> None:
@@ -299,6 +315,7 @@ def invalid_values() -> list[tuple[str, str]]:
         "max_grace": ["-5", "auto", "367d"],
         "watchdog": ["-5", "auto", "off"],
         "ready_timeout": ["-5", "auto", "none"],
+        "loop_watch": ["9ms", "x"],
         "notify": ["2", "maybe"],
         "notify_access": ["none", "exec", "main,all"],
         "ready_file": ["ready", "./ready", "NONE"],
@@ -643,6 +660,12 @@ def test_help_names_every_flag_variable_and_default() -> None:
             "--max-grace: 10s is less than the 25s of -t; accepted: the same or more",
         ),
         (["--stop-schedule", "TERM/9s/INT/2s/KILL", "--max-grace", "10s"], {}, "less than the 11s of --stop-schedule"),
+        (
+            ["--loop-watch", "1s"],
+            {"AGENT_INIT_STACKS": "off"},
+            "--loop-watch needs the stacks, which AGENT_INIT_STACKS turns off",
+        ),
+        (["--loop-watch", "9ms"], {}, "'9ms' is too short; accepted: 10ms or more, or 0"),
     ],
 )
 def test_contradictions_are_refused(arguments: list[str], environment: dict[str, str], message: str) -> None:

@@ -25,7 +25,9 @@ from tests.wheel.conftest import build, wheel
 
 pytestmark = pytest.mark.timeout(600)
 
-SCRIPT = f"agent_init-{__version__}.data/scripts/agent-init"
+DATA = f"agent_init-{__version__}.data"
+SCRIPT, CONTROL = f"{DATA}/scripts/agent-init", f"{DATA}/scripts/agent-initctl"
+PAGES = ("agent-init.1", "agent-initctl.1")
 INFO = f"agent_init-{__version__}.dist-info"
 MACHINES = {"x86_64": 62, "aarch64": 183, "armv7l": 40, "riscv64": 243}  # with e_machine of their ELF files (elf.h)
 QEMU = {"armv7l": "qemu-arm-static"}
@@ -44,11 +46,12 @@ def content(path: Path, name: str) -> bytes:
         return file.read(name)
 
 
-def launcher_of(dist: Path, machine: str, folder: Path) -> Path:
+def launcher_of(dist: Path, machine: str, folder: Path, script: str = SCRIPT) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "agent-init").write_bytes(content(wheel(dist, machine), SCRIPT))
-    (folder / "agent-init").chmod(0o755)
-    return folder / "agent-init"
+    command = folder / Path(script).name
+    command.write_bytes(content(wheel(dist, machine), script))
+    command.chmod(0o755)
+    return command
 
 
 # --- The files. -------------------------------------------------------------------------------------------------------
@@ -84,9 +87,10 @@ def test_another_build_elsewhere_gives_the_same_bytes(dist: Path, tmp_path: Path
     assert {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in other.iterdir()} == sums
 
 
+@pytest.mark.parametrize("script", [SCRIPT, CONTROL], ids=["agent-init", "agent-initctl"])
 @pytest.mark.parametrize("machine", MACHINES)
-def test_the_command_is_a_small_static_program_for_the_machine(dist: Path, machine: str) -> None:
-    program = content(wheel(dist, machine), SCRIPT)
+def test_each_command_is_a_small_static_program_for_the_machine(dist: Path, machine: str, script: str) -> None:
+    program = content(wheel(dist, machine), script)
     # elf(5): the machine, where the program headers are, their size and number; the first word of each is its type.
     is_64 = program[:5] == b"\x7fELF\x02"
     header = struct.unpack_from("<16xHHI" + ("QQQIHHHHHH" if is_64 else "IIIIHHHHHH"), program)
@@ -97,32 +101,44 @@ def test_the_command_is_a_small_static_program_for_the_machine(dist: Path, machi
     assert not types & {2, 3}  # PT_DYNAMIC, PT_INTERP
     assert len(program) < 13_000
     with zipfile.ZipFile(wheel(dist, machine)) as file:
-        assert stat.S_IMODE(file.getinfo(SCRIPT).external_attr >> 16) == 0o755
+        assert stat.S_IMODE(file.getinfo(script).external_attr >> 16) == 0o755
     assert b"Root-Is-Purelib: false" in content(wheel(dist, machine), f"{INFO}/WHEEL")
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-def test_the_sbom_describes_the_program(dist: Path, machine: str) -> None:
+def test_the_sbom_describes_both_programs(dist: Path, machine: str) -> None:
     sbom = json.loads(content(wheel(dist, machine), f"{INFO}/sboms/agent-init.cdx.json"))
     assert (sbom["bomFormat"], sbom["specVersion"]) == ("CycloneDX", "1.6")
     assert sbom["metadata"]["component"]["purl"] == f"pkg:pypi/agent-init@{__version__}"
-    (program,) = sbom["components"]
-    assert program["hashes"] == [
-        {"alg": "SHA-256", "content": hashlib.sha256(content(wheel(dist, machine), SCRIPT)).hexdigest()}
+    expected = [
+        [{"alg": "SHA-256", "content": hashlib.sha256(content(wheel(dist, machine), script)).hexdigest()}]
+        for script in (SCRIPT, CONTROL)
     ]
+    assert [program["hashes"] for program in sbom["components"]] == expected
+    refs = [program["bom-ref"] for program in sbom["components"]]
+    assert sbom["dependencies"][0] == {"ref": "agent-init", "dependsOn": refs}
     tools = {tool["name"]: tool["version"] for tool in sbom["metadata"]["tools"]["components"]}
     assert tools == {name: importlib.metadata.version(name) for name in ("hatchling", "ziglang")}
 
 
-def test_wheels_differ_in_the_command_only(dist: Path) -> None:
+def test_wheels_differ_in_the_commands_only(dist: Path) -> None:
     def files(machine: str) -> dict[str, bytes]:
         with zipfile.ZipFile(wheel(dist, machine)) as file:
-            own = (SCRIPT, f"{INFO}/RECORD", f"{INFO}/WHEEL", f"{INFO}/sboms/agent-init.cdx.json")
+            own = (SCRIPT, CONTROL, f"{INFO}/RECORD", f"{INFO}/WHEEL", f"{INFO}/sboms/agent-init.cdx.json")
             return {name: file.read(name) for name in file.namelist() if name not in own}
 
     pure = files("any")
     assert all(files(machine) == pure for machine in MACHINES)
-    assert content(wheel(dist, "any"), SCRIPT).startswith(b"#!python\n")
+    for script in (SCRIPT, CONTROL):
+        assert content(wheel(dist, "any"), script).startswith(b"#!python\n")
+
+
+def test_every_wheel_has_a_man_page_for_each_command(dist: Path) -> None:
+    """With the date of the source, as two builds give the same bytes."""
+    for path in dist.glob("*.whl"):
+        for page in PAGES:
+            text = content(path, f"{DATA}/data/share/man/man1/{page}").decode()
+            assert text.startswith(f".TH {page[:-2].upper()} 1 2023-11-14 ".replace("-INIT", r"\-INIT"))
 
 
 @pytest.mark.parametrize("command", ["auditwheel show", "check-wheel-contents", "twine check --strict"])
@@ -146,7 +162,7 @@ def test_auditwheel_finds_nothing_to_repair(dist: Path, tmp_path: Path) -> None:
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     for repaired in tmp_path.iterdir():
-        assert content(repaired, SCRIPT) == content(path, SCRIPT)
+        assert all(content(repaired, script) == content(path, script) for script in (SCRIPT, CONTROL))
 
 
 # --- What installers choose. ------------------------------------------------------------------------------------------
@@ -195,15 +211,18 @@ def test_uv_chooses_the_wheel_of_the_machine(dist: Path, tmp_path: Path, system:
 
 
 def works(command: Path, python: str = "", **variables: str) -> None:
-    """It is the launcher, and starts an agent that ends with code 3, in an interpreter of its own."""
-    assert command.read_bytes()[:4] == b"\x7fELF"
+    """Both commands are launchers. The agent asks about itself by agent-initctl, and ends with code 3."""
+    control = command.with_name("agent-initctl")
+    assert command.read_bytes()[:4] == control.read_bytes()[:4] == b"\x7fELF"
     env = clean_environment(PYTHONHOME="/opt/python", **variables)
-    agent = "cat /proc/$PPID/comm; tr '\\0' ' ' </proc/$PPID/cmdline; exit 3"
+    agent = f"cat /proc/$PPID/comm; tr '\\0' ' ' </proc/$PPID/cmdline; echo; {control} live; {control} ready; exit 3"
     ran = subprocess.run([command, "--", "sh", "-c", agent], env=env, capture_output=True, text=True, timeout=60)
     assert ran.returncode == 3, ran.stderr
-    name, line = ran.stdout.splitlines()
+    name, line, live, ready = ran.stdout.splitlines()
     assert name == "agent-init"
     assert python in line.split(" -I -S ")[0]
+    assert live == "no hang detected; starting"
+    assert ready.startswith("not ready: ")
 
 
 def test_pip_install_in_each_place(dist: Path, tmp_path: Path) -> None:
@@ -256,7 +275,13 @@ def test_the_source_archive_is_installed_without_a_compiler(dist: Path, tmp_path
     options = ("--no-deps", "--no-index", "--no-build-isolation", "--target", tmp_path / "target")
     env = {**os.environ, "PATH": "/nonexistent", "CC": "/nonexistent/cc"}
     subprocess.run([*PIP, "install", *options, archive], env=env, check=True, timeout=120)
-    assert (tmp_path / "target" / "bin" / "agent-init").read_bytes().startswith(b"#!")
+    for command in ("agent-init", "agent-initctl"):
+        assert (tmp_path / "target" / "bin" / command).read_bytes().startswith(b"#!")
+    assert sorted(path.name for path in (tmp_path / "target" / "share" / "man" / "man1").iterdir()) == [*PAGES]
+    control = [str(tmp_path / "target" / "bin" / "agent-initctl"), "live"]  # it finds the package
+    program = [str(tmp_path / "target" / "bin" / "agent-init"), "--", *control]
+    ran = subprocess.run(program, env=clean_environment(), capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout) == (0, "no hang detected; starting\n"), ran.stderr
 
 
 def test_an_unknown_machine_is_refused(tmp_path: Path) -> None:
@@ -271,10 +296,11 @@ def test_an_unknown_machine_is_refused(tmp_path: Path) -> None:
 # --- Other machines. --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("script", [SCRIPT, CONTROL], ids=["agent-init", "agent-initctl"])
 @pytest.mark.parametrize("machine", MACHINES)
-def test_the_program_runs_on_its_machine(dist: Path, tmp_path: Path, machine: str) -> None:
+def test_each_program_runs_on_its_machine(dist: Path, tmp_path: Path, machine: str, script: str) -> None:
     """Under qemu's user emulation, where it is not this machine's."""
-    command = launcher_of(dist, machine, tmp_path / "usr" / "bin")
+    command = launcher_of(dist, machine, tmp_path / "usr" / "bin", script)
     emulator = [] if machine == platform.machine() else [shutil.which(QEMU.get(machine, f"qemu-{machine}-static"))]
     if emulator == [None]:
         pytest.skip(f"qemu-user-static is not installed: {machine}")
@@ -287,7 +313,8 @@ def test_the_program_runs_on_its_machine(dist: Path, tmp_path: Path, machine: st
     package = tmp_path / "usr" / "lib" / "python3.98" / "dist-packages" / "entrypoint"
     (package / "init").mkdir(parents=True)
     (package / "init" / "spawn.py").touch()  # by which the launcher knows it
-    script = f"{command.parent}/../lib/python3.98/dist-packages/entrypoint/__main__.py"
+    file = "entrypoint/__main__.py" if script == SCRIPT else "entrypoint/ctl/__main__.py"
+    file = f"{command.parent}/../lib/python3.98/dist-packages/{file}"
     for folder in (tmp_path / "path", command.parent):  # the second one is preferred
         folder.mkdir(exist_ok=True)
         (folder / "python3.98").write_text(INTERPRETER)
@@ -295,7 +322,10 @@ def test_the_program_runs_on_its_machine(dist: Path, tmp_path: Path, machine: st
         ran = subprocess.run([*before, command, "-x", "", "y z"], env=env, capture_output=True, text=True, timeout=60)
         assert ran.returncode == 7, ran.stderr
         *words, mask = ran.stdout.splitlines()
-        assert words == [f"{folder}/python3.98", "-I", "-S", script, "-x", "", "y z"]
+        assert words == [f"{folder}/python3.98", "-I", "-S", file, "-x", "", "y z"]
+        if script == CONTROL:  # it leaves the signals as they are
+            assert int(mask.split()[1], 16) == 0
+            continue
         # All but KILL, STOP and two of the C library's, and those that qemu keeps for itself: BUS, SEGV and two more.
         qemus = 1 << 6 | 1 << 10 | 3 << 33 if emulator else 0
         assert int(mask.split()[1], 16) | 1 << 8 | 1 << 18 | 3 << 31 | qemus == (1 << 64) - 1
