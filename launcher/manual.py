@@ -50,8 +50,7 @@ def _page(name: str, command: click.Command, version: str, others: Iterable[str]
     if command.epilog:
         _, _, codes = command.epilog.partition(": ")
         yield ".SH EXIT STATUS"
-        for sentence in codes.rstrip(".").split("; "):
-            yield from (".PP", _text(f"{sentence[0].upper()}{sentence[1:]}."))
+        yield from _paragraphs("\n\n".join(f"{code[0].upper()}{code[1:]}." for code in codes.rstrip(".").split("; ")))
     yield ".SH SEE ALSO"
     yield from (f".BR {_text(other)} (1)," for other in sorted(others))
     yield from (".UR " + DOCUMENTATION, "The documentation", ".UE")
@@ -107,7 +106,9 @@ def _parts(text: str) -> tuple[str, str]:
 
 
 def _paragraphs(text: str) -> Iterator[str]:
-    for paragraph in text.split("\n\n"):
+    first, *others = text.split("\n\n")
+    yield _text(_one_line(first))
+    for paragraph in others:
         yield from (".PP", _text(_one_line(paragraph)))
 
 

@@ -33,6 +33,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
+    from .. import titles
     from ..settings import Settings
     from . import exit_watch, ready_file
     from .console import Console
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from .orphans import OrphanStopper
     from .stall_report import Reporter
 else:
-    exit_watch, ready_file = map(later.Module, ("init.exit_watch", "init.ready_file"))
+    exit_watch, ready_file, titles = map(later.Module, ("init.exit_watch", "init.ready_file", "titles"))
 
 DROPPED = ("dropped", "not-forwarded", "shielded")  # events of a signal that was not sent to anybody
 MAX_RETRIES = 20  # of an action that fails for want of memory
@@ -165,9 +166,7 @@ class Execution:
         elif isinstance(action, LookAtWork):
             self.note(self._lifecycle.work_seen, self.delivery.look_at_work())
         elif isinstance(action, LookAtRest):
-            rest = self.descendants.listable()
-            are_dying = rest is not None and all(map(procfs.is_dying, rest))
-            self.note(self._lifecycle.rest_seen, rest != [], are_dying)
+            self._look_at_rest()
         elif isinstance(action, StopLeftovers):
             if self.orphans is not None:
                 self.delivery.note_stopped(self.orphans.signalled)
@@ -192,6 +191,11 @@ class Execution:
             assert isinstance(action, Exit)
             self.exit_code = action.code
             self._loop.stop()
+
+    def _look_at_rest(self) -> None:
+        rest = self.descendants.listable()
+        are_dying = rest is not None and all(map(procfs.is_dying, rest))
+        self.note(self._lifecycle.rest_seen, rest != [], are_dying)
 
     def _mark_ready(self, is_ready: bool) -> None:
         path = self._settings.ready_file
@@ -265,6 +269,15 @@ class Execution:
     def only_older_left(self) -> bool:
         """Whether nothing is left but processes from before the agent's start that are not waited for."""
         return self.older is not None and self.older.are_not_waited_for()
+
+    def are_only_helpers_left(self) -> bool:
+        """Whether nothing is left but multiprocessing's helpers: they notice the end of the agent by themselves."""
+        try:
+            left = self.descendants.listable() or ()
+            return bool(left) and all(titles.of(p.name, procfs.argv_of(p.pid)) in titles.HELPERS for p in left)
+        except Exception as error:
+            self._faults.log(error)
+            return False
 
     def look_at_older(self) -> None:
         """Do not wait for processes from before the agent's start, if nothing else is left."""

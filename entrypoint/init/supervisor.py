@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from typing import Any
 
-    from .. import titles
     from ..settings import Settings
     from . import control_answers, helpers, http_server, successor
     from .agent_environment import AgentEnvironment
@@ -49,9 +48,7 @@ if TYPE_CHECKING:
     from .loop import Timer
     from .stop_plan import StopPlan
 else:
-    control_answers, helpers, successor, titles = map(
-        later.Module, ("init.control_answers", "init.helpers", "init.successor", "titles")
-    )
+    control_answers, helpers, successor = map(later.Module, ("init.control_answers", "init.helpers", "init.successor"))
 
 MAX_OVERDUE, MAX_UNREAD = 0.2, 1.0  # seconds that a step of the stop may be late, and that signals may wait
 MAX_REAPED_AT_ONCE = 500  # children; then the clock and the signals have their turn
@@ -59,6 +56,8 @@ MAX_REAPED_AT_ONCE = 500  # children; then the clock and the signals have their 
 
 class Supervisor:
     """One agent, from just after its exec to the exit code."""
+
+    _timer: "Timer | None"
 
     def __init__(
         self,
@@ -98,25 +97,20 @@ class Supervisor:
         self.descendants, self.narrator = self.execution.descendants, self.execution.narrator
         self.delivery, self._handled = self.execution.delivery, self.execution.handled
         self.job_control = job_control.JobControl(self.agent, self.delivery, self.console, previous_foreground)
-        self._fast_path = fast_path.FastPath(
-            settings, self.agent, self.lifecycle, self.console, self.delivery, self.execution.counters
-        )
+        path = self.agent, self.lifecycle, self.console, self.delivery, self.execution.counters
+        self._fast_path = fast_path.FastPath(settings, *path)
         self._inbox: list[signalfd.Received] = []  # signals that came and are not handled yet
         self._unread = False  # signals may be there that are not handled, as an attempt to has failed
         self._parts = (self.execution.carry_out, self._read, self._reap, self._look_at_the_clock, self._arm)
-        self._failing_since = INFINITY
-        self._timer: Timer | None = None
+        self._failing_since, self._timer = INFINITY, None
         self.faults.guarded(self.narrator.log_start, self.agent, plan, problems)
         self.loop.add_reader(source.fd, self._signals_waiting)
-        if signals.EOF in settings.stop_on:
-            from . import stdin_watch
-
-            stdin_watch.start(settings, self.loop, self._inbox, self._catch_up)
+        self._watch_stdin()
         self.notify_socket = self._open_notify_socket()
         self.control = self._open_control()
         self.http: http_server.HttpServer | None = None
         if settings.http is not None:
-            self.faults.guarded(self._start_http_server, package)
+            self.faults.guarded(self._start_http_server, package)  # the agent runs without it
 
     def _make_reporter(self, package: str, started: float) -> stall_report.Reporter:
         return stall_report.Reporter(
@@ -131,6 +125,12 @@ class Supervisor:
             on_line=lambda line: self.narrator.report_line(line),
             on_complete=self._report_complete,
         )
+
+    def _watch_stdin(self) -> None:
+        if signals.EOF in self.settings.stop_on:
+            from . import stdin_watch
+
+            stdin_watch.start(self.settings, self.loop, self._inbox, self._catch_up)
 
     def _open_notify_socket(self) -> notify_socket.NotifySocket | None:
         if self.environment is None or self.environment.socket is None:
@@ -395,7 +395,11 @@ class Supervisor:
         self.faults.guarded(self.reporter.end)
         if self.lifecycle.platform_has_signalled(ending):
             self.execution.event(self.lifecycle.platform_stops)
-        about = {} if alone else {**self._about_leftovers(ending.code), "only_helpers": self._are_only_helpers_left()}
+        about = (
+            {}
+            if alone
+            else {**self._about_leftovers(ending.code), "only_helpers": self.execution.are_only_helpers_left()}
+        )
         self.execution.event(lambda now: self.lifecycle.agent_ended(now, ending, alone=alone, **about))
 
     def _about_leftovers(self, code: int) -> "dict[str, Any]":
@@ -411,15 +415,6 @@ class Supervisor:
         except Exception as error:
             self.faults.log(error)
         return {}
-
-    def _are_only_helpers_left(self) -> bool:
-        """Whether nothing is left but multiprocessing's helpers: they notice the end of the agent by themselves."""
-        try:
-            left = self.descendants.listable() or ()
-            return bool(left) and all(titles.of(p.name, procfs.argv_of(p.pid)) in titles.HELPERS for p in left)
-        except Exception as error:
-            self.faults.log(error)
-            return False
 
     def _hand_over(self) -> bool:
         """The agent has exited. Return whether the main process that it named is the agent now."""

@@ -10,6 +10,7 @@ import fcntl
 import functools
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -93,6 +94,18 @@ def environment(name: str) -> Environment:
             _uv("pip", "install", "--python", made.python, "--reinstall-package", "agent-init", str(wheel))
             note.write_text(str(wheel))
     return made
+
+
+def packages(name: str, python: str) -> Path:
+    """The packages of a set in a folder, without the project, for a Python of this version on a current glibc."""
+    lock = LOCKS / f"{name}.txt"
+    folder = cache() / _name(f"{name}-packages-{python}", lock.read_text())
+    with _made_once(folder) as missing:
+        if missing:
+            for_python = ("--python-version", python, "--python-platform", f"{platform.machine()}-manylinux_2_28")
+            target = ("--python", sys.executable, "--target", str(folder))
+            _uv("pip", "install", *target, *for_python, "--only-binary", ":all:", "--no-deps", "-r", str(lock))
+    return folder
 
 
 @functools.cache

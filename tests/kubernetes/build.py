@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.support import go_programs
 
 VERSION = "1.37.2"
-PROGRAMS = ("kubelet", "kubectl", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+PROGRAMS = ("kubelet", "kubectl", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy")
 
 
 def kubernetes() -> Path:

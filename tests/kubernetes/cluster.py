@@ -24,11 +24,12 @@ import yaml
 
 from . import build
 from .api import Api, ApiError
-from .holder import ADDRESS, BRIDGE
+from .holder import ADDRESS, BRIDGE, SERVICES
 
 HERE = Path(__file__).parent
 NODE = "node"
 PORT = 6443
+PODS = "10.90.0.0/16"
 CNI = Path("/usr/lib/cni")
 START_SECONDS = 180.0  # on a busy machine
 EVICTION_SIGNALS = ("memory.available", "nodefs.available", "nodefs.inodesFree", "imagefs.available")
@@ -40,6 +41,7 @@ DEBIAN = {
     "runc": "runc",
     "openssl": "openssl",
     "ip": "iproute2",
+    "nft": "nftables",
     "nsenter": "util-linux",
     "gcc": "gcc",
     "mmdebstrap": "mmdebstrap",
@@ -225,7 +227,7 @@ def _start(cluster: Cluster) -> None:
         *(f"--token-auth-file={root}/tokens", "--authorization-mode=AlwaysAllow"),
         *("--service-account-issuer=https://localhost", f"--service-account-key-file={root}/key"),
         f"--service-account-signing-key-file={root}/key",
-        *("--disable-admission-plugins=ServiceAccount", "--service-cluster-ip-range=10.91.0.0/16"),
+        *("--disable-admission-plugins=ServiceAccount", f"--service-cluster-ip-range={SERVICES}"),
         *("--kubelet-preferred-address-types=InternalIP", "--enable-priority-and-fairness=false"),
     )
     cluster.start_containerd()
@@ -299,7 +301,7 @@ def _network() -> dict[str, object]:
         "ipMasq": False,
         "ipam": {
             "type": "host-local",
-            "ranges": [[{"subnet": "10.90.0.0/16", "rangeStart": "10.90.1.1", "gateway": ADDRESS}]],
+            "ranges": [[{"subnet": PODS, "rangeStart": "10.90.1.1", "gateway": ADDRESS}]],
             "routes": [{"dst": "0.0.0.0/0"}],
         },
     }
@@ -328,6 +330,7 @@ def _kubelet(root: Path) -> dict[str, object]:
         "cgroupsPerQOS": True,
         "enforceNodeAllocatable": [],
         "failSwapOn": False,
+        "singleProcessOOMKill": True,  # as on cgroups v1
         "makeIPTablesUtilChains": False,
         "shutdownGracePeriod": "0s",
         "shutdownGracePeriodCriticalPods": "0s",

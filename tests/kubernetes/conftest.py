@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.containers import engine
+from tests.support import go_programs
 
 from . import cluster as clusters
 from . import image
@@ -35,6 +36,8 @@ def cluster() -> Iterator[Cluster]:
             yield made
     except (clusters.NotAvailable, engine.NotAvailable) as error:
         pytest.skip(str(error))
+    except go_programs.BuildFailed as error:
+        pytest.fail(str(error), pytrace=False)
 
 
 @pytest.fixture(scope="session")

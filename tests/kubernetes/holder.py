@@ -32,6 +32,10 @@ OWN_SYSCTLS = (
     "kernel/keys/root_maxbytes",
 )
 BRIDGE, ADDRESS = "pods", "10.90.0.1"  # the node's address
+SERVICES = "10.91.0.0/16"  # a packet needs a route before kube-proxy's rules see it
+
+# All pods together get as much of the CPU as ten processes beside the cluster; without this, as much as one.
+CPU_SHARES = {"cpu.shares": "10240", "cpu.weight": "1000"}
 
 
 def main() -> int:
@@ -92,6 +96,7 @@ def first_process(root: Path) -> None:
         f"link add {BRIDGE} type bridge",
         f"address add {ADDRESS}/16 dev {BRIDGE}",
         f"link set {BRIDGE} up",
+        f"route add {SERVICES} dev {BRIDGE}",
     ):
         subprocess.run(["ip", *command.split()], check=True)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
@@ -113,6 +118,9 @@ def make_cgroups(name: str) -> None:
         for setting in ("cpuset.cpus", "cpuset.mems"):
             if (hierarchy / setting).exists():
                 (made / setting).write_text((hierarchy / setting).read_text())
+        for setting, share in CPU_SHARES.items():
+            if (made / setting).exists():
+                (made / setting).write_text(share)
 
 
 def remove_cgroups(name: str) -> None:

@@ -157,6 +157,7 @@ def test_shared_example_stops_both_of_its_agents(cluster: Cluster, watch: Watch,
     assert pod.lines("as subreaper")
 
 
+@pytest.mark.slow
 def test_budget_of_the_example_limits_a_drain(cluster: Cluster, watch: Watch, example: list[Pod]) -> None:
     """`kubectl drain` evicts one agent, whose replacement has nowhere to go on this only node; then it waits."""
     first = wait_until_available(watch)

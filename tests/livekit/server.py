@@ -20,6 +20,7 @@ from tests.support.ports import free_port
 MODULE, VERSION = "github.com/livekit/livekit-server", "v1.13.5"
 # 1.13.6 and later replace three modules by forks that the module proxy does not have.
 
+ADDRESS = "127.0.0.1"
 KEY, SECRET = "key", "a secret that is long enough for LiveKit"
 PATIENCE = 60.0  # seconds until it listens
 
@@ -29,32 +30,43 @@ def binary() -> Path:
     return go_programs.programs(MODULE, VERSION, ["cmd/server"]) / "server"
 
 
-class Server:
-    """A server with ports of its own. `address` is where workers and callers reach it, also for their media."""
+def command(address: str, port: int, media_tcp: int, media_udp: int) -> list[str]:
+    """The command of a server at this address, with these ports. Raises go_programs.BuildFailed."""
+    rtc = {
+        "node_ip": address,
+        "use_external_ip": False,
+        "enable_loopback_candidate": address.startswith("127."),
+        "udp_port": media_udp,
+        "tcp_port": media_tcp,
+    }
+    config = {"port": port, "bind_addresses": [address], "keys": {KEY: SECRET}, "rtc": rtc}
+    return [str(binary()), "--config-body", json.dumps(config)]  # JSON is YAML
 
-    def __init__(self, folder: Path, address: str = "127.0.0.1") -> None:
+
+def variables(url: str) -> dict[str, str]:
+    """The environment of workers and callers."""
+    return {"LIVEKIT_URL": url, "LIVEKIT_API_KEY": KEY, "LIVEKIT_API_SECRET": SECRET}
+
+
+class Server:
+    """A server with ports of its own."""
+
+    def __init__(self, folder: Path) -> None:
         self._log = folder / "livekit-server.log"
-        self._address, self.port = address, free_port(socket.SOCK_STREAM)
-        rtc = {
-            "node_ip": address,
-            "use_external_ip": False,
-            "enable_loopback_candidate": True,
-            "udp_port": free_port(socket.SOCK_DGRAM),
-            "tcp_port": free_port(socket.SOCK_STREAM),
-        }
-        config = {"port": self.port, "bind_addresses": [address], "keys": {KEY: SECRET}, "rtc": rtc}
-        self._command = [str(binary()), "--config-body", json.dumps(config)]  # JSON is YAML
+        self.port = free_port(socket.SOCK_STREAM)
+        ports = self.port, free_port(socket.SOCK_STREAM), free_port(socket.SOCK_DGRAM)
+        self._command = command(ADDRESS, *ports)
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
     @property
     def url(self) -> str:
-        return f"ws://{self._address}:{self.port}"
+        return f"ws://{ADDRESS}:{self.port}"
 
     @property
     def variables(self) -> dict[str, str]:
         """The environment of workers and callers."""
-        return {"LIVEKIT_URL": self.url, "LIVEKIT_API_KEY": KEY, "LIVEKIT_API_SECRET": SECRET}
+        return variables(self.url)
 
     def start(self) -> None:
         """Start it and wait until it listens."""
@@ -77,7 +89,7 @@ class Server:
 
     def _answers(self) -> bool:
         try:
-            with urllib.request.urlopen(f"http://{self._address}:{self.port}", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://{ADDRESS}:{self.port}", timeout=5) as answer:
                 return bool(answer.status == 200)
         except (urllib.error.URLError, OSError):
             return False

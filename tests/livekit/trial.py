@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import subprocess
 import time
 from pathlib import Path
 from signal import Signals
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tests.agents.environments import PROJECT, environment
 from tests.agents.process1 import UNSHARE
-
-from .server import Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,12 +35,34 @@ TINI = ("tini", "--")
 Record = dict[str, Any]
 
 
-class Caller:
-    """A caller who talks until `hang_up`. It has its own release of LiveKit's SDK."""
+class Reachable(Protocol):
+    """A LiveKit server."""
 
-    def __init__(self, server: Server, folder: Path, room: str = ROOM) -> None:
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def variables(self) -> dict[str, str]: ...
+
+
+class Caller:
+    """A caller who talks until `hang_up`, or for some seconds. It has its own release of LiveKit's SDK.
+
+    `enter`: a command that runs it elsewhere, such as nsenter(1).
+    """
+
+    def __init__(
+        self,
+        server: Reachable,
+        folder: Path,
+        room: str = ROOM,
+        *,
+        seconds: float = math.inf,
+        enter: Sequence[str] = (),
+    ) -> None:
         self._records = folder / f"{room}.caller"
-        command = [environment(CALLERS_ENVIRONMENT).python, str(CALLER), server.url, room, str(folder)]
+        python = environment(CALLERS_ENVIRONMENT).python
+        command = [*enter, python, str(CALLER), server.url, room, str(folder), str(seconds)]
         with (folder / "caller.log").open("ab") as log:
             self._process = subprocess.Popen(
                 command,
@@ -63,9 +84,9 @@ class Caller:
             self._process.stdin.close()
         self._process.wait(PATIENCE)
 
-    def wait(self) -> None:
-        """Wait until it has hung up because the agent has left."""
-        self._process.wait(PATIENCE)
+    def wait(self, patience: float = PATIENCE) -> None:
+        """Wait until it has hung up: because the agent has left, or its time is up."""
+        self._process.wait(patience)
 
     def close(self) -> None:
         self._process.kill()
@@ -79,7 +100,7 @@ class Worker:
 
     def __init__(
         self,
-        server: Server,
+        server: Reachable,
         folder: Path,
         release: str,
         command: Sequence[str],

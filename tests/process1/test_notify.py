@@ -495,3 +495,17 @@ def test_nested_agent_init_has_its_own_notify_socket(start: Start) -> None:
     init = start(command=["--", *inner])
     assert init.wait() == 3
     assert not init.lines("is no variable")
+
+
+# --- Event loops. ---------------------------------------------------------------------------------------------------
+
+
+def test_what_a_process_reports_of_its_event_loop_is_logged(start_in_role: Start) -> None:
+    """As --loop-watch makes it send. It says nothing about the agent's state."""
+    text = "X_AGENT_INIT_LOOP=blocked 0.512 event loop blocked for 512ms so far: agent.py:3 in f"
+    init = start_in_role(agent=f"notify({text!r}); notify('X_AGENT_INIT_LOOP=odd'); notify('READY=1'); ready()")
+    init.wait_for_line("event loop blocked for 512ms so far: agent.py:3 in f")
+    init.wait_for_line("the agent is ready")
+    assert "odd" not in init.stderr
+    init.signal("TERM")
+    assert init.wait() == 130, "an actor without a handler of TERM is interrupted"

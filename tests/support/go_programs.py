@@ -58,7 +58,7 @@ def _build(folder: Path, module: str, version: str, packages: Sequence[str], ldf
         lines += [f"require {module} {version}"]
         lines += [f"replace {name} => {name} {local}" for name, _ in REPLACED.findall(go_mod) if local]
         (wrapper / "go.mod").write_text("\n".join(lines) + "\n")
-        flags = ("-mod=mod", "-trimpath", f"-ldflags=-s -w {ldflags}")
+        flags = ("-mod=mod", "-trimpath", f"-ldflags=-s -w {ldflags}", "-gcflags=all=-dwarf=false")  # a third less time
         _go(wrapper, "build", *flags, "-o", f"{folder}/", *(f"{module}/{package}" for package in packages))
 
 

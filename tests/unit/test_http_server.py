@@ -15,6 +15,7 @@ import pytest
 
 from entrypoint import http_state, notify, start
 from entrypoint.init import helpers, http_program, http_server
+from entrypoint.init.fallback import Fallback
 from entrypoint.init.lifecycle import KILLING
 from entrypoint.init.loop import Loop
 from entrypoint.settings import UsageError, read
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from entrypoint.init.fallback import Fallback
     from tests.support.world import Harness
 
 PID = 10_000_050
@@ -60,6 +60,11 @@ class Stage:
     def server(self) -> http_server.HttpServer:
         assert self.harness.supervisor.http is not None
         return self.harness.supervisor.http
+
+    def server_is_closed(self) -> None:
+        """Close the end of the pipe that is process 1's."""
+        if self.harness.supervisor.http is not None:
+            self.harness.supervisor.http._close()
 
     def records(self) -> list[dict[str, str]]:
         """What has come since the last look."""
@@ -98,6 +103,7 @@ def fill(fd: int) -> None:
 def stage(supervise: Callable[..., Harness], world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     made = Stage(supervise, world, monkeypatch)
     yield made
+    made.server_is_closed()
     for fd in made.readers:
         os.close(fd)
 
@@ -332,14 +338,11 @@ def test_the_server_is_killed_last(stage: Stage) -> None:
     assert stage.world.sent == [(PID, KILL)]
 
 
-def test_the_server_does_not_outlive_the_supervisor(stage: Stage) -> None:
+def test_the_server_does_not_outlive_the_supervisor(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its state would be an old one, and the fallback ends when no child is left."""
+    monkeypatch.setattr(Fallback, "block", lambda _: None)  # it would block all signals of this process
     stage.begin()
-    settings = stage.harness.supervisor.settings
-    from entrypoint.init import fallback
-
-    made: Fallback = fallback.Fallback(settings)
-    stage.harness.supervisor.leave_to(made)
+    stage.harness.supervisor.leave_to(Fallback(stage.harness.supervisor.settings))
     assert (PID, KILL) in stage.world.sent
 
 

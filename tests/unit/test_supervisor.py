@@ -1103,11 +1103,11 @@ def test_helpers_of_multiprocessing_are_known(
 ) -> None:
     harness = supervise()
     del world.processes[AGENT]
-    assert not harness.supervisor._are_only_helpers_left()
+    assert not harness.supervisor.execution.are_only_helpers_left()
     harness.supervisor.descendants.forget()
     world.add(20, os.getpid())
     monkeypatch.setattr(procfs, "argv_of", lambda _: ["python", "-c", code])
-    assert harness.supervisor._are_only_helpers_left() is helpers
+    assert harness.supervisor.execution.are_only_helpers_left() is helpers
 
 
 def test_what_is_left_counts_as_more_than_helpers_if_that_is_not_known(
@@ -1119,7 +1119,7 @@ def test_what_is_left_counts_as_more_than_helpers_if_that_is_not_known(
         raise MemoryError
 
     monkeypatch.setattr(procfs, "argv_of", fails)
-    assert not harness.supervisor._are_only_helpers_left()
+    assert not harness.supervisor.execution.are_only_helpers_left()
 
 
 # --- After SIGKILL. -------------------------------------------------------------------------------------------------

@@ -57,8 +57,6 @@ def main() -> int:
     if options.http:
         serve(options, terms, started)
     print_line(f"{prefix}ready")
-    if options.eat:
-        time.sleep(5)  # until agent-init has looked at its control group
     if options.eat == "child":
         print_line(f"child {subprocess.run([sys.executable, '-c', EATER]).returncode}")
         return int(options.code)

@@ -10,6 +10,7 @@
 import asyncio
 import logging
 import os
+import socket
 from collections.abc import AsyncGenerator, AsyncIterable
 from typing import Any, NoReturn
 
@@ -100,7 +101,7 @@ async def answer(ctx: JobContext) -> None:
 
     ctx.add_shutdown_callback(save)
     await session.start(agent=Caretaker(records), room=ctx.room)
-    records.note("begun", process=os.getpid())
+    records.note("begun", process=os.getpid(), host=socket.gethostname())
     log.info("call answered")
 
 
