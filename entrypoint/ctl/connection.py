@@ -131,6 +131,18 @@ def fields_of(pid: int | None, timeout: float, command: str = "status") -> dict[
 
 
 def _connect(pid: int, timeout: float | None) -> tuple[_socket.socket, bool]:
+    """Connect as `_connect_once` does. Where there is no socket, wait for one, but not long. Raises Failure."""
+    end = time.monotonic() + OPENS_WITHIN
+    while True:
+        try:
+            return _connect_once(pid, timeout)
+        except Failure as failure:
+            if NO_SOCKET not in str(failure) or time.monotonic() >= end:
+                raise
+        time.sleep(LOOK_AGAIN)
+
+
+def _connect_once(pid: int, timeout: float | None) -> tuple[_socket.socket, bool]:
     """Return a connected socket, and whether the other end is known to be that process. Raises Failure.
 
     gVisor reports the asking process in place of its peer; there each packet has the credentials.
