@@ -1,4 +1,4 @@
-#!python
+#!/usr/bin/env python3
 """The command `agent-initctl`. Probes call it every few seconds: what they need is imported first, and alone."""
 
 import os

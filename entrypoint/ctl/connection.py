@@ -11,6 +11,7 @@ process that listens (SO_PEERCRED, unix(7)).
 import _socket
 import os
 import sys
+import time
 
 from .. import control, notify
 from ..init import procfs
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 ANCILLARY_BYTES = _socket.CMSG_SPACE(12)  # for credentials
 MAX_ANCESTORS = 1000
+OPENS_WITHIN, LOOK_AGAIN = 1.0, 0.02  # seconds: agent-init opens its socket just after the agent's start
+NO_SOCKET = "it has no socket (--no-control, or an older version?)"
 FORGERY = "another process has its socket"
 
 
@@ -128,13 +131,25 @@ def fields_of(pid: int | None, timeout: float, command: str = "status") -> dict[
 
 
 def _connect(pid: int, timeout: float | None) -> tuple[_socket.socket, bool]:
+    """Connect as `_connect_once` does. Where there is no socket, wait for one, but not long. Raises Failure."""
+    end = time.monotonic() + OPENS_WITHIN
+    while True:
+        try:
+            return _connect_once(pid, timeout)
+        except Failure as failure:
+            if NO_SOCKET not in str(failure) or time.monotonic() >= end:
+                raise
+        time.sleep(LOOK_AGAIN)
+
+
+def _connect_once(pid: int, timeout: float | None) -> tuple[_socket.socket, bool]:
     """Return a connected socket, and whether the other end is known to be that process. Raises Failure.
 
     gVisor reports the asking process in place of its peer; there each packet has the credentials.
     """
     own_pid, namespace = _pid_there(pid)
     name = control.address(own_pid, namespace)
-    problem = "it has no socket (--no-control, or an older version?)"
+    problem = NO_SOCKET
     for address in (name, *_other_addresses(name)):
         made = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         made.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
