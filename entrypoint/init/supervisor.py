@@ -88,8 +88,7 @@ class Supervisor:
         self.loop = Loop(report=self.faults.log, recover=self._catch_up)
         self.agent = main_process.MainProcess(agent, settings.command[0])
         plan.allow_report(cgroup.cpus())
-        self.lifecycle = Lifecycle(settings, plan, started)
-        self.memory = cgroup.Memory()
+        self.lifecycle, self.memory = Lifecycle(settings, plan, started), cgroup.Memory()
         self.helper_pids: set[int] = set()  # our own processes that are not the agent's: reporters, the HTTP server
         self.reporter = self._make_reporter(package, started)
         parts = self.agent, self.lifecycle, self.loop, self.faults, self.console, self.reporter
@@ -109,8 +108,7 @@ class Supervisor:
         self.notify_socket = self._open_notify_socket()
         self.control = self._open_control()
         self.http: http_server.HttpServer | None = None
-        if settings.http is not None:
-            self.faults.guarded(self._start_http_server, package)  # the agent runs without it
+        self.faults.guarded(self._start_http_server, package)  # the agent runs without it
 
     def _make_reporter(self, package: str, started: float) -> stall_report.Reporter:
         return stall_report.Reporter(
@@ -151,6 +149,8 @@ class Supervisor:
         return control_socket.open_or_log(self.console, lambda: make(self.loop, self.history, self.agent, self._answer))
 
     def _start_http_server(self, package: str) -> None:
+        if self.settings.http is None:
+            return
         from . import http_server
 
         self.http = http_server.HttpServer(self, package)
