@@ -7,7 +7,6 @@ import os
 import sys
 
 from .connection import Failure
-from .pids import visible
 
 REPORTER = os.path.join(os.path.dirname(os.path.dirname(__file__)), "report", "__main__.py")
 SECONDS = 5.0  # that the report may take: nothing waits for it
@@ -16,7 +15,7 @@ SECONDS = 5.0  # that the report may take: nothing waits for it
 def make(request: str, pid: int, *, tasks: bool) -> int:
     """Become the reporter; `pid` is that of agent-init as it is seen here. Raises Failure."""
     asked = json.loads(request)
-    asked.update(root=pid, agent=visible(asked["agent"], pid), seconds=SECONDS, answers=SECONDS / 2, room=None)
+    asked.update(root=pid, seconds=SECONDS, answers=SECONDS / 2, room=None)
     asked["tasks"] = tasks
     sys.stdout.flush()
     try:

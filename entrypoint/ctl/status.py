@@ -8,7 +8,6 @@ from typing import Any
 
 from .. import units
 from ..init import cgroup, procfs, tree
-from .pids import visible
 from .probes import HANGS
 
 FORMAT = 1  # of the JSON object: raised when a field changes its meaning or goes
@@ -19,7 +18,7 @@ def complete(fields: dict[str, str], pid: int) -> dict[str, Any]:
 
     `fields`: process 1's answer. `pid`: that of agent-init, as it is seen here.
     """
-    agent = visible(int(fields["AGENT"]), pid) if fields["AGENT"] != "0" else None
+    agent = int(fields["AGENT"]) or None
     memory = cgroup.Memory(own=f"/proc/{pid}/cgroup")
     below = _below(pid)
     stopping = "STOPPING_FOR" in fields
