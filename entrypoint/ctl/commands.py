@@ -178,8 +178,7 @@ def _signal(pid: int | None, timeout: float, signal: int) -> int:
 @click.option("--tasks", is_flag=True, help="Every task of the agent's event loops, too.")
 def report(pid: int | None, timeout: float, tasks: bool) -> int:
     """Print a stall report now: what the processes below agent-init are doing. It has no other effect."""
-    target = find(pid)
-    return reports.make(fields_of(target, timeout, "report")["REQUEST"], target, tasks=tasks)
+    return reports.make(fields_of(pid, timeout, "report")["REQUEST"], tasks=tasks)
 
 
 @group.command()

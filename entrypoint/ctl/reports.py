@@ -12,11 +12,10 @@ REPORTER = os.path.join(os.path.dirname(os.path.dirname(__file__)), "report", "_
 SECONDS = 5.0  # that the report may take: nothing waits for it
 
 
-def make(request: str, pid: int, *, tasks: bool) -> int:
-    """Become the reporter; `pid` is that of agent-init as it is seen here. Raises Failure."""
+def make(request: str, *, tasks: bool) -> int:
+    """Become the reporter. Raises Failure."""
     asked = json.loads(request)
-    asked.update(root=pid, seconds=SECONDS, answers=SECONDS / 2, room=None)
-    asked["tasks"] = tasks
+    asked.update(seconds=SECONDS, answers=SECONDS / 2, room=None, tasks=tasks)
     sys.stdout.flush()
     try:
         os.execv(sys.executable, [sys.executable, "-I", "-S", REPORTER, json.dumps(asked)])

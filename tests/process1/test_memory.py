@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from tests.conftest import Start
 
 MAIN = Path(__file__).parents[2] / "entrypoint" / "__main__.py"
-# KiB that our own code and data may take beyond a bare interpreter, on the Pythons that were measured (1,944 on 3.11;
-# before agent-initctl 1,744 there, 2,092 on 3.13, 2,188 on 3.15), and a little more. A new part should be loaded when it is needed: see `later`.
+# KiB that our own code and data may take beyond a bare interpreter, and a little more: 1,944 were measured on 3.11, and
+# before agent-initctl 1,744 there, 2,092 on 3.13, 2,188 on 3.15. A new part should be loaded when it is needed: see
+# `later`.
 MAX_KIB = 2020 if sys.version_info < (3, 13) else 2380 if sys.version_info < (3, 14) else 2500
 BARE = "import time; time.sleep(1000)"
 
