@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.control import AGENT_INITCTL, argv, ask, begin, records, status, wait_until_served
 from tests.support.init import AGENT_INIT, clean_environment, until
-from tests.support.proc import IDLE, descriptors, inner_pid, wait_for_agent
+from tests.support.proc import IDLE, PYTHON, descriptors, inner_pid, wait_for_agent
 
 if TYPE_CHECKING:
     from tests.conftest import Start
@@ -91,7 +91,7 @@ def test_status_shows_the_stop(start_in_role: Start) -> None:
 
 def agent_pid(init: Init) -> int:
     """The agent's pid here."""
-    return wait_for_agent(init, "python3")
+    return wait_for_agent(init, PYTHON)
 
 
 def test_ready_from_the_ready_message_to_the_stop_request(start_in_role: Start) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.init import until
-from tests.support.proc import wait_for_agent
+from tests.support.proc import PYTHON, wait_for_agent
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,7 +43,7 @@ def test_it_is_gone_during_the_stop_delay(start: Start, tmp_path: Path) -> None:
     init.signal("TERM")
     until(lambda: not path.exists(), "its end")
     assert "TERM" not in init.events()
-    os.kill(wait_for_agent(init, "python3"), signal.SIGKILL)
+    os.kill(wait_for_agent(init, PYTHON), signal.SIGKILL)
     assert init.wait() == 137
 
 
@@ -81,7 +81,7 @@ def test_it_comes_once(start: Start, tmp_path: Path) -> None:
     until(lambda: init.events().count("USR1") == 2, "the second one")
     init.signal("TERM")
     init.wait_for_event("told")
-    os.kill(wait_for_agent(init, "python3"), signal.SIGINT)
+    os.kill(wait_for_agent(init, PYTHON), signal.SIGINT)
     assert init.wait() == 0
     assert not path.exists()
     assert not init.lines("ready file")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.control import ask, wait_until_served
-from tests.support.proc import wait_for_agent
+from tests.support.proc import PYTHON, wait_for_agent
 
 if TYPE_CHECKING:
     from tests.conftest import Start
@@ -47,7 +47,7 @@ def test_during_a_stop_without_a_deadline(start: Start) -> None:
     init.wait_for_event("TERM")
     init.signal("USR2")
     init.wait_for_line("report: python")
-    os.kill(wait_for_agent(init, "python3"), signal.SIGKILL)
+    os.kill(wait_for_agent(init, PYTHON), signal.SIGKILL)
     assert init.wait() == 137
 
 
@@ -58,7 +58,7 @@ def test_after_a_time_of_the_stop_whatever_the_deadline(start_in_role: Start, gr
     assert not init.lines("report")
     init.signal("TERM")
     init.wait_for_line("report: python")
-    os.kill(wait_for_agent(init, "python3"), signal.SIGKILL)
+    os.kill(wait_for_agent(init, PYTHON), signal.SIGKILL)
     assert init.wait() == 137
     assert len(init.lines("report: python")) == 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 # A program that keeps what it inherits, writes nothing and dies of the first TERM.
 IDLE = ["sleep", "1000"]
+PYTHON = Path(sys.executable).name  # the name of a process that runs this interpreter
 
 
 def wait_for_agent(init: Init, name: str = "sleep") -> int:
