@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from entrypoint import __version__, notify
-from entrypoint.init import control_answers, control_socket, request_origin
+from entrypoint.init import control_answers, control_socket, request_origin, stall_report
 from entrypoint.init.stop_plan import INSIDE
 from tests.support.world import AGENT, OWN_PID, TERM, USR1, Harness, exited
 
@@ -57,6 +57,7 @@ class Client(SimpleNamespace):
 @pytest.fixture
 def control(supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Control]:
     monkeypatch.setattr(request_origin, "of_process", lambda pid: INSIDE)
+    monkeypatch.setattr(stall_report.Reporter, "start", lambda *_: None)  # it would be a process that nobody reaps
 
     def make(*flags: str, **more: Any) -> Control:
         return Control(supervise(*flags, **more))
