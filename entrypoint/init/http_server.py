@@ -136,7 +136,7 @@ class HttpServer:
             self.pid = pid
             os.set_blocking(writer, False)
             self._fd = writer
-        except OSError:
+        except BaseException:
             os.close(writer)
             raise
         finally:
