@@ -42,7 +42,6 @@ import sys
 from _signal import SIG_BLOCK, SIG_SETMASK, pthread_sigmask
 from _socket import AF_UNIX, SHUT_RDWR, SO_PEERCRED, SOCK_STREAM, SOL_SOCKET, socket, timeout
 from _weakref import ref
-from errno import EADDRINUSE
 from time import monotonic, sleep
 
 TYPE_CHECKING = False
@@ -138,6 +137,8 @@ def _started(prefix: str, loop_watch: "float | None") -> "_Responder | None":
             responder.begin_watch(loop_watch)
         responder.start()
     except OSError as error:
+        from errno import EADDRINUSE  # the agent has no module that it would not have without us
+
         if error.errno == EADDRINUSE:
             return None
         raise
