@@ -62,13 +62,12 @@ class Loop:
 
     def run_forever(self) -> None:
         """Run until `stop`, which may have been called before."""
-        recovered = False  # something may have happened before the first poll
         while self._running:
-            if not recovered:
-                recovered = self._try(self._recover)
-            # As long as the recovery fails, the rest goes on without waiting.
-            if self._running and not (self._try(self._run) if recovered else self._try(self._run_once, 0.0)):
-                recovered = False
+            recovered = self._try(self._recover)  # at the start too: something may have happened before the first poll
+            if self._running and recovered:
+                self._try(self._run)
+            elif self._running:  # as long as the recovery fails, the rest goes on without waiting
+                self._try(self._run_once, 0.0)
 
     def _try(self, step: "Callable[..., object]", *arguments: object) -> bool:
         """Return whether a step succeeds. If not, report the error and sleep a moment."""

@@ -20,6 +20,7 @@ from entrypoint.init import (
     agent_environment,
     console,
     fallback,
+    http_program,
     libc,
     older_processes,
     own_process,
@@ -282,6 +283,16 @@ def test_a_ready_file_of_an_earlier_life_is_removed(monkeypatch: pytest.MonkeyPa
     path.mkdir()
     assert run.run("--ready-file", str(path), "agent") == 7
     assert run.supervisor["problems"][0].startswith(f"cannot remove the ready file {path}: ")
+
+
+def test_an_http_server_that_cannot_run_is_reported_before_the_agent_starts(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(monkeypatch)
+    monkeypatch.setattr(http_program, "is_installed", lambda package: package != "/package")
+    assert run.run("--http", ":8081", "agent") == 125
+    assert capfd.readouterr().err.startswith("agent-init: --http needs more packages: ")
+    assert run.terminal is None
 
 
 def test_what_fails_while_the_agent_runs_is_retried_soon(monkeypatch: pytest.MonkeyPatch) -> None:
