@@ -176,6 +176,8 @@ class Run:
         if self._expected:
             self.wait_for("USR1")
         if init.outer.poll() is not None:
+            if self._expected and "ready" not in self.events:  # its failure to start took long
+                return self._not_started(init.wait())
             return Outcome(True, f"ends at once, exit code {init.wait()}", tuple(init.lines()))
         at = time.monotonic()
         init.signal("TERM")
