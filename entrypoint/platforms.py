@@ -112,9 +112,18 @@ def _is_mount(path: str) -> bool:
 
 
 def read_or_empty(path: str) -> bytes:
-    """Return the content of a file that the kernel makes up; nothing where it cannot be read."""
+    """Return the content of a file that the kernel makes up, 4 KiB at most; nothing where it cannot be read.
+
+    So little is to be had where no memory can be mapped any more. /proc/self/cgroup and the files of a control group,
+    as far as they are looked at, are shorter.
+    """
     try:
-        with open(path, "rb", buffering=0) as file:
-            return file.read(65536)
+        fd = os.open(path, os.O_RDONLY)
     except OSError:
         return b""
+    try:
+        return os.read(fd, 4096)
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from entrypoint import platforms
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 # From each platform's documentation: how it is recognised, and the seconds before its own SIGKILL.
 TABLE: list[tuple[str, dict[str, str], tuple[str, ...], float]] = [
@@ -116,16 +116,14 @@ def container(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                 raise FileNotFoundError(path)
             return namespace
 
-        def read(path: str, *_: object, **__: object) -> io.BytesIO:
+        def read(path: str) -> bytes:
             assert path == "/proc/self/cgroup"
-            if not cgroup:
-                raise FileNotFoundError(path)
-            return io.BytesIO(cgroup)
+            return cgroup
 
         # Only there: pytest itself needs them to report a failure.
         path = SimpleNamespace(exists=lambda path: path in files, dirname=os.path.dirname)
         monkeypatch.setattr(platforms, "os", SimpleNamespace(stat=stat, readlink=readlink, path=path))
-        monkeypatch.setattr(platforms, "open", read, raising=False)
+        monkeypatch.setattr(platforms, "read_or_empty", read)
 
     return make
 
@@ -175,3 +173,10 @@ def test_an_engines_file_without_the_engine_is_left_over(container: Callable[...
     assert recognised() == ""
     container(file, mounts=("/etc/hostname",), namespace=INITIAL)
     assert recognised() == name
+
+
+def test_a_file_of_the_kernel_is_read_as_far_as_4_kib(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x" * 5000)
+    assert platforms.read_or_empty(str(tmp_path / "file")) == b"x" * 4096
+    assert platforms.read_or_empty(str(tmp_path / "none")) == b""
+    assert platforms.read_or_empty(str(tmp_path)) == b""  # it can be opened, and not read
