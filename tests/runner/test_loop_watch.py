@@ -83,7 +83,7 @@ def test_the_loops_of_other_threads_are_watched_too(agent: Begin) -> None:
 @LOOPS
 def test_process_1_logs_it(start: Start, loop: str) -> None:
     init = start(command=[sys.executable, PROGRAM, loop, "0.2"], env=environment())
-    line = r"agent-init: warning: python blocked.py \(\d+\): " + BLOCKED
+    line = r"agent-init: warning: python3? blocked.py \(\d+\): " + BLOCKED
     init.wait_for(lambda: re.search(line, init.stderr), f"{line} in {init.stderr}")
     init.signal("TERM")
     init.wait()
