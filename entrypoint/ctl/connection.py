@@ -72,13 +72,8 @@ def _is_agent_init(pid: int) -> bool:
 
 
 def _is_in_our_container(pid: int) -> bool:
-    """Whether a process sees our files; where that is not known, whether it is in our control group."""
-    try:
-        return os.readlink(f"/proc/{pid}/ns/mnt") == os.readlink("/proc/self/ns/mnt")
-    except OSError:
-        from ..init import request_origin  # half of all that a probe would import
-
-        return request_origin.is_same_container(pid)
+    """Whether a process is in our container; where nothing is known (gVisor), any that can be seen."""
+    return procfs.is_in_our_container(pid) is not False
 
 
 class Connection:

@@ -12,7 +12,7 @@ Their pids are not visible here, unless the PID namespace is shared as well; use
 
 import os
 
-from . import procfs, request_origin, tree
+from . import procfs, tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,18 +32,5 @@ def of(pid: int, uid: int, agent: "MainProcess") -> str:
 
 
 def _is_in_our_container(pid: int) -> bool:
-    """Whether the process sees our files."""
-    own = _mount_namespace(os.getpid())
-    theirs = _mount_namespace(pid)
-    if own and theirs:
-        return own == theirs
-    if request_origin.control_group(os.getpid()):
-        return request_origin.is_same_container(pid)  # of another user, without CAP_SYS_PTRACE
-    return os.getpid() == 1
-
-
-def _mount_namespace(pid: int) -> str:
-    try:
-        return os.readlink(f"/proc/{pid}/ns/mnt")
-    except OSError:
-        return ""
+    known = procfs.is_in_our_container(pid)
+    return os.getpid() == 1 if known is None else known

@@ -319,6 +319,26 @@ def user_of(pid: int) -> int | None:
     return _number_in_status(pid, b"Uid:")
 
 
+def control_group(pid: int) -> bytes:
+    """Return its control groups as /proc has them; nothing where there are none."""
+    try:
+        return read_file(f"/proc/{pid}/cgroup")
+    except OSError:
+        return b""
+
+
+def is_in_our_container(pid: int) -> bool | None:
+    """Whether it sees our files; where that is not known, whether it is in our control group. None: neither is known.
+
+    The first is not known of another user's process without CAP_SYS_PTRACE; gVisor has neither.
+    """
+    try:
+        return os.readlink(f"/proc/{pid}/ns/mnt") == os.readlink("/proc/self/ns/mnt")
+    except OSError:
+        own = control_group(os.getpid())
+        return control_group(pid) == own if own else None
+
+
 def _number_in_status(pid: int, field: bytes) -> int | None:
     try:
         fields = read_file(f"/proc/{pid}/status").split()

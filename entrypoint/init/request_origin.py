@@ -35,7 +35,7 @@ def of_process(pid: int) -> str:
         return INSIDE
     if pid == os.getppid() or tree.is_below(pid, procfs.look(own)):
         return OUTSIDE
-    return INSIDE if is_same_container(1) or is_same_container(pid) else OUTSIDE
+    return INSIDE if _is_same_container(1) or _is_same_container(pid) else OUTSIDE
 
 
 def started_by_hand() -> bool:
@@ -50,24 +50,16 @@ def started_by_hand() -> bool:
     process = procfs.look(own)
     if process is None:
         return False
-    if is_same_container(1) and not tree.is_below(1, process):
+    if _is_same_container(1) and not tree.is_below(1, process):
         return True
     is_job = os.getpgrp() == own != os.getsid(0)
     return is_job and _has_terminal() and procfs.is_shell(procfs.look(os.getppid()))
 
 
-def is_same_container(pid: int) -> bool:
+def _is_same_container(pid: int) -> bool:
     """Whether a process is in the same control group as we are; False where that is not known."""
-    theirs = control_group(pid)
-    return theirs != b"" and theirs == control_group(os.getpid())
-
-
-def control_group(pid: int) -> bytes:
-    """Return a process's control groups as /proc has them; nothing where there are none."""
-    try:
-        return procfs.read_file(f"/proc/{pid}/cgroup")
-    except OSError:
-        return b""
+    theirs = procfs.control_group(pid)
+    return theirs != b"" and theirs == procfs.control_group(os.getpid())
 
 
 def _has_terminal() -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from entrypoint.init import control_access, procfs, request_origin
+from entrypoint.init import control_access, procfs
 from entrypoint.init.control_access import ALL, NONE, READ
 
 AGENT: Any = SimpleNamespace(pid=77)
@@ -61,36 +61,17 @@ def test_an_agent_whose_user_is_not_known_gives_no_rights(monkeypatch: pytest.Mo
 # --- Whether a process is in our container. -------------------------------------------------------------------------
 
 
-def test_the_mount_namespace_decides(monkeypatch: pytest.MonkeyPatch) -> None:
-    links = {f"/proc/{os.getpid()}/ns/mnt": "mnt:[1]", "/proc/8/ns/mnt": "mnt:[1]", "/proc/9/ns/mnt": "mnt:[2]"}
-    monkeypatch.setattr(os, "readlink", links.__getitem__)
-    monkeypatch.setattr(request_origin, "is_same_container", lambda pid: pytest.fail("it is known already"))
-    assert is_in_our_container(8)
-    assert not is_in_our_container(9)
-
-
-@pytest.mark.parametrize("hidden", ["theirs", "ours"])
-@pytest.mark.parametrize("same", [True, False])
-def test_where_it_is_not_known_the_control_group_does(monkeypatch: pytest.MonkeyPatch, hidden: str, same: bool) -> None:
-    def readlink(path: str) -> str:
-        if path == {"theirs": "/proc/8/ns/mnt", "ours": f"/proc/{os.getpid()}/ns/mnt"}[hidden]:
-            raise PermissionError
-        return "mnt:[1]"
-
-    monkeypatch.setattr(os, "readlink", readlink)
-    monkeypatch.setattr(request_origin, "is_same_container", lambda pid: (pid, same) == (8, True))
-    monkeypatch.setattr(request_origin, "control_group", lambda pid: b"0::/x")
-    assert is_in_our_container(8) == same
+@pytest.mark.parametrize("known", [True, False])
+def test_where_it_is_known_that_counts(monkeypatch: pytest.MonkeyPatch, known: bool) -> None:
+    monkeypatch.setattr(procfs, "is_in_our_container", lambda pid: known)
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    assert is_in_our_container(8) == known
 
 
 @pytest.mark.parametrize("own", [1, 12])
-def test_where_there_is_none_process_1_answers_all_that_it_sees(monkeypatch: pytest.MonkeyPatch, own: int) -> None:
-    def readlink(path: str) -> str:
-        raise FileNotFoundError
-
-    monkeypatch.setattr(os, "readlink", readlink)
+def test_where_it_is_not_known_process_1_answers_all_that_it_sees(monkeypatch: pytest.MonkeyPatch, own: int) -> None:
+    monkeypatch.setattr(procfs, "is_in_our_container", lambda pid: None)
     monkeypatch.setattr(os, "getpid", lambda: own)
-    monkeypatch.setattr(request_origin, "control_group", lambda pid: b"")
     assert is_in_our_container(8) == (own == 1)
 
 

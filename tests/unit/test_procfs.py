@@ -827,3 +827,53 @@ def test_what_has_exited_meanwhile_is_dying(child: subprocess.Popen[bytes], monk
     assert procfs.is_dying(known)
     child.wait()
     assert procfs.is_dying(known)
+
+
+# --- Containers. ----------------------------------------------------------------------------------------------------
+
+LINKS = {"/proc/self/ns/mnt": "mnt:[1]", "/proc/8/ns/mnt": "mnt:[1]", "/proc/9/ns/mnt": "mnt:[2]"}
+
+
+@pytest.fixture
+def links(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The links to mount namespaces that can be read."""
+    found = dict(LINKS)
+
+    def readlink(path: str) -> str:
+        if path not in found:
+            raise PermissionError
+        return found[path]
+
+    monkeypatch.setattr(os, "readlink", readlink)
+    return found
+
+
+def test_the_mount_namespace_decides(links: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(procfs, "control_group", lambda pid: pytest.fail("it is known already"))
+    assert procfs.is_in_our_container(8) is True
+    assert procfs.is_in_our_container(9) is False
+
+
+@pytest.mark.parametrize("hidden", ["/proc/self/ns/mnt", "/proc/8/ns/mnt"])
+@pytest.mark.parametrize(
+    ("groups", "same"),
+    [
+        ({os.getpid(): b"0::/a", 8: b"0::/a"}, True),
+        ({os.getpid(): b"0::/a", 8: b"0::/b"}, False),
+        ({os.getpid(): b"0::/a"}, False),
+        ({}, None),
+    ],
+    ids=["same", "other", "gone", "none"],
+)
+def test_where_it_is_hidden_the_control_group_does(
+    links: dict[str, str], monkeypatch: pytest.MonkeyPatch, hidden: str, groups: dict[int, bytes], same: bool | None
+) -> None:
+    del links[hidden]
+    monkeypatch.setattr(procfs, "control_group", lambda pid: groups.get(pid, b""))
+    assert procfs.is_in_our_container(8) is same
+
+
+def test_the_control_groups_of_a_process() -> None:
+    with open("/proc/self/cgroup", "rb") as file:
+        assert procfs.control_group(os.getpid()) == file.read()
+    assert procfs.control_group(2**22 + 1) == b""
