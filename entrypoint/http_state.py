@@ -18,8 +18,7 @@ INSTALL = "pip install 'agent-init[http]'"
 
 def encode(fields: "dict[str, object]") -> bytes:
     """Return a record. Fields with no value (None, an empty text) are left out."""
-    texts = {name: f"{value:.3f}" if isinstance(value, float) else value for name, value in fields.items()}
-    return notify.encode({name: value for name, value in texts.items() if value not in (None, "")}) + END
+    return notify.encode_values(fields) + END
 
 
 def address_of(host: str, port: int) -> str:

@@ -1,6 +1,7 @@
 """The wire format of sd_notify(3): an agent sends its supervisor datagrams of `KEY=VALUE` lines.
 
-Both ends use this module: process 1, which receives, and the runner in the agent, which sends. Imports nothing.
+Both ends use this module: process 1, which receives, and the runner in the agent, which sends. So do `control` and
+`http_state`, whose messages look the same. Imports nothing.
 """
 
 # A field of our own: the signals that the sender handles or ignores, by number or name, separated by commas. Names that
@@ -17,6 +18,26 @@ def encode(fields: "dict[str, object]") -> bytes:
     """Return the datagram for `fields`, in their order. A line break in a value becomes a space."""
     lines = (f"{key}={value!s}".replace("\n", " ") for key, value in fields.items())
     return "\n".join(lines).encode("utf-8", "backslashreplace")
+
+
+def encode_values(fields: "dict[str, object]") -> bytes:
+    """Return the message for values of which some are not known, None or an empty text, which are left out.
+
+    Of a float it has three decimal places.
+    """
+    texts = {name: f"{value:.3f}" if isinstance(value, float) else value for name, value in fields.items()}
+    return encode({name: text for name, text in texts.items() if text is not None and text != ""})
+
+
+def number(fields: "dict[str, str]", name: str) -> "float | None":
+    """Return a field as a number; None if it was left out."""
+    return float(fields[name]) if name in fields else None
+
+
+def pairs(fields: "dict[str, str]", name: str) -> "list[tuple[str, str]]":
+    """Return the pairs in a field such as `HUP:1,USR1:3`; none if it was left out."""
+    texts = (text.rpartition(":") for text in fields.get(name, "").split(",") if text)
+    return [(key, value) for key, _, value in texts]
 
 
 def parse(datagram: bytes) -> "dict[str, str]":

@@ -6,7 +6,7 @@ import json
 import shlex
 from typing import Any
 
-from .. import units
+from .. import notify, units
 from ..init import cgroup, procfs, tree
 from .probes import HANGS
 
@@ -39,14 +39,14 @@ def complete(fields: dict[str, str], pid: int) -> dict[str, Any]:
         },
         "stop": {
             "seconds": float(fields["STOPPING_FOR"]) if stopping else None,
-            "seconds_left": _number(fields, "LEFT"),
-            "next": [
-                {"signal": name, "seconds": float(seconds)}
-                for name, _, seconds in (step.rpartition(":") for step in fields.get("NEXT", "").split(",") if step)
-            ],
+            "seconds_left": notify.number(fields, "LEFT"),
+            "next": [{"signal": name, "seconds": float(seconds)} for name, seconds in notify.pairs(fields, "NEXT")],
             "ended_by": fields.get("PLATFORM"),
         },
-        "watchdog": {"seconds": _number(fields, "WATCHDOG"), "last_ping_seconds": _number(fields, "LAST_PING")},
+        "watchdog": {
+            "seconds": notify.number(fields, "WATCHDOG"),
+            "last_ping_seconds": notify.number(fields, "LAST_PING"),
+        },
         "processes": None if below is None else len(below),
         "memory": {
             "bytes": memory.used,
@@ -54,7 +54,10 @@ def complete(fields: dict[str, str], pid: int) -> dict[str, Any]:
             "limit_bytes": memory.limit,
             "oom_kills": int(fields["OOM_KILLS"]) if "OOM_KILLS" in fields else None,
         },
-        "signals": {"forwarded": _counts(fields, "FORWARDED"), "dropped": _counts(fields, "DROPPED")},
+        "signals": {
+            fate: {name: int(count) for name, count in notify.pairs(fields, fate.upper())}
+            for fate in ("forwarded", "dropped")
+        },
         "orphans_reaped": int(fields["REAPED"]),
         "clients_refused": int(fields["REFUSED"]),
     }
@@ -129,12 +132,3 @@ def _below(pid: int) -> list[procfs.Process] | None:
         return tree.below(pid, tree.everything())
     except OSError:
         return None
-
-
-def _number(fields: dict[str, str], name: str) -> float | None:
-    return float(fields[name]) if name in fields else None
-
-
-def _counts(fields: dict[str, str], name: str) -> dict[str, int]:
-    pairs = (pair.rpartition(":") for pair in fields.get(name, "").split(",") if pair)
-    return {signal: int(count) for signal, _, count in pairs}

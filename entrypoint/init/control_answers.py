@@ -5,7 +5,7 @@ Times are in seconds from now: process 1 and its client may have different clock
 
 import os
 
-from .. import __version__, control, signals, units
+from .. import __version__, control, notify, signals, units
 from . import console, request_origin
 from .lifecycle import RUNNING
 
@@ -47,7 +47,7 @@ def answer(supervisor: "Supervisor", client: "Client", fields: dict[str, str]) -
 
 
 def _status(supervisor: "Supervisor", client: "Client", fields: dict[str, str]) -> list[bytes]:
-    return [control.FIELDS + _encode(state_of(supervisor))]
+    return [control.FIELDS + notify.encode_values(state_of(supervisor))]
 
 
 def _report(supervisor: "Supervisor", client: "Client", fields: dict[str, str]) -> list[bytes]:
@@ -117,11 +117,11 @@ COMMANDS: "dict[str, Callable[[Supervisor, Client, dict[str, str]], list[bytes]]
 
 
 def state_of(supervisor: "Supervisor") -> dict[str, object]:
-    """Return the fields of `status`. A field that is not known, or does not apply, is left out."""
+    """Return the fields of `status`: None or an empty text where one is not known, or does not apply."""
     lifecycle, agent, counters = supervisor.lifecycle, supervisor.agent, supervisor.execution.counters
     now = supervisor.loop.time()
     facts = lifecycle.facts(now)
-    found: dict[str, object] = {
+    return {
         "PROTOCOL": control.VERSION,
         "VERSION": __version__,
         "PID": os.getpid(),
@@ -145,12 +145,6 @@ def state_of(supervisor: "Supervisor") -> dict[str, object]:
         "REAPED": counters.reaped,
         "REFUSED": supervisor.control.refused if supervisor.control is not None else 0,
     }
-    return {name: value for name, value in found.items() if value is not None and value != ""}
-
-
-def _encode(fields: dict[str, object]) -> bytes:
-    lines = (f"{key}={value:.3f}" if isinstance(value, float) else f"{key}={value}" for key, value in fields.items())
-    return "\n".join(line.replace("\n", " ") for line in lines).encode("utf-8", "backslashreplace")
 
 
 # --- The log. -------------------------------------------------------------------------------------------------------

@@ -20,13 +20,13 @@ class State:
         self.since, self.started = float(fields["SINCE"]), float(fields["STARTED"])
         self.was_ready = fields["WAS_READY"] == "1"
         self.agent = int(fields["AGENT"])  # its pid; 0 once it has exited
-        self.requested, self.kill = _number(fields, "REQUESTED"), _number(fields, "KILL")
-        self.next = [(name, float(at)) for name, at in _pairs(fields, "NEXT")]
+        self.requested, self.kill = notify.number(fields, "REQUESTED"), notify.number(fields, "KILL")
+        self.next = [(name, float(at)) for name, at in notify.pairs(fields, "NEXT")]
         self.platform = fields.get("PLATFORM")
-        self.watchdog, self.last_ping = _number(fields, "WATCHDOG"), _number(fields, "LAST_PING")
+        self.watchdog, self.last_ping = notify.number(fields, "WATCHDOG"), notify.number(fields, "LAST_PING")
         self.oom_before = int(fields["OOM_BEFORE"])
         self.signals = {
-            fate: {name: int(count) for name, count in _pairs(fields, fate.upper())}
+            fate: {name: int(count) for name, count in notify.pairs(fields, fate.upper())}
             for fate in ("forwarded", "dropped")
         }
         self.reaped, self.refused = int(fields["REAPED"]), int(fields["REFUSED"])
@@ -102,14 +102,3 @@ def _ago(now: float, at: float | None) -> float | None:
 
 def _left(now: float, at: float | None) -> float | None:
     return None if at is None else round(max(0.0, at - now), 3)
-
-
-def _number(fields: dict[str, str], name: str) -> float | None:
-    return float(fields[name]) if name in fields else None
-
-
-def _pairs(fields: dict[str, str], name: str) -> list[tuple[str, str]]:
-    """Return the pairs in `HUP:1,USR1:3`."""
-    return [
-        (key, value) for key, _, value in (pair.rpartition(":") for pair in fields.get(name, "").split(",") if pair)
-    ]

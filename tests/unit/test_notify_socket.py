@@ -21,34 +21,13 @@ from entrypoint import notify
 from entrypoint.init import notify_socket, procfs
 from entrypoint.init.main_process import MainProcess
 from entrypoint.init.notify_socket import MAX_MESSAGES, RETRY_AFTER, NotifySocket
+from tests.support.fake_loop import FakeLoop
 from tests.support.init import until
 from tests.support.world import failing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-
-
-class FakeLoop:
-    """In the loop's place. Its clock stands still unless it is set."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.readers: dict[int, Callable[[], object]] = {}
-        self.timers: list[tuple[float, Callable[[], object]]] = []
-
-    def time(self) -> float:
-        return self.now
-
-    def add_reader(self, fd: int, callback: Callable[[], object]) -> None:
-        self.readers[fd] = callback
-
-    def remove_reader(self, fd: int) -> None:
-        self.readers.pop(fd, None)
-
-    def call_at(self, when: float, callback: Callable[[], object]) -> object:
-        self.timers.append((when, callback))
-        return callback
 
 
 class FakeConsole:
