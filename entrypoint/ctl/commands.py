@@ -42,6 +42,19 @@ class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         return seconds
 
 
+class Pid(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """A pid."""
+
+    name = "pid"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return it."""
+        text = str(value)
+        if not (text.isascii() and text.isdigit() and int(text) > 0):
+            self.fail(f"{signals.quote(text)} is not a pid; accepted: a number from 1", param, ctx)
+        return int(text)
+
+
 class Signal(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """A signal that a process can catch, as its number."""
 
@@ -65,7 +78,7 @@ def _common(command: Callable[..., int]) -> Callable[..., int]:
     """Add the options that each command has."""
     pid = click.option(
         "--pid",
-        type=click.IntRange(min=1),
+        type=Pid(),
         metavar="N",
         help="The agent-init to ask, by its pid as it is seen here. Without it: the nearest ancestor that is one, else "
         "process 1, else the only one of this container.",
@@ -217,14 +230,19 @@ def run(arguments: Sequence[str]) -> int:
         print(error.format_message())
         return main.OWN_FAULT
     except click.ClickException as error:
-        return main.fail(f"{_one_line(error)}; all commands: {main.NAME} --help")
+        return main.fail(_one_line(error))
     except click.Abort:
         return 130
 
 
 def _one_line(error: click.ClickException) -> str:
-    """Return the message, with what is accepted in place of a command that is unknown."""
+    """Return the message, with what is accepted: the commands in place of an unknown one, else the command's usage."""
     text = " ".join(error.format_message().split()).rstrip(".")
-    if isinstance(error, click.NoSuchOption) or not text.startswith("No such command"):
+    context = getattr(error, "ctx", None)
+    if "accepted: " in text:
         return text
-    return f"{text}; accepted: {', '.join(group.commands)}"
+    if context is None:
+        return f"{text}; all options: {main.NAME} COMMAND --help"
+    if context.command is group:
+        return f"{text}; accepted: {', '.join(group.commands)}; all options: {main.NAME} --help"
+    return f"{text}; {' '.join(context.get_usage().split())}".replace("; Usage: ", "; usage: ")

@@ -496,7 +496,7 @@ WRONG = {
     ("extend", "infinity"): "infinity is not accepted here; accepted: a finite time, such as 25s",
     ("ready", "--nonsense"): "No such option",
     ("ready", "more"): "Got unexpected extra argument",
-    ("status", "--pid", "x"): "'x' is not a valid integer",
+    ("status", "--pid", "x"): "'x' is not a pid; accepted: a number from 1",
     ("status", "--timeout", "-1"): "-1",
 }
 
