@@ -207,6 +207,14 @@ def test_a_signal_that_comes_alone_takes_one_look(agent: Agent, path: fast_path.
     assert not sends(path, USR1)
 
 
+def test_what_is_sent_is_counted(agent: Agent, path: fast_path.FastPath) -> None:
+    agent.caught = procfs.signal_bit(USR1)
+    assert path.send(USR1, {})
+    assert sends(path, USR1)
+    assert not path.send(USR2, {})
+    assert (path._forwarded[USR1], sum(path._forwarded)) == (2, 2)
+
+
 def test_a_handler_that_runs_makes_no_difference(agent: Agent, path: fast_path.FastPath) -> None:
     """Its signal is blocked meanwhile."""
     agent.caught = procfs.signal_bit(USR1)
