@@ -21,9 +21,9 @@ def encode(fields: "dict[str, object]") -> bytes:
 
 
 def encode_values(fields: "dict[str, object]") -> bytes:
-    """Return the message for values of which some are not known, None or an empty text, which are left out.
+    """Return the message for these values. What is not known, None or an empty text, is left out.
 
-    Of a float it has three decimal places.
+    A float has three decimal places.
     """
     texts = {name: f"{value:.3f}" if isinstance(value, float) else value for name, value in fields.items()}
     return encode({name: text for name, text in texts.items() if text is not None and text != ""})

@@ -20,7 +20,7 @@ COMPLETE_VARIABLE = "_AGENT_INIT_COMPLETE"
 # Variables that agent-init sets for the agent, whose process reads them. They are not options.
 STOP_SECONDS = PREFIX + "STOP_SECONDS"
 RESPONDERS = PREFIX + "RESPONDERS"
-# This one is: process 1 reads it as text such as 500ms, and gives it to the agent in seconds, whoever has set it.
+# This one is an option, too. Process 1 reads a duration such as 500ms, and gives the agent the same in seconds.
 LOOP_WATCH = PREFIX + "LOOP_WATCH"
 
 KILL_BEFORE_PLATFORM = 2.0  # seconds; a quarter of --platform-grace if that is less

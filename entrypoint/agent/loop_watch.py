@@ -36,7 +36,7 @@ FIELD = "X_AGENT_INIT_LOOP"  # of notify.py, which is not imported here
 LOOKS = 2  # in the time of the limit
 LATE = 1.5  # times the planned time between two looks: more than that is late
 ASK_EVERY = (
-    4  # looks at a loop of uvloop without a Python frame: what the kernel says (opening a file in /proc is slow)
+    4  # looks at a loop of uvloop without a Python frame: what the kernel reports (opening a file in /proc is slow)
 )
 LEARN_EVERY = 64  # looks: which functions run a loop
 MIN_SECONDS = 0.01  # of the limit
@@ -349,7 +349,7 @@ class Watch:
         self.skip()
 
     def lines(self) -> str:
-        """Return what the answer of the responder says about loops."""
+        """Return the lines of an answer that are about event loops."""
         lags = self.lags
         counts = ",".join(str(count) for count in lags.counts)
         parts = [f"lags\t{self.limit!r}\t{','.join(map(repr, BUCKETS))}\t{counts}\t{lags.sum:.6f}\t{lags.blocked}\n"]

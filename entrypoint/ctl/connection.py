@@ -89,7 +89,7 @@ class Connection:
         request: dict[str, object] = {"COMMAND": command, **fields}
         try:
             self._socket.send(notify.encode(request))
-        except OSError:  # it has closed the connection, and may have said why
+        except OSError:  # it has closed the connection; its reason may be there to read
             pass
         while packet := self._receive():
             if packet[:1] == control.PROBLEM:

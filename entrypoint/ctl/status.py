@@ -69,7 +69,7 @@ def as_json(found: dict[str, Any]) -> str:
 
 
 def as_text(found: dict[str, Any]) -> str:
-    """Return it for people, a line for each thing that there is to say."""
+    """Return it as text: a line for each thing that is known."""
     agent, memory = found["agent"], found["memory"]
     lines = [f"agent-init {found['version']} (pid {found['pid']}), up {_ago(found['uptime_seconds'])}"]
     state = f"state: {found['state']} since {_ago(found['state_seconds'])}"

@@ -27,7 +27,7 @@ NOT_EXTENDED = {
 
 
 class Refused(Exception):
-    """The request is refused; the message says why."""
+    """The request is refused. The message gives the reason."""
 
 
 def answer(supervisor: "Supervisor", client: "Client", fields: dict[str, str]) -> list[bytes]:

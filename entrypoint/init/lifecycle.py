@@ -18,7 +18,7 @@ Whatever the order of events:
   - SIGKILL comes by the end of the grace, and our own exit at most GIVE_UP_AT_LAST seconds later
   - the agent can extend its time, each message to the time it names, and so can a person, each time by so much; neither
     past --max-grace and --platform-grace
-  - the file that says the agent is ready is gone before the stop signal is sent
+  - the ready file is removed before the stop signal is sent
   - where the platform ends a stop, we have no deadline; but one that was requested from inside has the platform's limit
     for its deadline, until a request from outside comes
   - the exit code is the agent's; an agent that hung does not end with 0, and where the agent was a wrapper and we have
