@@ -1,10 +1,10 @@
 """Answers what a Python process is doing: the stack of each thread and of each asyncio task.
 
 `install()` starts a thread that listens on a socket, `<AGENT_INIT_RESPONDERS>/<our pid>` in the abstract namespace
-(unix(7)). It answers every connection from root or from our own user, and closes it. The name to which the other end is
-bound selects the answer. A name that ends in `/tasks` gets every task on a line of its own, with one frame of its stack;
-one that ends in `/loops` gets the event loops only; any other, or none, gets everything. An answer is lines of fields, with a tab
-between the fields; texts are escaped as by `ascii()`:
+(unix(7)). It answers every connection from root or from our own user, and closes it. The name to which the other end
+is bound selects the answer: for one that ends in `/tasks`, every task on a line of its own, with one frame of its
+stack; for one that ends in `/loops`, the event loops only; for any other, or none, everything. An answer is lines of
+fields, with a tab between the fields; texts are escaped as by `ascii()`:
 
     process  pid  version
     lags     limit of the watch, s  upper bounds of classes, s  counts of lags  their sum, s  times blocked
