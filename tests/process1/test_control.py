@@ -307,11 +307,12 @@ def test_extend_up_to_max_grace(start_in_role: Start) -> None:
 
 def test_extend_moves_the_kill(start_in_role: Start) -> None:
     init = started(start_in_role, "-t", "3s", agent="on('TERM'); ready()")
+    sent_at = time.monotonic()  # not when the agent gets it, which may be later
     init.signal("TERM")
-    at = init.wait_for_event("TERM")["t"]
+    init.wait_for_event("TERM")
     assert ask(init, "extend", "2s").returncode == 0
     assert init.wait() == 137
-    assert time.monotonic() - at >= 4.9
+    assert time.monotonic() - sent_at >= 5
 
 
 def test_extend_during_the_stop_delay(start_in_role: Start) -> None:
