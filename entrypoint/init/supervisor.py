@@ -281,17 +281,16 @@ class Supervisor:
         if self._inbox or self.execution.to_do:
             self._catch_up()
             return
-        if self._fast_path.send_next(self.source):
-            self.faults.replenish()
-            return
-        self._unread = True
-        self.source.read(self._inbox)
-        self._handled.clear()
-        if not self._fast_path.send_all(self._inbox, self._handled):
-            self._catch_up()
-            return
-        self._unread = False
-        self._for_http_server("note_counts")
+        if not self._fast_path.send_next(self.source):
+            self._unread = True
+            self.source.read(self._inbox)
+            self._handled.clear()
+            if not self._fast_path.send_all(self._inbox, self._handled):
+                self._catch_up()
+                return
+            self._unread = False
+        if self.http is not None:
+            self.faults.guarded(self.http.note_counts)
         self.faults.replenish()
 
     def _for_http_server(self, method: str, *arguments: object) -> None:

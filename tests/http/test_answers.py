@@ -202,3 +202,17 @@ def test_process_1_sleeps_while_it_is_asked(start: Start) -> None:
     assert wakings() == before
     served.init.signal("TERM")
     assert served.init.wait() == 0
+
+
+def test_every_signal_of_many_is_counted(start_in_role: Start) -> None:
+    """Those that process 1 forwards without an event too."""
+    agent = "on('USR1'); " + LEAVES + READY + "ready()"
+    served = Served(start_in_role, agent=agent)
+    served.wait_until("/readyz", 200)
+    served.init.wait_for_event("ready")
+    for number in range(1, 5):
+        served.init.signal("USR1")
+        known = {"USR1": number}
+        until(lambda known=known: served.state()["signals"]["forwarded"] == known, f"{number} counted", 10)  # type: ignore[misc]
+    served.init.signal("TERM")
+    assert served.init.wait() == 0
