@@ -68,12 +68,17 @@ class JobControl:
         terminal.give_to(self._agent.group)
         return True
 
-    def suspend(self) -> bool:
+    def suspend(self, *, by_terminal: bool) -> bool:
         """Take a Ctrl-Z that came to us, as after `fg` of a running job, of which a shell sends no notice.
 
-        Returns whether it was ours to take.
+        Or it does, and the agent has got the terminal since the Ctrl-Z. `by_terminal`: it was no kill(2). Returns
+        whether it was ours to take.
         """
-        if not terminal.has_shell_above() or not self.brought_to_foreground():
+        if not terminal.has_shell_above():
+            return False
+        ours, agents = os.getpgrp(), self._agent.group
+        had_it = by_terminal and ours != agents and terminal.foreground() == agents
+        if not (had_it or self.brought_to_foreground()):
             return False
         self._delivery.send_group(TSTP)
         return True

@@ -269,7 +269,7 @@ class Supervisor:
             self.job_control.brought_to_foreground()
         return (
             number == signals.CHLD
-            or (number == signals.TSTP and self.job_control.suspend())
+            or (number == signals.TSTP and self.job_control.suspend(by_terminal=received.by_kernel))
             or (number in signals.OF_WRITES and received.pid == os.getpid())
         )
 
@@ -289,8 +289,7 @@ class Supervisor:
                 self._catch_up()
                 return
             self._unread = False
-        if self.http is not None:
-            self.faults.guarded(self.http.note_counts)
+        self._for_http_server("note_counts")
         self.faults.replenish()
 
     def _for_http_server(self, method: str, *arguments: object) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from entrypoint.init.actions import Exit
+from entrypoint.init.signalfd import Received
 from tests.support.world import (
     AGENT,
     CHLD,
@@ -123,6 +125,33 @@ def test_ctrl_z_that_comes_to_us(
     harness.receive(TSTP)
     assert (world.foreground, world.sent) == (after, sent)
     assert bool(harness.lines("TSTP from outside the container dropped")) is not bool(sent)
+
+
+@pytest.mark.parametrize(
+    ("foreground", "shell", "group", "sent"),
+    [
+        pytest.param(AGENT, True, AGENT, [(-AGENT, TSTP)], id="the agent has it since"),
+        pytest.param(AGENT, False, AGENT, [], id="no shell to continue it"),
+        pytest.param(77, True, AGENT, [], id="somebody else has it"),
+        pytest.param(OWN_GROUP, True, OWN_GROUP, [], id="the agent has got it too"),
+    ],
+)
+def test_ctrl_z_of_when_the_terminal_was_ours(
+    world: World,
+    supervise: Callable[..., Harness],
+    foreground: int,
+    shell: bool,
+    group: int,
+    sent: list[tuple[int, int]],
+) -> None:
+    """The shell sends CONT with `fg`, which is handled first, and the terminal sends TSTP to us before that."""
+    harness = supervise()
+    world.foreground, world.has_shell_above = foreground, shell
+    harness.supervisor.agent.group = group
+    by_kernel = b"".join(value.to_bytes(4, sys.byteorder) for value in (TSTP, 0, 0x80, 0))
+    harness.supervisor._inbox.append(Received(TSTP, by_kernel))
+    harness.receive()
+    assert world.sent == sent
 
 
 def test_ctrl_z_for_an_agent_in_our_own_group_is_a_signal_like_any_other(
