@@ -50,7 +50,7 @@ class Pid(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Return it."""
         text = str(value)
-        if not (text.isascii() and text.isdigit() and int(text) > 0):
+        if not probes.is_pid(text):
             self.fail(f"{signals.quote(text)} is not a pid; accepted: a number from 1", param, ctx)
         return int(text)
 

@@ -1,13 +1,44 @@
-"""`ready` and `live`: one line, and exit code 0 for yes, 1 for no. Nothing else is imported for them."""
+"""`ready` and `live`: one line, and exit code 0 for yes, 1 for no.
+
+They are asked every few seconds for years, so they have to answer as fast as an interpreter can: nothing is imported
+that they do not need, click least of all.
+"""
 
 from .. import units
 from . import connection
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 TIMEOUT = 5.0  # seconds, unless --timeout says otherwise
+
+
+def parse(arguments: "Sequence[str]") -> tuple[int | None, float] | None:
+    """Return what --pid and --timeout (seconds) are set to; None for anything that click has to parse, or refuse."""
+    pid, timeout = None, TIMEOUT
+    words = iter(arguments)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            value = next(words, "")
+        if name == "--pid" and is_pid(value):
+            pid = int(value)
+        elif name == "--timeout":
+            try:
+                timeout = units.parse_duration(value)
+            except ValueError:
+                return None
+            if timeout == units.INFINITY:
+                return None
+        else:
+            return None
+    return pid, timeout
+
+
+def is_pid(text: str) -> bool:
+    """Whether it is a number that a pid may have."""
+    return text.isascii() and text.isdigit() and len(text) < 20 and int(text) > 0
 
 
 def ready(pid: int | None, timeout: float) -> int:
