@@ -1,4 +1,4 @@
-"""What a rehearsal is made of: scenarios, runs, and what was seen of each run. Data only; nothing here does anything."""
+"""What a rehearsal is made of: scenarios, runs, and what was seen of each run. Data only."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ class Mode(StrEnum):
     """Where the agent-init of a run was."""
 
     PROCESS_1 = "process 1"  # of a fresh PID namespace, as in a container
-    SUBREAPER = (
-        "subreaper"  # no namespace could be had: orphans are adopted, but the kernel's rules for process 1 do not apply
-    )
+    SUBREAPER = "subreaper"  # no namespace could be had
 
 
 class Verdict(StrEnum):
