@@ -18,7 +18,8 @@ from .. import control, notify
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from typing import Any
 
 ANCILLARY_BYTES = _socket.CMSG_SPACE(12)  # for credentials
 MAX_ANCESTORS = 1000
@@ -127,11 +128,22 @@ class Connection:
         return b""
 
 
-def fields_of(pid: int | None, timeout: float, command: str = "status") -> dict[str, str]:
-    """Return the fields that the agent-init which is meant answers a command with. Raises Failure."""
-    connection = Connection(find(pid), timeout)
-    data = b"".join(data for kind, data in connection.ask(command) if kind == control.FIELDS)
-    return notify.parse(data)
+def read(understand: "Callable[[dict[str, str]], Any]", pid: int, timeout: float, command: str = "status") -> "Any":
+    """Return what `understand` makes of the fields that agent-init answers a command with. Raises Failure.
+
+    Also where it raises KeyError, ValueError or TypeError: that agent-init may be of another version.
+    """
+    answer = Connection(pid, timeout).ask(command)
+    data = b"".join(data for kind, data in answer if kind == control.FIELDS)
+    try:
+        return understand(notify.parse(data))
+    except (KeyError, ValueError, TypeError) as error:
+        raise Failure(f"cannot read the answer of agent-init (pid {pid}), of another version? {error!r}") from None
+
+
+def printable(text: str) -> str:
+    """Return the text with escapes for what a terminal would act on, in one line."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _connect(pid: int, timeout: float | None) -> tuple[_socket.socket, bool]:

@@ -3,7 +3,7 @@
 import posix
 import sys
 
-from .connection import Failure
+from .connection import Failure, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +17,8 @@ def main(arguments: "Sequence[str]") -> int:
     """Run agent-initctl and return its exit code."""
     try:
         code = _answer(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it is None where descriptor 1 is closed
+            sys.stdout.flush()
         return code
     except BrokenPipeError:  # nobody reads what is printed
         return 1
@@ -29,9 +30,8 @@ def main(arguments: "Sequence[str]") -> int:
 
 def fail(text: str, code: int = OWN_FAULT) -> int:
     """Print one line to stderr and return the exit code."""
-    one_line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
     try:
-        posix.write(2, f"{NAME}: {one_line}\n".encode("utf-8", "backslashreplace"))
+        posix.write(2, f"{NAME}: {printable(text)}\n".encode("utf-8", "backslashreplace"))
     except OSError:
         pass
     return code

@@ -96,6 +96,23 @@ def agent_pid(init: Init) -> int:
     return wait_for_agent(init, PYTHON)
 
 
+def test_status_prints_nothing_that_a_terminal_acts_on(start: Start) -> None:
+    init = started(start, agent=r"on('TERM', leave); notify('READY=1\nSTATUS=\x1b[2J\x9b31m'); ready()")
+    ran = ask(init, "status")
+    assert r'status: "\x1b[2J\x9b31m"' in ran.stdout.splitlines()
+    assert status(init)["agent"]["status"] == "\x1b[2J\x9b31m"
+    init.signal("TERM")
+    assert init.wait() == 0
+
+
+def test_a_probe_without_stdout(start_in_role: Start) -> None:
+    init = started(start_in_role)
+    ran = ask(init, "live", before=["sh", "-c", 'exec "$@" >&-', "sh"])
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+    init.signal("TERM")
+    assert init.wait() == 0
+
+
 def test_ready_from_the_ready_message_to_the_stop_request(start_in_role: Start) -> None:
     code = "on('TERM'); on('USR1', lambda: notify('READY=1')); on('INT', leave); ready()"
     init = started(start_in_role, "--stop-schedule", "TERM/60s/KILL", agent=code, ready=False)
