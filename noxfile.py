@@ -151,7 +151,7 @@ def mutants(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Two minutes of measuring beside the peers; fails where a figure is several times its target."""
     # As the wheel for this machine is installed, with the launcher. A version that is there already counts as the same.
-    session.install(".")
+    session.install(".[http]")
     session.install("--force-reinstall", "--no-deps", ".", env={"AGENT_INIT_LAUNCHER": platform.machine()})
     run(session, "python", "-m", "bench", "--quick", "--check")
 
