@@ -11,7 +11,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
 
-OPENS_WITHIN, LOOK_AGAIN = 1.0, 0.02  # seconds: agent-init opens its socket just after the agent's start
+# Seconds. agent-init opens its socket just after the agent's start, which takes long where the processors are busy.
+OPENS_WITHIN, YOUNG, LOOK_AGAIN = 1.0, 10.0, 0.02
 NO_SOCKET = "it has no socket (--no-control, or an older version?)"
 
 
@@ -44,9 +45,11 @@ def _is_ours(pid: int) -> bool:
 def connect(name: str, pid: int, timeout: float | None, problem: str) -> "tuple[_socket.socket, int]":
     """Return what `connection.connect_to` does, where that has failed for its name. Raises Failure.
 
-    `problem`: why it has. Where nobody listens, wait for somebody who does, but not long.
+    `problem`: why it has. Where nobody listens, wait for somebody who does: longer if agent-init has just been started,
+    up to `timeout`.
     """
-    end = time.monotonic() + OPENS_WITHIN
+    left = YOUNG - _age(pid)
+    end = time.monotonic() + max(OPENS_WITHIN, left if timeout is None else min(timeout, left))
     while True:
         for address in _other_addresses(name):
             made, peer, why = connection.connect_to(address, pid, timeout)
@@ -59,6 +62,14 @@ def connect(name: str, pid: int, timeout: float | None, problem: str) -> "tuple[
         made, peer, problem = connection.connect_to(name, pid, timeout)
         if made is not None:
             return made, peer
+
+
+def _age(pid: int) -> float:
+    """Return the seconds since a process was started (`starttime`, proc(5)); infinity where that is not known."""
+    process = procfs.look(pid)
+    if process is None:
+        return float("inf")
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - process.start / os.sysconf("SC_CLK_TCK")
 
 
 def _other_addresses(name: str) -> list[str]:

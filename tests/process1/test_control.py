@@ -29,6 +29,19 @@ STAYS = "ignore('TERM'); ready()"
 STARTS = "on('TERM', leave); ready()"
 
 
+# An agent-init whose agent runs for some time before it gets to open its socket.
+LATE = f"""
+import signal, sys, time
+signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+sys.path.insert(0, {str(SCRIPT.parents[2])!r})
+from entrypoint import start
+from entrypoint.init import control_socket
+open_socket = control_socket._open
+control_socket._open = lambda: (time.sleep(2.5), open_socket())[1]
+sys.exit(start.main(sys.argv[1:], {str(SCRIPT.parents[2])!r}))
+"""
+
+
 def started(start: Start, *options: str, agent: str = READY, ready: bool = True, **more: Any) -> Init:
     init = start(*options, agent=agent, **more)
     init.wait_for_event("ready")
@@ -36,6 +49,11 @@ def started(start: Start, *options: str, agent: str = READY, ready: bool = True,
     if ready and "READY=1" in agent and "-q" not in options and "-qq" not in options:
         init.wait_for_line("the agent is ready")
     return init
+
+
+def test_agent_may_ask_before_agent_init_has_opened_its_socket(start_in_role: Start) -> None:
+    init = start_in_role(program=[sys.executable, "-I", "-S", "-c", LATE], command=[str(AGENT_INITCTL), "live"])
+    assert init.wait() == 0
 
 
 # --- status, ready, live. ---------------------------------------------------------------------------------------------
