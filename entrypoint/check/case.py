@@ -152,11 +152,16 @@ class Case:
         words = self.launch.program
         return any(word in ONE_SHOT for word in words[:4]) or self.container.kind == "CronJob"
 
+    @property
+    def sh(self) -> str:
+        """Return what `sh` is in the image: dash, bash or busybox; empty if it is not known."""
+        image = self.container.image_of
+        return image.shell if image else shell_of(self.container.image)
+
     def shell_kind(self, shell: Shell) -> str:
         """Return what a shell is: dash, bash or busybox; empty if it is not known."""
         if shell.name == "sh":
-            image = self.container.image_of
-            return image.shell if image else shell_of(self.container.image)
+            return self.sh
         return {"bash": "bash", "dash": "dash", "ash": "busybox", "busybox": "busybox"}.get(shell.name, "")
 
     # --- The lines to write. ----------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from .from_yaml import duration
 from .model import FLY, Container, Words
-from .source import Given, Unreadable
+from .source import Given
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,6 +35,7 @@ def containers(document: Node) -> Iterator[Container]:
         }
         made.environment_is_known = False  # `fly secrets`
         made.grace = _seconds(document["kill_timeout"])
+        made.is_fragment = bool(document["kill_timeout"]) and made.grace is None
         made.stop_signal = document["kill_signal"].given
         made.image = document["build"]["image"].text or ""
         made.ports = bool(document["http_service"] or document["services"])
@@ -56,6 +57,4 @@ def _seconds(node: Node) -> Given[float] | None:
     if (number := node.number) is not None:
         return number
     seconds = duration(node.text)
-    if seconds is None:
-        raise Unreadable(node.place, f"{node.text[:40]!r} is not a duration; accepted: seconds, or such as 1m30s")
-    return Given(seconds, node.place)
+    return None if seconds is None else Given(seconds, node.place)

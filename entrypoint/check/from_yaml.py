@@ -7,7 +7,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from .model import COMPOSE, ECS, FARGATE, KUBERNETES, Container, Hook, Probe, Rollout, Words
-from .source import Given, Place, Unreadable
+from .source import Given, Place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +43,9 @@ def kind_of(document: Node) -> str:
 
 
 def duration(text: str) -> float | None:
-    """Return the seconds in a duration as Go writes it (`1m30s`); None if it is none."""
+    """Return the seconds in a duration as Go writes it (`1m30s`, `0`); None if it is none."""
+    if text == "0":
+        return 0.0
     parts = GO_DURATION.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         return None
@@ -67,7 +69,11 @@ def _service(name: str, service: Node) -> Container:
     made.command = _compose_words(service["command"])
     made.environment = _compose_environment(service["environment"])
     made.environment_is_known = not service["env_file"]
-    made.grace = _compose_duration(service["stop_grace_period"])
+    made.grace, grace = None, service["stop_grace_period"]
+    if grace.text is not None:
+        seconds = duration(grace.text)
+        made.grace = None if seconds is None else Given(seconds, grace.place)
+        made.is_fragment = made.is_fragment or seconds is None  # a variable, or none that is known here
     made.stop_signal = service["stop_signal"].given
     made.init, made.restart, made.user = service["init"].switch, service["restart"].given, service["user"].given
     policy = service["deploy"]["restart_policy"]["condition"].given
@@ -98,15 +104,6 @@ def _compose_environment(node: Node) -> dict[str, Given[str]]:
         if equals:
             found[name] = Given(value, item.place)
     return {name: given for name, given in found.items() if given is not None}
-
-
-def _compose_duration(node: Node) -> Given[float] | None:
-    if node.text is None or "$" in node.text:
-        return None
-    seconds = duration(node.text)
-    if seconds is None:
-        raise Unreadable(node.place, f"{node.text[:40]!r} is not a duration; accepted: such as 1m30s")
-    return Given(seconds, node.place)
 
 
 def _capabilities(dropped: Node, added: Node) -> tuple[Given[frozenset[str]] | None, frozenset[str]]:

@@ -13,9 +13,11 @@ from .model import COMPOSE, IMAGE, KUBERNETES
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# These leave the program behind them without the stop signal, under no init and under tini: docs/wrappers.md.
-NOT_PASSED_ON = frozenset(
-    "npm npx yarn yarnpkg hatch invoke inv nox watchfiles flock time unbuffer xvfb-run dbus-run-session xargs entr "
+# These leave the program behind them without the stop signal, under no init and under tini: docs/wrappers.md. npm 11
+# passes TERM on to the shell that it starts: the program gets it where that shell replaces itself (bash, busybox).
+OF_NODE = frozenset("npm npx yarn yarnpkg".split())
+NOT_PASSED_ON = OF_NODE | frozenset(
+    "hatch invoke inv nox watchfiles flock time unbuffer xvfb-run dbus-run-session xargs entr "
     "chronic watch script bwrap py-spy".split()
 )
 ENDS_ITS_PROGRAM = {
@@ -163,11 +165,20 @@ def relay(case: Case) -> Iterator[Finding]:
         if any(word.startswith("dev") for word in case.container.words or ()):
             continue
         reason = f"{name} does not pass the stop signal on: the program behind it gets none, and is killed"
-        yield Finding("relay", WARNING, case.container.words_place, reason, _instead_of_relay(case, name))
+        severity = WARNING
+        if name in OF_NODE:
+            kind = case.sh
+            if kind in ("bash", "busybox"):
+                continue
+            severity = WARNING if kind == "dash" else NOTE
+            reason = f"{name} passes the stop signal to its shell, and dash"
+            reason += " (Debian, Ubuntu)" if kind == "dash" else ", if sh is that (Debian, Ubuntu),"
+            reason += " does not pass it on: the program gets none, and is killed"
+        yield Finding("relay", severity, case.container.words_place, reason, _instead_of_relay(case, name))
 
 
 def _instead_of_relay(case: Case, name: str) -> str:
-    if name in ("npm", "npx", "yarn", "yarnpkg"):
+    if name in OF_NODE:
         return case.command_line(["node", "server.js"]) + "  # what package.json has for the script"
     return _under_agent_init(case)
 
