@@ -11,7 +11,7 @@ from .. import options, settings
 from ..init import stop_steps
 from ..units import INFINITY, format_duration
 from . import frameworks, launch
-from .from_dockerfile import shell_of
+from .from_dockerfile import has_no_entrypoint, shell_of
 from .model import COMPOSE, FLY, KUBERNETES, Container, Platform
 
 if TYPE_CHECKING:
@@ -73,11 +73,15 @@ class Case:
         if self.has_agent_init:
             return True
         known = any(name in self.own_variables for name in (option.variable for option in options.OPTIONS))
-        return known and (self.container.words is None or self._entrypoint_is_unknown)
+        return known and (self.container.words is None or self.entrypoint_is_unknown)
 
     @property
-    def _entrypoint_is_unknown(self) -> bool:
-        return not self.container.image_is_known and self.container.entrypoint is None
+    def entrypoint_is_unknown(self) -> bool:
+        """Whether an entrypoint that is not at hand, such as agent-init, may run the command."""
+        container = self.container
+        if container.entrypoint is not None or (container.image_of and container.image_of.entrypoint):
+            return False
+        return not has_no_entrypoint(container.image_of.base if container.image_of else container.image)
 
     @cached_property
     def settings_or_problem(self) -> settings.Settings | str | None:

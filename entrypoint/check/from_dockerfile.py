@@ -16,6 +16,14 @@ DASH = re.compile(r"bookworm|bullseye|buster|trixie|slim|jammy|focal|noble|bioni
 BUSYBOX = re.compile(r"alpine|busybox")
 BASH = re.compile(r"\b(ubi\d*|centos|fedora|rockylinux|almalinux|amazonlinux|oraclelinux)\b|redhat|ubi-?minimal")
 OF_DEBIAN = frozenset("python node golang ruby php perl openjdk redis postgres nginx".split())
+# Images without an entrypoint, or with one that ends with exec "$@".
+WITHOUT_ENTRYPOINT = OF_DEBIAN | frozenset(
+    "debian ubuntu alpine busybox pypy rust gcc buildpack-deps eclipse-temurin centos fedora amazonlinux rockylinux "
+    "almalinux scratch uv cuda".split()
+)
+PUBLISHERS = re.compile(
+    r"(docker\.io/|public\.ecr\.aws/docker/)?(library/)?[^/]+|ghcr\.io/astral-sh/[^/]+|nvidia/[^/]+"
+)
 
 
 def image(read: Dockerfile, target: str | None = None) -> Image:
@@ -76,6 +84,12 @@ def shell_of(image: str) -> str:
     repository, _, tag = image.rpartition("/")[2].partition(":")
     official = "/" not in image.removeprefix("docker.io/").removeprefix("library/")
     return "dash" if official and repository in OF_DEBIAN and "$" not in tag else ""
+
+
+def has_no_entrypoint(image: str) -> bool:
+    """Whether an image of that name is known to run a command as it is given."""
+    name = image.partition("@")[0].rpartition("/")[2].partition(":")[0]
+    return name in WITHOUT_ENTRYPOINT and PUBLISHERS.fullmatch(image) is not None
 
 
 def _words(made: Instruction, shell: Words) -> Given[Words]:

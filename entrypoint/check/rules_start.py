@@ -32,27 +32,28 @@ NOT_FOR_LONG = frozenset("dev build test lint install ci migrate watch storybook
 
 def shell_stays(case: Case) -> Iterator[Finding]:
     """A shell stays process 1 (or the child of a small init), and passes no signal on."""
-    if case.has_agent_init or case.runs_once:
+    if case.expects_agent_init or case.runs_once:
         return
+    init = case.container.init
+    above = "the init's child" if (init and init.value) or case.launch.inits else "process 1"
     for made in case.launch.above:
-        line = made.line
-        if line is None or line.has_trap:
+        line, kind = made.line, case.shell_kind(made)
+        if line is None or line.has_trap or line.fate(kind) == shell.REPLACED:
             continue
-        fate = line.fate(case.shell_kind(made))
-        if fate == shell.REPLACED:
-            continue
-        above = "process 1" if not (case.container.init and case.container.init.value) and not case.launch.inits else (
-            "the init's child"
-        )  # fmt: skip
-        kind = case.shell_kind(made)
         which = f"{made.name} ({kind})" if made.name == "sh" and kind else made.name
-        if fate == shell.STAYS:
-            reason = f"{which} stays {above} and passes no signal on: {case.who} gets no stop signal, and is killed"
-            yield Finding("shell-stays", WARNING, case.container.words_place, reason, _with_exec(case, made))
-        else:
+        reason = f"{which} stays {above} and passes no signal on: {case.who} gets no stop signal, and is killed"
+        if line.fate(kind) == shell.MAYBE:
             reason = f"sh stays {above} where it is dash (Debian, Ubuntu): then {case.who} gets no stop signal"
-            yield Finding("shell-stays", NOTE, case.container.words_place, reason, _with_exec(case, made))
+        severity = WARNING if line.fate(kind) == shell.STAYS else NOTE
+        yield _unless_entrypoint(case, "shell-stays", severity, reason, _with_exec(case, made))
         return
+
+
+def _unless_entrypoint(case: Case, rule: str, severity: str, reason: str, remedy: str) -> Finding:
+    """Return a finding about a command: a note where an entrypoint that is not known may run it."""
+    if case.entrypoint_is_unknown:
+        severity, reason = NOTE, f"{reason}; unless the image's ENTRYPOINT is agent-init"
+    return Finding(rule, severity, case.container.words_place, reason, remedy)
 
 
 def _with_exec(case: Case, made: launch.Shell) -> str:
@@ -81,15 +82,16 @@ def _under_agent_init(case: Case) -> str:
 
 def background_job(case: Case) -> Iterator[Finding]:
     """A program in the background of a shell is killed without a stop signal when the other one ends."""
-    if case.has_agent_init:
+    if case.expects_agent_init:
         return
     for made in case.launch.above:
         line = made.line
         if line is None or line.has_trap or line.fate(case.shell_kind(made)) != shell.REPLACED:
             continue
         for job in line.background:
-            reason = f"{job.name} runs in the background: it gets no stop signal, and is killed when {case.who} ends"
-            yield Finding("background-job", WARNING, case.container.words_place, reason, _under_agent_init(case))
+            name = " ".join(job.argv[:2])
+            reason = f"{name} runs in the background: it gets no stop signal, and is killed when {case.who} ends"
+            yield _unless_entrypoint(case, "background-job", WARNING, reason, _under_agent_init(case))
 
 
 def shell_above_agent_init(case: Case) -> Iterator[Finding]:
@@ -157,7 +159,7 @@ def two_inits(case: Case) -> Iterator[Finding]:
 
 def relay(case: Case) -> Iterator[Finding]:
     """A package runner without agent-init does not pass the stop signal on."""
-    if case.has_agent_init or case.runs_once:
+    if case.expects_agent_init or case.runs_once:
         return
     for name in case.launch.relays:
         if name not in NOT_PASSED_ON or NOT_FOR_LONG & set(case.container.words or ()):
@@ -174,7 +176,7 @@ def relay(case: Case) -> Iterator[Finding]:
             reason = f"{name} passes the stop signal to its shell, and dash"
             reason += " (Debian, Ubuntu)" if kind == "dash" else ", if sh is that (Debian, Ubuntu),"
             reason += " does not pass it on: the program gets none, and is killed"
-        yield Finding("relay", severity, case.container.words_place, reason, _instead_of_relay(case, name))
+        yield _unless_entrypoint(case, "relay", severity, reason, _instead_of_relay(case, name))
 
 
 def _instead_of_relay(case: Case, name: str) -> str:

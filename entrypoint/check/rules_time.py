@@ -229,7 +229,7 @@ def term_loses_work(case: Case) -> Iterator[Finding]:
         if own.stop_signal == signals.INT or own.stop_schedule or own.rewrite or "TERM" not in use.framework.quick:
             return
         remedy = case.variable_line("AGENT_INIT_STOP_SIGNAL", "INT")
-    elif case.has_agent_init or given is not None or case.platform is FLY or not case.container.words:
+    elif case.expects_agent_init or given is not None or case.platform is FLY or not case.container.words:
         return
     else:
         remedy = _signal_line(case, "INT")
