@@ -26,6 +26,10 @@ POD_OF = {
     "Job": ("template",),
     "CronJob": ("jobTemplate", "spec", "template"),
 }
+OF_A_SERVICE = (
+    "image build command entrypoint environment env_file extends deploy ports volumes depends_on healthcheck init "
+    "restart stop_grace_period stop_signal user".split()
+)
 
 
 def kind_of(document: Node) -> str:
@@ -36,8 +40,7 @@ def kind_of(document: Node) -> str:
     if isinstance(definitions.value, list):
         return "ecs"
     services = [node for _, node in document["services"].items()]
-    known = ("image", "build", "command", "entrypoint", "environment", "extends", "deploy", "ports", "volumes")
-    if services and any(node.is_mapping and any(node[key] for key in known) for node in services):
+    if any(node.is_mapping and any(node[key] for key in OF_A_SERVICE) for node in services):
         return "compose"
     return ""
 

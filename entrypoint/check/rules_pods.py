@@ -12,7 +12,7 @@ from .model import KUBERNETES
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-KILLS_PROCESS_1 = re.compile(r"\bkill\b[^;&|]*\s1\b(?!\S)")
+KILLS_PROCESS_1 = re.compile(r"\bkill\b[^;&|]*\s1(?![\w.])")
 
 
 def job_counts_as_complete(case: Case) -> Iterator[Finding]:

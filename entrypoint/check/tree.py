@@ -185,8 +185,7 @@ def _lines(text: str) -> dict[tuple[str, ...], int]:
         while isinstance(inner, dict) and len(inner) == 1:
             key = next(iter(inner))
             inner, path = inner[key], (*path, key)
-            place = path if header else (*table, *path)
-            found.setdefault(_numbered(place, numbers), line)
+            found.setdefault(_numbered(path, numbers) if header else (*table, *path), line)
             if not header and not isinstance(inner, dict):
                 break
         if header:

@@ -220,8 +220,8 @@ def events(pid: int | None, timeout: float, follow: bool) -> int:
 def check(files: tuple[str, ...], form: str) -> int:
     """Report what will go wrong at a stop, from the files that start the container; docs/check.md has the rules.
 
-    Dockerfiles, Compose files, Kubernetes objects, ECS task definitions and fly.toml; `-` is stdin. Files that are given
-    together are checked together. Exit code 1 for an error or a warning, 0 for none or for notes only. It needs
+    Dockerfiles, Compose files, Kubernetes objects, ECS task definitions and fly.toml; `-` is stdin. Files that are
+    given together are checked together. Exit code 1 for an error or a warning, 0 for none or for notes only. It needs
     `pip install 'agent-init[check]'`.
     """
     from ..check import command
