@@ -36,6 +36,9 @@ OTHERS = frozenset(
 )
 
 
+Source = tuple[str, str | None]  # a Dockerfile, and the stage
+
+
 @dataclass
 class Builds:
     """How a Compose service is built. `file`: the path of its Dockerfile."""
@@ -99,33 +102,37 @@ class Files:
         """Return the containers, each with its image where the Dockerfile is at hand."""
         used: set[str] = set()
         by_path = {os.path.normpath(file): read for file, read in self.dockerfiles.items()}
-        by_image: dict[str, tuple[Dockerfile, str | None]] = {}
+        by_image: dict[str, set[Source]] = {}
         for build in self.builds:
             read = by_path.get(build.file)
             if read is None:
                 continue
             used.add(read.file)
             build.service.image_of = from_dockerfile.image(read, build.target)
-            by_image[_image_name(build.image) or build.service.name] = read, build.target
+            name = _image_name(build.image) or build.service.name
+            by_image.setdefault(name, set()).add((read.file, build.target))
         self._name_images(by_image, used)
         alone = [from_dockerfile.container(read) for file, read in self.dockerfiles.items() if file not in used]
         return _merged([*alone, *self.containers])
 
-    def _name_images(self, by_image: dict[str, tuple[Dockerfile, str | None]], used: set[str]) -> None:
+    def _name_images(self, by_image: dict[str, set[Source]], used: set[str]) -> None:
         """Give their images to the containers that are not built by a Compose file at hand."""
         built = {id(build.service) for build in self.builds}
         others = [made for made in self.containers if id(made) not in built and made.image_of is None]
         others = [made for made in others if _image_name(made.image) not in OTHERS]
-        for file, read in self.dockerfiles.items():
+        directories: dict[str, set[Source]] = {}
+        for file in self.dockerfiles:
             directory = os.path.basename(os.path.dirname(os.path.abspath(file)))
-            by_image.setdefault(directory, (read, None))
+            directories.setdefault(directory, set()).add((file, None))
         for made in others:
-            found = by_image.get(_image_name(made.image))
-            if found is None and len(others) == len(self.dockerfiles) == 1:
-                found = next(iter(self.dockerfiles.values())), None
-            if found is not None:
-                made.image_of = from_dockerfile.image(*found)
-                used.add(found[0].file)
+            name = _image_name(made.image)
+            found = by_image.get(name) or directories.get(name) or set()
+            if not found and len(others) == len(self.dockerfiles) == 1:
+                found = {(next(iter(self.dockerfiles)), None)}
+            if len(found) == 1:  # else it may be any of them
+                ((file, target),) = found
+                made.image_of = from_dockerfile.image(self.dockerfiles[file], target)
+                used.add(file)
 
 
 def read(files: Sequence[tuple[str, str]]) -> Files:

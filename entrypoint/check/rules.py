@@ -89,7 +89,7 @@ RULES = (
         WARNING,
         "A package runner or another wrapper does not pass the stop signal on ([which ones](wrappers.md)). `uv "
         "run`, `poetry run` and pnpm do.",
-        '`CMD ["npm", "start"]`',
+        '`CMD ["npm", "start"]` on Debian',
         "the program itself, or agent-init as the entry point",
         rules_start.relay,
     ),

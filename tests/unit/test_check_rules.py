@@ -457,3 +457,14 @@ def test_our_own_examples_have_no_finding_that_counts() -> None:
     for name in names:
         made = rules.judge(combine.read([(name, (root / name).read_text())]).all())
         assert [finding for finding in made if finding.severity in rules.COUNTING] == [], name
+
+
+def test_an_image_that_may_be_either_of_two_is_neither() -> None:
+    files = [
+        ("a/agent/Dockerfile", AGENT),
+        ("b/agent/Dockerfile", PYTHON),
+        ("pod.yaml", pod("", "command: [python, a.py]")),
+    ]
+    files = [(name, text.replace("my-agent", "agent")) for name, text in files]
+    assert not [made for made in rules.judge(combine.read(files).all()) if made.place.file == "pod.yaml"]
+    assert [made.rule for made in rules.judge(combine.read([files[0], files[2]]).all())] == ["entrypoint-replaced"]
