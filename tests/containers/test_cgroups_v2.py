@@ -18,7 +18,7 @@ from .container import Event
 from .engine import Engine, NotAvailable
 from .images import HERE, PROBE
 
-RUN_TIMEOUT = 1500.0  # seconds for the whole run of the machine, which is emulated, with a suite beside it
+RUN_TIMEOUT = 900.0  # seconds for the job in the machine, which is emulated, with a suite beside it
 
 
 @dataclass(frozen=True)
