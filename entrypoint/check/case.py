@@ -13,6 +13,7 @@ from ..units import INFINITY, format_duration
 from . import frameworks, launch
 from .from_dockerfile import has_no_entrypoint, shell_of
 from .model import COMPOSE, FLY, KUBERNETES, Container, Platform
+from .shell import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -143,6 +144,12 @@ class Case:
         return max(0.0, seconds - delay), why + (f", less the stop delay of {format_duration(delay)}" if delay else "")
 
     @property
+    def signals_group(self) -> bool:
+        """Whether a small init signals all processes: dumb-init, `tini -g`."""
+        words = self.container.words or ()
+        return "dumb-init" in self.launch.inits or ("tini" in self.launch.inits and "-g" in words[:4])
+
+    @property
     def who(self) -> str:
         """Return the program's name for a sentence."""
         if self.use:
@@ -166,7 +173,7 @@ class Case:
         """Return what a shell is: dash, bash or busybox; empty if it is not known."""
         if shell.name == "sh":
             return self.sh
-        return {"bash": "bash", "dash": "dash", "ash": "busybox", "busybox": "busybox"}.get(shell.name, "")
+        return KINDS[shell.name]
 
     # --- The lines to write. ----------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from . import dockerfile
 from .model import IMAGE, Container, Image, Words
-from .source import Given, Place
+from .source import Given
 
 if TYPE_CHECKING:
     from .dockerfile import Dockerfile, Instruction
@@ -96,4 +96,6 @@ def _words(made: Instruction, shell: Words) -> Given[Words]:
     """Return the words that an instruction runs: those of the shell before the text of the shell form."""
     if made.array is not None:
         return Given(made.array, made.place)
-    return Given((*shell, made.text), Place(made.place.file, made.place.line)) if made.text else Given((), made.place)
+    if not made.text or made.text.startswith("["):  # an array that is none, such as ['a', 'b'], cannot be run
+        return Given((), made.place)
+    return Given((*shell, made.text), made.place)

@@ -149,6 +149,8 @@ def _container(node: Node, spec: Node, kind: str) -> Container:
     }
     made.environment_is_known = not node["envFrom"] and not any(item["valueFrom"] for item in node["env"])
     made.grace = spec["terminationGracePeriodSeconds"].number
+    # A patch of Kustomize has no image; the value may be a variable.
+    made.is_fragment = not made.image or (bool(spec["terminationGracePeriodSeconds"]) and made.grace is None)
     made.stop_signal = node["lifecycle"]["stopSignal"].given
     made.hook = _hook(node["lifecycle"]["preStop"])
     made.restart = spec["restartPolicy"].given
@@ -224,6 +226,7 @@ def ecs(document: Node) -> Iterator[Container]:
         }
         made.environment_is_known = not node["environmentFiles"] and not node["secrets"]
         made.grace = node["stopTimeout"].number
+        made.is_fragment = bool(node["stopTimeout"]) and made.grace is None
         made.init = node["linuxParameters"]["initProcessEnabled"].switch
         made.user = node["user"].given
         made.ports = bool(node["portMappings"])

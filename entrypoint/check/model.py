@@ -97,7 +97,7 @@ class Container:
     command: Given[Words] | None = None
     environment: dict[str, Given[str]] = field(default_factory=dict)
     environment_is_known: bool = True
-    is_fragment: bool = False  # what is missing may be in another file
+    is_fragment: bool = False  # what is not known from this file may be set elsewhere
     user: Given[str] | None = None
     grace: Given[float] | None = None
     stop_signal: Given[str] | None = None

@@ -114,7 +114,7 @@ def _rolling() -> str:
 def no_readiness_probe(case: Case) -> Iterator[Finding]:
     """A rollout goes on as soon as the new process exists, and stops the old pod."""
     container = case.container
-    if container.kind != "Deployment" or container.readiness is not None:
+    if container.kind != "Deployment" or container.readiness is not None or container.is_fragment:
         return
     if container.rollout and container.rollout.strategy and container.rollout.strategy.value == "Recreate":
         return

@@ -42,6 +42,8 @@ def shell_stays(case: Case) -> Iterator[Finding]:
             continue
         which = f"{made.name} ({kind})" if made.name == "sh" and kind else made.name
         reason = f"{which} stays {above} and passes no signal on: {case.who} gets no stop signal, and is killed"
+        if case.signals_group:
+            reason = f"{which} stays {above} and ends at the stop signal: {case.who} gets it too, but is killed at once"
         if line.fate(kind) == shell.MAYBE:
             reason = f"sh stays {above} where it is dash (Debian, Ubuntu): then {case.who} gets no stop signal"
         severity = WARNING if line.fate(kind) == shell.STAYS else NOTE

@@ -2,7 +2,7 @@
 
 Which shells replace themselves by the last program was tried (Debian 12): dash 0.5.12 never does. bash 5.2 does after
 `;`, `&&` and `||`, but not for a pipe, a redirection, a background job or a trap for EXIT. busybox 1.35 does even
-then, but not for a pipe or a trap for EXIT. All of them do so for `exec`.
+then, but not for a pipe or a trap for EXIT. All of them do so for `exec`. ksh93 is like dash, zsh 5.9 like busybox.
 
 A line with anything else (loops, functions, here-documents) is not understood, and no rule says anything about it.
 """
@@ -12,7 +12,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-SHELLS = frozenset("sh bash dash ash zsh ksh busybox".split())
+# What each is like; what `sh` is depends on the image.
+KINDS = {"bash": "bash", "dash": "dash", "ksh": "dash", "ash": "busybox", "busybox": "busybox", "zsh": "busybox"}
+SHELLS = frozenset(("sh", *KINDS))
 STAYS, REPLACED, MAYBE = "stays", "is replaced", "may stay"
 # They end at once, or only wait: none of them is the program that the container is for.
 ASIDE = frozenset(
@@ -111,7 +113,7 @@ class Line:
     def fate(self, shell: str) -> str:
         """Return what becomes of the shell while the main command runs: STAYS, REPLACED, or MAYBE.
 
-        `shell`: dash, bash, busybox; anything else is not known.
+        `shell`: dash, bash, busybox; empty if it may be any of these.
         """
         last = self.main == len(self.commands) - 1
         if self.program.is_exec and not self.is_piped:

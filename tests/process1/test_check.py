@@ -131,7 +131,7 @@ LINES = (
 
 
 @pytest.mark.parametrize("line", LINES)
-@pytest.mark.parametrize("name", ["dash", "bash", "busybox"])
+@pytest.mark.parametrize("name", ["dash", "bash", "busybox", "ksh", "zsh"])
 def test_a_shell_stays_or_is_replaced_as_assumed(name: str, line: str) -> None:
     if not shutil.which(name):
         pytest.skip(f"{name} is not installed")
@@ -140,7 +140,7 @@ def test_a_shell_stays_or_is_replaced_as_assumed(name: str, line: str) -> None:
     command = [name, *(["sh"] if name == "busybox" else []), "-c", line]
     started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
-        assert what_became_of(started.pid) == understood.fate(name)
+        assert what_became_of(started.pid) == understood.fate(shell.KINDS[name])
     finally:
         os.killpg(started.pid, 9)
         started.wait()

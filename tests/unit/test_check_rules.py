@@ -228,6 +228,8 @@ SILENT: list[tuple[str, dict[str, str]]] = [
     ("shell-stays", {"dockerfile": PYTHON + "CMD alembic upgrade head\n"}),
     ("shell-stays", {"dockerfile": PYTHON + "CMD while true; do python agent.py; done\n"}),
     ("shell-stays", {"pod": pod("", 'args: [sh, -c, "python a.py"]\n' + env(AGENT_INIT_GRACE="20s"))}),
+    ("shell-stays", {"dockerfile": PYTHON + 'CMD ["zsh", "-c", "cd /app && python agent.py"]\n'}),
+    ("shell-stays", {"dockerfile": PYTHON + "CMD ['python', 'agent.py']\n"}),
     ("background-job", {"dockerfile": AGENT + "CMD celery -A app worker & exec uvicorn app:app\n"}),
     ("shell-above-agent-init", {"dockerfile": PYTHON + "CMD cd /app && exec agent-init -- python agent.py\n"}),
     ("agent-init-without-command", {"dockerfile": AGENT}),
@@ -265,6 +267,11 @@ SILENT: list[tuple[str, dict[str, str]]] = [
     ("grace-above-platform", {"dockerfile": AGENT + "ENV AGENT_INIT_GRACE=590s\n"}),
     ("grace-above-platform", {"pod": pod("", env(AGENT_INIT_GRACE="40s", AGENT_INIT_PLATFORM_GRACE="30s"))}),
     ("grace-above-platform", {"pod": pod("", env(AGENT_INIT_GRACE="infinity"))}),
+    ("grace-above-platform", {"pod": pod("", env(AGENT_INIT_GRACE="90s")).replace("image:", "imagePullPolicy:")}),
+    (
+        "grace-above-platform",
+        {"pod": pod("terminationGracePeriodSeconds: '{{ .Values.grace }}'", env(AGENT_INIT_GRACE="90s"))},
+    ),
     ("grace-above-platform", {"compose": service("stop_grace_period: ${G}\ncommand: agent-init -t 60s a")}),
     ("grace-one-side", {"dockerfile": AGENT, "compose": service("restart: always", "build: .")}),
     ("delay-too-long", {"pod": pod("", env(AGENT_INIT_STOP_DELAY="5s"))}),
@@ -339,6 +346,12 @@ def test_a_rule_speaks(rule: str, severity: str, files: dict[str, str]) -> None:
 @pytest.mark.parametrize(("rule", "files"), SILENT, ids=[f"{row[0]}-{n}" for n, row in enumerate(SILENT)])
 def test_a_rule_is_silent(rule: str, files: dict[str, str]) -> None:
     assert rule not in {name for name, _ in found(**files)}
+
+
+def test_an_init_that_signals_all_processes_is_another_reason() -> None:
+    for init in ('"dumb-init"', '"tini", "-g", "--"'):
+        (made,) = judge(dockerfile=PYTHON + f"ENTRYPOINT [{init}]\nCMD cd /app && python agent.py\n")
+        assert "gets it too, but is killed at once" in made.reason
 
 
 def test_every_rule_is_tried_both_ways() -> None:
@@ -440,9 +453,9 @@ def test_an_override_file_completes_the_service_that_it_overrides() -> None:
 
 
 def test_lists_and_cron_jobs_are_read() -> None:
-    inner = "    spec: {containers: [{name: a, lifecycle: {preStop: {sleep: {seconds: 60}}}}]}\n"
+    inner = "    spec: {containers: [{name: a, image: x, lifecycle: {preStop: {sleep: {seconds: 60}}}}]}\n"
     cron = "apiVersion: batch/v1\nkind: CronJob\nspec: {jobTemplate: {spec: {template: {spec: {containers: [{name: a, "
-    cron += "lifecycle: {preStop: {sleep: {seconds: 60}}}}]}}}}}\n"
+    cron += "image: x, lifecycle: {preStop: {sleep: {seconds: 60}}}}]}}}}}\n"
     assert ("prestop-too-long", ERROR) in found(pod=cron)
     several = "apiVersion: v1\nkind: List\nitems:\n  - apiVersion: v1\n    kind: Pod\n" + inner
     assert ("prestop-too-long", ERROR) in found(pod=several)
