@@ -1,8 +1,8 @@
 """What a shell does with a line such as `cd /app && python agent.py`: which program it runs, and whether it stays.
 
 Which shells replace themselves by the last program was tried (Debian 12): dash 0.5.12 never does. bash 5.2 does after
-`;`, `&&` and `||`, but not for a pipe, a redirection, a background job or a trap for EXIT. busybox 1.35 does even
-then, but not for a pipe or a trap for EXIT. All of them do so for `exec`. ksh93 is like dash, zsh 5.9 like busybox.
+`;`, `&&` and `||`, but not for a pipe, a redirection, a background job or a trap for EXIT. busybox 1.35, ksh93 and
+zsh 5.9 do even then, but not for a pipe or a trap for EXIT. All of them do so for `exec`.
 
 A line with anything else (loops, functions, here-documents) is not understood, and no rule says anything about it.
 """
@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass, field
 
 # What each is like; what `sh` is depends on the image.
-KINDS = {"bash": "bash", "dash": "dash", "ksh": "dash", "ash": "busybox", "busybox": "busybox", "zsh": "busybox"}
+KINDS = {"bash": "bash", "dash": "dash", "ksh": "busybox", "ash": "busybox", "busybox": "busybox", "zsh": "busybox"}
 SHELLS = frozenset(("sh", *KINDS))
 STAYS, REPLACED, MAYBE = "stays", "is replaced", "may stay"
 # They end at once, or only wait: none of them is the program that the container is for.
