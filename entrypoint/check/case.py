@@ -200,6 +200,14 @@ class Case:
             return f'kill_timeout = "{whole}s"'
         return f'"stopTimeout": {whole}'
 
+    @property
+    def written(self) -> tuple[str, ...]:
+        """Return the words of the line that `command_line` replaces."""
+        container, image = self.container, self.container.image_of
+        places = [container.command, container.entrypoint]
+        places += [image.command, image.entrypoint] if image else []
+        return next((given.value for given in places if given is not None and given.value), ())
+
     def command_line(self, words: Sequence[str]) -> str:
         """Return the line that sets the command, in the file where it is written now."""
         container, text = self.container, json.dumps(list(words))

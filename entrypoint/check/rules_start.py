@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
+import json
 from typing import TYPE_CHECKING
 
 from ..init import names
 from . import launch, shell
 from .case import ERROR, MAY_START_AGENT_INIT, NOTE, WARNING, Case, Finding
-from .model import COMPOSE, IMAGE, KUBERNETES
+from .model import COMPOSE, FLY, IMAGE, KUBERNETES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,21 +65,28 @@ def _with_exec(case: Case, made: launch.Shell) -> str:
     text = line.with_exec
     if text is None or line.background:
         return _under_agent_init(case)
+    given = case.written
+    if given and given[0] == line.text:  # the shell and `-c` are in the entrypoint
+        return case.command_line([text, *given[1:]])
+    before = [index for index, word in enumerate(given) if word.rpartition("/")[2] == made.name][:1]
+    prefix = given[: before[0]] if before else ()  # such as tini
     program = line.program
     simple = len(line.commands) == 1 and not program.is_redirected and program.words == program.bare
     if simple and not any(character in line.text for character in "$*?~`"):
-        return case.command_line(program.argv)
-    return case.command_line([made.name, *made.flags.split(), text])
+        return case.command_line([*prefix, *program.argv])
+    return case.command_line([*prefix, made.name, *made.flags.split(), text])
 
 
 def _under_agent_init(case: Case) -> str:
-    if case.container.image_is_known or case.platform is IMAGE:
-        return 'ENTRYPOINT ["agent-init", "--"]'
-    words = case.container.words or ()
-    key = {KUBERNETES: "command", COMPOSE: "entrypoint"}.get(case.platform, '"entryPoint"')
-    if case.platform is KUBERNETES and case.container.entrypoint:
-        return f'command: ["agent-init", "--", {", ".join(shlex.quote(word) for word in words[:1])}, ...]'
-    return f'{key}: ["agent-init", "--"]'
+    """Return a line with agent-init as the entry point."""
+    container = case.container
+    given = container.entrypoint.value if container.entrypoint else ()
+    words = json.dumps(["agent-init", "--", *given])
+    if container.entrypoint is None and (container.image_is_known or case.platform is IMAGE):
+        return f"ENTRYPOINT {words}"
+    return {KUBERNETES: "command: ", COMPOSE: "entrypoint: ", FLY: "entrypoint = "}.get(
+        case.platform, '"entryPoint": '
+    ) + words
 
 
 def background_job(case: Case) -> Iterator[Finding]:

@@ -379,6 +379,43 @@ def test_the_highest_severity_of_each_rule_is_the_one_in_the_table() -> None:
             'CMD ["sh", "-c", "exec gunicorn -b :$PORT app:app"]',
         ),
         (
+            {"pod": pod("", 'command: ["bash", "-c"]\nargs: ["cd /app; python a.py >log"]')},
+            "shell-stays",
+            10,
+            'args: ["cd /app; exec python a.py >log"]',
+        ),
+        (
+            {"dockerfile": PYTHON + 'ENTRYPOINT ["tini", "--", "sh", "-c", "cd /app; python a.py"]\n'},
+            "shell-stays",
+            3,
+            'ENTRYPOINT ["tini", "--", "sh", "-c", "cd /app; exec python a.py"]',
+        ),
+        (
+            {"pod": pod("", 'command: ["bash", "-c", "python a.py; exit $?"]')},
+            "shell-stays",
+            9,
+            'command: ["agent-init", "--", "bash", "-c", "python a.py; exit $?"]',
+        ),
+        (
+            {"compose": service('command: sh -c "a.py; exit $$?"')},
+            "shell-stays",
+            4,
+            'entrypoint: ["agent-init", "--"]',
+        ),
+        ({"dockerfile": PYTHON + "CMD a & exec b\n"}, "background-job", 3, 'ENTRYPOINT ["agent-init", "--"]'),
+        (
+            {"ecs": task('"stopTimeout": 20, "command": ["uvicorn", "a:b", "--timeout-graceful-shutdown", "40"]')},
+            "drain-too-short",
+            1,
+            '"stopTimeout": 45',
+        ),
+        (
+            {"fly": 'app = "x"\n[processes]\nw = "gunicorn --graceful-timeout 60 a:b"\n'},
+            "drain-too-short",
+            3,
+            'kill_timeout = "65s"',
+        ),
+        (
             {"dockerfile": AGENT, "pod": pod("", env(AGENT_INIT_GRACE="58s"))},
             "grace-above-platform",
             10,
