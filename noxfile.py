@@ -166,7 +166,9 @@ def lower_bounds(session: nox.Session) -> None:
     using_uvloop = ["tests/runner/test_api.py", "tests/runner/test_stops.py"]
     session.install(*(text.replace(">=", "==", 1) for text in PROJECT["project"]["optional-dependencies"]["http"]))
     using_http = ["tests/http/test_answers.py", "tests/http/test_limits.py"]
-    run(session, "pytest", *using_click, *using_psutil, *using_uvloop, *using_http)
+    session.install(*(text.replace(">=", "==", 1) for text in PROJECT["project"]["optional-dependencies"]["check"]))
+    using_yaml = ["tests/unit/test_check_readers.py", "tests/unit/test_check_rules.py"]
+    run(session, "pytest", *using_click, *using_psutil, *using_uvloop, *using_http, *using_yaml)
 
 
 @nox.session

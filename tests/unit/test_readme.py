@@ -12,6 +12,7 @@ import pytest
 
 from entrypoint import options, platforms
 from entrypoint import settings as reader
+from entrypoint.check import rules
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -45,7 +46,20 @@ def platform_table() -> str:
     return "\n".join(rows) + "\n"
 
 
-TABLES = {"options": ("docs/options.md", option_table), "platforms": ("docs/grace.md", platform_table)}
+def rule_table() -> str:
+    """The table of the rules of `agent-initctl check` as Markdown."""
+    rows = ["| rule | severity | what goes wrong | example | remedy |", "|---|---|---|---|---|"]
+    for rule in rules.RULES:
+        cells = (f"`{rule.name}`", rule.severity, rule.wrong, rule.example, rule.remedy)
+        rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join(rows) + "\n"
+
+
+TABLES = {
+    "options": ("docs/options.md", option_table),
+    "platforms": ("docs/grace.md", platform_table),
+    "rules": ("docs/check.md", rule_table),
+}
 
 
 def with_table(name: str) -> tuple[Path, str]:
