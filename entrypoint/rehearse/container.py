@@ -95,6 +95,10 @@ class Container:
             self.pid = next((process.pid for process in procfs.children(self._outer.pid)), 0)
         return self.pid
 
+    def agent(self) -> procfs.Process | None:
+        """Return the agent, as soon as agent-init has started it; None before that."""
+        return next(iter(procfs.children(self.pid)), None) if self.find() else None
+
     def exit_code(self) -> int | None:
         """Return agent-init's exit code, as a platform sees it; None as long as it runs."""
         code = self._outer.poll()

@@ -226,7 +226,8 @@ def _notes(options: Options, mode: Mode, first: Run, runs: Sequence[Run]) -> Ite
     elif any(event.text == "the work had ended before the stop request" for event in first.events):
         yield "The work had ended before the stop request: choose one that takes longer."
     if mode is Mode.SUBREAPER:
-        yield "No PID namespace could be had: agent-init ran as a subreaper, not as process 1."
+        why = "As asked for" if options.subreaper else "No PID namespace could be had"
+        yield f"{why}: agent-init ran as a subreaper, not as process 1."
     if first.up_after is None:
         yield "The agent was not seen to come up (no READY=1, no port, never quiet): use --up."
     if any("stdout is read again" in event.text for run in runs for event in run.events):

@@ -20,7 +20,7 @@ from . import beside, memory, records, up
 from .container import Container
 from .judge import Facts, judge
 from .model import Event, Life, Mode, Run
-from .observe import Observer
+from .observe import Observer, began_at
 from .scenarios import HUP, INT, TERM, Before, Planned
 from .streams import Streams
 
@@ -196,19 +196,14 @@ class Trial:
     def _start(self) -> None:
         """Wait until agent-init has started the agent. Raises NotUp."""
         end = time.monotonic() + STARTS_WITHIN
-        while not self._record("started"):
+        while not (agent := self.container.agent()):
             if self.container.exit_code() is not None:
-                self._step()
-                raise NotUp(self._why_not_started())
+                raise NotUp(self._ended_early(""))
             if time.monotonic() > end:
                 raise NotUp(f"agent-init has not started the agent within {units.format_duration(STARTS_WITHIN)}")
-            self._step()
-        self.container.find()
+            self._step(TICK / 4)
+        self.started = self.signs.started = self.signs.active_at = began_at(agent)
         self.observer = Observer(self.container.pid, LOOK_EVERY)
-
-    def _why_not_started(self) -> str:
-        last = [*(record.message for record in self.records), *(line.text for line in self.lines)]
-        return (last or ["agent-init has ended at once"])[-1].removeprefix("agent-init: ").removeprefix("error: ")
 
     def _come_up(self) -> None:
         """Wait until the agent is up. Raises NotUp."""
@@ -243,7 +238,11 @@ class Trial:
     _look_for_ports = 0.0
 
     def _ended_early(self, when: str) -> str:
-        self._step()
+        for _ in range(3):  # what it has written last is there
+            self._step(0)
+        if not self._record("started"):  # nor has agent-init itself
+            words = [*(record.message for record in self.records), *(line.text for line in self.lines)]
+            return (words or ["agent-init has ended at once"])[-1].removeprefix("agent-init: ").removeprefix("error: ")
         code = self.container.exit_code()
         last = next((line.text.strip() for line in reversed(self.lines) if line.text.strip()), "")
         seconds = units.format_duration(round(time.monotonic() - self.started, 1))
@@ -415,7 +414,6 @@ class Trial:
         self.records.append(record)
         self._log.write(json.dumps(record.fields) + "\n")
         if record.event == "started":
-            self.started = self.signs.started = self.signs.active_at = record.at
             grace = record.fields.get("grace")
             self.grace = float(grace) if isinstance(grace, int | float) else None
         elif record.event == "ready":

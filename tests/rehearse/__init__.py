@@ -1,0 +1,1 @@
+"""agent-initctl rehearse, with genuine agents."""
