@@ -1,0 +1,1 @@
+"""`agent-initctl rehearse`: whole rehearsals, and what they print."""
