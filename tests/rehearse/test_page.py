@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+from html import escape
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 
@@ -111,10 +112,8 @@ def test_nothing_sticks_out_of_the_window(tmp_path: Path, width: int) -> None:
     lost = dataclasses.replace(KILLED, number=2, verdict=Verdict.LOST)
     html = page.render(dataclasses.replace(EXAMPLE, runs=(*EXAMPLE.runs, crowd, lost), command=("x" * 300,)))
     html = re.sub(r"<meta http-equiv[^>]*>", "", html).replace("<details>", "<details open>")
-    frame = (html + "<script>parent.postMessage(document.documentElement.scrollWidth, '*')</script>").replace(
-        '"', "&quot;"
-    )
-    outer = f"""<iframe srcdoc="{frame.replace("&amp;", "&amp;amp;")}" width={width} height=800></iframe><script>
+    frame = escape(html + "<script>parent.postMessage(document.documentElement.scrollWidth, '*')</script>")
+    outer = f"""<iframe srcdoc="{frame}" width={width} height=800></iframe><script>
         onmessage = (sent) => document.body.append("width:" + sent.data)</script>"""
     seen = load(f"<!doctype html><body>{outer}", tmp_path)
     (measured,) = re.findall(r"width:(\d+)<", seen.dom) or ["0"]
