@@ -21,7 +21,7 @@ from .container import Container
 from .judge import Facts, judge
 from .model import Event, Life, Mode, Run
 from .observe import Observer, began_at
-from .scenarios import HUP, INT, TERM, Before, Planned
+from .scenarios import INT, TERM, Before, Planned
 from .streams import Streams
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ STARTS_WITHIN = 60.0  # agent-init itself, on a loaded machine
 WORK_BEGINS_WITHIN = 1.0
 PATIENCE = 15.0  # beyond the deadline and the linger time
 WITHOUT_DEADLINE = 60.0  # the patience with a stop that has none
-HUP_DECIDED_WITHIN = 1.0
+DECIDED_WITHIN = 2.0
 AFTER_THE_CHILD = 0.5
 MAX_READER_STOPS = 3.0
 BREAK_SECONDS = 60.0
@@ -95,6 +95,7 @@ class Trial:
         self.requested: float | None = None
         self.ended: float | None = None
         self.work: beside.Command | None = None
+        self.broken = False  # by --break
         self.balloon: memory.Balloon | None = None
         self.work_lines = 0
         self.work_code: int | None = None
@@ -177,6 +178,7 @@ class Trial:
             if self.work is not None:
                 self.work.end()
             self.streams.close()
+            self._mend()
             if self.observer is not None:
                 self.lives = self.observer.lives(self.started)
 
@@ -285,13 +287,23 @@ class Trial:
     def _break(self) -> None:
         line = self.setting.options.break_dependency
         assert line is not None
-        code, text = beside.run(line, self.setting.environment, BREAK_SECONDS)
+        self.broken = True
+        code, text = beside.run(line, self.setting.environment, BREAK_SECONDS, self._step)
         if code:
             self.skipped = f"--break failed with exit code {code}" + (f": {text.splitlines()[-1]}" if text else "")
         elif code is None:
             self.skipped = f"--break had not ended after {units.format_duration(BREAK_SECONDS)}"
         else:
             self._event("break", line)
+
+    def _mend(self) -> None:
+        """Undo what --break has done."""
+        line = self.setting.options.mend
+        if not self.broken or line is None:
+            return
+        code, text = beside.run(line, self.setting.environment, BREAK_SECONDS)
+        if code != 0:
+            self.problem = f"--mend failed with exit code {code}" + (f": {text.splitlines()[-1]}" if text else "")
 
     def _kill_child(self) -> None:
         assert self.observer is not None
@@ -320,8 +332,8 @@ class Trial:
             self._wait_until(began + after, or_end=True)
             if self.container.exit_code() is None:
                 self._request(number)
-        if self.way.signals == ((0.0, HUP),):
-            self._after_hup()
+        if len(self.way.signals) == 1 and TERM not in self.sent:
+            self._see_whether_it_stops()
         if self.way.before is Before.TAKE_MEMORY:
             assert self.balloon is not None
             self.balloon.take()
@@ -335,12 +347,12 @@ class Trial:
         to = "every process" if self.way.to_all else "agent-init"
         self._event("request", f"{signals.name_of(number)} to {to}")
 
-    def _after_hup(self) -> None:
-        """An agent may handle HUP, as a request to reload: then the stop comes after it."""
-        end = time.monotonic() + HUP_DECIDED_WITHIN
+    def _see_whether_it_stops(self) -> None:
+        """An agent may handle HUP, as a request to reload (--stop-on may say so of INT): then TERM comes after it."""
+        end = time.monotonic() + DECIDED_WITHIN
         while not self._record("stop-requested") and self.container.exit_code() is None:
             if time.monotonic() > end:
-                self._event("note", "the agent handles HUP, and goes on")
+                self._event("note", "no stop was requested by that: the agent goes on")
                 self.requested = None
                 self._request(TERM)
                 return

@@ -1,1 +1,1 @@
-"""agent-initctl rehearse, with genuine agents."""
+"""`agent-initctl rehearse`: whole rehearsals of genuine agents, and what they print."""

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import uuid
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
@@ -76,6 +77,10 @@ def marked(mark: str) -> list[tuple[int, str]]:
     return found
 
 
+def _is_empty(mark: str) -> bool:
+    return not marked(mark)
+
+
 def _argv(tmp_path: Path, agent: str | list[str], options: tuple[str, ...], before: tuple[str, ...]) -> list[str]:
     if isinstance(agent, str):
         (tmp_path / "agent.py").write_text(agent)
@@ -125,4 +130,4 @@ def begin(tmp_path: Path) -> Iterator[Any]:
     for one in begun:
         one.process.kill()
         one.process.communicate()
-        until(lambda mark=one.mark: not marked(mark), f"the end of {marked(one.mark)}", 10)
+        until(partial(_is_empty, one.mark), f"the end of {marked(one.mark)}", 10)
