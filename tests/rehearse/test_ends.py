@@ -73,7 +73,7 @@ def test_ctrl_c_in_a_terminal_reaches_agent_initctl_alone(tmp_path: Path) -> Non
     argv = ["rehearse", "--up=up", "--", sys.executable, str(tmp_path / "agent.py")]
     child: Any = pexpect.spawn(str(AGENT_INITCTL), argv, env=clean_environment(**{MARK: tmp_path.name}), timeout=60)
     child.expect("TERM")  # the line with the progress
-    until(lambda: any("agent.py" in line and "rehearse" not in line for _, line in marked(tmp_path.name)), "the agent")
+    until(lambda: any("agent.py" in line and " rehearse " not in line for _, line in marked(tmp_path.name)), "it", 60)
     child.sendintr()
     child.expect(pexpect.EOF)
     child.close()
