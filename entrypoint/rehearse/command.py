@@ -86,6 +86,9 @@ class Lines:
         """Show what is running, and how long the rest will take."""
         if not self._terminal:
             return
+        if not self._left:
+            click.echo(f"\r\x1b[Kthe first run: {title}", nl=False, err=True)
+            return
         rest = ""
         if self._ended and self._left:
             each = (time.monotonic() - self._began) / self._ended

@@ -131,7 +131,7 @@ def _first_run(setting: Setting, condition: Condition) -> tuple[Run, Condition |
     found = getattr(trial.condition, "found", "")
     if found == up.READY:
         return run, up.Ready()
-    return run, condition if found else up.After(UNKNOWN_SECONDS)
+    return run, up.Automatic(at_least=run.up_after or 0.0) if found else up.After(UNKNOWN_SECONDS)
 
 
 def _run_all(

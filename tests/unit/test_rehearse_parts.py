@@ -97,6 +97,14 @@ def test_master_that_listens_is_not_up_while_its_workers_start() -> None:
     assert condition.check(signs(106.1, ports={80: 101.0}, active_at=106.0)) == 106.0  # but not for ever
 
 
+def test_less_quiet_is_enough_once_it_is_known_how_long_a_start_takes() -> None:
+    condition = up.Automatic(at_least=4.0)
+    assert condition.check(signs(103.9, texts=[(100.0, "starting")])) is None
+    assert condition.check(signs(104.1, texts=[(100.0, "starting")])) == 100.0
+    assert condition.check(signs(104.6, texts=[(103.5, "up")], active_at=103.5)) is None
+    assert condition.check(signs(105.1, texts=[(103.5, "up")], active_at=103.5)) == 103.5
+
+
 def test_silent_agent_is_up_after_a_longer_time() -> None:
     assert up.Automatic().check(signs(105.9)) is None
     assert up.Automatic().check(signs(106.1)) == 100.0
