@@ -96,6 +96,7 @@ class Trial:
         self.ended: float | None = None
         self.work: beside.Command | None = None
         self.broken = False  # by --break
+        self.goes_on = False
         self.balloon: memory.Balloon | None = None
         self.work_lines = 0
         self.work_code: int | None = None
@@ -352,6 +353,7 @@ class Trial:
         end = time.monotonic() + DECIDED_WITHIN
         while not self._record("stop-requested") and self.container.exit_code() is None:
             if time.monotonic() > end:
+                self.goes_on = True
                 self._event("note", "no stop was requested by that: the agent goes on")
                 self.requested = None
                 self._request(TERM)
@@ -463,6 +465,7 @@ class Trial:
             given_up=self.given_up,
             skipped=self.skipped,
             problem=self.problem,
+            goes_on=self.goes_on,
         )
         judged = judge(facts)
 
