@@ -133,7 +133,7 @@ def _legend(rows: list[summary.Row]) -> str:
     if any("/" in row.drain for row in rows):
         words.append("Of several runs: the median and the longest drain.")
     if any(row.verdict is Verdict.INFORMATIONAL for row in rows):
-        words.append("info: no agent can win it; not judged.")
+        words.append("info: for information, not judged.")
     return f'<p class="legend">{" ".join(words)}</p>' if words else ""
 
 

@@ -100,7 +100,7 @@ def test_an_informational_scenario_never_counts_as_lost() -> None:
     rehearsal = of(run(SHORT, verdict=Verdict.LOST, reasons=("killed",)), run())
     shown = table.render(rehearsal, 80)
     assert line_of(shown, SHORT.title).endswith(" info")
-    assert "info: no agent can win it; not judged" in shown
+    assert "info: for information, not judged" in shown
     assert summary.sentence(rehearsal).startswith("Held: ")
 
 
