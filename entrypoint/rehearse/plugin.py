@@ -63,8 +63,11 @@ class Rehearsed:
 
     @property
     def longest_drain(self) -> float:
-        """The longest time of these from the stop request to the end, in seconds; infinity if none has ended."""
-        longest = summary.longest_drain(self.judged)
+        """The longest time of these from the stop request to the end, in seconds; infinity if none has ended.
+
+        Also of those that were killed; not of scenarios that hold up the drain themselves, or cut it.
+        """
+        longest = summary.longest_drain(run for run in self.judged if run.scenario.measures)
         return math.inf if longest is None else longest
 
     def __str__(self) -> str:

@@ -83,8 +83,13 @@ def _drain(drains: list[float]) -> str:
     if not drains:
         return NOTHING
     if len(drains) == 1:
-        return format_duration(drains[0])
-    return f"{format_duration(median(drains))} / {format_duration(max(drains))}"
+        return seconds(drains[0])
+    return f"{seconds(median(drains))} / {seconds(max(drains))}"
+
+
+def seconds(drain: float) -> str:
+    """Return a drain for people, to a hundredth of a second: what is finer differs from run to run."""
+    return format_duration(round(drain, 2))
 
 
 def _verdict(scenario: Scenario, runs: tuple[Run, ...]) -> Verdict:
@@ -139,12 +144,12 @@ def evidence(of: Row) -> list[str]:
     return found
 
 
-def since_request(run: Run, seconds: float) -> str:
+def since_request(run: Run, at: float) -> str:
     """Return a time of a run for people: `1.2s after the request`, or after the start where there was no request."""
     if run.request_at is None:
-        return f"{format_duration(seconds)} after the start"
-    difference = seconds - run.request_at
-    return f"{format_duration(abs(difference))} {'before' if difference < 0 else 'after'} the request"
+        return f"{seconds(at)} after the start"
+    difference = at - run.request_at
+    return f"{seconds(abs(difference))} {'before' if difference < 0 else 'after'} the request"
 
 
 def sentence(rehearsal: Rehearsal) -> str:
@@ -153,7 +158,8 @@ def sentence(rehearsal: Rehearsal) -> str:
     counting = [row for row in all_rows if row.scenario.counts and row.verdict is not Verdict.SKIPPED]
     lost = [row for row in counting if row.verdict is Verdict.LOST]
     skipped = sum(row.verdict is Verdict.SKIPPED for row in all_rows)
-    drains = [run.drain for row in counting for run in row.runs if run.drain is not None]
+    measured = [run for row in counting for run in row.runs if row.scenario.measures and not run.killed]
+    longest = longest_drain(measured)
     number = "the scenario that counts" if len(counting) == 1 else f"all {len(counting)} scenarios that count"
     if not counting:
         text = "Nothing was judged: no scenario that counts was run"
@@ -163,8 +169,8 @@ def sentence(rehearsal: Rehearsal) -> str:
         text = f"Lost: {of} did not hold ({names})"
     else:
         text = f"Held: {number}"
-    if drains:
-        text += f"; the longest drain was {format_duration(max(drains))}"
+    if longest is not None:
+        text += f"; the longest drain was {seconds(longest)}"
     if skipped:
         text += f"; {skipped} skipped"
     return text + "."

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from html import escape
 
-from ..units import format_duration
+from . import summary
 from .model import Life, Run
 from .text import printable, shorten
 
@@ -122,7 +122,7 @@ def description(run: Run) -> str:
     known += f", {left} left over. " if left else ". "
     if run.drain is None:
         return known + "The list of events has the times."
-    return known + f"The agent ended {format_duration(run.drain)} after the request. The list of events has the times."
+    return known + f"The agent ended {summary.seconds(run.drain)} after the request. The list of events has the times."
 
 
 def _text(text: str) -> str:

@@ -92,7 +92,7 @@ def test_the_policy_forbids_every_request_and_script() -> None:
 def test_it_has_the_result_the_table_and_what_to_write() -> None:
     html = page.render(EXAMPLE)
     shown = Checked(html).text
-    assert "Lost: 1 of 3 scenarios that count did not hold (TERM twice, 1 s apart); the longest drain was 1m" in shown
+    assert "Lost: 1 of 3 scenarios that count did not hold (TERM twice, 1 s apart); the longest drain was 1.2" in shown
     assert "python agent.py --room 'a b'" in shown
     assert "A test call is shorter than a real one" in shown
     assert '<pre class="paste" tabindex="0"><code>terminationGracePeriodSeconds: 75</code></pre>' in html
@@ -127,6 +127,11 @@ def test_held_runs_of_a_crowd_are_closed_and_long_lists_too() -> None:
     )
     assert "<details><summary>9 runs</summary>" in html
     assert html.count("<details><summary>Events: 20</summary>") == 9
+
+
+def test_if_nothing_was_lost_one_run_is_open_as_an_example() -> None:
+    html = page.render(dataclasses.replace(EXAMPLE, runs=(run(), run(SHORT, verdict=Verdict.INFORMATIONAL))))
+    assert html.count("<details open><summary>Run 1: ended by itself after 1.25s, exit code 0, work kept") == 1
 
 
 def test_each_process_and_event_is_in_the_timeline_and_in_a_list() -> None:
