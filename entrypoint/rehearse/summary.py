@@ -28,8 +28,8 @@ class Row:
     verdict: Verdict  # of all runs: LOST if one was, SKIPPED if all were
     title: str
     ended: str  # "by itself", "killed", "killed 2/5"
-    drain: str  # "1.2s"; the median and the longest of several: "1.2s / 3s"
-    exit_code: str  # "0", "0, 143"
+    drain: str  # "1.2s"; the median and the longest of several: "1.2/3s"
+    exit_code: str  # "0", "0,143"
     work: str  # "kept", "lost", "lost 2/5"
     left_over: str  # the number of processes, the highest of several runs
     outcome: str  # "held", "LOST", "LOST 2/5", "info", "skipped"
@@ -63,7 +63,7 @@ def row(scenario: Scenario, runs: tuple[Run, ...]) -> Row:
         title=printable(scenario.title) or printable(scenario.name),
         ended=_share("killed", sum(run.killed for run in ended), len(ended), "by itself"),
         drain=_drain(drains),
-        exit_code=", ".join(str(code) for code, _ in codes.most_common(3)) or NOTHING,
+        exit_code=",".join(str(code) for code, _ in codes.most_common(3)) or NOTHING,
         work=_share("lost", sum(not run.work_kept for run in worked), len(worked), "kept"),
         left_over=NOTHING if left is None else str(left),
         outcome=_outcome(scenario, runs),
@@ -84,7 +84,11 @@ def _drain(drains: list[float]) -> str:
         return NOTHING
     if len(drains) == 1:
         return seconds(drains[0])
-    return f"{seconds(median(drains))} / {seconds(max(drains))}"
+    return f"{_number(median(drains))}/{_number(max(drains))}s"
+
+
+def _number(drain: float) -> str:
+    return f"{round(drain, 2):.3g}" if drain < 999 else str(round(drain))
 
 
 def seconds(drain: float) -> str:

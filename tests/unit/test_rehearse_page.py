@@ -159,6 +159,13 @@ def test_a_crowd_of_processes_is_cut_in_the_timeline_and_whole_in_the_list() -> 
     assert html.count('<th role="rowheader" scope="row">worker ') == 100
 
 
+def test_what_ended_before_the_timeline_is_in_the_list_alone() -> None:
+    early = Life(9, 2, "git", 0.1, 0.2)
+    html = page.render(dataclasses.replace(EXAMPLE, runs=(run(drain=0.5, lives=(Life(2, 1, "agent", 0, 2.5), early)),)))
+    assert Checked(html).count("rect", "bar") == 1
+    assert '<th role="rowheader" scope="row">git</th>' in html
+
+
 # --- The timeline. ----------------------------------------------------------------------------------------------------
 
 
