@@ -228,3 +228,25 @@ def test_a_rehearsal_without_anything_is_a_page() -> None:
     nothing = Rehearsal((), None, "", 0, (), (Advice("Compose", "a: 1\nb: 2", ""),))
     assert "<code>a: 1\nb: 2</code>" in page.render(nothing)
     assert "Nothing was judged" in page.render(nothing)
+
+
+# --- The colours. -----------------------------------------------------------------------------------------------------
+
+
+def luminance(colour: str) -> float:
+    """The relative luminance of `#rrggbb` (WCAG 2.2)."""
+    channels = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+def test_every_text_has_contrast(theme: int) -> None:
+    """4.5:1 for text (WCAG 2.2, 1.4.3)."""
+    style = re.findall(r"<style>(.*?)</style>", page.render(EXAMPLE), re.DOTALL)[0]
+    colours = dict(re.findall(r"--(\w+): (#\w{6});", re.findall(r":root \{(.*?)\}", style, re.DOTALL)[theme]))
+    pairs = [(text, ground) for text in ("text", "faint", "good", "bad", "info", "warn") for ground in ("page", "card")]
+    pairs += [("text", bar) for bar in ("agent", "other", "left")]  # the names on the bars
+    for pair in pairs:
+        lower, higher = sorted(luminance(colours[name]) for name in pair)
+        assert (higher + 0.05) / (lower + 0.05) >= 4.5, pair
