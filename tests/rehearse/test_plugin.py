@@ -7,7 +7,10 @@ import json
 import math
 import os
 import re
+import signal
+import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +18,7 @@ import pytest
 import agent_init_pytest
 from entrypoint.rehearse import plugin
 from entrypoint.rehearse.model import Verdict
+from tests.support.init import until
 from tests.support.rehearsals import EXAMPLE, KILLED, SHORT, run
 
 if TYPE_CHECKING:
@@ -249,3 +253,38 @@ def test_a_package_that_is_not_there_is_one_line(
     monkeypatch.setattr(agent_init_pytest, "__file__", str(tmp_path_factory.mktemp("empty") / "agent_init_pytest.py"))
     with pytest.raises(RuntimeError, match=r"agent-init is not beside .*: install it again"):
         agent_init_pytest.rehearse("true")
+
+
+def test_ctrl_c_leaves_nothing_running(pytester: pytest.Pytester) -> None:
+    mark, own = pytester.path / "mark", f"of-test-{os.getpid()}"
+    pytester.makepyfile(agent=f"open({str(mark)!r}, 'w')\n{GOOD}")
+    pytester.makepyfile(f"""
+        import sys
+
+        def test_stop(rehearsal):
+            rehearsal([sys.executable, "agent.py", "{own}"], up="never printed")
+    """)
+    process = pytester.popen(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n0"], stdin=subprocess.DEVNULL
+    )
+    try:
+        until(mark.exists, "the start of the agent", 60)
+        assert any(own in argv for argv in running())
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert b"KeyboardInterrupt" in output
+    assert process.returncode == pytest.ExitCode.INTERRUPTED
+    assert [argv for argv in running() if own in argv] == []
+
+
+def running() -> list[str]:
+    """The command line of every process."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            found.append(Path("/proc", pid, "cmdline").read_text(errors="replace").replace("\0", " "))
+        except OSError:  # it has ended
+            continue
+    return found
