@@ -94,7 +94,24 @@ def _common(command: Callable[..., int]) -> Callable[..., int]:
     return pid(timeout(command))
 
 
+class Group(click.Group):
+    """The commands. Those that need much more are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return their names."""
+        return sorted({*self.commands, "rehearse"})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return one of them."""
+        if cmd_name == "rehearse":
+            from ..rehearse.command import rehearse
+
+            return rehearse
+        return super().get_command(ctx, cmd_name)
+
+
 @click.group(
+    cls=Group,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Ask agent-init, or command it: process 1 of this container, or the agent-init that this process runs below.",
     epilog=EXIT_CODES,
@@ -266,5 +283,5 @@ def _one_line(error: click.ClickException) -> str:
     if context is None:
         return f"{text}; all options: {main.NAME} COMMAND --help"
     if context.command is group:
-        return f"{text}; accepted: {', '.join(group.commands)}; all options: {main.NAME} --help"
+        return f"{text}; accepted: {', '.join(group.list_commands(context))}; all options: {main.NAME} --help"
     return f"{text}; {' '.join(context.get_usage().split())}".replace("; Usage: ", "; usage: ")
