@@ -218,6 +218,7 @@ def works(command: Path, python: str = "", **variables: str) -> None:
     agent = f"cat /proc/$PPID/comm; tr '\\0' ' ' </proc/$PPID/cmdline; echo; {control} live; {control} ready; exit 3"
     ran = subprocess.run([command, "--", "sh", "-c", agent], env=env, capture_output=True, text=True, timeout=60)
     assert ran.returncode == 3, ran.stderr
+    assert ran.stderr.count("agent-initctl: ") == 0, ran.stderr
     name, line, live, ready = ran.stdout.splitlines()
     assert name == "agent-init"
     assert python in line.split(" -I -S ")[0]
