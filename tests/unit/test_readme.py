@@ -12,6 +12,7 @@ import pytest
 
 from entrypoint import options, platforms
 from entrypoint import settings as reader
+from entrypoint.check import rules
 from entrypoint.rehearse import beside, scenarios
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +48,15 @@ def platform_table() -> str:
     return "\n".join(rows) + "\n"
 
 
+def rule_table() -> str:
+    """The table of the rules of `agent-initctl check` as Markdown."""
+    rows = ["| rule | severity | what goes wrong | example | remedy |", "|---|---|---|---|---|"]
+    for rule in rules.RULES:
+        cells = (f"`{rule.name}`", rule.severity, rule.wrong, rule.example, rule.remedy)
+        rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join(rows) + "\n"
+
+
 def scenario_table() -> str:
     """The table of a rehearsal's scenarios as Markdown."""
     rows = ["| name | what happens | as it is with | judged |", "|---|---|---|---|"]
@@ -60,6 +70,7 @@ def scenario_table() -> str:
 TABLES = {
     "options": ("docs/options.md", option_table),
     "platforms": ("docs/grace.md", platform_table),
+    "rules": ("docs/check.md", rule_table),
     "scenarios": ("docs/rehearse.md", scenario_table),
 }
 
