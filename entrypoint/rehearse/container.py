@@ -97,7 +97,8 @@ class Container:
 
     def agent(self) -> procfs.Process | None:
         """Return the agent, as soon as agent-init has started it; None before that."""
-        return next(iter(procfs.children(self.pid)), None) if self.find() else None
+        children = procfs.children(self.pid) if self.find() else []  # its helpers are younger
+        return min(children, key=lambda process: (process.start, process.pid), default=None)
 
     def exit_code(self) -> int | None:
         """Return agent-init's exit code, as a platform sees it; None as long as it runs."""

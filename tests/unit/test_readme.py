@@ -13,7 +13,7 @@ import pytest
 from entrypoint import options, platforms
 from entrypoint import settings as reader
 from entrypoint.check import rules
-from entrypoint.rehearse import scenarios
+from entrypoint.rehearse import beside, scenarios
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -22,7 +22,8 @@ IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 LINK = re.compile(r"\]\(([^()\s]+)\)")
 CODE_BLOCK = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 CODE_SPAN = re.compile(r"`[^`\n]+`")
-TEST_VARIABLES = ("AGENT_INIT_TEST_", "AGENT_INIT_SOAK_", "AGENT_INIT_FUZZ_")  # of the test suites, not options
+# Of the test suites and of the work in a rehearsal: no options.
+NO_OPTIONS = ("AGENT_INIT_TEST_", "AGENT_INIT_SOAK_", "AGENT_INIT_FUZZ_", beside.PREFIX)
 
 
 def option_table() -> str:
@@ -105,7 +106,7 @@ def test_every_option_and_variable_in_a_page_exists(page: Path) -> None:
     flags = {flag for option in options.OPTIONS for flag in (*option.flags, *option.constants)} | set(reader.INFO_FLAGS)
     variables = {option.variable for option in options.OPTIONS} | {reader.STOP_SECONDS, reader.RESPONDERS}
     used = {name.rstrip("_") for name in re.findall(r"(?<!_)\bAGENT_INIT_[A-Z_]*", text)} - {"AGENT_INIT"}
-    assert {name for name in used if not name.startswith(TEST_VARIABLES)} <= variables
+    assert {name for name in used if not name.startswith(NO_OPTIONS)} <= variables
     assert set(re.findall(r"agent-init (--?[a-z][a-z-]*)", text)) <= flags | {"--"}
 
 
