@@ -11,6 +11,7 @@ import tomllib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from . import source
 from .source import Given, Place, Unreadable
 
 if TYPE_CHECKING:
@@ -62,11 +63,9 @@ class Node:
 
     @property
     def number(self) -> Given[float] | None:
-        """Return a number that is written as one, with its place."""
-        try:
-            return Given(float(self.value), self.place) if isinstance(self.value, str) else None
-        except ValueError:
-            return None
+        """Return a finite number that is written as one, with its place."""
+        seconds = source.number(self.value) if isinstance(self.value, str) else None
+        return None if seconds is None else Given(seconds, self.place)
 
     @property
     def switch(self) -> Given[bool] | None:
