@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Protocol
 from .. import __version__, units
 from . import advice, container, scenarios, up
 from .model import Mode, Rehearsal
-from .run import Cancelled, NotUp, Reference, Setting, Trial
+from .run import WORK_ENDED, Cancelled, NotUp, Reference, Setting, Trial
 from .scenarios import EARLY_SHARES, TERM_ONCE, Before, Planned
+from .text import plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -228,8 +229,8 @@ def _in_order(runs: Sequence[Run]) -> tuple[Run, ...]:
 def _notes(options: Options, mode: Mode, first: Run, runs: Sequence[Run]) -> Iterator[str]:
     if options.work is None:
         yield "Without --work only the ending was judged: whether a request in hand survives is not known."
-    elif any(event.text == "the work had ended before the stop request" for event in first.events):
-        yield "The work had ended before the stop request: choose one that takes longer."
+    elif early := sum(any(event.text == WORK_ENDED for event in run.events) for run in runs):
+        yield f"In {plural(early, 'run')} the work had ended before the stop request: choose one that takes longer."
     if mode is Mode.SUBREAPER:
         why = "As asked for" if options.subreaper else "No PID namespace could be had"
         yield f"{why}: agent-init ran as a subreaper, not as process 1."

@@ -37,6 +37,9 @@ LOOK_EVERY = 0.05
 MAX_LINES = 100_000  # of a run, that are judged: the last ones
 STARTS_WITHIN = 60.0  # agent-init itself, on a loaded machine
 WORK_BEGINS_WITHIN = 1.0
+WORK_WAITS_WITHIN = 5.0  # what computes longer does not wait for the agent
+LOOKS_AT_WORK = 4  # that find it waiting, one after the other
+WORK_ENDED = "the work had ended before the stop request"
 PATIENCE = 15.0  # beyond the deadline and the linger time
 WITHOUT_DEADLINE = 60.0  # the patience with a stop that has none
 DECIDED_WITHIN = 2.0
@@ -100,7 +103,7 @@ class Trial:
         self.balloon: memory.Balloon | None = None
         self.work_lines = 0
         self.work_code: int | None = None
-        self.work_cut = self.given_up = False
+        self.work_cut = self.work_ended = self.given_up = False
         self.skipped, self.problem = planned.reason, ""
         self.sent: set[int] = set()
         self.grace: float | None = None
@@ -254,7 +257,7 @@ class Trial:
         )
 
     def _begin_work(self) -> None:
-        """Start --work, and wait until it has printed something, or for a second. Raises NotUp."""
+        """Start --work, and wait until it waits for the agent: after its first output, or after a second."""
         line = self.setting.options.work
         if line is None:
             return
@@ -265,11 +268,21 @@ class Trial:
         end = time.monotonic() + WORK_BEGINS_WITHIN
         while not self.work_lines and time.monotonic() < end:
             self._step()
-        if self.work.exit_code():
+        end += WORK_WAITS_WITHIN
+        waiting = 0
+        while waiting < LOOKS_AT_WORK and self.work.exit_code() is None and time.monotonic() < end:
+            self._wait_until(time.monotonic() + TICK)
+            waiting = waiting + 1 if self.work.is_waiting() else 0
+
+    def _look_at_work(self) -> None:
+        """Note whether it has ended too early. Raises NotUp if it has failed."""
+        code = self.work.exit_code() if self.work is not None else None
+        if code and self.way.before in (Before.NOTHING, Before.STOP_READING):
             self._step()
-            raise NotUp(f"the work failed before a stop was requested, with exit code {self.work.exit_code()}")
-        if self.work.exit_code() == 0:
-            self._event("note", "the work had ended before the stop request")
+            raise NotUp(f"the work failed before a stop was requested, with exit code {code}")
+        if code == 0:
+            self.work_ended = True
+            self._event("note", WORK_ENDED)
 
     def _prepare(self, group: Path | None) -> None:
         """Do what comes just before the stop request."""
@@ -328,6 +341,8 @@ class Trial:
             self.observer.look(at_once=True)
             for seen in self.observer.alive():
                 _send(seen.process, TERM)
+        self._step(0)  # what the agent has printed up to now was not printed after the request
+        self._look_at_work()
         began = time.monotonic()
         for after, number in self.way.signals:
             self._wait_until(began + after, or_end=True)
@@ -462,6 +477,7 @@ class Trial:
             sent=frozenset(self.sent),
             work_code=self.work_code,
             work_cut=self.work_cut,
+            work_ended=self.work_ended,
             given_up=self.given_up,
             skipped=self.skipped,
             problem=self.problem,

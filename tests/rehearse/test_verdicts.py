@@ -66,6 +66,22 @@ def test_server_that_drains_keeps_the_request_in_hand(rehearse: Rehearse, tmp_pa
     assert "done" in (ran.keep / "term" / "work.log").read_text()
 
 
+def test_work_that_starts_slowly_has_begun_before_the_stop(rehearse: Rehearse, tmp_path: Path) -> None:
+    """As on a loaded machine: it prints something, computes for longer than a second, and only then asks."""
+    command, work = server(tmp_path, agents.GOOD_SERVER)
+    slow = f"echo begins; {sys.executable} -S -c 'sum(range(10**8))'; exec {work}"
+    ran = rehearse(command, "--scenarios=term", f"--work={slow}")
+    assert ran.code == 0, (lost(ran), ran.errors)
+    assert ran.run("term")["work_kept"] is True
+
+
+def test_work_that_is_too_short_is_named_and_not_kept(rehearse: Rehearse, tmp_path: Path) -> None:
+    command, _ = server(tmp_path, agents.GOOD_SERVER)
+    ran = rehearse(command, "--scenarios=term,int", "--work=true")
+    assert [run["work_kept"] for run in ran.report["runs"]] == [None, None]
+    assert any(note.startswith("In 2 runs the work had ended before the stop request") for note in ran.report["notes"])
+
+
 def test_server_that_drops_its_request_has_lost_work_and_a_delay_helps(rehearse: Rehearse, tmp_path: Path) -> None:
     command, work = server(tmp_path, agents.BAD_SERVER)
     ran = rehearse(command, "--scenarios=term", f"--work={work}")
