@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 from .. import titles
 from ..init import procfs, tree
+from . import sockets
 from .model import Life
 
 OWN_HELPERS = ("/entrypoint/report/__main__.py", "/entrypoint/serve/")  # agent-init's, not the agent's
 RENAMED_WITHIN = 1.0  # seconds: a process executes its program soon after the fork
 SHARE_OF_TIME = 0.1  # that looking may take
-LISTEN = "0A"  # the state in /proc/net/tcp (proc(5))
 
 
 @dataclass
@@ -90,12 +90,12 @@ class Observer:
 
     def ports(self) -> dict[int, int]:
         """Return the TCP ports that the processes listen on, with the pid of one that does."""
-        listening = _listening(self._root)
+        listening = sockets.listening(self._root)
         if not listening:
             return {}
         found: dict[int, int] = {}
         for seen in self.alive():
-            for inode in _sockets(seen.process.pid) & listening.keys():
+            for inode in sockets.inodes(seen.process.pid) & listening.keys():
                 found.setdefault(listening[inode], seen.inner_pid)
         return found
 
@@ -115,35 +115,3 @@ def inner_pid(pid: int) -> int:
     except (OSError, ValueError):
         pass
     return pid
-
-
-def _listening(pid: int) -> dict[str, int]:
-    """Return the inode numbers of all listening TCP sockets in a process's network namespace, each with its port."""
-    found: dict[str, int] = {}
-    for name in ("tcp", "tcp6"):
-        try:
-            with open(f"/proc/{pid}/net/{name}", encoding="ascii") as file:
-                rows = [line.split() for line in file][1:]
-        except OSError:
-            continue
-        for row in rows:
-            if len(row) > 9 and row[3] == LISTEN:
-                found[row[9]] = int(row[1].rpartition(":")[2], 16)
-    return found
-
-
-def _sockets(pid: int) -> set[str]:
-    """Return the inode numbers of the sockets that a process has open."""
-    found = set()
-    try:
-        with os.scandir(f"/proc/{pid}/fd") as entries:
-            for entry in entries:
-                try:
-                    target = os.readlink(entry.path)
-                except OSError:
-                    continue
-                if target.startswith("socket:["):
-                    found.add(target[8:-1])
-    except OSError:
-        pass
-    return found

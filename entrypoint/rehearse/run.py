@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import random
+import re
 import signal
 import threading
 import time
@@ -46,6 +47,7 @@ DECIDED_WITHIN = 2.0
 AFTER_THE_CHILD = 0.5
 MAX_READER_STOPS = 3.0
 BREAK_SECONDS = 60.0
+IN_USE = re.compile(r"address already in use|EADDRINUSE|Errno 98\b", re.IGNORECASE)
 EVENT_KINDS = {"deadline": "deadline", "linger-over": "kill", "escalated": "signal", "interrupted": "signal"}
 EVENT_KINDS |= dict.fromkeys(("looked-through", "last-term", "wrapper-stays", "held-back", "forwarded"), "signal")
 EVENT_KINDS |= dict.fromkeys(("lingering", "wrapper-left", "stop-repeated", "left-to-others", "shielded"), "note")
@@ -57,6 +59,10 @@ class Cancelled(Exception):
 
 class NotUp(Exception):
     """The agent has not come up, or has ended before anybody asked it to: the text says so."""
+
+
+class PortInUse(NotUp):
+    """The agent has ended at once, as another process, or a connection that was closed, still has its port."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +119,10 @@ class Trial:
     # --- From the start to the end. -------------------------------------------------------------------------------
 
     def run(self) -> Run:
-        """Do it all, leave nothing behind, and return what was seen. Raises Cancelled, OSError, NotUp."""
+        """Do it all, leave nothing behind, and return what was seen. Raises Cancelled, OSError, NotUp.
+
+        After the first run of a rehearsal PortInUse is the only NotUp that is raised: any other is a loss.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._output = (self.folder / "output.log").open("w", encoding="utf-8", errors="backslashreplace")
         self._log = (self.folder / "events.jsonl").open("w", encoding="utf-8")
@@ -122,7 +131,7 @@ class Trial:
             if not self.skipped:
                 self._play()
         except NotUp as problem:
-            if self.reference is None:
+            if self.reference is None or isinstance(problem, PortInUse):
                 raise
             self.problem = str(problem)
         finally:
@@ -220,7 +229,8 @@ class Trial:
         while (at := self._is_up()) is None:
             self._step()
             if self.container.exit_code() is not None:
-                raise NotUp(self._ended_early("before it was up"))
+                text = self._ended_early("before it was up")
+                raise PortInUse(text) if any(IN_USE.search(line.text) for line in self.lines) else NotUp(text)
             if time.monotonic() > end:
                 if automatic:
                     self._event("note", "was not seen to come up: taken to be up")
@@ -252,9 +262,12 @@ class Trial:
         code = self.container.exit_code()
         last = next((line.text.strip() for line in reversed(self.lines) if line.text.strip()), "")
         seconds = units.format_duration(round(time.monotonic() - self.started, 1))
-        return f"the agent ended by itself after {seconds}, {when}, with exit code {code}" + (
-            f"; its last line: {signals.quote(last)}" if last else ""
-        )
+        text = f"the agent ended by itself after {seconds}, {when}, with exit code {code}"
+        if code == 0 and not self.setting.options.keep_stdin:
+            text += (
+                " (one that reads its stdin needs --stdin, and one that goes to the background an option against that)"
+            )
+        return text + (f"; its last line: {signals.quote(last)}" if last else "")
 
     def _begin_work(self) -> None:
         """Start --work, and wait until it waits for the agent: after its first output, or after a second."""

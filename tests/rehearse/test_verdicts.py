@@ -66,6 +66,33 @@ def test_server_that_drains_keeps_the_request_in_hand(rehearse: Rehearse, tmp_pa
     assert "done" in (ran.keep / "term" / "work.log").read_text()
 
 
+# As in the documentation of http.server: without SO_REUSEADDR. HTTP/1.0 is closed by the server.
+WITHOUT_REUSE = """
+import http.server, socketserver, sys
+with socketserver.TCPServer(("127.0.0.1", int(sys.argv[1])), http.server.SimpleHTTPRequestHandler) as server:
+    server.serve_forever()
+"""
+
+
+def test_port_that_is_still_in_time_wait_is_no_loss(rehearse: Rehearse, tmp_path: Path) -> None:
+    command, _ = server(tmp_path, WITHOUT_REUSE)
+    fetch = f"import urllib.request; urllib.request.urlopen('http://127.0.0.1:{command[-1]}/').read()"
+    ran = rehearse(command, "--scenarios=term,int", f'--work={sys.executable} -S -c "{fetch}"; sleep 2')
+    assert ran.code == 0, (lost(ran), ran.errors)
+    assert [run["verdict"] for run in ran.report["runs"]] == ["held", "held"]
+
+
+def test_fixed_port_and_parallel_runs_are_named(rehearse: Rehearse, tmp_path: Path) -> None:
+    command, _ = server(tmp_path, WITHOUT_REUSE)
+    ran = rehearse(command, "--scenarios=int,hup", "--parallel=2")
+    skipped = [run for run in ran.report["runs"] if run["verdict"] == "skipped"]
+    assert not lost(ran)
+    assert skipped
+    assert all(
+        run["reasons"][0].startswith("an agent with a fixed port needs runs without --parallel") for run in skipped
+    )
+
+
 def test_work_that_starts_slowly_has_begun_before_the_stop(rehearse: Rehearse, tmp_path: Path) -> None:
     """As on a loaded machine: it prints something, computes for longer than a second, and only then asks."""
     command, work = server(tmp_path, agents.GOOD_SERVER)
