@@ -190,8 +190,10 @@ class Trial:
                 self.balloon.end()
             if self.work is not None:
                 self.work.end()
-            self.streams.close()
-            self._mend()
+            try:
+                self.streams.close()  # the disk may be full
+            finally:
+                self._mend()
             if self.observer is not None:
                 self.lives = self.observer.lives(self.started)
 

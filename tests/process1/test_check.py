@@ -52,6 +52,12 @@ def test_a_closed_stdin_is_one_line() -> None:
     assert (ran.returncode, ran.stdout, ran.stderr) == (125, "", "agent-initctl: <stdin>: it is closed\n")
 
 
+def test_a_full_disk_behind_stdout_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        ran = subprocess.run([*CTL, "-"], input=BAD, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (ran.returncode, ran.stderr) == (125, "agent-initctl: cannot go on: [Errno 28] No space left on device\n")
+
+
 def test_several_documents_on_stdin() -> None:
     pod = (
         "apiVersion: v1\nkind: Pod\nspec:\n  containers:\n  - name: a\n    image: x\n"
