@@ -91,10 +91,11 @@ def read_yaml(file: str, text: str) -> list[Node]:
     """Return a tree for each document of a YAML or JSON text. Raises Unreadable."""
     import yaml  # the extra `agent-init[check]`; the command has looked whether it is there
 
+    text = text.lstrip("\ufeff")
     if text.lstrip()[:1] in ("{", "["):
         text = text.replace("\t", " ")  # JSON has tabs between its values only, and PyYAML takes none there
     try:
-        return [_of_yaml(file, node, {}) for node in yaml.compose_all(text.lstrip("\ufeff"), Loader=yaml.SafeLoader)]
+        return [_of_yaml(file, node, {}) for node in yaml.compose_all(text, Loader=yaml.SafeLoader)]
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = 1 if mark is None else min(mark.line + 1, max(1, len(text.splitlines())))
