@@ -67,6 +67,13 @@ def http(session: nox.Session) -> None:
 
 
 @nox.session
+def rehearse(session: nox.Session) -> None:
+    """agent-initctl rehearse: genuine agents, good and bad, stopped in every way; its page in a browser."""
+    install(session)
+    run(session, "pytest", "-n", "2", "tests/rehearse")
+
+
+@nox.session
 def runner(session: nox.Session) -> None:
     """What runs in the agent: the asyncio runner, and the stacks for stall reports."""
     install(session)
@@ -166,7 +173,9 @@ def lower_bounds(session: nox.Session) -> None:
     using_uvloop = ["tests/runner/test_api.py", "tests/runner/test_stops.py"]
     session.install(*(text.replace(">=", "==", 1) for text in PROJECT["project"]["optional-dependencies"]["http"]))
     using_http = ["tests/http/test_answers.py", "tests/http/test_limits.py"]
-    run(session, "pytest", *using_click, *using_psutil, *using_uvloop, *using_http)
+    session.install(*(text.replace(">=", "==", 1) for text in PROJECT["project"]["optional-dependencies"]["check"]))
+    using_yaml = ["tests/unit/test_check_readers.py", "tests/unit/test_check_rules.py"]
+    run(session, "pytest", *using_click, *using_psutil, *using_uvloop, *using_http, *using_yaml)
 
 
 @nox.session

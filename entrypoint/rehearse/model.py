@@ -31,6 +31,7 @@ class Scenario:
     title: str  # "TERM twice, 1 s apart"
     like: str  # who does that: "containerd restarted in a drain"
     counts: bool  # False: informational
+    measures: bool = True  # False: the scenario itself holds up the drain, or cuts it; it says nothing about its length
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ import pytest
 
 from entrypoint import options, platforms
 from entrypoint import settings as reader
+from entrypoint.check import rules
+from entrypoint.rehearse import beside, scenarios
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -20,7 +22,8 @@ IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 LINK = re.compile(r"\]\(([^()\s]+)\)")
 CODE_BLOCK = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 CODE_SPAN = re.compile(r"`[^`\n]+`")
-TEST_VARIABLES = ("AGENT_INIT_TEST_", "AGENT_INIT_SOAK_", "AGENT_INIT_FUZZ_")  # of the test suites, not options
+# Of the test suites and of the work in a rehearsal: no options.
+NO_OPTIONS = ("AGENT_INIT_TEST_", "AGENT_INIT_SOAK_", "AGENT_INIT_FUZZ_", beside.PREFIX)
 
 
 def option_table() -> str:
@@ -45,7 +48,31 @@ def platform_table() -> str:
     return "\n".join(rows) + "\n"
 
 
-TABLES = {"options": ("docs/options.md", option_table), "platforms": ("docs/grace.md", platform_table)}
+def rule_table() -> str:
+    """The table of the rules of `agent-initctl check` as Markdown."""
+    rows = ["| rule | severity | what goes wrong | example | remedy |", "|---|---|---|---|---|"]
+    for rule in rules.RULES:
+        cells = (f"`{rule.name}`", rule.severity, rule.wrong, rule.example, rule.remedy)
+        rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join(rows) + "\n"
+
+
+def scenario_table() -> str:
+    """The table of a rehearsal's scenarios as Markdown."""
+    rows = ["| name | what happens | as it is with | judged |", "|---|---|---|---|"]
+    for way in scenarios.WAYS:
+        judged = ["the end", *(str(what) for what in scenarios.Judged if what in way.judged)]
+        text = ", ".join(judged).replace("tracebacks", "log lines") if way.scenario.counts else "nothing"
+        rows.append(f"| `{way.name}` | {way.scenario.title} | {way.scenario.like} | {text} |")
+    return "\n".join(rows) + "\n"
+
+
+TABLES = {
+    "options": ("docs/options.md", option_table),
+    "platforms": ("docs/grace.md", platform_table),
+    "rules": ("docs/check.md", rule_table),
+    "scenarios": ("docs/rehearse.md", scenario_table),
+}
 
 
 def with_table(name: str) -> tuple[Path, str]:
@@ -79,7 +106,7 @@ def test_every_option_and_variable_in_a_page_exists(page: Path) -> None:
     flags = {flag for option in options.OPTIONS for flag in (*option.flags, *option.constants)} | set(reader.INFO_FLAGS)
     variables = {option.variable for option in options.OPTIONS} | {reader.STOP_SECONDS, reader.RESPONDERS}
     used = {name.rstrip("_") for name in re.findall(r"(?<!_)\bAGENT_INIT_[A-Z_]*", text)} - {"AGENT_INIT"}
-    assert {name for name in used if not name.startswith(TEST_VARIABLES)} <= variables
+    assert {name for name in used if not name.startswith(NO_OPTIONS)} <= variables
     assert set(re.findall(r"agent-init (--?[a-z][a-z-]*)", text)) <= flags | {"--"}
 
 

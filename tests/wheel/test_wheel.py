@@ -141,6 +141,15 @@ def test_every_wheel_has_a_man_page_for_each_command(dist: Path) -> None:
             assert text.startswith(f".TH {page[:-2].upper()} 1 2023-11-14 ".replace("-INIT", r"\-INIT"))
 
 
+def test_every_wheel_has_the_page_of_a_rehearsal_and_the_pytest_plugin(dist: Path) -> None:
+    for path in dist.glob("*.whl"):
+        with zipfile.ZipFile(path) as file:
+            assert {f"entrypoint/rehearse/{name}" for name in ("page.html", "page.css")} <= set(file.namelist())
+            top = {name.partition("/")[0] for name in file.namelist()}
+        assert {name for name in top if not name.startswith("agent_init-")} == {"agent_init_pytest.py", "entrypoint"}
+        assert content(path, f"{INFO}/entry_points.txt") == b"[pytest11]\nagent-init = agent_init_pytest\n"
+
+
 @pytest.mark.parametrize("command", ["auditwheel show", "check-wheel-contents", "twine check --strict"])
 def test_the_checks_of_the_wheels_pass(dist: Path, command: str) -> None:
     program, *arguments = command.split()

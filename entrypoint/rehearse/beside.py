@@ -1,0 +1,93 @@
+"""Commands that run beside the agent, by `sh -c`: --work, --break and --mend."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+from ..init import tree
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+PREFIX = "AGENT_INIT_REHEARSAL_"
+TICK = 0.02
+TERM_SECONDS, KILL_SECONDS = 2.0, 5.0
+
+
+class Command:
+    """A command of the user's, in a session of its own."""
+
+    def __init__(self, line: str, environment: Mapping[str, str], **variables: str) -> None:
+        """Start it. `variables`: for its environment, as AGENT_INIT_REHEARSAL_NAME. Raises OSError."""
+        self.began = time.monotonic()
+        self._process = subprocess.Popen(
+            ["/bin/sh", "-c", line],
+            env={**environment, **{PREFIX + name.upper(): value for name, value in variables.items()}},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        assert self._process.stdout is not None
+        self.output = os.dup(self._process.stdout.fileno())  # whoever reads it closes it
+        self._process.stdout.close()
+
+    def exit_code(self) -> int | None:
+        """Return its exit code; None as long as it runs."""
+        code = self._process.poll()
+        return None if code is None else code if code >= 0 else 128 - code
+
+    def end(self) -> None:
+        """End it with all that it has started, and wait for that."""
+        if self._process.poll() is None:
+            self._signal(signal.SIGTERM)
+            self._wait(TERM_SECONDS)
+        self._signal(signal.SIGKILL)
+        self._wait(KILL_SECONDS)
+
+    def _signal(self, number: int) -> None:
+        try:
+            below = tree.below(self._process.pid, tree.everything())
+        except OSError:
+            below = []
+        # The group may outlive the shell. It is ours: a session keeps the number of its leader while it has members.
+        for send, pid in ((os.killpg, self._process.pid), *((os.kill, process.pid) for process in below)):
+            try:
+                send(pid, number)
+            except (ProcessLookupError, PermissionError):
+                continue
+
+    def _wait(self, seconds: float) -> None:
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            pass
+
+
+def run(
+    line: str, environment: Mapping[str, str], seconds: float, wait: Callable[[float], None] = time.sleep
+) -> tuple[int | None, str]:
+    """Run a command to its end; return its exit code, None if it took too long, and its output.
+
+    `wait`: lets a little time pass.
+    """
+    command = Command(line, environment)
+    end = time.monotonic() + seconds
+    try:
+        while command.exit_code() is None and time.monotonic() < end:
+            wait(TICK)
+        code = command.exit_code()
+    finally:
+        command.end()
+    os.set_blocking(command.output, False)
+    try:
+        text = os.read(command.output, 65536).decode("utf-8", "backslashreplace")
+    except BlockingIOError:
+        text = ""
+    finally:
+        os.close(command.output)
+    return code, text.strip()

@@ -1,0 +1,149 @@
+"""Looks at the processes of a run from outside: their lives, and the ports that they listen on."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+
+from .. import titles
+from ..init import procfs, tree
+from .model import Life
+
+OWN_HELPERS = ("/entrypoint/report/__main__.py", "/entrypoint/serve/")  # agent-init's, not the agent's
+RENAMED_WITHIN = 1.0  # seconds: a process executes its program soon after the fork
+SHARE_OF_TIME = 0.1  # that looking may take
+LISTEN = "0A"  # the state in /proc/net/tcp (proc(5))
+
+
+@dataclass
+class Seen:
+    """A process that was seen. Times by the monotonic clock."""
+
+    process: procfs.Process
+    inner_pid: int
+    inner_parent: int
+    name: str
+    began: float
+    ended: float | None = None
+    argv: list[str] = field(default_factory=list)
+
+    @property
+    def is_helper(self) -> bool:
+        """Whether agent-init has started it for itself."""
+        return any(part in word for word in self.argv for part in OWN_HELPERS)
+
+
+class Observer:
+    """Looks at the processes below agent-init now and then. `root`: its pid, as it is seen here."""
+
+    def __init__(self, root: int, interval: float) -> None:
+        self._root, self._interval = root, interval
+        self._seen: dict[tuple[int, int], Seen] = {}
+        self._next = 0.0
+        self.changed_at = time.monotonic()  # when a process was seen to begin or end
+
+    def look(self, *, at_once: bool = False) -> None:
+        """Look at them, if it is time to or `at_once`."""
+        now = time.monotonic()
+        if now < self._next and not at_once:
+            return
+        try:
+            alive = {process.identity: process for process in tree.below(self._root, tree.everything())}
+        except (OSError, tree.TooSlow):
+            alive = {}
+        for identity, process in alive.items():
+            self._note(identity, process, now)
+        for identity, seen in self._seen.items():
+            if identity not in alive and seen.ended is None:
+                seen.ended = self.changed_at = now
+        after = time.monotonic()
+        self._next = after + max(self._interval, (after - now) / SHARE_OF_TIME)
+
+    def _note(self, identity: tuple[int, int], process: procfs.Process, now: float) -> None:
+        seen = self._seen.get(identity)
+        if seen is not None and seen.process.name == process.name and now - seen.began > RENAMED_WITHIN:
+            seen.process = process
+            return
+        argv = procfs.argv_of(process.pid)
+        name = titles.of(process.name, argv)
+        if seen is None:
+            inner, parent = inner_pid(process.pid), inner_pid(process.parent)
+            self._seen[identity] = Seen(process, inner, parent, name, now, argv=argv)
+            self.changed_at = now
+        else:
+            seen.process, seen.name, seen.argv = process, name, argv
+
+    def alive(self) -> list[Seen]:
+        """Return the processes that were alive at the last look, agent-init's own helpers not among them."""
+        return [seen for seen in self._seen.values() if seen.ended is None and not seen.is_helper]
+
+    def lives(self, started: float) -> tuple[Life, ...]:
+        """Return the lives of all of them, in the order of their births. `started`: when the agent was started."""
+        found = []
+        for seen in sorted(self._seen.values(), key=lambda seen: (seen.began, seen.inner_pid)):
+            if not seen.is_helper:
+                ended = None if seen.ended is None else max(0.0, seen.ended - started)
+                began = max(0.0, seen.began - started)
+                found.append(Life(seen.inner_pid, seen.inner_parent, seen.name, began, ended))
+        return tuple(found)
+
+    def ports(self) -> dict[int, int]:
+        """Return the TCP ports that the processes listen on, with the pid of one that does."""
+        listening = _listening(self._root)
+        if not listening:
+            return {}
+        found: dict[int, int] = {}
+        for seen in self.alive():
+            for inode in _sockets(seen.process.pid) & listening.keys():
+                found.setdefault(listening[inode], seen.inner_pid)
+        return found
+
+
+def began_at(process: procfs.Process) -> float:
+    """Return when a process was started, by the monotonic clock; to a clock tick, of 10 ms mostly."""
+    now, since_boot = time.monotonic(), time.clock_gettime(time.CLOCK_BOOTTIME)
+    return min(now, now - (since_boot - process.start / os.sysconf("SC_CLK_TCK")))
+
+
+def inner_pid(pid: int) -> int:
+    """Return the pid of a process in its own PID namespace; the one that we see, where that is not known."""
+    try:
+        for line in procfs.read_file(f"/proc/{pid}/status", 8192).splitlines():
+            if line.startswith(b"NSpid:"):
+                return int(line.split()[-1])
+    except (OSError, ValueError):
+        pass
+    return pid
+
+
+def _listening(pid: int) -> dict[str, int]:
+    """Return the inode numbers of all listening TCP sockets in a process's network namespace, each with its port."""
+    found: dict[str, int] = {}
+    for name in ("tcp", "tcp6"):
+        try:
+            with open(f"/proc/{pid}/net/{name}", encoding="ascii") as file:
+                rows = [line.split() for line in file][1:]
+        except OSError:
+            continue
+        for row in rows:
+            if len(row) > 9 and row[3] == LISTEN:
+                found[row[9]] = int(row[1].rpartition(":")[2], 16)
+    return found
+
+
+def _sockets(pid: int) -> set[str]:
+    """Return the inode numbers of the sockets that a process has open."""
+    found = set()
+    try:
+        with os.scandir(f"/proc/{pid}/fd") as entries:
+            for entry in entries:
+                try:
+                    target = os.readlink(entry.path)
+                except OSError:
+                    continue
+                if target.startswith("socket:["):
+                    found.add(target[8:-1])
+    except OSError:
+        pass
+    return found
