@@ -125,6 +125,7 @@ def _raise_stopped(number: int, _frame: object) -> None:
 @click.command("rehearse", epilog=EXIT_CODES, context_settings={"allow_interspersed_args": False})
 @click.option("--up", "up_", type=Text("up", up.parse), metavar="HOW", help=f"When the agent is up: {up.ACCEPTED}.")
 @click.option("--work", metavar="CMD", help="Runs by sh -c from then on; a non-zero exit code means lost work.")
+@click.option("--work-up", metavar="TEXT", help="The agent has the work in hand once the work prints this.")
 @click.option("--break", "break_", metavar="CMD", help="Stops a dependency, for the scenario dependency-gone.")
 @click.option("--mend", metavar="CMD", help="Starts that dependency again.")
 @click.option(

@@ -96,9 +96,9 @@ class Trial:
         self.ended: float | None = None
         self.work: beside.Command | None = None
         self.balloon: memory.Balloon | None = None
-        self.work_lines = 0
+        self.work_begun = False
         self.work_code: int | None = None
-        self.work_cut = self.given_up = False
+        self.work_cut = self.given_up = self.broken = False
         self.skipped, self.problem = planned.reason, ""
         self.sent: set[int] = set()
         self.grace: float | None = None
@@ -176,6 +176,7 @@ class Trial:
                 self.balloon.end()
             if self.work is not None:
                 self.work.end()
+            self._mend()
             self.streams.close()
             if self.observer is not None:
                 self.lives = self.observer.lives(self.started)
@@ -252,17 +253,20 @@ class Trial:
         )
 
     def _begin_work(self) -> None:
-        """Start --work, and wait until it has printed something, or for a second. Raises NotUp."""
-        line = self.setting.options.work
+        """Start --work, and wait for --work-up; else until it has printed something, or for a second. Raises NotUp."""
+        line, wanted = self.setting.options.work, self.setting.options.work_up
         if line is None:
             return
         variables = {"scenario": self.way.name, "run": str(self.planned.number)}
         self.work = beside.Command(line, self.setting.environment, **variables)
         self.streams.add(self.work.output, "work")
         self._event("note", "the work begins")
-        end = time.monotonic() + WORK_BEGINS_WITHIN
-        while not self.work_lines and time.monotonic() < end:
+        end = time.monotonic() + (WORK_BEGINS_WITHIN if wanted is None else self.setting.options.up_timeout)
+        while not self.work_begun and time.monotonic() < end and self.work.exit_code() is None:
             self._step()
+        if wanted is not None and not self.work_begun and self.work.exit_code() is None:
+            waited = units.format_duration(self.setting.options.up_timeout)
+            raise NotUp(f"the work did not print {signals.quote(wanted)} within {waited}")
         if self.work.exit_code():
             self._step()
             raise NotUp(f"the work failed before a stop was requested, with exit code {self.work.exit_code()}")
@@ -292,7 +296,15 @@ class Trial:
         elif code is None:
             self.skipped = f"--break had not ended after {units.format_duration(BREAK_SECONDS)}"
         else:
+            self.broken = True
             self._event("break", line)
+
+    def _mend(self) -> None:
+        """Start the dependency again, for the runs after this one."""
+        line = self.setting.options.mend
+        if self.broken and line is not None:
+            code, _ = beside.run(line, self.setting.environment, BREAK_SECONDS)
+            self._event("note", f"{line}: exit code {code}" if code is not None else f"{line}: had not ended")
 
     def _kill_child(self) -> None:
         assert self.observer is not None
@@ -398,7 +410,7 @@ class Trial:
 
     def _on_line(self, line: Line) -> None:
         if line.stream == "work":
-            self.work_lines += 1
+            self.work_begun = self.work_begun or (self.setting.options.work_up or "") in line.text
             self._work_log.write(f"{self._seconds(line.at):9.3f} {line.text}\n")
             return
         rest, record = records.split(line) if line.stream == "err" else (line, None)
