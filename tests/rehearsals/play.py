@@ -1,0 +1,58 @@
+"""Runs one rehearsal as a user would, in a network namespace of its own where that is allowed."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from entrypoint.rehearse import json_report
+from entrypoint.rehearse.model import Rehearsal
+from tests.agents.environments import environment_of
+from tests.livekit import server as livekit
+
+from .rows import AS_OF, LIVEKIT_SERVER, Row
+
+OWN_NETWORK = ("unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh")
+PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR")
+
+
+class Failed(Exception):
+    """The rehearsal could not be done; the text says why."""
+
+
+def play(row: Row, *options: str, **variables: str) -> Rehearsal:
+    """Run a row's script in a copy of its folder, with more options of `rehearse`. Raises Failed."""
+    made = environment_of(row.requirements, AS_OF)
+    with tempfile.TemporaryDirectory(prefix="agent-init-rehearsal-") as scratch:
+        folder = Path(scratch) / row.path.parent.name
+        shutil.copytree(row.path.parent, folder, ignore=shutil.ignore_patterns("__pycache__", "*.call"))
+        environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ} | variables
+        environment["PATH"] = f"{made.bin}:{_tools(row, Path(scratch) / 'tools')}:{environment['PATH']}"
+        command = [*_own_network(), "sh", row.path.name, "--json", "--keep", f"{scratch}/runs", *options]
+        done = subprocess.run(
+            command, env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+        )
+    if done.returncode not in (0, 1):
+        raise Failed(f"{row.script}: exit code {done.returncode}\n{done.stdout}")
+    return json_report.parse(done.stdout)
+
+
+@functools.cache
+def _own_network() -> tuple[str, ...]:
+    with contextlib.suppress(OSError):
+        if not subprocess.run([*OWN_NETWORK, "true"], stderr=subprocess.DEVNULL, check=False).returncode:
+            return OWN_NETWORK
+    return ()
+
+
+def _tools(row: Row, folder: Path) -> Path:
+    """Return a folder for PATH with what a script needs and no package manager here has."""
+    folder.mkdir()
+    if row.needs == LIVEKIT_SERVER:
+        (folder / LIVEKIT_SERVER).symlink_to(livekit.binary())
+    return folder
