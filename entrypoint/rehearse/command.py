@@ -14,7 +14,7 @@ import click
 
 from .. import units
 from ..ctl.connection import Failure
-from . import rehearsal, scenarios, up
+from . import container, rehearsal, scenarios, up
 from .model import Verdict
 from .options import DEFAULT_GRACE, UP_TIMEOUT, WORK_TIMEOUT, Options
 
@@ -176,6 +176,7 @@ def rehearse(command: tuple[str, ...], as_json: bool, junit: Path | None, html: 
     for target in (junit, html):
         if target is not None and not os.access(target.parent, os.W_OK):
             raise Failure(f"cannot write {target}: there is no such directory, or it cannot be written")
+    container.ignore_nothing()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _raise_stopped)
     progress = Lines()

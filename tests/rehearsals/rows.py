@@ -58,6 +58,9 @@ ROWS = (
     Row("gunicorn, uvicorn workers", "web/gunicorn.sh"),
     Row("Celery, prefork", "queues/celery.sh", needs="redis-server"),
     Row("Node, with handlers", "plain/node.sh", needs="node"),
+    Row("an agent with an MCP server over stdio", "tools/mcp-agent.sh"),
+    Row("MCP server over stdio", "tools/mcp-stdio.sh"),
+    Row("MCP server over HTTP", "tools/mcp-http.sh"),
     Row("hypercorn", "web/hypercorn.sh"),
     Row("hypercorn `--workers`", "web/hypercorn-workers.sh"),
     Row("granian", "web/granian.sh"),
@@ -67,6 +70,8 @@ ROWS = (
     Row("Huey (Redis)", "queues/huey.sh", needs="redis-server"),
     Row("waitress", "web/waitress.sh"),
     Row("cheroot", "web/cheroot.sh"),
+    Row("LangGraph server, in memory", "graphs/langgraph.sh"),
+    Row("Playwright, Chromium", "tools/playwright.sh", needs="chromium"),
     Row("a server with an engine process, as vLLM", "plain/engine.sh"),
 )
 REHEARSED = {row.name: row for row in ROWS if row.script}
