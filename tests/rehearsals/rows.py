@@ -18,12 +18,14 @@ LIVEKIT_SERVER = "livekit-server"  # built by tests.livekit.server
 class Row:
     """One line of the table. `script`: its path in `examples/rehearsals`; `needs`: a program that pip cannot install.
 
-    `reason`: why it was not rehearsed; then there is no script.
+    `options`: of agent-init, for what the rehearsal does not try. `reason`: why it was not rehearsed; then there is no
+    script.
     """
 
     title: str
     script: str = ""
     needs: str = ""
+    options: str = ""
     reason: str = ""
 
     @property
