@@ -67,6 +67,13 @@ def http(session: nox.Session) -> None:
 
 
 @nox.session
+def rehearse(session: nox.Session) -> None:
+    """agent-initctl rehearse: genuine agents, good and bad, stopped in every way; its page in a browser."""
+    install(session)
+    run(session, "pytest", "-n", "2", "tests/rehearse")
+
+
+@nox.session
 def runner(session: nox.Session) -> None:
     """What runs in the agent: the asyncio runner, and the stacks for stall reports."""
     install(session)

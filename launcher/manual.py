@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTATION = "https://github.com/agent-init/agent-init/tree/main/docs"
+PID = "--pid"  # of each command that asks an agent-init
 SPECIAL = {"\\": r"\e", "-": r"\-", "'": r"\(aq", "`": r"\(ga", "^": r"\(ha", "~": r"\(ti"}  # groff_char(7)
 
 
@@ -61,7 +62,7 @@ def _commands(context: click.Context, group: click.Group) -> Iterator[str]:
     found = {name: group.get_command(context, name) for name in group.list_commands(context)}
     commands = {name: command for name, command in found.items() if command is not None}
     flags = [{tuple(parameter.opts) for parameter in command.params} for command in commands.values()]
-    common = set.intersection(*flags)
+    common = set.intersection(*(have for have in flags if (PID,) in have))
     yield ".SH COMMANDS"
     for name, command in commands.items():
         inner = click.Context(command, info_name=name, parent=context)
@@ -74,8 +75,8 @@ def _commands(context: click.Context, group: click.Group) -> Iterator[str]:
         own = [parameter for parameter in command.params if tuple(parameter.opts) not in common]
         if any(isinstance(parameter, click.Option) for parameter in own):
             yield from (".RS", *_options(inner, own), ".RE")
-    first = next(iter(commands.values()))
-    yield from (".SH OPTIONS OF EVERY COMMAND",)
+    first = next(command for command, have in zip(commands.values(), flags, strict=True) if (PID,) in have)
+    yield from (".SH OPTIONS OF EVERY COMMAND THAT ASKS AGENT-INIT",)
     shared = [parameter for parameter in first.params if tuple(parameter.opts) in common]
     yield from _options(click.Context(first), shared)
 

@@ -45,9 +45,7 @@ def _retries(runs: Sequence[Run]) -> list[Advice]:
 
 
 def _times(runs: Sequence[Run], *, work: bool, grace: float | None) -> list[Advice]:
-    counted = [
-        run for run in runs if run.scenario.counts and run.scenario.measures and run.verdict is not Verdict.SKIPPED
-    ]
+    counted = [run for run in runs if _measures(run)]
     killed = [run for run in counted if run.killed]
     drains = [run.drain for run in counted if run.drain is not None and run.up_after is not None and not run.killed]
     advice = []
@@ -76,10 +74,16 @@ def _times(runs: Sequence[Run], *, work: bool, grace: float | None) -> list[Advi
     ]
 
 
+def _measures(run: Run) -> bool:
+    """Whether a run shows how a stop goes that nothing but the agent itself holds up."""
+    return run.scenario.counts and run.scenario.measures and run.verdict is not Verdict.SKIPPED
+
+
 def _exit_codes(runs: Iterable[Run]) -> list[Advice]:
     """Return the advice for an agent that ends by the stop signal: 143 is a failure for a Job or a restart policy."""
     by_signal = {128 + TERM, 128 + INT}
-    codes = sorted({run.exit_code for run in runs if run.verdict is Verdict.HELD and run.exit_code in by_signal})
+    held = (run for run in runs if _measures(run) and run.verdict is Verdict.HELD)
+    codes = sorted({run.exit_code for run in held if run.exit_code in by_signal})
     if not codes:
         return []
     names = " or ".join(f"{code} ({signals.name_of(code - 128)})" for code in codes if code is not None)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from ..init import tree
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 PREFIX = "AGENT_INIT_REHEARSAL_"
+TICK = 0.02
 TERM_SECONDS, KILL_SECONDS = 2.0, 5.0
 
 
@@ -67,13 +68,18 @@ class Command:
             pass
 
 
-def run(line: str, environment: Mapping[str, str], seconds: float) -> tuple[int | None, str]:
-    """Run a command to its end; return its exit code, None if it took too long, and its output."""
+def run(
+    line: str, environment: Mapping[str, str], seconds: float, wait: Callable[[float], None] = time.sleep
+) -> tuple[int | None, str]:
+    """Run a command to its end; return its exit code, None if it took too long, and its output.
+
+    `wait`: lets a little time pass.
+    """
     command = Command(line, environment)
     end = time.monotonic() + seconds
     try:
         while command.exit_code() is None and time.monotonic() < end:
-            time.sleep(0.02)
+            wait(TICK)
         code = command.exit_code()
     finally:
         command.end()

@@ -86,6 +86,9 @@ class Lines:
         """Show what is running, and how long the rest will take."""
         if not self._terminal:
             return
+        if not self._left:
+            click.echo(f"\r\x1b[Kthe first run: {title}", nl=False, err=True)
+            return
         rest = ""
         if self._ended and self._left:
             each = (time.monotonic() - self._began) / self._ended
@@ -192,9 +195,7 @@ def rehearse(command: tuple[str, ...], as_json: bool, junit: Path | None, html: 
     return 0 if done.held else 1
 
 
-def _options(
-    *, up_: Any, ways: Any, break_: str | None, grace: float | None, no_namespace: bool, **given: Any
-) -> Options:
+def _options(*, up_: Any, break_: str | None, grace: float | None, no_namespace: bool, **given: Any) -> Options:
     if grace is None:
         grace = _own_grace()
     if given["seed"] is None:
@@ -225,9 +226,8 @@ def _write(done: Rehearsal, as_json: bool, junit: Path | None, html: Path | None
         from . import table
 
         width = shutil.get_terminal_size((WIDTH, 24)).columns
-        print(
-            table.render(done, min(width, WIDTH), color=sys.stdout.isatty() and not os.environ.get("NO_COLOR")), end=""
-        )
+        color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        print(table.render(done, min(width, WIDTH), color), end="")
     try:
         if junit is not None:
             from . import junit as junit_report

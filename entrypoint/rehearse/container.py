@@ -39,7 +39,7 @@ def namespace() -> tuple[str, ...] | None:
     dies = DIES_WITH_US if _works((*DIES_WITH_US, "true")) else ()
     for user in USERS:
         command = (*dies, "unshare", *user, *UNSHARE)
-        if _works((*command, "true")):
+        if _works((*command, *AGENT_INIT, "--version")):  # in a user namespace not every file can be read
             return command
     return None
 
@@ -108,6 +108,10 @@ class Container:
         if not self.pid:
             self.pid = next((process.pid for process in procfs.children(self._outer.pid)), 0)
         return self.pid
+
+    def agent(self) -> procfs.Process | None:
+        """Return the agent, as soon as agent-init has started it; None before that."""
+        return next(iter(procfs.children(self.pid)), None) if self.find() else None
 
     def exit_code(self) -> int | None:
         """Return agent-init's exit code, as a platform sees it; None as long as it runs."""

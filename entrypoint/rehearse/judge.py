@@ -25,8 +25,8 @@ class Facts:
     """What was seen of a run. Times by the monotonic clock; None: it did not happen.
 
     `sent`: the signals that agent-init was sent, and what its options name. `work_code`: the exit code of --work; None
-    without one. `work_cut`: it had not ended in time. `given_up`: the rehearsal's own patience was over. ``skipped`: why it
-    was not done. `problem`: why the agent was not stopped, as it should have been.
+    without one. `work_cut`: it had not ended in time. `given_up`: the rehearsal's own patience was over. `skipped`: why
+    it was not done. `problem`: why the agent was not stopped, as it should have been.
     """
 
     way: Way

@@ -100,6 +100,12 @@ class Observer:
         return found
 
 
+def began_at(process: procfs.Process) -> float:
+    """Return when a process was started, by the monotonic clock; to a clock tick, of 10 ms mostly."""
+    now, since_boot = time.monotonic(), time.clock_gettime(time.CLOCK_BOOTTIME)
+    return min(now, now - (since_boot - process.start / os.sysconf("SC_CLK_TCK")))
+
+
 def inner_pid(pid: int) -> int:
     """Return the pid of a process in its own PID namespace; the one that we see, where that is not known."""
     try:

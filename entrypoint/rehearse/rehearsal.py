@@ -59,7 +59,7 @@ def rehearse(command: Sequence[str], options: Options, progress: Progress) -> Re
     setting = Setting(tuple(command), options, mode, _folder(options), dict(os.environ), threading.Event())
     condition: Condition = options.up or up.Automatic()
     began = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    with _cancelled_at_once(setting.cancelled):
+    with _failures(setting.cancelled):
         progress.begins(0, setting.folder)
         progress.run_begins(TERM_ONCE.scenario.title)
         first, found = _first_run(setting, condition)
@@ -123,7 +123,7 @@ def _first_run(setting: Setting, condition: Condition) -> tuple[Run, Condition |
     """Do the first run; return it, and how the agent is seen to be up in the others."""
     trial = Trial(setting, Planned(TERM_ONCE, 1), condition, None)
     try:
-        run = _in_thread(setting, [trial.run], lambda _: None)[0]
+        run = _in_threads(setting, [trial.run], lambda _: None)[0]
     except NotUp as problem:
         raise Failure(f"{problem}; its output is in {trial.folder}") from None
     if not isinstance(condition, up.Automatic):
@@ -131,17 +131,17 @@ def _first_run(setting: Setting, condition: Condition) -> tuple[Run, Condition |
     found = getattr(trial.condition, "found", "")
     if found == up.READY:
         return run, up.Ready()
-    return run, condition if found else up.After(UNKNOWN_SECONDS)
+    return run, up.Automatic(at_least=run.up_after or 0.0) if found else up.After(UNKNOWN_SECONDS)
 
 
 def _run_all(
     setting: Setting, planned: Sequence[Planned], condition: Condition, reference: Reference, progress: Progress
 ) -> list[Run]:
     trials = [Trial(setting, one, condition, reference) for one in planned]
-    return _in_thread(setting, [trial.run for trial in trials], progress.run_ends, progress, planned)
+    return _in_threads(setting, [trial.run for trial in trials], progress.run_ends, progress, planned)
 
 
-def _in_thread(
+def _in_threads(
     setting: Setting,
     calls: Sequence[Callable[[], Run]],
     on_end: Callable[[Run], None],
@@ -184,11 +184,14 @@ def _shut_down(executor: concurrent.futures.Executor) -> None:
 
 
 @contextlib.contextmanager
-def _cancelled_at_once(cancelled: threading.Event) -> Iterator[None]:
+def _failures(cancelled: threading.Event) -> Iterator[None]:
+    """End all runs at the end of the block. Raises Failure for what stands in the way of a run."""
     try:
         yield
-    except Cancelled:  # only after the exception that has cancelled them
+    except Cancelled:
         raise Failure("interrupted") from None
+    except OSError as error:
+        raise Failure(f"cannot go on: {error}") from None
     finally:
         cancelled.set()
 
@@ -226,7 +229,8 @@ def _notes(options: Options, mode: Mode, first: Run, runs: Sequence[Run]) -> Ite
     elif any(event.text == "the work had ended before the stop request" for event in first.events):
         yield "The work had ended before the stop request: choose one that takes longer."
     if mode is Mode.SUBREAPER:
-        yield "No PID namespace could be had: agent-init ran as a subreaper, not as process 1."
+        why = "As asked for" if options.subreaper else "No PID namespace could be had"
+        yield f"{why}: agent-init ran as a subreaper, not as process 1."
     if first.up_after is None:
         yield "The agent was not seen to come up (no READY=1, no port, never quiet): use --up."
     if any("stdout is read again" in event.text for run in runs for event in run.events):

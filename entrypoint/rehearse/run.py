@@ -20,8 +20,8 @@ from . import beside, memory, records, up
 from .container import Container
 from .judge import Facts, judge
 from .model import Event, Life, Mode, Run
-from .observe import Observer
-from .scenarios import HUP, INT, TERM, Before, Planned
+from .observe import Observer, began_at
+from .scenarios import INT, TERM, Before, Planned
 from .streams import Streams
 
 if TYPE_CHECKING:
@@ -39,12 +39,13 @@ STARTS_WITHIN = 60.0  # agent-init itself, on a loaded machine
 WORK_BEGINS_WITHIN = 1.0
 PATIENCE = 15.0  # beyond the deadline and the linger time
 WITHOUT_DEADLINE = 60.0  # the patience with a stop that has none
-HUP_DECIDED_WITHIN = 1.0
+DECIDED_WITHIN = 2.0
 AFTER_THE_CHILD = 0.5
 MAX_READER_STOPS = 3.0
 BREAK_SECONDS = 60.0
 EVENT_KINDS = {"deadline": "deadline", "linger-over": "kill", "escalated": "signal", "interrupted": "signal"}
-EVENT_KINDS |= dict.fromkeys(("looked-through", "last-term", "wrapper-stays", "held-back", "forwarded"), "signal")
+SENT = ("stop-requested", "looked-through", "last-term", "wrapper-stays", "held-back", "forwarded")
+EVENT_KINDS |= dict.fromkeys(SENT, "signal")
 EVENT_KINDS |= dict.fromkeys(("lingering", "wrapper-left", "stop-repeated", "left-to-others", "shielded"), "note")
 
 
@@ -95,10 +96,11 @@ class Trial:
         self.requested: float | None = None
         self.ended: float | None = None
         self.work: beside.Command | None = None
+        self.broken = False  # by --break
         self.balloon: memory.Balloon | None = None
         self.work_begun = False
         self.work_code: int | None = None
-        self.work_cut = self.given_up = self.broken = False
+        self.work_cut = self.given_up = False
         self.skipped, self.problem = planned.reason, ""
         self.sent: set[int] = set()
         self.grace: float | None = None
@@ -176,8 +178,8 @@ class Trial:
                 self.balloon.end()
             if self.work is not None:
                 self.work.end()
-            self._mend()
             self.streams.close()
+            self._mend()
             if self.observer is not None:
                 self.lives = self.observer.lives(self.started)
 
@@ -197,19 +199,14 @@ class Trial:
     def _start(self) -> None:
         """Wait until agent-init has started the agent. Raises NotUp."""
         end = time.monotonic() + STARTS_WITHIN
-        while not self._record("started"):
+        while not (agent := self.container.agent()):
             if self.container.exit_code() is not None:
-                self._step()
-                raise NotUp(self._why_not_started())
+                raise NotUp(self._ended_early(""))
             if time.monotonic() > end:
                 raise NotUp(f"agent-init has not started the agent within {units.format_duration(STARTS_WITHIN)}")
-            self._step()
-        self.container.find()
+            self._step(TICK / 4)
+        self.started = self.signs.started = self.signs.active_at = began_at(agent)
         self.observer = Observer(self.container.pid, LOOK_EVERY)
-
-    def _why_not_started(self) -> str:
-        last = [*(record.message for record in self.records), *(line.text for line in self.lines)]
-        return (last or ["agent-init has ended at once"])[-1].removeprefix("agent-init: ").removeprefix("error: ")
 
     def _come_up(self) -> None:
         """Wait until the agent is up. Raises NotUp."""
@@ -244,7 +241,11 @@ class Trial:
     _look_for_ports = 0.0
 
     def _ended_early(self, when: str) -> str:
-        self._step()
+        for _ in range(3):  # what it has written last is there
+            self._step(0)
+        if not self._record("started"):  # nor has agent-init itself
+            words = [*(record.message for record in self.records), *(line.text for line in self.lines)]
+            return (words or ["agent-init has ended at once"])[-1].removeprefix("agent-init: ").removeprefix("error: ")
         code = self.container.exit_code()
         last = next((line.text.strip() for line in reversed(self.lines) if line.text.strip()), "")
         seconds = units.format_duration(round(time.monotonic() - self.started, 1))
@@ -290,21 +291,23 @@ class Trial:
     def _break(self) -> None:
         line = self.setting.options.break_dependency
         assert line is not None
-        code, text = beside.run(line, self.setting.environment, BREAK_SECONDS)
+        self.broken = True
+        code, text = beside.run(line, self.setting.environment, BREAK_SECONDS, self._step)
         if code:
             self.skipped = f"--break failed with exit code {code}" + (f": {text.splitlines()[-1]}" if text else "")
         elif code is None:
             self.skipped = f"--break had not ended after {units.format_duration(BREAK_SECONDS)}"
         else:
-            self.broken = True
             self._event("break", line)
 
     def _mend(self) -> None:
-        """Start the dependency again, for the runs after this one."""
+        """Undo what --break has done."""
         line = self.setting.options.mend
-        if self.broken and line is not None:
-            code, _ = beside.run(line, self.setting.environment, BREAK_SECONDS)
-            self._event("note", f"{line}: exit code {code}" if code is not None else f"{line}: had not ended")
+        if not self.broken or line is None:
+            return
+        code, text = beside.run(line, self.setting.environment, BREAK_SECONDS)
+        if code != 0:
+            self.problem = f"--mend failed with exit code {code}" + (f": {text.splitlines()[-1]}" if text else "")
 
     def _kill_child(self) -> None:
         assert self.observer is not None
@@ -333,8 +336,8 @@ class Trial:
             self._wait_until(began + after, or_end=True)
             if self.container.exit_code() is None:
                 self._request(number)
-        if self.way.signals == ((0.0, HUP),):
-            self._after_hup()
+        if len(self.way.signals) == 1 and TERM not in self.sent:
+            self._see_whether_it_stops()
         if self.way.before is Before.TAKE_MEMORY:
             assert self.balloon is not None
             self.balloon.take()
@@ -348,12 +351,12 @@ class Trial:
         to = "every process" if self.way.to_all else "agent-init"
         self._event("request", f"{signals.name_of(number)} to {to}")
 
-    def _after_hup(self) -> None:
-        """An agent may handle HUP, as a request to reload: then the stop comes after it."""
-        end = time.monotonic() + HUP_DECIDED_WITHIN
+    def _see_whether_it_stops(self) -> None:
+        """An agent may handle HUP, as a request to reload (--stop-on may say so of INT): then TERM comes after it."""
+        end = time.monotonic() + DECIDED_WITHIN
         while not self._record("stop-requested") and self.container.exit_code() is None:
             if time.monotonic() > end:
-                self._event("note", "the agent handles HUP, and goes on")
+                self._event("note", "no stop was requested by that: the agent goes on")
                 self.requested = None
                 self._request(TERM)
                 return
@@ -427,7 +430,6 @@ class Trial:
         self.records.append(record)
         self._log.write(json.dumps(record.fields) + "\n")
         if record.event == "started":
-            self.started = self.signs.started = self.signs.active_at = record.at
             grace = record.fields.get("grace")
             self.grace = float(grace) if isinstance(grace, int | float) else None
         elif record.event == "ready":

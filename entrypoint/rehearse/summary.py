@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..units import format_duration
 from .model import Advice, Rehearsal, Run, Scenario, Verdict
-from .text import listed, plural, printable
+from .text import plural, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -120,23 +120,21 @@ def reasons(of: Row) -> list[str]:
 def evidence(of: Row) -> list[str]:
     """Return what was seen in a scenario that did not hold: the stall report's top line, the broken log lines.
 
-    From the first run that has them: the others mostly show the same.
+    From the first run that has them: the others mostly show the same. No line that a reason has quoted.
     """
     found = []
     lost = [run for run in of.runs if run.verdict is Verdict.LOST]
     stalled = next((run for run in lost if run.held_up_by), None)
     if stalled:
         found.append(f"held up by {printable(stalled.held_up_by or '')}")
-    left = next((run for run in lost if run.left_over), None)
-    if left:
-        found.append(f"left over: {listed([printable(name) for name in left.left_over], most=6)}")
     broken = next((run for run in lost if run.broken_lines), None)
     if broken:
+        lines = [line for line in broken.broken_lines if not any(line.line in reason for reason in broken.reasons)]
         found += [
             f"log, {since_request(broken, line.seconds)}: {printable(line.line).strip()}"
-            for line in broken.broken_lines[:BROKEN_LINES]
+            for line in lines[:BROKEN_LINES]
         ]
-        more = len(broken.broken_lines) - BROKEN_LINES
+        more = len(lines) - BROKEN_LINES
         found += [f"and {plural(more, 'line')} like these"] if more > 0 else []
     return found
 

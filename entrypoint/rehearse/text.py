@@ -94,10 +94,3 @@ def shorten(text: str, width: int) -> str:
 def plural(number: int, noun: str) -> str:
     """Return `1 run`, `2 runs`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def listed(words: list[str], most: int = 4) -> str:
-    """Return `a, b and c`; no more than `most` words."""
-    if len(words) > most:
-        words = [*words[: most - 1], f"{len(words) - most + 1} more"]
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

@@ -154,15 +154,18 @@ class Url:
 class Automatic:
     """READY=1, a port and then no change, or output and then none for longer: what is seen first.
 
-    `found`: the text of what was seen.
+    `found`: the text of what was seen. `at_least`: seconds that a start is known to take; once it is known, less quiet
+    is enough.
     """
 
     text: str = "automatic"
     found: str = ""
+    at_least: float = 0.0
 
     def check(self, signs: Signs) -> float | None:
         """Return since when the agent seems to be up."""
         quiet = signs.now - signs.active_at
+        shorter = 0.5 if self.at_least else 1.0
         if signs.ready_at is not None:
             self.found = READY
             return signs.ready_at
@@ -171,7 +174,9 @@ class Automatic:
             if quiet >= SETTLED_SECONDS or signs.now - since >= MAX_SETTLE_SECONDS:
                 self.found = f"a listening port ({port})"
                 return max(since, min(signs.active_at, signs.now))
-        elif quiet >= (needed := QUIET_SECONDS if signs.texts else SILENT_SECONDS):
+        elif signs.now >= signs.started + self.at_least and quiet >= shorter * (
+            needed := QUIET_SECONDS if signs.texts else SILENT_SECONDS
+        ):
             self.found = f"{units.format_duration(needed)} of quiet"
             return signs.active_at
         return None

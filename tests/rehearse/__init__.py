@@ -1,0 +1,1 @@
+"""`agent-initctl rehearse`: whole rehearsals of genuine agents, and what they print."""
