@@ -66,6 +66,22 @@ def test_server_that_drains_keeps_the_request_in_hand(rehearse: Rehearse, tmp_pa
     assert "done" in (ran.keep / "term" / "work.log").read_text()
 
 
+def test_stop_waits_until_the_work_is_in_hand(rehearse: Rehearse) -> None:
+    """Work that begins slowly, as the import of a client's library, is no work in hand yet."""
+    work = "sleep 2; echo begun; sleep 0.2; echo done"
+    ran = rehearse(agents.PLAIN, "--scenarios=term", f"--work={work}", "--work-up=begun")
+    assert ran.code == 0, (lost(ran), ran.errors)
+    (run,) = ran.report["runs"]
+    assert run["request_at"] - run["up_after"] >= 2
+    assert run["work_kept"]
+
+
+def test_work_that_never_begins_is_an_error(rehearse: Rehearse) -> None:
+    ran = rehearse(agents.PLAIN, "--scenarios=term", "--work=sleep 60", "--work-up=begun", "--up=1s", "--up-timeout=2s")
+    assert ran.code == 125
+    assert "the work did not print 'begun' within 2s" in ran.errors
+
+
 def test_server_that_drops_its_request_has_lost_work_and_a_delay_helps(rehearse: Rehearse, tmp_path: Path) -> None:
     command, work = server(tmp_path, agents.BAD_SERVER)
     ran = rehearse(command, "--scenarios=term", f"--work={work}")

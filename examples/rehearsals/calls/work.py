@@ -17,10 +17,8 @@ async def main() -> None:
     room = rtc.Room()
     room.on("participant_connected", lambda _: joined.set())
     room.on("participant_disconnected", lambda _: left.set())
-    grants = api.VideoGrants(room_join=True, room=name)
-    await room.connect(
-        os.environ["LIVEKIT_URL"], api.AccessToken().with_identity("caller").with_grants(grants).to_jwt()
-    )
+    token = api.AccessToken().with_identity("caller").with_grants(api.VideoGrants(room_join=True, room=name))
+    await room.connect(os.environ["LIVEKIT_URL"], token.to_jwt())
     if not room.remote_participants:
         await asyncio.wait_for(joined.wait(), 30)
     print("answered", flush=True)

@@ -11,7 +11,8 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     try:
         await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError:  # a probe, which connects and leaves
-        return writer.close()
+        writer.close()
+        return
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len("".join(WORDS)))
     for word in WORDS:
         writer.write(word.encode())

@@ -24,7 +24,8 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     try:
         await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError:  # a probe, which connects and leaves
-        return writer.close()
+        writer.close()
+        return
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len("".join(agent.WORDS)))
     async with one_at_a_time:
         pipe.send("request")
