@@ -1,4 +1,4 @@
-"""Runs one rehearsal as a user would, in a network namespace of its own where that is allowed."""
+"""Runs one rehearsal as a user would, in namespaces of its own where that is allowed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,17 @@ from tests.livekit import server as livekit
 
 from .rows import AS_OF, LIVEKIT_SERVER, Row
 
-OWN_NETWORK = ("unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh")
+# Nothing outlives the script there, its ports are free, and there is an address for WebRTC, which takes no loopback.
+NAMESPACES = ("unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
+NETWORK = (
+    "ip link set lo up",
+    "ip link add own type veth peer name other",
+    "ip addr add 192.0.2.1/24 dev own",  # TEST-NET-1 (RFC 5737)
+    "ip link set own up",
+    "ip link set other up",
+    '"$@"',
+)
+OF_ITS_OWN = (*NAMESPACES, "sh", "-c", f"{' && '.join(NETWORK)}; exit $?", "sh")
 PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR")
 
 
@@ -33,7 +43,7 @@ def play(row: Row, *options: str, **variables: str) -> Rehearsal:
         shutil.copytree(row.path.parent, folder, ignore=shutil.ignore_patterns("__pycache__", "*.call"))
         environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ} | variables
         environment["PATH"] = f"{made.bin}:{_tools(row, Path(scratch) / 'tools')}:{environment['PATH']}"
-        command = [*_own_network(), "sh", row.path.name, "--json", "--keep", f"{scratch}/runs", *options]
+        command = [*_of_its_own(), "sh", row.path.name, "--json", "--keep", f"{scratch}/runs", *options]
         done = subprocess.run(
             command, env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
         )
@@ -43,10 +53,10 @@ def play(row: Row, *options: str, **variables: str) -> Rehearsal:
 
 
 @functools.cache
-def _own_network() -> tuple[str, ...]:
+def _of_its_own() -> tuple[str, ...]:
     with contextlib.suppress(OSError):
-        if not subprocess.run([*OWN_NETWORK, "true"], stderr=subprocess.DEVNULL, check=False).returncode:
-            return OWN_NETWORK
+        if not subprocess.run([*OF_ITS_OWN, "true"], stderr=subprocess.DEVNULL, check=False).returncode:
+            return OF_ITS_OWN
     return ()
 
 
