@@ -40,6 +40,7 @@ WORK_BEGINS_WITHIN = 1.0
 PATIENCE = 15.0  # beyond the deadline and the linger time
 WITHOUT_DEADLINE = 60.0  # the patience with a stop that has none
 DECIDED_WITHIN = 2.0
+RELOADS_WITHIN = 30.0
 AFTER_THE_CHILD = 0.5
 MAX_READER_STOPS = 3.0
 BREAK_SECONDS = 60.0
@@ -357,8 +358,26 @@ class Trial:
         while not self._record("stop-requested") and self.container.exit_code() is None:
             if time.monotonic() > end:
                 self._event("note", "no stop was requested by that: the agent goes on")
-                self.requested = None
-                self._request(TERM)
+                self._let_it_reload()
+                if self.container.exit_code() is None:
+                    self.requested = None
+                    self._request(TERM)
+                return
+            self._step()
+
+    def _let_it_reload(self) -> None:
+        """Wait until the work has ended and the agent has been quiet since, but not for long.
+
+        Celery and others finish their work at a HUP, and execute themselves anew. They lose a TERM meanwhile, which is
+        another matter than a terminal that is closed.
+        """
+        assert self.observer is not None
+        calm_since = time.monotonic()
+        end = calm_since + RELOADS_WITHIN
+        while (now := time.monotonic()) < end and self.container.exit_code() is None:
+            if self.work is not None and self.work.exit_code() is None:
+                calm_since = now
+            if now - max(calm_since, self.signs.active_at, self.observer.changed_at) >= up.QUIET_SECONDS:
                 return
             self._step()
 

@@ -163,6 +163,15 @@ def test_agent_that_reloads_at_hup_is_stopped_after_it(rehearse: Rehearse) -> No
     assert "reloaded" in (ran.keep / "hup" / "output.log").read_text()
 
 
+def test_agent_that_begins_anew_at_hup_is_stopped_when_it_has(rehearse: Rehearse) -> None:
+    """As Celery does: it finishes its work, ignores a TERM meanwhile, and executes itself again."""
+    ran = rehearse(agents.BEGINS_ANEW, "--scenarios=hup", "--up=up", "--work=sleep 1.5")
+    assert ran.code == 0, (lost(ran), ran.errors)
+    output = (ran.keep / "hup" / "output.log").read_text()
+    assert output.count("out up") == 2
+    assert "a TERM is lost" not in output
+
+
 def test_dependency_is_broken_before_the_stop_and_mended_after_it(rehearse: Rehearse, tmp_path: Path) -> None:
     log = tmp_path / "dependency"
     ran = rehearse(
