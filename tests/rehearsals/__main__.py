@@ -6,7 +6,10 @@ NAME... or --all keeps the results in `results/` and writes the table in docs/ag
 
 from __future__ import annotations
 
+import subprocess
 import sys
+
+from entrypoint.rehearse.model import Rehearsal
 
 from . import play, result, table
 from .rows import QUICK, QUICK_SCENARIOS, REHEARSED, Row
@@ -43,10 +46,11 @@ def _rehearse(row: Row) -> int:
         print(f"{row.name}: skipped, {missing} is not here")
         return 0
     try:
-        done = play.play(row)
-        found = result.summarise(done, row.requirements)
+        only = ("--scenarios", row.scenarios) if row.scenarios else ()
+        done = play.play(row, *only)
+        found = result.summarise(done, _versions(row, done))
         if variables := result.variables_of(done):
-            with_line = result.summarise(play.play(row, **variables), row.requirements)
+            with_line = result.summarise(play.play(row, *only, **variables), ())
             found = result.with_line(found, with_line)
     except play.Failed as failure:
         print(failure)
@@ -56,6 +60,13 @@ def _rehearse(row: Row) -> int:
     print(f"{row.name}: {len(found.held)} held; lost: {found.lost or 'nothing'}; with {found.line or 'no'} option: ")
     print(f"    {found.lost_with_line}", flush=True)
     return 0 if before is None or before.lost.keys() == found.lost.keys() else 1
+
+
+def _versions(row: Row, done: Rehearsal) -> tuple[str, ...]:
+    """Return the versions of what was rehearsed: packages, or the interpreter."""
+    if row.needs == "node":
+        return (f"Node {subprocess.check_output(['node', '--version'], text=True).strip().removeprefix('v')}",)
+    return row.requirements or (f"Python {done.versions['python']}",)
 
 
 if __name__ == "__main__":

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from entrypoint.rehearse.model import Rehearsal, Run, Verdict
+from entrypoint.rehearse.scenarios import TERM, TERM_ONCE
 
 RESULTS = Path(__file__).with_name("results")
+SENT = re.compile(r"^stop requested by .*: ([A-Z0-9]+) to ")
 VARIABLES = {
     "AGENT_INIT_STOP_SIGNAL": "--stop-signal",
     "AGENT_INIT_STOP_DELAY": "--stop-delay",
@@ -20,7 +23,8 @@ VARIABLES = {
 class Result:
     """A row's rehearsal. `lost`, `informational`: scenarios by name, each with the first reason; `drain`: seconds.
 
-    `line`: the options that keep what is lost without them; then `lost_with_line` has what is lost nevertheless.
+    `chosen`: the signal that agent-init chose for TERM, if it was another one. `ends_by_signal`: its exit code is 143.
+    `line`: the options that keep what is lost without them; `lost_with_line` has what is lost nevertheless.
     """
 
     versions: tuple[str, ...]
@@ -31,6 +35,8 @@ class Result:
     informational: dict[str, str]
     skipped: dict[str, str]
     drain: float | None
+    chosen: str = ""
+    ends_by_signal: bool = False
     line: str = ""
     lost_with_line: dict[str, str] | None = None
 
@@ -62,6 +68,8 @@ def summarise(rehearsal: Rehearsal, versions: tuple[str, ...]) -> Result:
         informational=verdicts[Verdict.INFORMATIONAL],
         skipped=verdicts[Verdict.SKIPPED],
         drain=max((round(run.drain, 1) for run in measured if run.drain is not None), default=None),
+        chosen=_chosen(rehearsal),
+        ends_by_signal=any(run.exit_code == 128 + TERM for run in _plain(rehearsal)),
         line=line_of(rehearsal),
     )
 
@@ -75,6 +83,18 @@ def variables_of(rehearsal: Rehearsal) -> dict[str, str]:
 def line_of(rehearsal: Rehearsal) -> str:
     """Return them as options."""
     return " ".join(f"{VARIABLES[name]} {value}" for name, value in variables_of(rehearsal).items())
+
+
+def _plain(rehearsal: Rehearsal) -> tuple[Run, ...]:
+    """Return the runs with one TERM."""
+    return rehearsal.of(TERM_ONCE.scenario)
+
+
+def _chosen(rehearsal: Rehearsal) -> str:
+    """Return the signal that agent-init sent in the place of TERM; an empty text if it sent TERM."""
+    texts = [event.text for run in _plain(rehearsal) for event in run.events if event.kind == "signal"]
+    sent = {found[1] for text in texts if (found := SENT.search(text))}
+    return ", ".join(sorted(sent - {"TERM"}))
 
 
 def _scenarios(rehearsal: Rehearsal, verdict: Verdict) -> dict[str, str]:

@@ -41,18 +41,23 @@ def _line(cells: Iterable[str]) -> str:
 
 def _cells(row: Row) -> list[str]:
     kept = result.read(row.name) if row.script else None
-    if kept is None:
-        reason = row.reason or f"run `python -m tests.rehearsals {row.name}`"
-        return [_title(row), f"not rehearsed: {reason}", *[NOTHING] * (len(HEADINGS) - 2)]
+    if kept is not None:
+        return cells(_title(row), kept)
+    reason = row.reason or "no result is kept"
+    return [_title(row), f"not rehearsed: {reason}", *[NOTHING] * (len(HEADINGS) - 2)]
+
+
+def cells(title: str, kept: Result) -> list[str]:
+    """Return the cells of a row that was rehearsed."""
     return [
-        _title(row),
+        title,
         ", ".join(_short(version) for version in kept.versions[:1]) or NOTHING,
         kept.date,
         f"{len(kept.held)} of {len(kept.held) + len(kept.lost)}",
         _names(kept.lost),
         "lost" if kept.informational.get(TO_ALL) else "held" if TO_ALL in kept.informational else NOTHING,
-        NOTHING if kept.drain is None else f"{kept.drain:g} s",
-        _written_line(row, kept),
+        NOTHING if kept.drain is None else f"{round(kept.drain, 1):g} s",
+        _written_line(kept),
     ]
 
 
@@ -71,18 +76,15 @@ def _names(scenarios: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in scenarios) or NOTHING
 
 
-def _written_line(row: Row, kept: Result) -> str:
-    """Return the options of agent-init that the agent needs: of the framework, and what the rehearsal has found."""
-    options = " ".join(option for option in (kept.line, row.options) if option)
+def _written_line(kept: Result) -> str:
+    """Return the agent's line, with the options that the rehearsal has found."""
+    options = " ".join(option for option in (kept.line, "-e 143" * kept.ends_by_signal) if option)
     line = f"`agent-init {options} -- {kept.command}`" if options else f"`agent-init -- {kept.command}`"
+    if kept.chosen:
+        line += f" (agent-init sends {kept.chosen})"
     if kept.lost_with_line:
         line += f"; then lost: {_names(kept.lost_with_line)}"
     return line
-
-
-def missing_results() -> list[str]:
-    """Return the rows that are neither rehearsed nor have a reason."""
-    return [row.title for row in ROWS if not row.reason and result.read(row.name) is None]
 
 
 def stale_results() -> list[Path]:

@@ -1,5 +1,6 @@
 """An agent with a browser: it answers over HTTP what a page shows after two seconds."""
 
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -10,7 +11,7 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 PAGE = "data:text/html,<script>setTimeout(() => document.title = 'I think so.', 2000)</script>"
-BROWSER = {"executable_path": "/usr/bin/chromium", "args": ["--no-sandbox"]}  # Debian's, as root
+BROWSER = {"executable_path": shutil.which("chromium") or shutil.which("google-chrome"), "args": ["--no-sandbox"]}
 
 
 @asynccontextmanager
