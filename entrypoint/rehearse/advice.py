@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from .. import signals, units
 from ..settings import KILL_BEFORE_PLATFORM
 from .model import Advice, Verdict
-from .scenarios import INT, RETRIES, TERM, TERM_ONCE
+from .scenarios import GRACE, INT, STOP_DELAY, STOP_SIGNAL, TERM, TERM_ONCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 MARGIN = 1.25
 LEAST_SECONDS = 30  # no advice to give an agent less than Kubernetes does by default
-VARIABLES = {"--stop-signal": "AGENT_INIT_STOP_SIGNAL", "--stop-delay": "AGENT_INIT_STOP_DELAY"}
+VARIABLES = {STOP_SIGNAL: "AGENT_INIT_STOP_SIGNAL", STOP_DELAY: "AGENT_INIT_STOP_DELAY"}
+RETRY = f"{TERM_ONCE.name} "
 
 
 def advise(runs: Sequence[Run], *, work: bool, grace: float | None) -> tuple[Advice, ...]:
@@ -30,37 +31,42 @@ def lost(run: Run) -> bool:
     return run.verdict is Verdict.LOST and (run.killed or run.work_kept is False or bool(run.left_over))
 
 
+def _what_helped(runs: Sequence[Run]) -> tuple[str, str] | None:
+    """Return the option, and its value, with which a plain TERM has lost nothing any more; None if there is none."""
+    for scenario in dict.fromkeys(run.scenario for run in runs if run.scenario.name.startswith(RETRY + "--")):
+        if not any(run.reasons for run in runs if run.scenario == scenario):
+            flag, _, value = scenario.name.removeprefix(RETRY).partition(" ")
+            return flag, value
+    return None
+
+
 def _retries(runs: Sequence[Run]) -> list[Advice]:
-    """Return the option that was tried where a plain TERM had lost something, and that has kept it each time."""
-    if not any(lost(run) for run in runs if run.scenario == TERM_ONCE.scenario):
+    helped = _what_helped(runs)
+    if helped is None or helped[0] == GRACE:  # that is among the times
         return []
-    for way in RETRIES:
-        tried = [run for run in runs if run.scenario == way.scenario]
-        if tried and not any(run.reasons for run in tried):
-            flag, value = way.options
-            kept = "kept its work and ended in time" if tried[0].work_kept else "ended in time"
-            reason = f"with {flag} {value} the agent {kept}, without it not"
-            return [Advice("environment", f"{VARIABLES[flag]}={value}", reason)]
-    return []
+    flag, value = helped
+    return [
+        Advice("environment", f"{VARIABLES[flag]}={value}", f"with {flag} {value} nothing was lost, without it it was")
+    ]
 
 
 def _times(runs: Sequence[Run], *, work: bool, grace: float | None) -> list[Advice]:
-    counted = [run for run in runs if _measures(run)]
-    killed = [run for run in counted if run.killed]
-    drains = [run.drain for run in counted if run.drain is not None and run.up_after is not None and not run.killed]
+    helped = _what_helped(runs)
+    own = _own_grace(runs, helped)
     advice = []
-    if killed and grace is not None:
-        longer = units.format_duration(grace * 2)
+    killed = [run for run in runs if _measures(run) and run.killed]
+    if killed and grace is not None and (helped is None or helped[0] != GRACE):
         names = ", ".join(dict.fromkeys(run.scenario.name for run in killed))
         reason = f"the agent had not ended after {units.format_duration(grace)} ({names}): does it with more time?"
-        advice.append(Advice("command line", f"agent-initctl rehearse --grace {longer}", reason))
-    if not drains:
+        advice.append(
+            Advice("command line", f"agent-initctl rehearse --grace {units.format_duration(4 * grace)}", reason)
+        )
+    if own is None:
         return advice
-    own = math.ceil(max(drains) * MARGIN)
-    platform = max(LEAST_SECONDS, own + math.ceil(KILL_BEFORE_PLATFORM))
-    with_what = "with this work; a real one may take longer" if work else "without any work (--work)"
-    longest = units.format_duration(round(max(drains), 1))
-    reason = f"at least so long: the longest drain seen took {longest}, {with_what}"
+    seconds, reason = own
+    reserve = math.ceil(KILL_BEFORE_PLATFORM)
+    platform = max(LEAST_SECONDS, seconds + reserve)
+    reason += ", with this work; a real one may take longer" if work else ", without any work (--work)"
     before = units.format_duration(KILL_BEFORE_PLATFORM)
     return [
         *advice,
@@ -68,10 +74,28 @@ def _times(runs: Sequence[Run], *, work: bool, grace: float | None) -> list[Advi
         Advice("Compose", f"stop_grace_period: {platform}s", f"the same; its default is {units.format_duration(10)}"),
         Advice(
             "environment",
-            f"AGENT_INIT_GRACE={platform - math.ceil(KILL_BEFORE_PLATFORM)}s",
+            f"AGENT_INIT_GRACE={platform - reserve}s",
             f"{before} before the platform's SIGKILL, so that the log says what was still running",
         ),
     ]
+
+
+def _own_grace(runs: Sequence[Run], helped: tuple[str, str] | None) -> tuple[int, str] | None:
+    """Return the grace for agent-init, in whole seconds, and why; None where no run shows what the agent needs."""
+    with_option = "" if helped is None else RETRY + " ".join(helped)
+    right = [
+        run for run in runs if (_measures(run) and run.verdict is Verdict.HELD) or run.scenario.name == with_option
+    ]
+    drains = [run.drain for run in right if run.drain is not None and run.up_after is not None]
+    if not drains:
+        return None
+    seconds = math.ceil(max(drains) * MARGIN)
+    reason = f"at least so long: the longest drain seen took {units.format_duration(round(max(drains), 1))}"
+    if helped is not None and helped[0] == GRACE:
+        tried = math.ceil(units.parse_duration(helped[1]))
+        if tried > seconds:
+            return tried, f"with less than {helped[1]} something was lost, with that nothing"
+    return seconds, reason
 
 
 def _measures(run: Run) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from .. import signals, units
 from . import broken
 from .model import BrokenLine, Verdict
-from .scenarios import HUP, INT, TERM, Judged, Way
+from .scenarios import HUP, INT, ONLY_THE_END, TERM, Judged, Way
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +27,7 @@ class Facts:
     `sent`: the signals that agent-init was sent, and what its options name. `work_code`: the exit code of --work; None
     without one. `work_cut`: it had not ended in time. `given_up`: the rehearsal's own patience was over. `skipped`: why
     it was not done. `problem`: why the agent was not stopped, as it should have been.
+    `goes_on`: the signal requested no stop, so the agent reloads or restarts when TERM comes after it.
     """
 
     way: Way
@@ -42,6 +43,7 @@ class Facts:
     given_up: bool = False
     skipped: str = ""
     problem: str = ""
+    goes_on: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,17 +61,18 @@ class Judgement:
 
 def judge(facts: Facts) -> Judgement:
     """Return the verdict on a run, with its reasons."""
+    what = ONLY_THE_END if facts.goes_on else facts.way.judged
     left_over = _left_over(facts.records)
     killed = facts.given_up or (not left_over and any(record.event == DEADLINE for record in facts.records))
-    lines = _broken_lines(facts)
+    lines = _broken_lines(facts, what)
     work_kept = None if facts.work_code is None and not facts.work_cut else facts.work_code == 0 and not facts.work_cut
     reasons = [
         *([facts.problem] if facts.problem else ()),
         *(_reasons_of_end(facts) if killed else ()),
         *([f"left {_named(left_over)} behind, killed after the linger time"] if left_over else ()),
-        *(_reasons_of_work(facts) if Judged.WORK in facts.way.judged else ()),
+        *(_reasons_of_work(facts) if Judged.WORK in what else ()),
         *_reasons_of_lines(lines),
-        *(_reasons_of_code(facts) if not killed and Judged.EXIT_CODE in facts.way.judged else ()),
+        *(_reasons_of_code(facts) if not killed and Judged.EXIT_CODE in what else ()),
     ]
     if facts.skipped:
         verdict, reasons = Verdict.SKIPPED, [facts.skipped]
@@ -130,11 +133,11 @@ def _reasons_of_code(facts: Facts) -> list[str]:
     return [f"exited with code {code}"]
 
 
-def _broken_lines(facts: Facts) -> tuple[BrokenLine, ...]:
+def _broken_lines(facts: Facts, judged: frozenset[Judged]) -> tuple[BrokenLine, ...]:
     if facts.requested is None:
         return ()
     found = broken.find(facts.lines, facts.requested, facts.started)
-    if Judged.TRACEBACKS in facts.way.judged:
+    if Judged.TRACEBACKS in judged:
         return found
     return tuple(line for line in found if line.rule not in broken.OF_ERRORS)
 

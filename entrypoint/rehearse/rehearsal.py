@@ -72,8 +72,10 @@ def rehearse(command: Sequence[str], options: Options, progress: Progress) -> Re
         progress.begins(len(planned), setting.folder)
         condition = found or condition
         runs += _run_all(setting, planned, condition, reference, progress)
-        if any(advice.lost(run) for run in runs if run.scenario == TERM_ONCE.scenario):
-            again = [Planned(way, 1) for way in scenarios.RETRIES]
+        lost = [run for run in runs if run.scenario == TERM_ONCE.scenario and advice.lost(run)]
+        if lost:
+            ways = scenarios.retries(options.grace, killed=all(run.killed for run in lost))
+            again = [Planned(way, 1) for way in ways]
             progress.begins(len(again), setting.folder)
             runs += _run_all(setting, again, condition, reference, progress)
     return Rehearsal(
@@ -219,8 +221,8 @@ def _up_text(first: Run, condition: Condition) -> str:
 
 
 def _in_order(runs: Sequence[Run]) -> tuple[Run, ...]:
-    order = {way.scenario: index for index, way in enumerate((*scenarios.WAYS, *scenarios.RETRIES))}
-    return tuple(sorted(runs, key=lambda run: (order[run.scenario], run.number)))
+    order = {way.scenario: index for index, way in enumerate(scenarios.WAYS)}
+    return tuple(sorted(runs, key=lambda run: (order.get(run.scenario, len(order)), run.number)))
 
 
 def _notes(options: Options, mode: Mode, first: Run, runs: Sequence[Run]) -> Iterator[str]:

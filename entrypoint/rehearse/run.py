@@ -98,6 +98,7 @@ class Trial:
         self.ended: float | None = None
         self.work: beside.Command | None = None
         self.broken = False  # by --break
+        self.goes_on = False
         self.balloon: memory.Balloon | None = None
         self.work_begun = False
         self.work_code: int | None = None
@@ -357,6 +358,7 @@ class Trial:
         end = time.monotonic() + DECIDED_WITHIN
         while not self._record("stop-requested") and self.container.exit_code() is None:
             if time.monotonic() > end:
+                self.goes_on = True
                 self._event("note", "no stop was requested by that: the agent goes on")
                 self._let_it_reload()
                 if self.container.exit_code() is None:
@@ -486,6 +488,7 @@ class Trial:
             given_up=self.given_up,
             skipped=self.skipped,
             problem=self.problem,
+            goes_on=self.goes_on,
         )
         judged = judge(facts)
 

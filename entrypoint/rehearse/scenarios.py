@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from .. import units
 from .model import Scenario
 
 if TYPE_CHECKING:
@@ -144,12 +145,27 @@ WAYS: tuple[Way, ...] = (
 NAMES = {way.name: way for way in WAYS}
 
 
-def retry(title: str, *options: str) -> Way:
-    """Return a plain TERM with other options, tried where the defaults have lost something."""
-    return _way(f"term {' '.join(options)}", f"TERM, with {title}", "advice, tried", counts=False, options=options)
+STOP_SIGNAL, GRACE, STOP_DELAY = "--stop-signal", "--grace", "--stop-delay"
 
 
-RETRIES = (retry("--stop-signal INT", "--stop-signal", "INT"), retry("--stop-delay 3s", "--stop-delay", "3s"))
+def retries(grace: float | None, *, killed: bool) -> tuple[Way, ...]:
+    """Return a plain TERM with other options, to be tried where the defaults have lost something: the best ones first.
+
+    `grace`: of the other runs, in seconds. `killed`: the agent was; a later signal would not help it.
+    """
+    tried = [(STOP_SIGNAL, "INT")]
+    if grace is not None:
+        tried.append((GRACE, units.format_duration(2 * grace)))
+    if not killed:
+        tried.append((STOP_DELAY, "3s"))
+    return tuple(_retry(*options) for options in tried)
+
+
+def _retry(*options: str) -> Way:
+    text = " ".join(options)
+    return _way(
+        f"term {text}", f"TERM, with {text}", "tried, as TERM has lost something", counts=False, options=options
+    )
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def test_deaf_agent_is_killed_at_the_deadline(rehearse: Rehearse, how: tuple[str
         assert run["exit_code"] == 137
         assert "agent.py" in run["reasons"][0]
         assert "agent.py" in run["held_up_by"]
-    assert any("--grace 6s" in advice["line"] for advice in ran.report["advice"])
+    assert any("--grace 12s" in advice["line"] for advice in ran.report["advice"])
 
 
 @pytest.mark.parametrize("how", NAMESPACE, ids=IDS)

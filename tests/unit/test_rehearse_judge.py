@@ -10,7 +10,7 @@ from entrypoint.rehearse import advice
 from entrypoint.rehearse.judge import Facts, Judgement, judge
 from entrypoint.rehearse.model import Mode, Run, Verdict
 from entrypoint.rehearse.records import Line, Record
-from entrypoint.rehearse.scenarios import NAMES, RETRIES, WAYS, Way
+from entrypoint.rehearse.scenarios import NAMES, WAYS, Way, retries
 
 TRACEBACK = [Line(11.0, "err", "Traceback (most recent call last):"), Line(11.0, "err", "ValueError: x")]
 DEADLINE = Record(12.5, "deadline", "2.5s after the stop request, SIGKILL", {"processes": ["python agent.py (2)"]})
@@ -82,6 +82,11 @@ def test_other_exit_codes_are_not(code: int, reason: str) -> None:
 
 def test_hup_may_end_an_agent_that_was_sent_it() -> None:
     assert judged("hup", exit_code=129, sent=frozenset((1,))).verdict is Verdict.HELD
+
+
+def test_agent_that_reloads_at_a_signal_owes_only_an_end() -> None:
+    assert judged("hup", exit_code=1, work_code=1, lines=TRACEBACK, goes_on=True).verdict is Verdict.HELD
+    assert judged("hup", records=[DEADLINE], goes_on=True).verdict is Verdict.LOST
 
 
 def test_broken_lines_are_a_reason_and_the_first_is_shown() -> None:
@@ -174,7 +179,7 @@ def test_drain_that_the_scenario_holds_up_or_cuts_does_not_count() -> None:
 
 def test_agent_that_was_killed_gets_no_time_but_another_rehearsal() -> None:
     killed = run(verdict=Verdict.LOST, killed=True, drain=30.0, reasons=("killed",))
-    assert advised(killed) == {"command line agent-initctl rehearse --grace 1m": "agent-initctl rehearse --grace 1m"}
+    assert advised(killed) == {"command line agent-initctl rehearse --grace 2m": "agent-initctl rehearse --grace 2m"}
 
 
 @pytest.mark.parametrize("code", [130, 143])
@@ -185,11 +190,20 @@ def test_end_by_a_signal_needs_an_option_where_a_failure_would_be_seen(code: int
 
 def test_option_that_helped_is_recommended_and_one_that_did_not_is_not() -> None:
     lost = run(verdict=Verdict.LOST, work_kept=False, reasons=("the work failed",))
-    by_int, delayed = RETRIES
+    by_int, longer, delayed = retries(30.0, killed=False)
     helps: dict[str, Any] = {"verdict": Verdict.INFORMATIONAL, "work_kept": True}
     fails: dict[str, Any] = {"verdict": Verdict.INFORMATIONAL, "work_kept": False, "reasons": ("the work failed",)}
     signal, delay = "environment AGENT_INIT_STOP_SIGNAL", "environment AGENT_INIT_STOP_DELAY"
-    assert signal in advised(lost, run(by_int, **helps), run(delayed, **fails))
-    assert delay in advised(lost, run(by_int, **fails), run(delayed, **helps))
-    assert not {signal, delay} & advised(lost, run(by_int, **fails), run(delayed, **fails)).keys()
-    assert not {signal, delay} & advised(run(), run(by_int, **helps)).keys()
+    both = {signal, delay}
+    assert both & advised(lost, run(by_int, **helps), run(longer, **fails), run(delayed, **helps)).keys() == {signal}
+    assert both & advised(lost, run(by_int, **fails), run(longer, **fails), run(delayed, **helps)).keys() == {delay}
+    assert advised(lost, run(by_int, **fails), run(longer, **fails), run(delayed, **fails)) == {}
+    found = advised(lost, run(by_int, **fails), run(longer, **helps), run(delayed, **helps))
+    assert found["environment AGENT_INIT_GRACE"] == "AGENT_INIT_GRACE=60s"
+    assert found["Kubernetes terminationGracePeriodSeconds"] == "terminationGracePeriodSeconds: 62"
+    assert not both & found.keys()
+
+
+def test_delay_is_not_tried_for_an_agent_that_was_killed() -> None:
+    assert [way.options for way in retries(5.0, killed=True)] == [("--stop-signal", "INT"), ("--grace", "10s")]
+    assert [way.options[0] for way in retries(None, killed=False)] == ["--stop-signal", "--stop-delay"]
