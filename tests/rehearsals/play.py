@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from entrypoint.rehearse import json_report
-from entrypoint.rehearse.model import Rehearsal
+from entrypoint.rehearse.model import Rehearsal, Verdict
 from tests.agents.environments import environment_of
 from tests.livekit import server as livekit
 
@@ -28,6 +28,7 @@ NETWORK = (
     '"$@"',
 )
 OF_ITS_OWN = (*NAMESPACES, "sh", "-c", f"{' && '.join(NETWORK)}; exit $?", "sh")
+SHOWN_LINES, SHOWN_COLUMNS = 8, 300
 PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR")
 
 
@@ -47,9 +48,20 @@ def play(row: Row, *options: str, **variables: str) -> Rehearsal:
         done = subprocess.run(
             command, env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
         )
-    if done.returncode not in (0, 1):
-        raise Failed(f"{row.script}: exit code {done.returncode}\n{done.stdout}")
-    return json_report.parse(done.stdout)
+        if done.returncode not in (0, 1):
+            raise Failed(f"{row.script}: exit code {done.returncode}\n{done.stdout}")
+        rehearsal = json_report.parse(done.stdout)
+        _show_lost(rehearsal)
+    return rehearsal
+
+
+def _show_lost(rehearsal: Rehearsal) -> None:
+    """Print the end of what was written in runs that have lost something."""
+    for run in rehearsal.runs:
+        if run.verdict is Verdict.LOST and run.folder is not None:
+            for name in ("output.log", "work.log"):
+                lines = (run.folder / name).read_text().splitlines()[-SHOWN_LINES:]
+                print("\n".join(f"  {run.folder.name}/{name}: {line[:SHOWN_COLUMNS]}" for line in lines))
 
 
 @functools.cache

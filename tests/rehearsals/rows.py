@@ -16,7 +16,7 @@ LIVEKIT_SERVER = "livekit-server"  # built by tests.livekit.server
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. `script`: its path in `examples/rehearsals`. `needs`: programs of which one has to be there.
+    """One line of the table. `script`: its path in `examples/rehearsals`. `needs`: programs; one has to be there.
 
     `scenarios`: the only ones that are tried, where a start takes long. `reason`: why it was not rehearsed; then there
     is no script.
