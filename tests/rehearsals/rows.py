@@ -53,6 +53,7 @@ class Row:
 ROWS = (
     Row("LiveKit Agents", "calls/livekit.sh", needs=LIVEKIT_SERVER),
     Row("LiveKit Agents 1.0", "calls/livekit-1.0.sh", needs=LIVEKIT_SERVER),
+    Row("LiveKit Agents 0.12, a task never awaited", "calls/livekit-0.12.sh", LIVEKIT_SERVER, "term,int,hup,sh-c"),
     Row("asyncio, with handlers", "plain/asyncio.sh"),
     Row("`asyncio.run` alone", "plain/asyncio-run.sh"),
     Row("uvicorn", "web/uvicorn.sh"),
