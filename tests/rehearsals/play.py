@@ -43,7 +43,7 @@ def play(row: Row, *options: str, **variables: str) -> Rehearsal:
         folder = Path(scratch) / row.path.parent.name
         shutil.copytree(row.path.parent, folder, ignore=shutil.ignore_patterns("__pycache__", "*.call"))
         environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ} | variables
-        environment["PATH"] = f"{made.bin}:{_tools(row, Path(scratch) / 'tools')}:{environment['PATH']}"
+        environment["PATH"] = f"{made.bin}:{_tools(row, Path(scratch) / 'bin')}:{environment['PATH']}"
         command = [*_of_its_own(), "sh", row.path.name, "--json", "--keep", f"{scratch}/runs", *options]
         done = subprocess.run(
             command, env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
