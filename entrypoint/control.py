@@ -5,7 +5,7 @@ first byte of each is its kind. Process 1 closes the connection after the last o
 """
 
 import _socket
-import os
+import posix
 import sys
 
 TYPE_CHECKING = False
@@ -27,7 +27,7 @@ def address(pid: int, namespace: int) -> str:
 def namespace(pid: "int | str" = "self") -> int:
     """Return the inode number of a process's PID namespace (namespaces(7)); 0 where that is not known."""
     try:
-        return int(os.readlink(f"/proc/{pid}/ns/pid").partition("[")[2].rstrip("]"))
+        return int(posix.readlink(f"/proc/{pid}/ns/pid").partition("[")[2].rstrip("]"))
     except (OSError, ValueError):
         return 0
 

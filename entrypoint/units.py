@@ -1,7 +1,5 @@
 """Durations and sizes: numbers of seconds and bytes inside, text such as `1m30s` and `64 MiB` outside."""
 
-from .signals import quote
-
 INFINITY = float("inf")
 SECONDS_IN = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 MAX_DURATION_SECONDS = 366 * SECONDS_IN["d"]
@@ -12,6 +10,8 @@ def parse_duration(text: str) -> float:
 
     Raises ValueError; the message names what is accepted.
     """
+    from .signals import quote  # probes format durations, and import nothing that they do not need
+
     if text == "infinity":
         return INFINITY
     seconds, number, rest = 0.0, "", text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -11,7 +12,7 @@ import click
 
 from .. import __version__, control, signals, units
 from . import main, probes, reports, status
-from .connection import Connection, Failure, fields_of, find
+from .connection import Connection, Failure, find, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,7 +51,7 @@ class Pid(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Return it."""
         text = str(value)
-        if not (text.isascii() and text.isdigit() and int(text) > 0):
+        if not probes.is_pid(text):
             self.fail(f"{signals.quote(text)} is not a pid; accepted: a number from 1", param, ctx)
         return int(text)
 
@@ -128,8 +129,7 @@ def _status(pid: int | None, timeout: float, as_json: bool, watch: bool) -> int:
     """Print the state of the agent and of a stop: what it is, since when, and what comes next."""
     while True:
         target = find(pid)
-        found = status.complete(fields_of(target, timeout), target)
-        text = status.as_json(found) if as_json else status.as_text(found)
+        text = read(lambda fields: status.text(fields, target, as_json=as_json), target, timeout)  # noqa: B023
         if watch and sys.stdout.isatty():
             text = "\x1b[H\x1b[2J" + text  # home, clear (ECMA-48)
         print(text, flush=True)
@@ -208,7 +208,8 @@ def _signal(pid: int | None, timeout: float, signal: int) -> int:
 @click.option("--tasks", is_flag=True, help="Every task of the agent's event loops, too.")
 def report(pid: int | None, timeout: float, tasks: bool) -> int:
     """Print a stall report now: what the processes below agent-init are doing. It has no other effect."""
-    return reports.make(fields_of(pid, timeout, "report")["REQUEST"], tasks=tasks)
+    request = read(lambda fields: dict(json.loads(fields["REQUEST"])), find(pid), timeout, "report")
+    return reports.make(request, tasks=tasks)
 
 
 @group.command()

@@ -6,24 +6,23 @@ of a neighbour (shareProcessNamespace).
 
 The socket's name is in the network's namespace, where others may have sockets too. The kernel reports the pid of the
 process that listens (SO_PEERCRED, unix(7)).
+
+Every probe imports this module, so it is small. What is needed rarely is in `search`.
 """
 
 import _socket
-import os
+import posix
 import sys
-import time
 
 from .. import control, notify
-from ..init import procfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from typing import Any
 
 ANCILLARY_BYTES = _socket.CMSG_SPACE(12)  # for credentials
 MAX_ANCESTORS = 1000
-OPENS_WITHIN, LOOK_AGAIN = 1.0, 0.02  # seconds: agent-init opens its socket just after the agent's start
-NO_SOCKET = "it has no socket (--no-control, or an older version?)"
 FORGERY = "another process has its socket"
 
 
@@ -37,43 +36,54 @@ class Failure(Exception):
 
 def find(pid: int | None = None) -> int:
     """Return the pid of the agent-init that is meant, as it is seen here. Raises Failure for none, or several."""
+    found = _near(pid)
+    if found is None:
+        from . import search
+
+        found = search.find(pid)
+    return found
+
+
+def _near(pid: int | None) -> int | None:
+    """Return the process with the pid, else the nearest ancestor that is an agent-init, else process 1 if it is one.
+
+    None where it has to be searched for.
+    """
+    own = _stat("self")
+    if own is None or own[0] != posix.getpid():  # /proc is that of another PID namespace
+        return None
     if pid is not None:
-        if procfs.look(pid) is None:
-            raise Failure(f"there is no process {pid} here; accepted: the pid of an agent-init, as ps shows it here")
-        return pid
-    for ancestor in _ancestors():
-        if ancestor.name == control.NAME:
-            return ancestor.pid
-    if _is_agent_init(1) and _is_in_our_container(1):
-        return 1
-    found = [pid for pid in procfs.pids() if _is_agent_init(pid) and _is_in_our_container(pid)]
-    if not found:
-        raise Failure("no agent-init is running here: it is no ancestor, and no process of this container")
-    if len(found) > 1:
-        raise Failure(
-            f"there are several agent-inits here: {', '.join(map(str, sorted(found)))}; choose one with --pid"
-        )
-    return found[0]
-
-
-def _ancestors() -> "Iterator[procfs.Process]":
-    """Yield the ancestors of this process, the nearest first."""
-    process = procfs.look(os.getppid())
+        return pid if _stat(pid) else None
+    ancestor = posix.getppid()
     for _ in range(MAX_ANCESTORS):
-        if process is None:
-            return
-        yield process
-        process = procfs.look(process.parent) if process.parent else None
+        found = _stat(ancestor)
+        if found is None:
+            break
+        _, name, parent = found
+        if name == control.NAME:
+            return ancestor
+        ancestor = parent
+    first = _stat(1)
+    return 1 if first is not None and first[1] == control.NAME and _sees_our_files(1) else None
 
 
-def _is_agent_init(pid: int) -> bool:
-    process = procfs.look(pid)
-    return process is not None and process.alive and process.name == control.NAME
+def _stat(pid: int | str) -> tuple[int, str, int] | None:
+    """Return a process's pid, name and parent (`stat`, proc(5)); None if it is not seen."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            start, _, rest = file.read(1024).rpartition(b") ")
+        number, _, name = start.partition(b" (")
+        return int(number), name.decode("utf-8", "backslashreplace"), int(rest.split(b" ", 2)[1])
+    except (OSError, ValueError, IndexError):
+        return None
 
 
-def _is_in_our_container(pid: int) -> bool:
-    """Whether a process is in our container; where nothing is known (gVisor), any that can be seen."""
-    return procfs.is_in_our_container(pid) is not False
+def _sees_our_files(pid: int) -> bool:
+    """Whether a process is in our mount namespace; False where that is not known."""
+    try:
+        return posix.readlink(f"/proc/{pid}/ns/mnt") == posix.readlink("/proc/self/ns/mnt")
+    except OSError:
+        return False
 
 
 class Connection:
@@ -118,56 +128,66 @@ class Connection:
         return b""
 
 
-def fields_of(pid: int | None, timeout: float, command: str = "status") -> dict[str, str]:
-    """Return the fields that the agent-init which is meant answers a command with. Raises Failure."""
-    connection = Connection(find(pid), timeout)
-    data = b"".join(data for kind, data in connection.ask(command) if kind == control.FIELDS)
-    return notify.parse(data)
+def read(understand: "Callable[[dict[str, str]], Any]", pid: int, timeout: float, command: str = "status") -> "Any":
+    """Return what `understand` makes of the fields that agent-init answers a command with. Raises Failure.
+
+    Also where it raises KeyError, ValueError or TypeError: that agent-init may be of another version.
+    """
+    answer = Connection(pid, timeout).ask(command)
+    data = b"".join(data for kind, data in answer if kind == control.FIELDS)
+    try:
+        return understand(notify.parse(data))
+    except (KeyError, ValueError, TypeError) as error:
+        raise Failure(f"cannot read the answer of agent-init (pid {pid}), of another version? {error!r}") from None
+
+
+def printable(text: str) -> str:
+    """Return the text with escapes for what a terminal would act on, in one line."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _connect(pid: int, timeout: float | None) -> tuple[_socket.socket, bool]:
-    """Connect as `_connect_once` does. Where there is no socket, wait for one, but not long. Raises Failure."""
-    end = time.monotonic() + OPENS_WITHIN
-    while True:
-        try:
-            return _connect_once(pid, timeout)
-        except Failure as failure:
-            if NO_SOCKET not in str(failure) or time.monotonic() >= end:
-                raise
-        time.sleep(LOOK_AGAIN)
+    """Return a connected socket, and whether the other end is known to be that process. Raises Failure."""
+    name = control.address(*_pid_there(pid))
+    made, peer, problem = connect_to(name, pid, timeout)
+    if made is None:
+        from . import search
+
+        made, peer = search.connect(name, pid, timeout, problem)
+    return made, peer == pid
 
 
-def _connect_once(pid: int, timeout: float | None) -> tuple[_socket.socket, bool]:
-    """Return a connected socket, and whether the other end is known to be that process. Raises Failure.
+def connect_to(address: str, pid: int, timeout: float | None) -> tuple[_socket.socket | None, int, str]:
+    """Return a socket that is connected to the process with this pid, and the pid that the kernel reports of it.
 
-    gVisor reports the asking process in place of its peer; there each packet has the credentials.
+    That is our own on gVisor; there each packet has the credentials. Where the address does not lead to that process,
+    return None, and why: nothing if nobody listens.
     """
-    own_pid, namespace = _pid_there(pid)
-    name = control.address(own_pid, namespace)
-    problem = NO_SOCKET
-    for address in (name, *_other_addresses(name)):
-        made = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-        made.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
-        _limit(made, _socket.SO_SNDTIMEO, timeout)
-        _limit(made, _socket.SO_RCVTIMEO, timeout)
-        try:
-            made.connect(address)
-            peer, _ = control.pid_and_user(made.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12))
-            if peer in (pid, os.getpid()):
-                return made, peer == pid
-            problem = FORGERY
-        except BlockingIOError:
-            problem = f"it accepts no connection within {timeout:g}s"
-        except ConnectionRefusedError:
-            pass
-        except OSError as error:
-            problem = error.strerror or str(error)
-        made.close()
-    raise Failure(f"cannot reach agent-init (pid {pid}): {problem}")
+    made = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    made.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
+    _limit(made, _socket.SO_SNDTIMEO, timeout)
+    _limit(made, _socket.SO_RCVTIMEO, timeout)
+    problem = FORGERY
+    try:
+        made.connect(address)
+        peer, _ = control.pid_and_user(made.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12))
+        if peer in (pid, posix.getpid()):
+            return made, peer, ""
+    except BlockingIOError:
+        problem = f"it accepts no connection within {timeout:g}s"
+    except ConnectionRefusedError:
+        problem = ""
+    except OSError as error:
+        problem = error.strerror or str(error)
+    made.close()
+    return None, 0, problem
 
 
 def _pid_there(pid: int) -> tuple[int, int]:
     """Return the process's pid in its own PID namespace, and the inode number of that; 0 where it is not known."""
+    theirs, ours = control.namespace(pid), control.namespace()
+    if theirs and theirs == ours:
+        return pid, theirs
     numbers = [pid]
     try:
         with open(f"/proc/{pid}/status", "rb", buffering=0) as file:
@@ -176,26 +196,8 @@ def _pid_there(pid: int) -> tuple[int, int]:
                     numbers = [int(number) for number in line.split()[1:]]
     except OSError:
         pass
-    theirs = control.namespace(pid)
     # Of another user's process it cannot be seen; then it is ours, if the process has one pid only.
-    return numbers[-1], theirs or (control.namespace() if len(numbers) == 1 else 0)
-
-
-def _other_addresses(name: str) -> list[str]:
-    """Return the addresses that agent-init may have instead, where its own one was taken or is not known."""
-    _, namespace, pid = name.removeprefix("\0").split("/")
-    found: list[str] = []
-    try:
-        with open("/proc/net/unix", "rb", buffering=0) as file:
-            lines = file.readall().split(b"\n")
-    except OSError:
-        return found
-    for line in lines:
-        parts = os.fsdecode(line.rpartition(b" ")[2]).removeprefix("@").split("/")
-        if len(parts) < 3 or parts[0] != control.NAME or parts[2] != pid or namespace not in ("0", parts[1]):
-            continue
-        found.append("\0" + "/".join(parts))
-    return [address for address in found if address != name]
+    return numbers[-1], theirs or (ours if len(numbers) == 1 else 0)
 
 
 def _limit(made: _socket.socket, option: int, seconds: float | None) -> None:

@@ -1,9 +1,9 @@
 """The entry point: a probe is answered at once, anything else by the click commands in `commands`."""
 
-import os
+import posix
 import sys
 
-from .connection import Failure
+from .connection import Failure, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +17,8 @@ def main(arguments: "Sequence[str]") -> int:
     """Run agent-initctl and return its exit code."""
     try:
         code = _answer(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it is None where descriptor 1 is closed
+            sys.stdout.flush()
         return code
     except BrokenPipeError:  # nobody reads what is printed
         return 1
@@ -29,19 +30,20 @@ def main(arguments: "Sequence[str]") -> int:
 
 def fail(text: str, code: int = OWN_FAULT) -> int:
     """Print one line to stderr and return the exit code."""
-    one_line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
     try:
-        os.write(2, f"{NAME}: {one_line}\n".encode("utf-8", "backslashreplace"))
+        posix.write(2, f"{NAME}: {printable(text)}\n".encode("utf-8", "backslashreplace"))
     except OSError:
         pass
     return code
 
 
 def _answer(arguments: "Sequence[str]") -> int:
-    if len(arguments) == 1 and arguments[0] in ("ready", "live"):
+    if arguments and arguments[0] in ("ready", "live"):
         from . import probes
 
-        return probes.PROBES[arguments[0]](None, probes.TIMEOUT)
+        options = probes.parse(arguments[1:])
+        if options is not None:
+            return probes.PROBES[arguments[0]](*options)
     try:
         import click  # noqa: F401
     except ImportError:  # python -I -S, and click is in another directory (an editable install)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from typing import Any
 
 from .connection import Failure
 
@@ -12,10 +13,9 @@ REPORTER = os.path.join(os.path.dirname(os.path.dirname(__file__)), "report", "_
 SECONDS = 5.0  # that the report may take: nothing waits for it
 
 
-def make(request: str, *, tasks: bool) -> int:
-    """Become the reporter. Raises Failure."""
-    asked = json.loads(request)
-    asked.update(seconds=SECONDS, answers=SECONDS / 2, room=None, tasks=tasks)
+def make(request: dict[str, Any], *, tasks: bool) -> int:
+    """Become the reporter. `request`: what process 1 would pass on to one. Raises Failure."""
+    asked = dict(request, seconds=SECONDS, answers=SECONDS / 2, room=None, tasks=tasks)
     sys.stdout.flush()
     try:
         os.execv(sys.executable, [sys.executable, "-I", "-S", REPORTER, json.dumps(asked)])

@@ -8,6 +8,7 @@ from typing import Any
 
 from .. import notify, units
 from ..init import cgroup, procfs, tree
+from .connection import printable
 from .probes import HANGS
 
 FORMAT = 1  # of the JSON object: raised when a field changes its meaning or goes
@@ -63,9 +64,10 @@ def complete(fields: dict[str, str], pid: int) -> dict[str, Any]:
     }
 
 
-def as_json(found: dict[str, Any]) -> str:
-    """Return it as one line of JSON."""
-    return json.dumps(found)
+def text(fields: dict[str, str], pid: int, *, as_json: bool) -> str:
+    """Return what `status` prints. Raises KeyError, ValueError for what is no answer to it."""
+    found = complete(fields, pid)
+    return json.dumps(found) if as_json else as_text(found)
 
 
 def as_text(found: dict[str, Any]) -> str:
@@ -98,7 +100,7 @@ def as_text(found: dict[str, Any]) -> str:
             lines.append(f"signals {fate}: {', '.join(f'{name} {count}' for name, count in counts.items())}")
     if found["orphans_reaped"]:
         lines.append(f"orphans reaped: {found['orphans_reaped']}")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _stop_lines(stop: dict[str, Any]) -> list[str]:

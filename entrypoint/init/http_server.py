@@ -204,6 +204,7 @@ class HttpServer:
             "DROPPED": signals.counts(counters.dropped),
             "REAPED": counters.reaped,
             "REFUSED": supervisor.control.refused if supervisor.control is not None else 0,
+            "RESPONDERS": supervisor.environment.responders if supervisor.environment is not None else "",
         }
 
     def _close(self) -> None:

@@ -52,7 +52,7 @@ def _retries(runs: Sequence[Run]) -> list[Advice]:
 
 def _times(runs: Sequence[Run], *, work: bool, grace: float | None) -> list[Advice]:
     helped = _what_helped(runs)
-    own = _own_grace(runs, helped)
+    own = _own_grace(runs, helped, grace)
     advice = []
     killed = [run for run in runs if _measures(run) and run.killed]
     if killed and grace is not None and (helped is None or helped[0] != GRACE):
@@ -80,7 +80,7 @@ def _times(runs: Sequence[Run], *, work: bool, grace: float | None) -> list[Advi
     ]
 
 
-def _own_grace(runs: Sequence[Run], helped: tuple[str, str] | None) -> tuple[int, str] | None:
+def _own_grace(runs: Sequence[Run], helped: tuple[str, str] | None, grace: float | None) -> tuple[int, str] | None:
     """Return the grace for agent-init, in whole seconds, and why; None where no run shows what the agent needs."""
     with_option = "" if helped is None else RETRY + " ".join(helped)
     right = [
@@ -91,10 +91,10 @@ def _own_grace(runs: Sequence[Run], helped: tuple[str, str] | None) -> tuple[int
         return None
     seconds = math.ceil(max(drains) * MARGIN)
     reason = f"at least so long: the longest drain seen took {units.format_duration(round(max(drains), 1))}"
-    if helped is not None and helped[0] == GRACE:
+    if helped is not None and grace is not None and helped[0] == GRACE:
         tried = math.ceil(units.parse_duration(helped[1]))
         if tried > seconds:
-            return tried, f"with less than {helped[1]} something was lost, with that nothing"
+            return tried, f"with {units.format_duration(grace)} something was lost, with {helped[1]} nothing"
     return seconds, reason
 
 

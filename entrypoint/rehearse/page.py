@@ -9,7 +9,6 @@ from html import escape
 from importlib import resources
 from string import Template
 
-from ..units import format_duration
 from . import summary, timeline
 from .model import Advice, Life, Rehearsal, Run, Verdict
 from .text import plural, printable, printable_lines
@@ -38,7 +37,7 @@ def render(rehearsal: Rehearsal) -> str:
         rows="\n".join(_row(row, place, _longest(rows)) for place, row in enumerate(rows)),
         legend=_legend(rows),
         advice=_advice(rehearsal),
-        runs="\n".join(_scenario(row, place) for place, row in enumerate(rows)),
+        runs="\n".join(_scenario(row, place, not place and _result(rows) != "lost") for place, row in enumerate(rows)),
         footer=_footer(rehearsal),
     )
 
@@ -129,11 +128,11 @@ def _lost_class(verdict: Verdict) -> str:
 def _legend(rows: list[summary.Row]) -> str:
     words = []
     if _longest(rows):
-        words.append(f"A dot is the drain of a run, from 0 to {format_duration(_longest(rows))}.")
+        words.append(f"A dot is the drain of a run, from 0 to {summary.seconds(_longest(rows))}.")
     if any("/" in row.drain for row in rows):
         words.append("Of several runs: the median and the longest drain.")
     if any(row.verdict is Verdict.INFORMATIONAL for row in rows):
-        words.append("info: no agent can win it; not judged.")
+        words.append("info: for information, not judged.")
     return f'<p class="legend">{" ".join(words)}</p>' if words else ""
 
 
@@ -155,13 +154,13 @@ def _paste(advice: Advice) -> str:
     return f'<p class="reason">{_text(advice.reason)}</p><pre class="paste" tabindex="0"><code>{line}</code></pre>'
 
 
-def _scenario(row: summary.Row, place: int) -> str:
-    """Return the runs of a scenario."""
+def _scenario(row: summary.Row, place: int, is_example: bool) -> str:
+    """Return the runs of a scenario. Its first lost run is open; as an example, its first run."""
     why = [*summary.reasons(row), *summary.evidence(row)]
     numbered = list(enumerate(row.runs))
     lost = [number for number, run in numbered if run.verdict is Verdict.LOST]
     shown = lost[:MANY_RUNS] if len(numbered) > MANY_RUNS else [number for number, _ in numbered]
-    first = lost[:1] if row.verdict is Verdict.LOST else []
+    first = [0] if is_example else lost[:1] if row.verdict is Verdict.LOST else []
     runs = "\n".join(_run(row.runs[run], f"s{place}-r{run}", opened=run in first) for run in shown)
     closed = [_run(run, f"s{place}-r{number}", opened=False) for number, run in numbered if number not in shown]
     if closed:

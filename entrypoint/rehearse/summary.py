@@ -28,8 +28,8 @@ class Row:
     verdict: Verdict  # of all runs: LOST if one was, SKIPPED if all were
     title: str
     ended: str  # "by itself", "killed", "killed 2/5"
-    drain: str  # "1.2s"; the median and the longest of several: "1.2s / 3s"
-    exit_code: str  # "0", "0, 143"
+    drain: str  # "1.2s"; the median and the longest of several: "1.2/3s"
+    exit_code: str  # "0", "0,143"
     work: str  # "kept", "lost", "lost 2/5"
     left_over: str  # the number of processes, the highest of several runs
     outcome: str  # "held", "LOST", "LOST 2/5", "info", "skipped"
@@ -63,7 +63,7 @@ def row(scenario: Scenario, runs: tuple[Run, ...]) -> Row:
         title=printable(scenario.title) or printable(scenario.name),
         ended=_share("killed", sum(run.killed for run in ended), len(ended), "by itself"),
         drain=_drain(drains),
-        exit_code=", ".join(str(code) for code, _ in codes.most_common(3)) or NOTHING,
+        exit_code=",".join(str(code) for code, _ in codes.most_common(3)) or NOTHING,
         work=_share("lost", sum(not run.work_kept for run in worked), len(worked), "kept"),
         left_over=NOTHING if left is None else str(left),
         outcome=_outcome(scenario, runs),
@@ -83,8 +83,17 @@ def _drain(drains: list[float]) -> str:
     if not drains:
         return NOTHING
     if len(drains) == 1:
-        return format_duration(drains[0])
-    return f"{format_duration(median(drains))} / {format_duration(max(drains))}"
+        return seconds(drains[0])
+    return f"{_number(median(drains))}/{_number(max(drains))}s"
+
+
+def _number(drain: float) -> str:
+    return f"{round(drain, 2):.3g}" if drain < 999 else str(round(drain))
+
+
+def seconds(drain: float) -> str:
+    """Return a drain for people, to a hundredth of a second: what is finer differs from run to run."""
+    return format_duration(round(drain, 2))
 
 
 def _verdict(scenario: Scenario, runs: tuple[Run, ...]) -> Verdict:
@@ -139,12 +148,12 @@ def evidence(of: Row) -> list[str]:
     return found
 
 
-def since_request(run: Run, seconds: float) -> str:
+def since_request(run: Run, at: float) -> str:
     """Return a time of a run for people: `1.2s after the request`, or after the start where there was no request."""
     if run.request_at is None:
-        return f"{format_duration(seconds)} after the start"
-    difference = seconds - run.request_at
-    return f"{format_duration(abs(difference))} {'before' if difference < 0 else 'after'} the request"
+        return f"{seconds(at)} after the start"
+    difference = at - run.request_at
+    return f"{seconds(abs(difference))} {'before' if difference < 0 else 'after'} the request"
 
 
 def sentence(rehearsal: Rehearsal) -> str:
@@ -153,7 +162,8 @@ def sentence(rehearsal: Rehearsal) -> str:
     counting = [row for row in all_rows if row.scenario.counts and row.verdict is not Verdict.SKIPPED]
     lost = [row for row in counting if row.verdict is Verdict.LOST]
     skipped = sum(row.verdict is Verdict.SKIPPED for row in all_rows)
-    drains = [run.drain for row in counting for run in row.runs if run.drain is not None]
+    measured = [run for row in counting for run in row.runs if row.scenario.measures and not run.killed]
+    longest = longest_drain(measured)
     number = "the scenario that counts" if len(counting) == 1 else f"all {len(counting)} scenarios that count"
     if not counting:
         text = "Nothing was judged: no scenario that counts was run"
@@ -163,8 +173,8 @@ def sentence(rehearsal: Rehearsal) -> str:
         text = f"Lost: {of} did not hold ({names})"
     else:
         text = f"Held: {number}"
-    if drains:
-        text += f"; the longest drain was {format_duration(max(drains))}"
+    if longest is not None:
+        text += f"; the longest drain was {seconds(longest)}"
     if skipped:
         text += f"; {skipped} skipped"
     return text + "."

@@ -23,7 +23,7 @@ def render(rehearsal: Rehearsal, width: int, color: bool = False) -> str:
     if any("/" in row.drain for row in rows):
         legend += wrap("drain: the median and the longest of several runs", width)
     if any(row.verdict is Verdict.INFORMATIONAL for row in rows):
-        legend += wrap("info: no agent can win it; not judged", width)
+        legend += wrap("info: for information, not judged", width)
     lines += ["", *legend] if legend else []
     lines += ["", *wrap(summary.sentence(rehearsal), width)]
     for note in rehearsal.notes:

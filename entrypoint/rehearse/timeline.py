@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from html import escape
 
-from ..units import format_duration
+from . import summary
 from .model import Life, Run
 from .text import printable, shorten
 
@@ -97,8 +97,10 @@ def ticks(of: Span) -> list[float]:
 def render(run: Run, name: str) -> str:
     """Return the SVG element. `name`: unique in the page, for its text alternative."""
     of, found = span(run), marks(run)
-    lives = run.lives[:MAX_LIVES]
-    bottom = TOP + ROW * (len(lives) + (len(run.lives) > MAX_LIVES))
+    inside = [life for life in run.lives if life == run.lives[0] or _is_inside(life, of, zero(run))]
+    lives = inside[:MAX_LIVES]
+    more = len(inside) - len(lives)
+    bottom = TOP + ROW * (len(lives) + (more > 0))
     height = bottom + FOOT
     parts = [
         f'<svg class="timeline" width="100%" height="{height}" role="img" aria-labelledby="{name}-title {name}-desc">',
@@ -109,10 +111,15 @@ def render(run: Run, name: str) -> str:
     ]
     for row, life in enumerate(lives):
         parts += _bar(run, life, of, TOP + ROW * row, first=row == 0)
-    if len(run.lives) > MAX_LIVES:
-        parts.append(f'<text class="name" x="0" y="{bottom - 6}">and {len(run.lives) - MAX_LIVES} more</text>')
+    if more:
+        parts.append(f'<text class="name" x="0" y="{bottom - 6}">and {more} more</text>')
     parts += _numbers(of, found)
     return "\n".join([*parts, "</svg>"])
+
+
+def _is_inside(life: Life, of: Span, zero_at: float) -> bool:
+    """Whether any of a life is in the span: what has ended before is in the list of processes alone."""
+    return life.ended is None or life.ended - zero_at >= of.first
 
 
 def description(run: Run) -> str:
@@ -122,7 +129,7 @@ def description(run: Run) -> str:
     known += f", {left} left over. " if left else ". "
     if run.drain is None:
         return known + "The list of events has the times."
-    return known + f"The agent ended {format_duration(run.drain)} after the request. The list of events has the times."
+    return known + f"The agent ended {summary.seconds(run.drain)} after the request. The list of events has the times."
 
 
 def _text(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import itertools
 import os
 import select
@@ -9,20 +10,34 @@ import socket
 import struct
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from .processes import cpu_seconds
+from .by_proc import cpu_seconds  # abstract sockets are Linux's, and so is /proc
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from .processes import Process
 
 MAX_PROCESSES_ASKED = 64
 MAX_ANSWER_BYTES = {"": 1 << 17, "tasks": 1 << 23, "loops": 1 << 17}  # by what is asked for
 RETRY_SECONDS = 0.02  # a process that forks has no socket for a moment
 MAX_ATTEMPTS = 4
 NUMBERS = itertools.count()  # of our connections
+DECODE = codecs.getdecoder("unicode_escape")  # looked up now: a process that has become another user may not be able to
+
+
+class Process(Protocol):
+    """What is needed of a process; see `processes`."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def inner_pid(self) -> int: ...
+    @property
+    def is_dead(self) -> bool: ...
+    @property
+    def is_agent(self) -> bool: ...
+    @property
+    def is_python(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -237,4 +252,4 @@ def parse(data: bytes) -> Answer:
 
 
 def _unescape(text: str) -> str:
-    return text.encode("ascii", "replace").decode("unicode_escape")
+    return DECODE(text.encode("ascii", "replace"))[0]

@@ -80,3 +80,20 @@ def read_stat(pid: int) -> Stat | None:
         return None
     name, cpu_ticks = before.partition(" (")[2], int(fields[11]) + int(fields[12])
     return Stat(name, fields[0], int(fields[1]), cpu_ticks, threads=int(fields[17]), start=int(fields[19]))
+
+
+def inner_pid(pid: int) -> int:
+    """Return its pid in its own PID namespace; the pid itself if that is not known."""
+    for line in read_file(f"/proc/{pid}/status").splitlines():
+        if line.startswith("NSpid:"):
+            return int(line.split()[-1])
+    return pid
+
+
+def read_file(path: str) -> str:
+    """Return the first 4096 characters of a file in /proc, or "" if it is not readable."""
+    try:
+        with open(path, encoding="utf-8", errors="backslashreplace") as file:
+            return file.read(4096)
+    except OSError:
+        return ""

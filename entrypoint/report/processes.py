@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from entrypoint import titles
 
-from .by_proc import TICKS_PER_SECOND, read_stat
+from .by_proc import TICKS_PER_SECOND, inner_pid, read_file, read_stat
 from .states import GONE
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def descendants(
     for pid, parent, name in tree(root, MAX_PROCESSES):
         if pid != os.getpid():
             children.setdefault(parent, []).append((pid, parent))
-            names[pid], shown[pid] = name, titles.of(name, _read_file(f"/proc/{pid}/cmdline").split("\0")[:-1])
+            names[pid], shown[pid] = name, titles.of(name, read_file(f"/proc/{pid}/cmdline").split("\0")[:-1])
     inspected: list[Process] = []
     stack = sorted(children.pop(root, []), key=lambda child: child[0] == agent)
     while stack:
@@ -98,7 +98,7 @@ def _process(
         cpu -= baseline[1] / TICKS_PER_SECOND
     return Process(
         pid=pid,
-        inner_pid=_inner_pid(pid),
+        inner_pid=inner_pid(pid),
         parent=parent,
         parent_name=shown.get(parent, "?"),
         is_agent=is_agent,
@@ -124,7 +124,7 @@ def is_alive(pid: int) -> bool:
 
 def wait_channel(pid: int) -> str:
     """Return the kernel function that its main thread waits in (proc(5), wchan), or ""."""
-    found = _read_file(f"/proc/{pid}/wchan")
+    found = read_file(f"/proc/{pid}/wchan")
     return "" if found == "0" else found
 
 
@@ -132,19 +132,3 @@ def _age(start: int | None, created: float | None) -> float | None:
     if start is not None and hasattr(time, "CLOCK_BOOTTIME"):
         return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - start / TICKS_PER_SECOND)
     return None if created is None else max(0.0, time.time() - created)
-
-
-def _inner_pid(pid: int) -> int:
-    for line in _read_file(f"/proc/{pid}/status").splitlines():
-        if line.startswith("NSpid:"):
-            return int(line.split()[-1])
-    return pid
-
-
-def _read_file(path: str) -> str:
-    """Return the first 4096 characters of a file in /proc, or "" if it is not readable."""
-    try:
-        with open(path, encoding="utf-8", errors="backslashreplace") as file:
-            return file.read(4096)
-    except OSError:
-        return ""

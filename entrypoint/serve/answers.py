@@ -6,10 +6,12 @@ import json
 from typing import TYPE_CHECKING
 
 from . import state as states
+from .loops import Loops
 from .measures import Measures
 from .metrics import Expositions
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
     from .state import Source
@@ -29,10 +31,11 @@ class Answer:
 class Answers:
     """Answers requests about the newest state. `on_request` is called for each."""
 
-    def __init__(self, source: Source, on_request: Callable[[], None]) -> None:
+    def __init__(self, source: Source, loop: asyncio.AbstractEventLoop, on_request: Callable[[], None]) -> None:
         self._source, self._on_request = source, on_request
         self._measures = Measures()
-        self._expositions = Expositions(source, self._measures)
+        self._loops = Loops(source, self._measures.tree, loop)
+        self._expositions = Expositions(source, self._measures, self._loops)
         self._paths: dict[bytes, Callable[[str], Answer]] = {
             b"/readyz": self._ready,
             b"/livez": self._live,
@@ -41,16 +44,19 @@ class Answers:
             b"/metrics": self._metrics,
         }
 
-    def answer(self, method: bytes, target: bytes, accept: str) -> Answer:
-        """Return the answer to a request. `accept`: its Accept header."""
+    def answer(self, method: bytes, target: bytes, accept: str, send: Callable[[Answer], None]) -> None:
+        """Call `send` with the answer to a request: at once, but for the metrics. `accept`: its Accept header."""
         self._on_request()
+        path = target.partition(b"?")[0]
         if method not in METHODS:
-            return Answer(405, "only GET and HEAD are accepted", Allow="GET, HEAD")
-        path = self._paths.get(target.partition(b"?")[0])
-        if path is None:
+            send(Answer(405, "only GET and HEAD are accepted", Allow="GET, HEAD"))
+        elif path not in self._paths:
             known = " ".join(sorted(name.decode() for name in self._paths))
-            return Answer(404, f"not found; there are: {known}")
-        return path(accept)
+            send(Answer(404, f"not found; there are: {known}"))
+        elif path == b"/metrics":
+            self._loops.ask(lambda: send(self._metrics(accept)))
+        else:
+            send(self._paths[path](accept))
 
     def _ready(self, _: str) -> Answer:
         state = self._source.state

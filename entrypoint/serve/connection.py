@@ -7,6 +7,7 @@ oldest goes: those who open connections and send nothing keep no probe out.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, cast
 
@@ -17,7 +18,7 @@ from .answers import Answer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Respond = Callable[[bytes, bytes, str], Answer]
+    Respond = Callable[[bytes, bytes, str, Callable[[Answer], None]], None]
 
 MAX_CONNECTIONS = 64
 MAX_HEADER_BYTES = 8192
@@ -58,7 +59,7 @@ class Connection(asyncio.Protocol):
         self._connections = connections
         self._http = h11.Connection(h11.SERVER)
         self._left = MAX_HEADER_BYTES
-        self._answered = False
+        self._has_request = False
         self._discarded = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -74,7 +75,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Something has come: a part of the request, or what the client sends after it."""
-        if self._answered:
+        if self._has_request:
             self._discarded += len(data)
             if self._discarded > MAX_DISCARDED_BYTES:
                 self.transport.abort()
@@ -90,7 +91,8 @@ class Connection(asyncio.Protocol):
             return
         if isinstance(event, h11.Request):
             accept = ",".join(value.decode("latin-1") for name, value in event.headers if name == b"accept")
-            self._send(event.method, self._connections.respond(event.method, event.target, accept))
+            self._has_request = True
+            self._connections.respond(event.method, event.target, accept, partial(self._send, event.method))
 
     def eof_received(self) -> bool:
         """The client has closed its end. Return whether ours is to stay open: no, what was written is sent first."""
@@ -101,7 +103,9 @@ class Connection(asyncio.Protocol):
 
         A socket that is closed with something unread is reset, and the client might not see the answer.
         """
-        self._answered = True
+        self._has_request = True
+        if self.transport.is_closing():
+            return
         headers = {
             "Content-Type": answer.kind,
             "Content-Length": str(len(answer.body)),

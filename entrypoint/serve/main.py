@@ -31,8 +31,8 @@ def main(host: str, port: int) -> int:
         listeners = listen(host, port)
     except OSError as error:
         return http_state.CANNOT_LISTEN + (error.errno or 0)
-    user = privileges.drop(source.state.agent)
     loop = _new_loop()
+    user = privileges.drop(source.state.agent)  # who may not be able to read the packages: import nothing from here on
     codes: list[int] = []
 
     def end(code: int) -> None:
@@ -45,7 +45,7 @@ def main(host: str, port: int) -> int:
 
     os.set_blocking(STATE_FD, False)
     loop.add_reader(STATE_FD, partial(_receive, source, look, partial(end, 0)))
-    connections = Connections(loop, Answers(source, look).answer)
+    connections = Connections(loop, Answers(source, loop, look).answer)
     for listener in listeners:
         loop.run_until_complete(loop.create_server(connections.make, sock=listener, backlog=BACKLOG))
     loop.run_forever()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..init import cgroup, procfs
 
@@ -19,12 +19,14 @@ TICKS, PAGE_BYTES = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
 class Tree:
     """agent-init and what is below it, without this process. Each figure is None where /proc cannot be read.
 
-    `processes`: how many are below agent-init. `cpu_seconds`: processor time, that of children which were reaped too.
-    `resident_bytes`: the sum of what each has in memory; shared pages count for each process that has them.
+    `started`: the start times of those below agent-init that have not exited, by pid. `processes`: how many they are.
+    `cpu_seconds`: processor time, that of children which were reaped too. `resident_bytes`: the sum of what each has in
+    memory; shared pages count for each process that has them.
     """
 
     def __init__(self, root: int) -> None:
         self._root, self._next_look = root, 0.0
+        self.started: dict[int, int] = {}
         self.processes: int | None = None
         self.cpu_seconds: float | None = None
         self.resident_bytes: int | None = None
@@ -44,26 +46,39 @@ class Tree:
             found = {}
         if self._root not in found:
             self.processes = self.cpu_seconds = self.resident_bytes = None
+            self.started = {}
             return
         children: dict[int, list[int]] = {}
-        for pid, (parent, _, _, _) in found.items():
-            children.setdefault(parent, []).append(pid)
+        for pid, figures in found.items():
+            children.setdefault(figures.parent, []).append(pid)
         tree = [self._root]
         for pid in tree:  # grows meanwhile
             tree += children.pop(pid, ())
         of_tree = [found[pid] for pid in tree]
-        self.processes = sum(alive for _, alive, _, _ in of_tree) - 1
+        self.started = {pid: found[pid].start for pid in tree[1:] if found[pid].is_alive}
+        self.processes = len(self.started)
         # Each child's time moves to its parent when it is reaped: during a look it may be in neither.
-        self.cpu_seconds = max(self.cpu_seconds or 0.0, sum(ticks for _, _, ticks, _ in of_tree) / TICKS)
-        self.resident_bytes = sum(pages for _, _, _, pages in of_tree) * PAGE_BYTES
+        self.cpu_seconds = max(self.cpu_seconds or 0.0, sum(figures.ticks for figures in of_tree) / TICKS)
+        self.resident_bytes = sum(figures.pages for figures in of_tree) * PAGE_BYTES
 
 
-def _figures(pid: int) -> tuple[int, bool, int, int] | None:
-    """Return a process's parent, whether it has not exited, its clock ticks and resident pages (`stat`, proc(5))."""
+class _Figures(NamedTuple):
+    """Of one process: `start` and `ticks` in clock ticks, `pages` resident ones."""
+
+    parent: int
+    is_alive: bool
+    ticks: int
+    start: int
+    pages: int
+
+
+def _figures(pid: int) -> _Figures | None:
+    """Return what `stat` has of a process (proc(5)); None if it is gone."""
     try:
         line = procfs.read_file(f"/proc/{pid}/stat")
         fields = line[line.rindex(b")") + 2 :].split()
-        return int(fields[1]), fields[0] not in b"ZX", sum(map(int, fields[11:15])), int(fields[21])
+        ticks = sum(map(int, fields[11:15]))
+        return _Figures(int(fields[1]), fields[0] not in b"ZX", ticks, int(fields[19]), int(fields[21]))
     except (OSError, ValueError, IndexError):
         return None
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
+    HistogramMetricFamily,
     InfoMetricFamily,
     StateSetMetricFamily,
 )
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
+    from .loops import Loops
     from .measures import Measures
     from .state import Source, State
 
@@ -35,8 +38,8 @@ MAX_RENDERED = 8  # expositions that are kept: there is one for each format
 class AgentInit(Collector):
     """Makes the metrics of the newest state."""
 
-    def __init__(self, source: Source, measures: Measures) -> None:
-        self._source, self._measures = source, measures
+    def __init__(self, source: Source, measures: Measures, loops: Loops) -> None:
+        self._source, self._measures, self._loops = source, measures, loops
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metric families."""
@@ -49,6 +52,7 @@ class AgentInit(Collector):
         )
         yield from _gauges(state)
         yield from self._of_tree(state)
+        yield from self._of_loops()
         signals = CounterMetricFamily(
             f"{PREFIX}signals", "Signals that process 1 got, by what it did with them.", labels=("signal", "fate")
         )
@@ -80,6 +84,30 @@ class AgentInit(Collector):
                 "oom_kills",
                 "Processes of the control group that the kernel's OOM killer has ended.",
                 memory.oom_kills(state),
+            ),
+        )
+
+    def _of_loops(self) -> Iterator[Metric]:
+        loops, lags = self._loops, self._loops.lags
+        if loops.can_answer:
+            text = "Python processes that should answer, and have not: hung, stopped, or without processor time."
+            yield GaugeMetricFamily(f"{PREFIX}silent_processes", text, loops.silent)
+        if lags is None:
+            return
+        bounds = (*map(repr, lags.bounds), "+Inf")
+        yield HistogramMetricFamily(
+            f"{PREFIX}event_loop_lag_seconds",
+            "How late the agent's event loops turned, at each look.",
+            buckets=list(zip(bounds, accumulate(lags.counts), strict=True)),
+            sum_value=lags.sum,
+        )
+        yield from _known(
+            (CounterMetricFamily, "event_loop_blocks", "Times that a loop was blocked (--loop-watch).", lags.blocked),
+            (
+                GaugeMetricFamily,
+                "event_loop_blocked_seconds",
+                "For how long a loop is blocked now, the longest of all; 0 if none is.",
+                loops.blocked_seconds,
             ),
         )
 
@@ -117,20 +145,21 @@ def _known(
 class Expositions:
     """The metrics as text, made anew when they are older than FRESH or the state has changed."""
 
-    def __init__(self, source: Source, measures: Measures) -> None:
-        self._source = source
+    def __init__(self, source: Source, measures: Measures, loops: Loops) -> None:
+        self._source, self._loops = source, loops
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(AgentInit(source, measures))
-        self._made: dict[str, tuple[float, int, bytes]] = {}  # by content type: when, of which state, the text
+        self._registry.register(AgentInit(source, measures, loops))
+        self._made: dict[str, tuple[float, int, bytes]] = {}  # by content type: when, of which version, the text
 
     def get(self, accept: str) -> tuple[str, bytes]:
         """Return the content type and the text, for an Accept header."""
         encode, content_type = choose_encoder(accept)
         now = time.monotonic()
         made_at, version, text = self._made.get(content_type, (0.0, 0, b""))
-        if version != self._source.version or now >= made_at + FRESH:
+        newest = self._source.version + self._loops.version
+        if version != newest or now >= made_at + FRESH:
             text = encode(self._registry)
             if len(self._made) >= MAX_RENDERED:
                 self._made.clear()
-            self._made[content_type] = now, self._source.version, text
+            self._made[content_type] = now, newest, text
         return content_type, text

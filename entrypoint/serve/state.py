@@ -29,6 +29,7 @@ class State:
             fate: {name: int(count) for name, count in notify.pairs(fields, fate.upper())}
             for fate in ("forwarded", "dropped")
         }
+        self.responders = fields.get("RESPONDERS", "")  # prefix of the sockets of processes (`agent/responder.py`)
         self.reaped, self.refused = int(fields["REAPED"]), int(fields["REFUSED"])
 
     @property

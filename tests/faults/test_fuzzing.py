@@ -20,7 +20,9 @@ SECONDS = int(os.environ.get("AGENT_INIT_FUZZ_SECONDS", "20"))
 
 @pytest.mark.skipif(not importlib.util.find_spec("atheris"), reason="atheris is the fuzzer: pip install '.[fuzz]'")
 @pytest.mark.timeout(SECONDS + 120)
-@pytest.mark.parametrize("target", ["read_options", "receive_messages", "write_lines"])
+@pytest.mark.parametrize(
+    "target", ["read_options", "receive_messages", "write_lines", "answer_requests", "read_answers"]
+)
 def test_fuzzer_finds_no_broken_promise(tmp_path: Path, target: str) -> None:
     options = [f"-max_total_time={SECONDS}", "-max_len=400", f"-artifact_prefix={tmp_path}/"]
     ran = subprocess.run(

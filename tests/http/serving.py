@@ -10,6 +10,7 @@ import psutil
 
 from tests.support.init import Init, until
 from tests.support.ports import free_port
+from tests.support.proc import status
 
 if TYPE_CHECKING:
     from tests.conftest import Start
@@ -63,6 +64,11 @@ class Served:
             except psutil.Error:
                 continue
         return None
+
+    def wakings_of_process_1(self) -> int:
+        """How often process 1 has been woken up so far."""
+        found = status(self.init.pid)
+        return int(found["voluntary_ctxt_switches"]) + int(found["nonvoluntary_ctxt_switches"])
 
     def wait_for_server(self) -> psutil.Process:
         found = until(self.server, f"the server; stderr:\n{self.init.stderr}")

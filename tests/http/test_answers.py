@@ -11,7 +11,6 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from entrypoint.serve.metrics import FROM_ZERO
 from tests.http.serving import LEAVES, READY, Served
 from tests.support.init import clean_environment, until
-from tests.support.proc import status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -183,23 +182,19 @@ def test_process_1_sleeps_while_it_is_asked(start: Start) -> None:
     served = Served(start, agent=LEAVES + READY + "ready()")
     served.wait_until("/readyz", 200)
 
-    def wakings() -> int:
-        found = status(served.init.pid)
-        return int(found["voluntary_ctxt_switches"]) + int(found["nonvoluntary_ctxt_switches"])
-
     last = [-1]
 
     def is_at_rest() -> bool:
-        last.append(wakings())
+        last.append(served.wakings_of_process_1())
         for path in PATHS:
             served.ask(path)
         return last[-1] == last[-2]
 
     until(is_at_rest, "process 1 to come to rest")
-    before = wakings()
+    before = served.wakings_of_process_1()
     for path in PATHS * 10:
         served.ask(path)
-    assert wakings() == before
+    assert served.wakings_of_process_1() == before
     served.init.signal("TERM")
     assert served.init.wait() == 0
 

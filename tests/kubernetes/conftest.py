@@ -18,6 +18,7 @@ from .running import Run, run_restarts, run_together
 
 HERE = Path(__file__).parent
 PROJECT = HERE.parents[1]
+HTTP = ("h11", "prometheus-client")  # the extra `http`
 TEST_TIMEOUT = 3600  # seconds, including the build, on a busy machine
 
 
@@ -32,7 +33,7 @@ def cluster() -> Iterator[Cluster]:
     """A cluster with the image."""
     try:
         with clusters.running_cluster() as made:
-            made.import_image(image.make(made.root))
+            made.import_image(image.make(made.root, wanted=HTTP))
             yield made
     except (clusters.NotAvailable, engine.NotAvailable) as error:
         pytest.skip(str(error))

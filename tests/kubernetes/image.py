@@ -49,11 +49,12 @@ def make(folder: Path, name: str = NAME, *, wanted: Sequence[str] = (), more: Ma
             ],
             check=True,
         )
-        command = installed / "bin" / "agent-init"  # the launcher needs no interpreter's path
-        command.write_bytes(re.sub(rb"\A#!.*", f"#!{BIN}/python".encode(), command.read_bytes()))
         files = {f"{LIBRARY}/{file.relative_to(installed)}": file for file in installed.rglob("*") if file.is_file()}
         files = {name: file for name, file in files.items() if not name.startswith(f"{LIBRARY}/bin/")}
-        files[f"{BIN}/agent-init"] = command
+        for own in ("agent-init", "agent-initctl"):
+            command = installed / "bin" / own  # the launcher needs no interpreter's path
+            command.write_bytes(re.sub(rb"\A#!.*", f"#!{BIN}/python".encode(), command.read_bytes()))
+            files[f"{BIN}/{own}"] = command
         files["/usr/bin/tini"] = Path(shutil.which("tini") or "tini")
         files["/app/agent.py"] = PROJECT / "examples" / "agent.py"
         files |= {f"/probe/{file.name}": file for file in (HERE / "programs").glob("*.py")} | dict(more or {})

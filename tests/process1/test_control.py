@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,9 +22,23 @@ if TYPE_CHECKING:
     from tests.conftest import Start
     from tests.support.init import Init
 
+SCRIPT = Path(__file__).parents[2] / "entrypoint" / "ctl" / "__main__.py"
 READY = "on('TERM', leave); on('USR1'); notify('READY=1\\nSTATUS=42 calls'); ready()"
 STAYS = "ignore('TERM'); ready()"
 STARTS = "on('TERM', leave); ready()"
+
+
+# An agent-init whose agent runs for some time before it gets to open its socket.
+LATE = f"""
+import signal, sys, time
+signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+sys.path.insert(0, {str(SCRIPT.parents[2])!r})
+from entrypoint import start
+from entrypoint.init import control_socket
+open_socket = control_socket._open
+control_socket._open = lambda: (time.sleep(2.5), open_socket())[1]
+sys.exit(start.main(sys.argv[1:], {str(SCRIPT.parents[2])!r}))
+"""
 
 
 def started(start: Start, *options: str, agent: str = READY, ready: bool = True, **more: Any) -> Init:
@@ -33,6 +48,11 @@ def started(start: Start, *options: str, agent: str = READY, ready: bool = True,
     if ready and "READY=1" in agent and "-q" not in options and "-qq" not in options:
         init.wait_for_line("the agent is ready")
     return init
+
+
+def test_agent_may_ask_before_agent_init_has_opened_its_socket(start_in_role: Start) -> None:
+    init = start_in_role(program=[sys.executable, "-I", "-S", "-c", LATE], command=[str(AGENT_INITCTL), "live"])
+    assert init.wait() == 0
 
 
 # --- status, ready, live. ---------------------------------------------------------------------------------------------
@@ -94,6 +114,23 @@ def agent_pid(init: Init) -> int:
     return wait_for_agent(init, PYTHON)
 
 
+def test_status_prints_nothing_that_a_terminal_acts_on(start: Start) -> None:
+    init = started(start, agent=r"on('TERM', leave); notify('READY=1\nSTATUS=\x1b[2J\x9b31m'); ready()")
+    ran = ask(init, "status")
+    assert r'status: "\x1b[2J\x9b31m"' in ran.stdout.splitlines()
+    assert status(init)["agent"]["status"] == "\x1b[2J\x9b31m"
+    init.signal("TERM")
+    assert init.wait() == 0
+
+
+def test_a_probe_without_stdout(start_in_role: Start) -> None:
+    init = started(start_in_role)
+    ran = ask(init, "live", before=["sh", "-c", 'exec "$@" >&-', "sh"])
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+    init.signal("TERM")
+    assert init.wait() == 0
+
+
 def test_ready_from_the_ready_message_to_the_stop_request(start_in_role: Start) -> None:
     code = "on('TERM'); on('USR1', lambda: notify('READY=1')); on('INT', leave); ready()"
     init = started(start_in_role, "--stop-schedule", "TERM/60s/KILL", agent=code, ready=False)
@@ -130,6 +167,47 @@ def test_live_until_a_hang(start_in_role: Start) -> None:
     assert init.wait() == 137
 
 
+# What `ready` and `live` load beside what every interpreter does. A new entry costs every probe of every container.
+OF_PROBES = frozenset(
+    "_socket entrypoint entrypoint.control entrypoint.ctl entrypoint.ctl.connection entrypoint.ctl.main "
+    "entrypoint.ctl.probes entrypoint.notify entrypoint.units".split()
+)
+
+
+def loaded(stderr: str) -> set[str]:
+    """The modules in what `-X importtime` prints."""
+    return {line.rpartition("|")[2].strip() for line in stderr.splitlines() if line.startswith("import time:")}
+
+
+@pytest.mark.parametrize("command", ["ready", "live"])
+def test_probes_load_little(start: Start, command: str) -> None:
+    init = started(start)
+    python = [sys.executable, "-I", "-S", "-X", "importtime"]
+    of_any = loaded(subprocess.run([*python, "-c", "pass"], capture_output=True, text=True, timeout=60).stderr)
+    ran = subprocess.run(
+        argv(init, command, program=[*python, str(SCRIPT)]), capture_output=True, text=True, timeout=60
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert loaded(ran.stderr) - of_any - {"imported package"} == OF_PROBES
+    init.signal("TERM")
+    assert init.wait() == 0
+
+
+@pytest.mark.parametrize(
+    "options", [["--pid", "{}"], ["--timeout=10s", "--pid={}"], ["--timeout", "1m", "--pid", "{}"]]
+)
+def test_options_of_probes_take_no_click(start: Start, options: list[str]) -> None:
+    init = started(start)
+    python = [sys.executable, "-I", "-S", "-X", "importtime"]
+    arguments = [option.format(inner_pid(init.pid)) for option in options]
+    command = argv(init, "live", *arguments, program=[*python, str(SCRIPT)])
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout) == (0, "no hang detected; ready\n")
+    assert not any(name.startswith("click") for name in loaded(ran.stderr))
+    init.signal("TERM")
+    assert init.wait() == 0
+
+
 # --- Where it is called. ----------------------------------------------------------------------------------------------
 
 
@@ -154,8 +232,9 @@ def test_the_nearest_agent_init_answers(start_in_role: Start) -> None:
         assert (found["pid"] == 1) == bool(before)
 
 
-def test_where_there_is_none_one_line_says_so(start: Start) -> None:
-    command = ["unshare", "--pid", "--fork", "--mount-proc", str(AGENT_INITCTL), "ready"]
+@pytest.mark.parametrize("proc", [["--mount-proc"], []], ids=["own /proc", "/proc of another PID namespace"])
+def test_where_there_is_none_one_line_says_so(proc: list[str]) -> None:
+    command = ["unshare", "--pid", "--fork", *proc, str(AGENT_INITCTL), "ready"]
     ran = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, timeout=60)
     assert (ran.returncode, ran.stdout) == (125, "")
     assert ran.stderr == (
@@ -497,12 +576,23 @@ WRONG = {
     ("extend", "infinity"): "infinity is not accepted here; accepted: a finite time, such as 25s",
     ("ready", "--nonsense"): "No such option",
     ("ready", "more"): "Got unexpected extra argument",
+    ("live", "--pid", "x"): "'x' is not a pid; accepted: a number from 1",
+    ("live", "--pid=0"): "'0' is not a pid",
+    ("live", "--pid", "9" * 5000): "is not a pid; accepted: a number from 1",
+    ("live", "--pid"): "Option '--pid' requires an argument",
+    ("ready", "--timeout", "soon"): "'soon' is not a duration",
+    (
+        "ready",
+        "--pid",
+        "1",
+        "--timeout=infinity",
+    ): "infinity is not accepted here; accepted: a finite time, such as 25s",
     ("status", "--pid", "x"): "'x' is not a pid; accepted: a number from 1",
     ("status", "--timeout", "-1"): "-1",
 }
 
 
-@pytest.mark.parametrize("arguments", WRONG, ids=" ".join)
+@pytest.mark.parametrize("arguments", WRONG, ids=lambda words: " ".join(words)[:40])
 def test_bad_usage_is_one_line(arguments: tuple[str, ...]) -> None:
     ran = subprocess.run(
         [AGENT_INITCTL, *arguments], env=clean_environment(), capture_output=True, text=True, timeout=60

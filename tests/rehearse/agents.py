@@ -61,6 +61,19 @@ while True:
     time.sleep(1)
 """
 
+NEEDS_THREE_SECONDS = """
+import signal, sys, time
+
+def stop(*_):
+    time.sleep(3)
+    sys.exit(0)
+
+signal.signal(signal.SIGTERM, stop)
+print("up", flush=True)
+while True:
+    time.sleep(1)
+"""
+
 LEAVES_A_CHILD = """
 import signal, subprocess, sys, time
 subprocess.Popen(["sh", "-c", "trap '' TERM INT; while :; do sleep 1; done"])

@@ -98,6 +98,16 @@ def test_stop_signal_that_helps_is_recommended(rehearse: Rehearse, tmp_path: Pat
     assert next(advice["line"] for advice in ran.report["advice"]) == "AGENT_INIT_STOP_SIGNAL=INT"
 
 
+def test_longer_grace_that_helps_is_recommended(rehearse: Rehearse) -> None:
+    ran = rehearse(agents.NEEDS_THREE_SECONDS, "--scenarios=term", "--grace=2500ms", "--up=up")
+    assert ran.code == 1
+    assert ran.run("term")["killed"]
+    assert ran.run("term --grace 5s")["reasons"] == []
+    lines = [advice["line"] for advice in ran.report["advice"]]
+    assert lines[0] == "terminationGracePeriodSeconds: 30"
+    assert not any("rehearse" in line for line in lines)
+
+
 @pytest.mark.parametrize("how", NAMESPACE, ids=IDS)
 def test_deaf_agent_is_killed_at_the_deadline(rehearse: Rehearse, how: tuple[str, ...]) -> None:
     ran = rehearse(agents.DEAF, "--scenarios=term,hup", "--grace=3s", *how)
@@ -199,6 +209,14 @@ def test_without_memory_the_agent_is_killed(rehearse: Rehearse) -> None:
     assert run["verdict"] == "informational"
     assert run["exit_code"] == 137
     assert not run["killed"]  # not by agent-init
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="gives up a capability")
+def test_without_the_capability_a_user_namespace_is_made(rehearse: Rehearse) -> None:
+    without = ("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin")
+    ran = rehearse(agents.PLAIN, "--scenarios=term", before=without)
+    assert ran.code == 0, (lost(ran), ran.errors)
+    assert ran.run("term")["mode"] == "process 1"
 
 
 def test_runs_go_in_parallel(rehearse: Rehearse) -> None:

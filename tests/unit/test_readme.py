@@ -12,6 +12,7 @@ import pytest
 
 from entrypoint import options, platforms
 from entrypoint import settings as reader
+from entrypoint.rehearse import scenarios
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -45,7 +46,21 @@ def platform_table() -> str:
     return "\n".join(rows) + "\n"
 
 
-TABLES = {"options": ("docs/options.md", option_table), "platforms": ("docs/grace.md", platform_table)}
+def scenario_table() -> str:
+    """The table of a rehearsal's scenarios as Markdown."""
+    rows = ["| name | what happens | as it is with | judged |", "|---|---|---|---|"]
+    for way in scenarios.WAYS:
+        judged = ["the end", *(str(what) for what in scenarios.Judged if what in way.judged)]
+        text = ", ".join(judged).replace("tracebacks", "log lines") if way.scenario.counts else "nothing"
+        rows.append(f"| `{way.name}` | {way.scenario.title} | {way.scenario.like} | {text} |")
+    return "\n".join(rows) + "\n"
+
+
+TABLES = {
+    "options": ("docs/options.md", option_table),
+    "platforms": ("docs/grace.md", platform_table),
+    "scenarios": ("docs/rehearse.md", scenario_table),
+}
 
 
 def with_table(name: str) -> tuple[Path, str]:

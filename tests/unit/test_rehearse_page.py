@@ -92,7 +92,7 @@ def test_the_policy_forbids_every_request_and_script() -> None:
 def test_it_has_the_result_the_table_and_what_to_write() -> None:
     html = page.render(EXAMPLE)
     shown = Checked(html).text
-    assert "Lost: 1 of 3 scenarios that count did not hold (TERM twice, 1 s apart); the longest drain was 1m" in shown
+    assert "Lost: 1 of 3 scenarios that count did not hold (TERM twice, 1 s apart); the longest drain was 1.2" in shown
     assert "python agent.py --room 'a b'" in shown
     assert "A test call is shorter than a real one" in shown
     assert '<pre class="paste" tabindex="0"><code>terminationGracePeriodSeconds: 75</code></pre>' in html
@@ -129,6 +129,11 @@ def test_held_runs_of_a_crowd_are_closed_and_long_lists_too() -> None:
     assert html.count("<details><summary>Events: 20</summary>") == 9
 
 
+def test_if_nothing_was_lost_one_run_is_open_as_an_example() -> None:
+    html = page.render(dataclasses.replace(EXAMPLE, runs=(run(), run(SHORT, verdict=Verdict.INFORMATIONAL))))
+    assert html.count("<details open><summary>Run 1: ended by itself after 1.25s, exit code 0, work kept") == 1
+
+
 def test_each_process_and_event_is_in_the_timeline_and_in_a_list() -> None:
     html = page.render(dataclasses.replace(EXAMPLE, runs=(KILLED,)))
     checked = Checked(html)
@@ -152,6 +157,13 @@ def test_a_crowd_of_processes_is_cut_in_the_timeline_and_whole_in_the_list() -> 
     assert Checked(html).count("rect", "bar") == timeline.MAX_LIVES
     assert ">and 40 more</text>" in html
     assert html.count('<th role="rowheader" scope="row">worker ') == 100
+
+
+def test_what_ended_before_the_timeline_is_in_the_list_alone() -> None:
+    early = Life(9, 2, "git", 0.1, 0.2)
+    html = page.render(dataclasses.replace(EXAMPLE, runs=(run(drain=0.5, lives=(Life(2, 1, "agent", 0, 2.5), early)),)))
+    assert Checked(html).count("rect", "bar") == 1
+    assert '<th role="rowheader" scope="row">git</th>' in html
 
 
 # --- The timeline. ----------------------------------------------------------------------------------------------------
@@ -216,3 +228,25 @@ def test_a_rehearsal_without_anything_is_a_page() -> None:
     nothing = Rehearsal((), None, "", 0, (), (Advice("Compose", "a: 1\nb: 2", ""),))
     assert "<code>a: 1\nb: 2</code>" in page.render(nothing)
     assert "Nothing was judged" in page.render(nothing)
+
+
+# --- The colours. -----------------------------------------------------------------------------------------------------
+
+
+def luminance(colour: str) -> float:
+    """The relative luminance of `#rrggbb` (WCAG 2.2)."""
+    channels = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+def test_every_text_has_contrast(theme: int) -> None:
+    """4.5:1 for text (WCAG 2.2, 1.4.3)."""
+    style = re.findall(r"<style>(.*?)</style>", page.render(EXAMPLE), re.DOTALL)[0]
+    colours = dict(re.findall(r"--(\w+): (#\w{6});", re.findall(r":root \{(.*?)\}", style, re.DOTALL)[theme]))
+    pairs = [(text, ground) for text in ("text", "faint", "good", "bad", "info", "warn") for ground in ("page", "card")]
+    pairs += [("text", bar) for bar in ("agent", "other", "left")]  # the names on the bars
+    for pair in pairs:
+        lower, higher = sorted(luminance(colours[name]) for name in pair)
+        assert (higher + 0.05) / (lower + 0.05) >= 4.5, pair

@@ -71,7 +71,7 @@ def test_several_runs_of_a_scenario_are_one_line() -> None:
     held = [run(drain=seconds, number=number) for number, seconds in enumerate((1.0, 2.0, 9.0), 1)]
     lost = run(drain=60, number=4, verdict=Verdict.LOST, killed=True, work_kept=False, reasons=("too late",) * 2)
     shown = table.render(of(*held, lost), 80)
-    assert line_of(shown, "TERM") == "killed 1/4 5.5s / 1m 0 lost 1/4 0 LOST 1/4"
+    assert line_of(shown, "TERM") == "killed 1/4 5.5/60s 0 lost 1/4 0 LOST 1/4"
     assert "  - 1 of 4 runs: too late\n" in shown
     assert "\ndrain: the median and the longest of several runs\n" in shown
 
@@ -100,7 +100,7 @@ def test_an_informational_scenario_never_counts_as_lost() -> None:
     rehearsal = of(run(SHORT, verdict=Verdict.LOST, reasons=("killed",)), run())
     shown = table.render(rehearsal, 80)
     assert line_of(shown, SHORT.title).endswith(" info")
-    assert "info: no agent can win it; not judged" in shown
+    assert "info: for information, not judged" in shown
     assert summary.sentence(rehearsal).startswith("Held: ")
 
 
@@ -110,6 +110,11 @@ def test_much_evidence_is_cut_short() -> None:
     shown = table.render(of(dataclasses.replace(KILLED, reasons=reasons, broken_lines=lines)), 80)
     assert "  - reason 2\n  - and 3 other reasons\n" in shown
     assert "line 2\n  - and 2 lines like these\n" in shown
+
+
+def test_many_exit_codes_and_long_drains_are_short() -> None:
+    runs = [run(number=number, exit_code=code, drain=1234.5) for number, code in enumerate((143, 143, 0, 1, 2), 1)]
+    assert line_of(table.render(of(*runs), 80), "TERM") == "by itself 1234/1234s 143,0,1 kept 0 held"
 
 
 def test_a_time_before_the_request_or_without_one() -> None:

@@ -141,6 +141,15 @@ def test_every_wheel_has_a_man_page_for_each_command(dist: Path) -> None:
             assert text.startswith(f".TH {page[:-2].upper()} 1 2023-11-14 ".replace("-INIT", r"\-INIT"))
 
 
+def test_every_wheel_has_the_page_of_a_rehearsal_and_the_pytest_plugin(dist: Path) -> None:
+    for path in dist.glob("*.whl"):
+        with zipfile.ZipFile(path) as file:
+            assert {f"entrypoint/rehearse/{name}" for name in ("page.html", "page.css")} <= set(file.namelist())
+            top = {name.partition("/")[0] for name in file.namelist()}
+        assert {name for name in top if not name.startswith("agent_init-")} == {"agent_init_pytest.py", "entrypoint"}
+        assert content(path, f"{INFO}/entry_points.txt") == b"[pytest11]\nagent-init = agent_init_pytest\n"
+
+
 @pytest.mark.parametrize("command", ["auditwheel show", "check-wheel-contents", "twine check --strict"])
 def test_the_checks_of_the_wheels_pass(dist: Path, command: str) -> None:
     program, *arguments = command.split()
@@ -218,6 +227,7 @@ def works(command: Path, python: str = "", **variables: str) -> None:
     agent = f"cat /proc/$PPID/comm; tr '\\0' ' ' </proc/$PPID/cmdline; echo; {control} live; {control} ready; exit 3"
     ran = subprocess.run([command, "--", "sh", "-c", agent], env=env, capture_output=True, text=True, timeout=60)
     assert ran.returncode == 3, ran.stderr
+    assert ran.stderr.count("agent-initctl: ") == 0, ran.stderr
     name, line, live, ready = ran.stdout.splitlines()
     assert name == "agent-init"
     assert python in line.split(" -I -S ")[0]

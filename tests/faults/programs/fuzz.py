@@ -5,20 +5,30 @@ Exits with 77 and a traceback at the first input that breaks a promise, else wit
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import math
+import os
+import socket
 import sys
+from types import SimpleNamespace
+from typing import Any
 
 import atheris
 
 PACKAGE, TARGET = sys.argv[1:3]
 sys.path.insert(0, PACKAGE)
 with atheris.instrument_imports(include=["entrypoint"]):
-    from entrypoint import notify, options
+    from entrypoint import control, notify, options
     from entrypoint import settings as reader
-    from entrypoint.init import console
+    from entrypoint.ctl import connection, probes, status
+    from entrypoint.init import console, control_answers, history
     from entrypoint.init import stop_plan as plan
+    from entrypoint.init.counters import Counters
     from entrypoint.init.lifecycle import Lifecycle
+
+from entrypoint.init import control_socket  # noqa: E402 - it keeps code as bytes, which does not work with the fuzzer's
 
 FLAGS = [flag for option in options.OPTIONS for flag in (*option.flags, *option.constants)]
 VARIABLES = [option.variable for option in options.OPTIONS]
@@ -98,6 +108,104 @@ def write_lines(data: bytes) -> None:
     assert line.endswith(b"\n")
     assert len(line) <= console.MAX_LINE_BYTES
     assert json.loads(line)["event"] == "event"
+
+
+COMMANDS = [*control_answers.COMMANDS, ""]
+FIELDS = "COMMAND GRACE SECONDS SIGNAL WAIT FOLLOW".split()
+KINDS = [control.FIELDS, control.LINES, control.PROBLEM, control.DONE]
+
+
+def answer_requests(data: bytes) -> None:
+    """Any packet gets an answer that fits the format, or none, and a stop still ends within its limits."""
+    source = atheris.FuzzedDataProvider(data)
+    settings = reader.read(["-t", "25s", "--max-grace", f"{MAX_GRACE}", "agent"], {})
+    life = Lifecycle(settings, plan.make(settings, {}, lambda _path: False), 0.0)
+    now = 0.0
+    process_1: Any = SimpleNamespace(
+        settings=settings,
+        plan=plan.make(settings, {}, lambda _path: False),
+        lifecycle=life,
+        loop=SimpleNamespace(time=lambda: now),
+        agent=SimpleNamespace(pid=os.getpid(), name="agent", has_exited=False),
+        execution=SimpleNamespace(counters=Counters(), event=lambda method, *more: method(now, *more)),
+        history=history.History(),
+        memory=SimpleNamespace(new_kills=0),
+        control=None,
+        reporter=SimpleNamespace(request=lambda *_: json.dumps({"root": 1})),
+    )
+    for _ in range(source.ConsumeIntInRange(1, 4)):
+        now += source.ConsumeFloatInRange(0.0, 20.0)
+        while life.due <= now:
+            life.tick(life.due)
+        packet = "COMMAND=" + source.PickValueInList(COMMANDS)
+        for _ in range(source.ConsumeIntInRange(0, 3)):
+            packet += f"\n{source.PickValueInList(FIELDS)}={source.ConsumeUnicode(20)}"
+        sent = packet.encode("utf-8", "surrogatepass") + source.ConsumeBytes(source.PickValueInList([0, 8]))
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours, theirs:
+            client = control_socket.Client(ours.detach())
+            client.may_command = source.ConsumeBool()
+            theirs.send(sent * source.PickValueInList([1, 60]))
+            try:
+                fields = client.receive()
+            except ValueError:
+                assert b"\0" in sent or len(sent) * 60 > control.MAX_REQUEST_BYTES
+                fields = None
+            for answer in control_answers.answer(process_1, client, fields) if fields else ():
+                assert answer[:1] in KINDS
+                assert len(answer) <= control.MAX_PACKET_BYTES
+                answer.decode()
+            client.connection.close()
+    last = now
+    while life.due < math.inf:
+        last = max(last, life.due)
+        life.tick(last)
+    assert life.state in ("running", "ended")
+    assert last <= now + 366 * 86400.0  # --grace D of `stop` and `extend` are not beyond that
+
+
+ANSWER_FIELDS = (
+    "VERSION STATE SINCE UPTIME READY HUNG AGENT NAME STATUS STOPPING_FOR NEXT PLATFORM LEFT WATCHDOG LAST_PING "
+    "OOM_KILLS FORWARDED DROPPED REAPED REFUSED"
+).split()
+VALUES = ["0", "-1", "nan", "inf", "1e400", "HUP:1", "ready", "watchdog", "9" * 5000, *["\x1b[2J"] * 6]
+
+
+def read_answers(data: bytes) -> None:
+    """Any answer is printed on lines that a terminal does not act on, or it is a failure with one line."""
+    source = atheris.FuzzedDataProvider(data)
+    whole = control_fields(source)
+    packets = [control.FIELDS + notify.encode(dict(whole))[: source.PickValueInList([10000, 10000, 10000, 100])]]
+    for _ in range(source.ConsumeIntInRange(0, 2)):
+        packets.append(source.PickValueInList([*KINDS, b""]) + source.ConsumeBytes(30) + b"x")
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs, contextlib.redirect_stdout(io.StringIO()) as out:
+        for packet in packets:
+            theirs.send(packet)
+        theirs.shutdown(socket.SHUT_WR)
+        connection._connect = lambda *_: (ours, True)
+        connection.find = lambda pid=None: pid or os.getpid()
+        how = source.ConsumeIntInRange(0, 3)
+        problem, code = "", 0
+        try:
+            if how < 2:
+                code = (probes.ready, probes.live)[how](None, 5.0)
+            else:
+                print(connection.read(lambda fields: status.text(fields, 1, as_json=how == 2), 1, 5.0))
+        except connection.Failure as failure:
+            problem, code = str(failure), failure.code
+    assert code in (0, 1, 125)
+    assert connection.printable(problem).isprintable()
+    assert all(line.isprintable() for line in out.getvalue().split("\n"))
+
+
+def control_fields(source: Any) -> dict[str, object]:
+    """Most of the fields of an answer, with values that are right or wrong."""
+    found: dict[str, object] = dict.fromkeys(ANSWER_FIELDS[: source.ConsumeIntInRange(15, len(ANSWER_FIELDS))], "1")
+    for _ in range(source.ConsumeIntInRange(0, 5)):
+        value = source.PickValueInList([*VALUES, ""]) or source.ConsumeUnicodeNoSurrogates(30)
+        found[source.PickValueInList(ANSWER_FIELDS)] = value
+    return found
 
 
 atheris.Setup([sys.argv[0], *sys.argv[3:]], globals()[TARGET])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -33,6 +34,8 @@ def main() -> int:
     parser.add_argument("--http", type=int, help="the port for /ready, /live and /call")
     parser.add_argument("--message", help="what to write to /dev/termination-log at the start")
     parser.add_argument("--crash", action="store_true", help="end with an exception")
+    parser.add_argument("--notify", action="store_true", help="send READY=1")
+    parser.add_argument("--ping", type=float, help="send WATCHDOG=1 for these seconds, then hang")
     parser.add_argument("--name", default="")
     options = parser.parse_args()
     prefix = f"{options.name}: " if options.name else ""
@@ -47,6 +50,8 @@ def main() -> int:
 
     if options.on_term != "die":
         signal.signal(signal.SIGTERM, handle)
+    if options.on_term == "ignore":  # a watchdog's signal too
+        signal.signal(signal.SIGABRT, handle)
     if options.leave_child is not None:
         child = [sys.executable, __file__, "--name=child", f"--drain={options.leave_child}"]
         subprocess.Popen(child)
@@ -56,6 +61,8 @@ def main() -> int:
             file.write(options.message)
     if options.http:
         serve(options, terms, started)
+    if options.notify:
+        notify("READY=1")
     print_line(f"{prefix}ready")
     if options.eat == "child":
         print_line(f"child {subprocess.run([sys.executable, '-c', EATER]).returncode}")
@@ -65,6 +72,8 @@ def main() -> int:
     while True:
         time.sleep(0.02)
         now = time.monotonic()
+        if options.ping is not None and now < started + options.ping:
+            notify("WATCHDOG=1")
         if options.exit_after is not None and now > started + options.exit_after:
             break
         if terms and options.on_term == "drain" and now > terms[0] + options.drain:
@@ -73,6 +82,13 @@ def main() -> int:
     if options.crash:
         raise RuntimeError("the agent's own bug")
     return int(options.code)
+
+
+def notify(message: str) -> None:
+    """Send a message of sd_notify(3)."""
+    address = os.environ["NOTIFY_SOCKET"]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.sendto(message.encode(), "\0" + address[1:] if address.startswith("@") else address)
 
 
 def serve(options: argparse.Namespace, terms: list[float], started: float) -> None:
