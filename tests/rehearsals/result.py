@@ -12,7 +12,7 @@ from entrypoint.rehearse.model import Rehearsal, Run, Verdict
 from entrypoint.rehearse.scenarios import TERM, TERM_ONCE
 
 RESULTS = Path(__file__).with_name("results")
-SENT = re.compile(r"^stop requested by .*: ([A-Z0-9]+) to ")
+SENT = re.compile(r"^([A-Z][A-Z0-9]*) sent to ")
 VARIABLES = {
     "AGENT_INIT_STOP_SIGNAL": "--stop-signal",
     "AGENT_INIT_STOP_DELAY": "--stop-delay",
