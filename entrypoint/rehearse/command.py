@@ -14,7 +14,7 @@ import click
 
 from .. import units
 from ..ctl.connection import Failure
-from . import rehearsal, scenarios, up
+from . import container, rehearsal, scenarios, up
 from .model import Verdict
 from .options import DEFAULT_GRACE, UP_TIMEOUT, WORK_TIMEOUT, Options
 
@@ -133,6 +133,7 @@ def _raise_stopped(number: int, _frame: object) -> None:
 )
 @click.option("--up", "up_", type=Text("up", up.parse), metavar="HOW", help=f"When the agent is up: {up.ACCEPTED}.")
 @click.option("--work", metavar="CMD", help="Runs by sh -c from then on; a non-zero exit code means lost work.")
+@click.option("--work-up", metavar="TEXT", help="The agent has the work in hand once the work prints this.")
 @click.option("--break", "break_", metavar="CMD", help="Stops a dependency, for the scenario dependency-gone.")
 @click.option("--mend", metavar="CMD", help="Starts that dependency again.")
 @click.option(
@@ -183,6 +184,7 @@ def rehearse(command: tuple[str, ...], as_json: bool, junit: Path | None, html: 
     for target in (junit, html):
         if target is not None and not os.access(target.parent, os.W_OK):
             raise Failure(f"cannot write {target}: there is no such directory, or it cannot be written")
+    container.ignore_nothing()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _raise_stopped)
     progress = Lines()
