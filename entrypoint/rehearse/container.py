@@ -53,6 +53,20 @@ def _works(command: Sequence[str]) -> bool:
     return ran.returncode == 0
 
 
+def ignore_nothing() -> None:
+    """Let no agent inherit an ignored signal, as none is in a container: a shell's background job ignores INT and QUIT.
+
+    A signal that is handled has its default action again after an execve(2). For the main thread.
+    """
+    for number in signal.valid_signals():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, _ignore)
+
+
+def _ignore(_number: int, _frame: object) -> None:
+    pass
+
+
 class Container:
     """One agent-init with its agent. `pid`: agent-init's, as it is seen here; 0 as long as it is not known."""
 

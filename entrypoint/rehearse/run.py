@@ -40,12 +40,14 @@ WORK_BEGINS_WITHIN = 1.0
 PATIENCE = 15.0  # beyond the deadline and the linger time
 WITHOUT_DEADLINE = 60.0  # the patience with a stop that has none
 DECIDED_WITHIN = 2.0
+RELOADS_WITHIN = 30.0
 AFTER_THE_CHILD = 0.5
 MAX_READER_STOPS = 3.0
 BREAK_SECONDS = 60.0
 WORK_WAS_OVER = "the work had ended before the stop request"
 EVENT_KINDS = {"deadline": "deadline", "linger-over": "kill", "escalated": "signal", "interrupted": "signal"}
-EVENT_KINDS |= dict.fromkeys(("looked-through", "last-term", "wrapper-stays", "held-back", "forwarded"), "signal")
+SENT = ("stop-requested", "looked-through", "last-term", "wrapper-stays", "held-back", "forwarded")
+EVENT_KINDS |= dict.fromkeys(SENT, "signal")
 EVENT_KINDS |= dict.fromkeys(("lingering", "wrapper-left", "stop-repeated", "left-to-others", "shielded"), "note")
 
 
@@ -99,7 +101,7 @@ class Trial:
         self.broken = False  # by --break
         self.goes_on = False
         self.balloon: memory.Balloon | None = None
-        self.work_lines = 0
+        self.work_begun = False
         self.work_code: int | None = None
         self.work_cut = self.work_was_over = self.given_up = False
         self.skipped, self.problem = planned.reason, ""
@@ -255,17 +257,20 @@ class Trial:
         )
 
     def _begin_work(self) -> None:
-        """Start --work, and wait until it has printed something, or for a second. Raises NotUp."""
-        line = self.setting.options.work
+        """Start --work, and wait for --work-up; else until it has printed something, or for a second. Raises NotUp."""
+        line, wanted = self.setting.options.work, self.setting.options.work_up
         if line is None:
             return
         variables = {"scenario": self.way.name, "run": str(self.planned.number)}
         self.work = beside.Command(line, self.setting.environment, **variables)
         self.streams.add(self.work.output, "work")
         self._event("note", "the work begins")
-        end = time.monotonic() + WORK_BEGINS_WITHIN
-        while not self.work_lines and time.monotonic() < end:
+        end = time.monotonic() + (WORK_BEGINS_WITHIN if wanted is None else self.setting.options.up_timeout)
+        while not self.work_begun and time.monotonic() < end and self.work.exit_code() is None:
             self._step()
+        if wanted is not None and not self.work_begun and self.work.exit_code() is None:
+            waited = units.format_duration(self.setting.options.up_timeout)
+            raise NotUp(f"the work did not print {signals.quote(wanted)} within {waited}")
         self._check_work()
 
     def _check_work(self) -> None:
@@ -361,8 +366,26 @@ class Trial:
             if time.monotonic() > end:
                 self.goes_on = True
                 self._event("note", "no stop was requested by that: the agent goes on")
-                self.requested = None
-                self._request(TERM)
+                self._let_it_reload()
+                if self.container.exit_code() is None:
+                    self.requested = None
+                    self._request(TERM)
+                return
+            self._step()
+
+    def _let_it_reload(self) -> None:
+        """Wait until the work has ended and the agent has been quiet since, but not for long.
+
+        Celery and others finish their work at a HUP, and execute themselves anew. They lose a TERM meanwhile, which is
+        another matter than a terminal that is closed.
+        """
+        assert self.observer is not None
+        calm_since = time.monotonic()
+        end = calm_since + RELOADS_WITHIN
+        while (now := time.monotonic()) < end and self.container.exit_code() is None:
+            if self.work is not None and self.work.exit_code() is None:
+                calm_since = now
+            if now - max(calm_since, self.signs.active_at, self.observer.changed_at) >= up.QUIET_SECONDS:
                 return
             self._step()
 
@@ -420,7 +443,7 @@ class Trial:
 
     def _on_line(self, line: Line) -> None:
         if line.stream == "work":
-            self.work_lines += 1
+            self.work_begun = self.work_begun or (self.setting.options.work_up or "") in line.text
             self._work_log.write(f"{self._seconds(line.at):9.3f} {line.text}\n")
             return
         rest, record = records.split(line) if line.stream == "err" else (line, None)

@@ -66,6 +66,22 @@ def test_server_that_drains_keeps_the_request_in_hand(rehearse: Rehearse, tmp_pa
     assert "done" in (ran.keep / "term" / "work.log").read_text()
 
 
+def test_stop_waits_until_the_work_is_in_hand(rehearse: Rehearse) -> None:
+    """Work that begins slowly, as the import of a client's library, is no work in hand yet."""
+    work = "sleep 2; echo begun; sleep 0.2; echo done"
+    ran = rehearse(agents.PLAIN, "--scenarios=term", f"--work={work}", "--work-up=begun")
+    assert ran.code == 0, (lost(ran), ran.errors)
+    (run,) = ran.report["runs"]
+    assert run["request_at"] - run["up_after"] >= 2
+    assert run["work_kept"]
+
+
+def test_work_that_never_begins_is_an_error(rehearse: Rehearse) -> None:
+    ran = rehearse(agents.PLAIN, "--scenarios=term", "--work=sleep 60", "--work-up=begun", "--up=1s", "--up-timeout=2s")
+    assert ran.code == 125
+    assert "the work did not print 'begun' within 2s" in ran.errors
+
+
 def test_server_that_drops_its_request_has_lost_work_and_a_delay_helps(rehearse: Rehearse, tmp_path: Path) -> None:
     command, work = server(tmp_path, agents.BAD_SERVER)
     ran = rehearse(command, "--scenarios=term", f"--work={work}")
@@ -162,6 +178,15 @@ def test_agent_that_reloads_at_hup_is_stopped_after_it(rehearse: Rehearse) -> No
         "TERM to agent-init",
     ]
     assert "reloaded" in (ran.keep / "hup" / "output.log").read_text()
+
+
+def test_agent_that_begins_anew_at_hup_is_stopped_when_it_has(rehearse: Rehearse) -> None:
+    """As Celery does: it finishes its work, ignores a TERM meanwhile, and executes itself again."""
+    ran = rehearse(agents.BEGINS_ANEW, "--scenarios=hup", "--up=up", "--work=sleep 1.5")
+    assert ran.code == 0, (lost(ran), ran.errors)
+    output = (ran.keep / "hup" / "output.log").read_text()
+    assert output.count("out up") == 2
+    assert "a TERM is lost" not in output
 
 
 def test_dependency_is_broken_before_the_stop_and_mended_after_it(rehearse: Rehearse, tmp_path: Path) -> None:
