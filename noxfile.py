@@ -74,6 +74,13 @@ def rehearse(session: nox.Session) -> None:
 
 
 @nox.session
+def rehearsals(session: nox.Session) -> None:
+    """Frameworks of examples/rehearsals: a quick share; `-- --all` for all, and the table in docs/agents.md."""
+    install(session)
+    run(session, "python", "-m", "tests.rehearsals")
+
+
+@nox.session
 def runner(session: nox.Session) -> None:
     """What runs in the agent: the asyncio runner, and the stacks for stall reports."""
     install(session)

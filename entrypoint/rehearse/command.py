@@ -14,7 +14,7 @@ import click
 
 from .. import units
 from ..ctl.connection import Failure
-from . import rehearsal, scenarios, up
+from . import container, rehearsal, scenarios, up
 from .model import Verdict
 from .options import DEFAULT_GRACE, UP_TIMEOUT, WORK_TIMEOUT, Options
 
@@ -125,9 +125,15 @@ def _raise_stopped(number: int, _frame: object) -> None:
     raise Stopped(number)
 
 
-@click.command("rehearse", epilog=EXIT_CODES, context_settings={"allow_interspersed_args": False})
+@click.command(
+    "rehearse",
+    short_help="Stop an agent in every way that platforms do.",
+    epilog=EXIT_CODES,
+    context_settings={"allow_interspersed_args": False},
+)
 @click.option("--up", "up_", type=Text("up", up.parse), metavar="HOW", help=f"When the agent is up: {up.ACCEPTED}.")
 @click.option("--work", metavar="CMD", help="Runs by sh -c from then on; a non-zero exit code means lost work.")
+@click.option("--work-up", metavar="TEXT", help="The agent has the work in hand once the work prints this.")
 @click.option("--break", "break_", metavar="CMD", help="Stops a dependency, for the scenario dependency-gone.")
 @click.option("--mend", metavar="CMD", help="Starts that dependency again.")
 @click.option(
@@ -169,7 +175,7 @@ def _raise_stopped(number: int, _frame: object) -> None:
 @click.option("--html", type=FILE, metavar="FILE", help="Write an HTML page.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND [ARG]...")
 def rehearse(command: tuple[str, ...], as_json: bool, junit: Path | None, html: Path | None, **given: Any) -> int:
-    """Run an agent again and again, stop it in every way that platforms do, and say what was lost.
+    """Run an agent again and again, stop it in every way that platforms do, and report what was lost.
 
     Each run is an agent-init of its own, as process 1 of a PID namespace if that is allowed. Its other options come
     from AGENT_INIT_ variables.
@@ -178,6 +184,7 @@ def rehearse(command: tuple[str, ...], as_json: bool, junit: Path | None, html: 
     for target in (junit, html):
         if target is not None and not os.access(target.parent, os.W_OK):
             raise Failure(f"cannot write {target}: there is no such directory, or it cannot be written")
+    container.ignore_nothing()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup(1)
             signal.signal(number, _raise_stopped)

@@ -53,6 +53,20 @@ def _works(command: Sequence[str]) -> bool:
     return ran.returncode == 0
 
 
+def ignore_nothing() -> None:
+    """Let no agent inherit an ignored signal, as none is in a container: a shell's background job ignores INT and QUIT.
+
+    A signal that is handled has its default action again after an execve(2). For the main thread.
+    """
+    for number in signal.valid_signals():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, _ignore)
+
+
+def _ignore(_number: int, _frame: object) -> None:
+    pass
+
+
 class Container:
     """One agent-init with its agent. `pid`: agent-init's, as it is seen here; 0 as long as it is not known."""
 
@@ -92,13 +106,12 @@ class Container:
     def find(self) -> int:
         """Return agent-init's pid, as soon as it is there; 0 before that."""
         if not self.pid:
-            self.pid = next((process.pid for process in procfs.children(self._outer.pid)), 0)
+            self.pid = next((process.pid for process in _children(self._outer.pid)), 0)
         return self.pid
 
     def agent(self) -> procfs.Process | None:
         """Return the agent, as soon as agent-init has started it; None before that."""
-        children = procfs.children(self.pid) if self.find() else []  # its helpers are younger
-        return min(children, key=lambda process: (process.start, process.pid), default=None)
+        return next(iter(_children(self.pid)), None) if self.find() else None  # its helpers are younger
 
     def exit_code(self) -> int | None:
         """Return agent-init's exit code, as a platform sees it; None as long as it runs."""
@@ -140,6 +153,14 @@ class Container:
             _kill(process.pid, signal.SIGKILL)
         if not below:
             self._outer.kill()
+
+
+def _children(pid: int) -> list[procfs.Process]:
+    """Return the children of a process, the oldest first; also where the kernel does not list them."""
+    found = procfs.children(pid)
+    if not found and not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
+        found = tree.children_among(tree.everything())(pid)
+    return sorted(found, key=lambda process: (process.start, process.pid))
 
 
 def _kill(pid: int, number: int) -> None:

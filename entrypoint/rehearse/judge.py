@@ -25,10 +25,9 @@ class Facts:
     """What was seen of a run. Times by the monotonic clock; None: it did not happen.
 
     `sent`: the signals that agent-init was sent, and what its options name. `work_code`: the exit code of --work; None
-    without one. `work_cut`: it had not ended in time. `work_ended`: it had before the request, so it shows nothing.
-    `given_up`: the rehearsal's own patience was over. `skipped`: why it was not done. `problem`: why the agent was not
-    stopped, as it should have been. `goes_on`: the signal requested no stop, so the agent reloads or restarts when TERM
-    comes after it.
+    without one. `work_cut`: it had not ended in time. `given_up`: the rehearsal's own patience was over. `skipped`: why
+    it was not done. `problem`: why the agent was not stopped, as it should have been.
+    `goes_on`: the signal requested no stop, so the agent reloads or restarts when TERM comes after it.
     """
 
     way: Way
@@ -41,7 +40,6 @@ class Facts:
     sent: frozenset[int] = frozenset()
     work_code: int | None = None
     work_cut: bool = False
-    work_ended: bool = False
     given_up: bool = False
     skipped: str = ""
     problem: str = ""
@@ -67,8 +65,7 @@ def judge(facts: Facts) -> Judgement:
     left_over = _left_over(facts.records)
     killed = facts.given_up or (not left_over and any(record.event == DEADLINE for record in facts.records))
     lines = _broken_lines(facts, what)
-    work_kept = facts.work_code == 0 if facts.work_code is not None or facts.work_cut else None
-    work_kept = None if facts.work_ended else work_kept
+    work_kept = None if facts.work_code is None and not facts.work_cut else facts.work_code == 0 and not facts.work_cut
     reasons = [
         *([facts.problem] if facts.problem else ()),
         *(_reasons_of_end(facts) if killed else ()),

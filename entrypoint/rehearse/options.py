@@ -21,13 +21,15 @@ UP_TIMEOUT, WORK_TIMEOUT = 60.0, 10.0
 class Options:
     """The options of `rehearse`. All times in seconds.
 
-    `up`: None finds out by itself. `grace`: None leaves it to AGENT_INIT_STOP_SCHEDULE. `work_timeout`: what the work
+    `up`: None finds out by itself. `work_up`: the text of a line that the work prints once the agent has it in hand.
+    `grace`: None leaves it to AGENT_INIT_STOP_SCHEDULE. `work_timeout`: what the work
     may take after the agent has ended. `mend`: undoes what `break_dependency` does. `keep`: the folder for the runs'
     output; None makes one.
     """
 
     up: Condition | None = None
     work: str | None = None
+    work_up: str | None = None
     break_dependency: str | None = None
     mend: str | None = None
     ways: tuple[Way, ...] = WAYS

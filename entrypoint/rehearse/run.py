@@ -40,16 +40,18 @@ STARTS_WITHIN = 60.0  # agent-init itself, on a loaded machine
 WORK_BEGINS_WITHIN = 1.0
 WORK_WAITS_WITHIN = 5.0  # what computes longer does not wait for the agent
 LOOKS_AT_WORK = 4  # that find it waiting, one after the other
-WORK_ENDED = "the work had ended before the stop request"
 PATIENCE = 15.0  # beyond the deadline and the linger time
 WITHOUT_DEADLINE = 60.0  # the patience with a stop that has none
 DECIDED_WITHIN = 2.0
+RELOADS_WITHIN = 30.0
 AFTER_THE_CHILD = 0.5
 MAX_READER_STOPS = 3.0
 BREAK_SECONDS = 60.0
 IN_USE = re.compile(r"address already in use|EADDRINUSE|Errno 98\b", re.IGNORECASE)
+WORK_WAS_OVER = "the work had ended before the stop request"
 EVENT_KINDS = {"deadline": "deadline", "linger-over": "kill", "escalated": "signal", "interrupted": "signal"}
-EVENT_KINDS |= dict.fromkeys(("looked-through", "last-term", "wrapper-stays", "held-back", "forwarded"), "signal")
+SENT = ("stop-requested", "looked-through", "last-term", "wrapper-stays", "held-back", "forwarded")
+EVENT_KINDS |= dict.fromkeys(SENT, "signal")
 EVENT_KINDS |= dict.fromkeys(("lingering", "wrapper-left", "stop-repeated", "left-to-others", "shielded"), "note")
 
 
@@ -107,9 +109,9 @@ class Trial:
         self.broken = False  # by --break
         self.goes_on = False
         self.balloon: memory.Balloon | None = None
-        self.work_lines = 0
+        self.work_begun = False
         self.work_code: int | None = None
-        self.work_cut = self.work_ended = self.given_up = False
+        self.work_cut = self.work_was_over = self.given_up = False
         self.skipped, self.problem = planned.reason, ""
         self.sent: set[int] = set()
         self.grace: float | None = None
@@ -266,38 +268,42 @@ class Trial:
         seconds = units.format_duration(round(time.monotonic() - self.started, 1))
         text = f"the agent ended by itself after {seconds}, {when}, with exit code {code}"
         if code == 0 and not self.setting.options.keep_stdin:
-            text += (
-                " (one that reads its stdin needs --stdin, and one that goes to the background an option against that)"
-            )
+            text += " (one that reads stdin needs --stdin, and none may go to the background)"
         return text + (f"; its last line: {signals.quote(last)}" if last else "")
 
     def _begin_work(self) -> None:
-        """Start --work, and wait until it waits for the agent: after its first output, or after a second."""
-        line = self.setting.options.work
+        """Start --work, and wait for --work-up; else until it has printed something, or for a second. Raises NotUp."""
+        line, wanted = self.setting.options.work, self.setting.options.work_up
         if line is None:
             return
         variables = {"scenario": self.way.name, "run": str(self.planned.number)}
         self.work = beside.Command(line, self.setting.environment, **variables)
         self.streams.add(self.work.output, "work")
         self._event("note", "the work begins")
-        end = time.monotonic() + WORK_BEGINS_WITHIN
-        while not self.work_lines and time.monotonic() < end:
+        end = time.monotonic() + (WORK_BEGINS_WITHIN if wanted is None else self.setting.options.up_timeout)
+        while not self.work_begun and time.monotonic() < end and self.work.exit_code() is None:
             self._step()
-        end += WORK_WAITS_WITHIN
+        if wanted is None:
+            self._await_waiting_work(end + WORK_WAITS_WITHIN)
+        if wanted is not None and not self.work_begun and self.work.exit_code() is None:
+            waited = units.format_duration(self.setting.options.up_timeout)
+            raise NotUp(f"the work did not print {signals.quote(wanted)} within {waited}")
+        self._check_work()
+
+    def _await_waiting_work(self, end: float) -> None:
+        """Wait until the work waits: for the agent, as a rule. What still starts is no work in hand."""
+        assert self.work is not None
         waiting = 0
         while waiting < LOOKS_AT_WORK and self.work.exit_code() is None and time.monotonic() < end:
             self._wait_until(time.monotonic() + TICK)
             waiting = waiting + 1 if self.work.is_waiting() else 0
 
-    def _look_at_work(self) -> None:
-        """Note whether it has ended too early. Raises NotUp if it has failed."""
-        code = self.work.exit_code() if self.work is not None else None
-        if code and self.way.before in (Before.NOTHING, Before.STOP_READING):
-            self._step()
+    def _check_work(self) -> None:
+        """See whether the work goes on, as it should when the stop is requested. Raises NotUp if it has failed."""
+        code = None if self.work is None else self.work.exit_code()
+        if code:
             raise NotUp(f"the work failed before a stop was requested, with exit code {code}")
-        if code == 0:
-            self.work_ended = True
-            self._event("note", WORK_ENDED)
+        self.work_was_over = code == 0
 
     def _prepare(self, group: Path | None) -> None:
         """Do what comes just before the stop request."""
@@ -352,12 +358,13 @@ class Trial:
                 raise NotUp(self._ended_early("before the stop request"))
             self.requested = time.monotonic()  # it has ended with what it depends on, and restarts: a way to do it
             return
+        if self.way.before in (Before.NOTHING, Before.STOP_READING):
+            self._check_work()
+        self._step(0)  # what the agent has printed up to now was not printed after the request
         if self.way.to_all and self.observer is not None:
             self.observer.look(at_once=True)
             for seen in self.observer.alive():
                 _send(seen.process, TERM)
-        self._step(0)  # what the agent has printed up to now was not printed after the request
-        self._look_at_work()
         began = time.monotonic()
         for after, number in self.way.signals:
             self._wait_until(began + after, or_end=True)
@@ -385,8 +392,26 @@ class Trial:
             if time.monotonic() > end:
                 self.goes_on = True
                 self._event("note", "no stop was requested by that: the agent goes on")
-                self.requested = None
-                self._request(TERM)
+                self._let_it_reload()
+                if self.container.exit_code() is None:
+                    self.requested = None
+                    self._request(TERM)
+                return
+            self._step()
+
+    def _let_it_reload(self) -> None:
+        """Wait until the work has ended and the agent has been quiet since, but not for long.
+
+        Celery and others finish their work at a HUP, and execute themselves anew. They lose a TERM meanwhile, which is
+        another matter than a terminal that is closed.
+        """
+        assert self.observer is not None
+        calm_since = time.monotonic()
+        end = calm_since + RELOADS_WITHIN
+        while (now := time.monotonic()) < end and self.container.exit_code() is None:
+            if self.work is not None and self.work.exit_code() is None:
+                calm_since = now
+            if now - max(calm_since, self.signs.active_at, self.observer.changed_at) >= up.QUIET_SECONDS:
                 return
             self._step()
 
@@ -422,6 +447,9 @@ class Trial:
         end = time.monotonic() + self.setting.options.work_timeout
         while (code := self.work.exit_code()) is None and time.monotonic() < end:
             self._step()
+        if self.work_was_over:
+            self._event("note", WORK_WAS_OVER)
+            return
         self.work_code, self.work_cut = code, code is None
         self._event("work-end", "the work had not ended, and was killed" if code is None else f"exit code {code}")
 
@@ -441,7 +469,7 @@ class Trial:
 
     def _on_line(self, line: Line) -> None:
         if line.stream == "work":
-            self.work_lines += 1
+            self.work_begun = self.work_begun or (self.setting.options.work_up or "") in line.text
             self._work_log.write(f"{self._seconds(line.at):9.3f} {line.text}\n")
             return
         rest, record = records.split(line) if line.stream == "err" else (line, None)
@@ -492,7 +520,6 @@ class Trial:
             sent=frozenset(self.sent),
             work_code=self.work_code,
             work_cut=self.work_cut,
-            work_ended=self.work_ended,
             given_up=self.given_up,
             skipped=self.skipped,
             problem=self.problem,

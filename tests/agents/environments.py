@@ -87,13 +87,30 @@ def environment(name: str) -> Environment:
         if missing:
             _uv("venv", "--python", sys.executable, str(made.path))
             _uv("pip", "sync", "--python", made.python, "--allow-empty-requirements", str(lock))
+    _install_project(made)
+    return made
+
+
+@functools.cache
+def environment_of(requirements: tuple[str, ...], date: str) -> Environment:
+    """The environment with these packages, what they need as it was on a date, and the project."""
+    made = Environment(cache() / _name("requirements", "\n".join((*requirements, date))))
+    with _made_once(made.path) as missing:
+        if missing:
+            _uv("venv", "--python", sys.executable, str(made.path))
+            if requirements:
+                _uv("pip", "install", "--python", made.python, "--exclude-newer", date, *requirements)
+    _install_project(made)
+    return made
+
+
+def _install_project(made: Environment) -> None:
     wheel = _wheel()
     with _locked(made.path):
         note = made.path / "agent-init.wheel"
         if not note.exists() or note.read_text() != str(wheel):
             _uv("pip", "install", "--python", made.python, "--reinstall-package", "agent-init", str(wheel))
             note.write_text(str(wheel))
-    return made
 
 
 def packages(name: str, python: str) -> Path:

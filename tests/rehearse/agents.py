@@ -153,6 +153,19 @@ while True:
     time.sleep(1)
 """
 
+BEGINS_ANEW = """
+import os, signal, sys, time
+def begin_anew(*_):
+    signal.signal(signal.SIGTERM, lambda *_: print("a TERM is lost", flush=True))
+    time.sleep(2)
+    os.execv(sys.executable, [sys.executable, *sys.argv])
+signal.signal(signal.SIGHUP, begin_anew)
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+print("up", flush=True)
+while True:
+    time.sleep(1)
+"""
+
 NOTIFIES = """
 import os, signal, socket, sys, time
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

@@ -85,12 +85,10 @@ def test_port_that_is_still_in_time_wait_is_no_loss(rehearse: Rehearse, tmp_path
 def test_fixed_port_and_parallel_runs_are_named(rehearse: Rehearse, tmp_path: Path) -> None:
     command, _ = server(tmp_path, WITHOUT_REUSE)
     ran = rehearse(command, "--scenarios=int,hup", "--parallel=2")
-    skipped = [run for run in ran.report["runs"] if run["verdict"] == "skipped"]
+    reasons = [run["reasons"][0] for run in ran.report["runs"] if run["verdict"] == "skipped"]
     assert not lost(ran)
-    assert skipped
-    assert all(
-        run["reasons"][0].startswith("an agent with a fixed port needs runs without --parallel") for run in skipped
-    )
+    assert reasons
+    assert all(reason.startswith("an agent with a fixed port needs runs without --parallel") for reason in reasons)
 
 
 def test_work_that_starts_slowly_has_begun_before_the_stop(rehearse: Rehearse, tmp_path: Path) -> None:
@@ -106,7 +104,23 @@ def test_work_that_is_too_short_is_named_and_not_kept(rehearse: Rehearse, tmp_pa
     command, _ = server(tmp_path, agents.GOOD_SERVER)
     ran = rehearse(command, "--scenarios=term,int", "--work=true")
     assert [run["work_kept"] for run in ran.report["runs"]] == [None, None]
-    assert any(note.startswith("In 2 runs the work had ended before the stop request") for note in ran.report["notes"])
+    assert any(note.startswith("In some runs the work had ended before") for note in ran.report["notes"])
+
+
+def test_stop_waits_until_the_work_is_in_hand(rehearse: Rehearse) -> None:
+    """Work that begins slowly, as the import of a client's library, is no work in hand yet."""
+    work = "sleep 2; echo begun; sleep 0.2; echo done"
+    ran = rehearse(agents.PLAIN, "--scenarios=term", f"--work={work}", "--work-up=begun")
+    assert ran.code == 0, (lost(ran), ran.errors)
+    (run,) = ran.report["runs"]
+    assert run["request_at"] - run["up_after"] >= 2
+    assert run["work_kept"]
+
+
+def test_work_that_never_begins_is_an_error(rehearse: Rehearse) -> None:
+    ran = rehearse(agents.PLAIN, "--scenarios=term", "--work=sleep 60", "--work-up=begun", "--up=1s", "--up-timeout=2s")
+    assert ran.code == 125
+    assert "the work did not print 'begun' within 2s" in ran.errors
 
 
 def test_server_that_drops_its_request_has_lost_work_and_a_delay_helps(rehearse: Rehearse, tmp_path: Path) -> None:
@@ -116,6 +130,13 @@ def test_server_that_drops_its_request_has_lost_work_and_a_delay_helps(rehearse:
     assert not ran.run("term")["work_kept"]
     assert "the work failed" in ran.run("term")["reasons"][0]
     assert next(advice["line"] for advice in ran.report["advice"]) == "AGENT_INIT_STOP_DELAY=3s"
+
+
+def test_work_that_ended_before_the_stop_shows_nothing(rehearse: Rehearse) -> None:
+    ran = rehearse(agents.PLAIN, "--scenarios=term", "--up=up", "--work=true")
+    assert ran.code == 0, (lost(ran), ran.errors)
+    assert ran.run("term")["work_kept"] is None
+    assert any("work had ended" in note for note in ran.report["notes"])
 
 
 def test_stop_signal_that_helps_is_recommended(rehearse: Rehearse, tmp_path: Path) -> None:
@@ -198,6 +219,15 @@ def test_agent_that_reloads_at_hup_is_stopped_after_it(rehearse: Rehearse) -> No
         "TERM to agent-init",
     ]
     assert "reloaded" in (ran.keep / "hup" / "output.log").read_text()
+
+
+def test_agent_that_begins_anew_at_hup_is_stopped_when_it_has(rehearse: Rehearse) -> None:
+    """As Celery does: it finishes its work, ignores a TERM meanwhile, and executes itself again."""
+    ran = rehearse(agents.BEGINS_ANEW, "--scenarios=hup", "--up=up", "--work=sleep 1.5")
+    assert ran.code == 0, (lost(ran), ran.errors)
+    output = (ran.keep / "hup" / "output.log").read_text()
+    assert output.count("out up") == 2
+    assert "a TERM is lost" not in output
 
 
 def test_dependency_is_broken_before_the_stop_and_mended_after_it(rehearse: Rehearse, tmp_path: Path) -> None:

@@ -42,12 +42,6 @@ def test_report_of_a_stop_that_ended_in_time_holds_nothing_up() -> None:
     assert judged(records=REPORT).held_up_by is None
 
 
-def test_work_that_ended_before_the_request_shows_nothing() -> None:
-    assert judged(work_code=0, work_ended=True).work_kept is None
-    assert judged(work_code=0).work_kept is True
-    assert judged(work_cut=True).work_kept is False
-
-
 def test_rehearsal_that_gave_up_has_killed() -> None:
     found = judged(given_up=True, exit_code=None)
     assert found.killed

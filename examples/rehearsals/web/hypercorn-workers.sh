@@ -1,0 +1,3 @@
+# hypercorn, two workers
+# pip install hypercorn==0.18.0
+agent-initctl rehearse --up tcp:8000 --work 'curl -fsSN localhost:8000' --work-up I "$@" -- hypercorn agent:app --workers 2

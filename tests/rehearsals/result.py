@@ -1,0 +1,119 @@
+"""What is kept of a rehearsal: as much as the table shows, as JSON in `results/`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from entrypoint.rehearse.model import Rehearsal, Run, Verdict
+from entrypoint.rehearse.scenarios import TERM, TERM_ONCE
+
+RESULTS = Path(__file__).with_name("results")
+SENT = re.compile(r"^([A-Z][A-Z0-9]*) sent to ")
+VARIABLES = {
+    "AGENT_INIT_STOP_SIGNAL": "--stop-signal",
+    "AGENT_INIT_STOP_DELAY": "--stop-delay",
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """A row's rehearsal. `lost`, `informational`: scenarios by name, each with the first reason; `drain`: seconds.
+
+    `chosen`: the signal that agent-init chose for TERM, if it was another one. `ends_by_signal`: its exit code is 143.
+    `line`: the options that keep what is lost without them; `lost_with_line` has what is lost nevertheless.
+    """
+
+    versions: tuple[str, ...]
+    command: str
+    date: str
+    held: tuple[str, ...]
+    lost: dict[str, str]
+    informational: dict[str, str]
+    skipped: dict[str, str]
+    drain: float | None
+    chosen: str = ""
+    ends_by_signal: bool = False
+    line: str = ""
+    lost_with_line: dict[str, str] | None = None
+
+    def write(self, name: str) -> None:
+        """Keep it."""
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"{name}.json").write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+
+
+def read(name: str) -> Result | None:
+    """Return the result of a row; None if there is none."""
+    path = RESULTS / f"{name}.json"
+    if not path.exists():
+        return None
+    found = json.loads(path.read_text())
+    return Result(**{**found, "versions": tuple(found["versions"]), "held": tuple(found["held"])})
+
+
+def summarise(rehearsal: Rehearsal, versions: tuple[str, ...]) -> Result:
+    """Return what is kept of a rehearsal."""
+    verdicts = {verdict: _scenarios(rehearsal, verdict) for verdict in Verdict}
+    measured = [run for run in rehearsal.runs if run.scenario.counts and run.scenario.measures and not run.killed]
+    return Result(
+        versions=versions,
+        command=" ".join(rehearsal.command),
+        date=rehearsal.began[:10],
+        held=tuple(verdicts[Verdict.HELD]),
+        lost=verdicts[Verdict.LOST],
+        informational=verdicts[Verdict.INFORMATIONAL],
+        skipped=verdicts[Verdict.SKIPPED],
+        drain=max((round(run.drain, 1) for run in measured if run.drain is not None), default=None),
+        chosen=_chosen(rehearsal),
+        ends_by_signal=any(run.exit_code == 128 + TERM for run in _plain(rehearsal)),
+        line=line_of(rehearsal),
+    )
+
+
+def variables_of(rehearsal: Rehearsal) -> dict[str, str]:
+    """Return the variables that the rehearsal advises where a plain TERM has lost something."""
+    lines = [advice.line.partition("=") for advice in rehearsal.advice]
+    return {name: value for name, _, value in lines if name in VARIABLES}
+
+
+def line_of(rehearsal: Rehearsal) -> str:
+    """Return them as options."""
+    return " ".join(f"{VARIABLES[name]} {value}" for name, value in variables_of(rehearsal).items())
+
+
+def _plain(rehearsal: Rehearsal) -> tuple[Run, ...]:
+    """Return the runs with one TERM."""
+    return rehearsal.of(TERM_ONCE.scenario)
+
+
+def _chosen(rehearsal: Rehearsal) -> str:
+    """Return the signal that agent-init sent in the place of TERM; an empty text if it sent TERM."""
+    texts = [event.text for run in _plain(rehearsal) for event in run.events if event.kind == "signal"]
+    sent = {found[1] for text in texts if (found := SENT.search(text))}
+    return ", ".join(sorted(sent - {"TERM"}))
+
+
+def _scenarios(rehearsal: Rehearsal, verdict: Verdict) -> dict[str, str]:
+    """Return the scenarios with this verdict, each with its first reason. The worst run of a scenario counts."""
+    found = {}
+    for scenario in rehearsal.scenarios:
+        runs = rehearsal.of(scenario)
+        worst = _worst(runs)
+        if worst is verdict:
+            reasons = [reason for run in runs for reason in run.reasons]
+            found[scenario.name] = reasons[0] if reasons else ""
+    return found
+
+
+def _worst(runs: tuple[Run, ...]) -> Verdict:
+    order = (Verdict.LOST, Verdict.INFORMATIONAL, Verdict.HELD, Verdict.SKIPPED)
+    return min((run.verdict for run in runs), key=order.index)
+
+
+def with_line(without: Result, tried: Result) -> Result:
+    """Return the result of a rehearsal, with what was lost and how long the drain was with the advised options."""
+    return dataclasses.replace(without, lost_with_line=tried.lost, drain=tried.drain)
