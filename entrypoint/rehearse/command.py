@@ -184,10 +184,10 @@ def rehearse(command: tuple[str, ...], as_json: bool, junit: Path | None, html: 
     for target in (junit, html):
         if target is not None and not os.access(target.parent, os.W_OK):
             raise Failure(f"cannot write {target}: there is no such directory, or it cannot be written")
-    container.ignore_nothing()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup(1)
             signal.signal(number, _raise_stopped)
+    container.ignore_nothing()
     progress = Lines()
     try:
         done = rehearsal.rehearse(command, options, progress)
