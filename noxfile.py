@@ -165,7 +165,7 @@ def mutants(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Two minutes of measuring beside the peers; fails where a figure is several times its target."""
     # As the wheel for this machine is installed, with the launcher. A version that is there already counts as the same.
-    session.install(".")
+    session.install(".[http]")
     session.install("--force-reinstall", "--no-deps", ".", env={"AGENT_INIT_LAUNCHER": platform.machine()})
     run(session, "python", "-m", "bench", "--quick", "--check")
 
@@ -180,7 +180,9 @@ def lower_bounds(session: nox.Session) -> None:
     using_uvloop = ["tests/runner/test_api.py", "tests/runner/test_stops.py"]
     session.install(*(text.replace(">=", "==", 1) for text in PROJECT["project"]["optional-dependencies"]["http"]))
     using_http = ["tests/http/test_answers.py", "tests/http/test_limits.py"]
-    run(session, "pytest", *using_click, *using_psutil, *using_uvloop, *using_http)
+    session.install(*(text.replace(">=", "==", 1) for text in PROJECT["project"]["optional-dependencies"]["check"]))
+    using_yaml = ["tests/unit/test_check_readers.py", "tests/unit/test_check_rules.py"]
+    run(session, "pytest", *using_click, *using_psutil, *using_uvloop, *using_http, *using_yaml)
 
 
 @nox.session

@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING
 import click
 
 from . import plots, report
-from .contenders import AGAINST, OURS, PARTS, inits, trees
+from .contenders import AGAINST, JUDGED, PARTS, inits, trees
+from .figures import ALONE, ELSEWHERE
 from .parts import Bench
 from .run import Failed, Place
 
@@ -222,13 +223,13 @@ def _write(bench: Bench, about: dict[str, str], write: Path | None, full: Path |
     if write:
         write.write_text(page)
     if full:
-        order = [init.name for init in bench.candidates]
+        order = [*(init.name for init in bench.candidates), ALONE, ELSEWHERE]
         lines = {key: {name: asdict(line) for name, line in group.items()} for key, group in table.items()}
         figures = {"machine": about, "figures": lines, "missed": missed, "failed": failed}
         (full / "tables.md").write_text(report.full(table, order, about, missed, failed))
         (full / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
         plots.draw(table, full, f"{about['date']}, {about['processors']}, {about['Python']}")
-    broken = report.verdicts(table, (report.BROKEN,)) + [line for line in failed if line.startswith(OURS)]
+    broken = report.verdicts(table, (report.BROKEN,)) + [line for line in failed if line.startswith(JUDGED)]
     for line in broken:
         click.echo(f"broken: {line}", err=True)
     return not broken

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import socket
+import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 OURS = ("agent-init", "agent-init, environment", "agent-init, flags")
+EVERYTHING = "agent-init, everything on"
+JUDGED = (*OURS, EVERYTHING)
 FLOOR, REFERENCE = "floor", "tini"
 POLL_LOOP = "poll loop in Python"
 UVLOOP = "agent-init's supervisor on uvloop"
@@ -26,9 +30,9 @@ VARIABLES = {
 FLAGS = "--grace 25s --linger=2s --stop-signal INT -r HUP:QUIT -e143".split()
 DEADLINE = 1.0  # seconds; set for every init that has a deadline
 
-PARTS = ("start", "safe", "exit", "rest", "idle", "signals", "wrapped", "burst", "orphans", "stop", "kill", "deadline")
+PARTS = tuple("start safe exit rest idle signals flood probe wrapped burst orphans stop kill deadline".split())
 AGAINST = ("start", "rest", "signals")  # parts of a comparison of two source trees
-ALL = frozenset(PARTS) - {"wrapped", "deadline"}
+ALL = frozenset(PARTS) - {"flood", "probe", "wrapped", "deadline"}
 FORM = ALL - {"burst", "orphans", "stop", "kill"}  # parts in which the way of configuring agent-init can matter
 
 
@@ -43,11 +47,16 @@ class Init:
     variables: Mapping[str, str] = field(default_factory=dict)
     is_slow: bool = False  # measured in full rounds only
     max_processes: int = sys.maxsize  # with more, a run takes minutes or never ends
+    needs: tuple[str, ...] = ()  # a command that succeeds if what else it needs is there
+    port: int = 0  # of loopback, where it listens when it has started completely
+    probes: Mapping[str, list[str]] = field(default_factory=dict)  # commands to be measured beside each other
 
     @property
     def is_installed(self) -> bool:
-        """Whether its program is on this machine."""
-        return shutil.which(self.program) is not None
+        """Whether its program is on this machine, and what it needs."""
+        if shutil.which(self.program) is None:
+            return False
+        return not self.needs or subprocess.run(self.needs, stderr=subprocess.DEVNULL).returncode == 0
 
 
 def inits(python: Path, directory: Path) -> list[Init]:
@@ -56,6 +65,11 @@ def inits(python: Path, directory: Path) -> list[Init]:
     ours = [str(command)] if command.exists() else [str(python), "-m", "entrypoint"]
     on_uvloop = [str(python), str(Path(__file__).with_name("uvloop_init.py"))]
     loop = [str(python), "-I", "-S", str(Path(__file__).with_name("poll_loop.py"))]
+    control = [str(python.parent / "agent-initctl")]
+    probes = {FLOOR: [str(python), "-I", "-S", "-c", "pass"], "live": [*control, "live"], "ready": [*control, "ready"]}
+    port = _free_port()
+    everything = ["--http", f"127.0.0.1:{port}", "--loop-watch", "500ms", "--stacks"]
+    everything += ["--ready-file", str(directory / "ready")]
     circus = Path(sys.executable).parent / "circusd"
 
     def exec_at_once(agent: list[str]) -> list[str]:
@@ -65,9 +79,17 @@ def inits(python: Path, directory: Path) -> list[Init]:
     start = frozenset(("start",))
     return [
         Init(FLOOR, str(python), exec_at_once, frozenset("start exit signals burst stop kill".split())),
-        Init(bare, ours[0], prefix(*ours, "--"), frozenset(PARTS)),
+        Init(bare, ours[0], prefix(*ours, "--"), frozenset(PARTS), probes=probes),
         Init(by_environment, ours[0], prefix(*ours, "--"), FORM, VARIABLES),
         Init(by_flags, ours[0], prefix(*ours, *FLAGS, "--"), FORM),
+        Init(
+            EVERYTHING,
+            ours[0],
+            prefix(*ours, *everything, "--"),
+            FORM,
+            needs=(str(python), "-c", "import h11, prometheus_client"),
+            port=port,
+        ),
         Init(f"{bare}, PYTHONPATH set", ours[0], prefix(*ours, "--"), start | {"safe"}, {"PYTHONPATH": "/app"}),
         Init(f"env --block-signal {bare}", "env", prefix("env", "--block-signal", *ours, "--"), start | {"safe"}),
         Init(POLL_LOOP, loop[0], prefix(*loop), frozenset("start exit rest signals".split())),
@@ -115,6 +137,12 @@ def prefix(program: str, *arguments: str) -> Callable[[list[str]], list[str]]:
     """Return a function that puts the program and its arguments in front of an agent's argument vector."""
     path = shutil.which(program) or program
     return lambda agent: [path, *arguments, *agent]
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def _fresh(directory: Path) -> Path:

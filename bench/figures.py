@@ -11,6 +11,7 @@ TREES = (1, 100, 5000)  # processes, while signals are forwarded
 ORPHANS = (200, 2000, 20_000)
 STOPPED = (10, 1000, 10_000)  # processes in a tree that is stopped
 BURST = 100_000
+ALONE, ELSEWHERE = "without clients", "another flooded"  # what a flood is compared with
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,18 @@ FIGURES: dict[str, Figure] = {
     "exit": Figure("From the agent's exit to the init's exit", "ms", limit=1.5, broken=60),
     **{f"signal/{size}": _signal(size) for size in TREES},
     "signal-rested": Figure("Forwarded signal after 2 ms of rest, sender to handler", "us", has_tail=True),
+    "flood": Figure(
+        "Forwarded signal after 2 ms of rest, while ten clients flood the control socket",
+        "us",
+        limit=1.5,
+        broken=10,
+        of=ELSEWHERE,
+        has_tail=True,
+    ),
+    **{
+        f"probe/{name}": Figure("Probe with agent-initctl, from its start to its exit", "ms", name, 0, 1.3, 4, FLOOR)
+        for name in ("live", "ready")
+    },
     **{f"wrapped/{size}": _wrapped(size) for size in TREES},
     **{
         f"arrived/{k}": f

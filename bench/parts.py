@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import random
 import signal
 import subprocess
+import sys
 import time
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 
 from .contenders import DEADLINE, FLOOR, PARTS
-from .figures import BURST, ORPHANS, STOPPED, TREES
+from .figures import ALONE, BURST, ELSEWHERE, ORPHANS, STOPPED, TREES
 from .run import Failed, Place, Run
 
 if TYPE_CHECKING:
@@ -30,6 +33,11 @@ MAX_FAILURES = 2  # of an init in a part; then it is left out of that part
 LOST_SECONDS = 2.0  # a TERM that has not ended an init by then is lost
 SHELL = ("/bin/sh", "-c", '"$@"; exit $?', "sh")  # runs a command and handles no signal
 REAL_TIME = signal.SIGRTMIN + 3
+PROBES = 200  # of each command, and so many of the floor
+ALTERNATE = Path(__file__).with_name("alternate.py")
+FLOOD = Path(__file__).parents[1] / "tests" / "support" / "flood.py"
+FLOODS = ("garbage", "silent", "unread", "descriptors", "requests") * 2  # its ten clients
+FLOODED_SIGNALS = 200
 
 
 @dataclass
@@ -160,6 +168,37 @@ class Bench:
                     time.sleep(0.002)
                     self._add("signal-rested", init, run.forward())
 
+    def flood(self, init: Init) -> None:
+        """Send signals after a rest: alone, while clients flood another process 1, and while they flood this one.
+
+        The clients take processor time; what they do to process 1 is the difference between the last two.
+        """
+        elsewhere = self.place.directory / "elsewhere"
+        elsewhere.mkdir(exist_ok=True)
+        with self._running(init, "handle") as run:
+            self.samples["flood"][ALONE] += _rested(run)
+            with Run(replace(self.place, directory=elsewhere), init, "idle") as other:
+                other.stamp("ready")
+                for name, flooded in random.sample([(ELSEWHERE, other), (init.name, run)], 2):
+                    with _flooded(flooded):
+                        self.samples["flood"][name] += _rested(run)
+
+    def probe(self, init: Init) -> None:
+        """Run probes below it, and the floor, in turns."""
+        argv = init.argv([sys.executable, str(ALTERNATE), str(PROBES), json.dumps(dict(init.probes))])
+        done = subprocess.run(
+            ["unshare", "--pid", "--fork", "--mount-proc", "--", *argv],
+            env=self.place.environment,
+            capture_output=True,
+            timeout=300,
+            text=True,
+        )
+        if done.returncode != 0:
+            raise Failed(f"the probes failed: {done.stderr.strip()[-200:]}")
+        for name, milliseconds in map(str.split, done.stdout.splitlines()):
+            for figure in init.probes.keys() - {FLOOR} if name == FLOOR else {name}:
+                self.samples[f"probe/{figure}"][FLOOR if name == FLOOR else init.name].append(float(milliseconds))
+
     def wrapped(self, init: Init) -> None:
         """Send signals to an agent behind a shell."""
         for size in self._sizes(TREES, init):
@@ -222,3 +261,26 @@ class Bench:
             run.stamp("ready")
             run.settle()
             yield run
+
+
+def _rested(run: Run) -> list[float]:
+    """Return the microseconds of FLOODED_SIGNALS signals, each after a rest of 2 ms."""
+    took = []
+    for _ in range(FLOODED_SIGNALS):
+        time.sleep(0.002)
+        took.append(run.forward())
+    return took
+
+
+@contextlib.contextmanager
+def _flooded(run: Run) -> Iterator[None]:
+    """Have clients flood the control socket of a process 1 within the block."""
+    enter = ["nsenter", f"--target={run.pid}", "--pid", "--mount", "--", "setpriv", "--pdeathsig=KILL", "--"]
+    with contextlib.ExitStack() as stack:
+        for kind in FLOODS:
+            argv = [*enter, sys.executable, "-S", str(FLOOD), kind]
+            client = stack.enter_context(subprocess.Popen(argv, stdout=subprocess.PIPE))
+            stack.callback(client.kill)
+            if client.stdout is not None:
+                client.stdout.readline()  # it begins
+        yield

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .contenders import FLOOR, OURS, POLL_LOOP, REFERENCE
+from .contenders import EVERYTHING, FLOOR, JUDGED, OURS, POLL_LOOP, REFERENCE
 from .figures import FIGURES, Figure
 
 if TYPE_CHECKING:
@@ -30,13 +30,20 @@ ROWS = (
     ("Start of the agent", "start", BARE),
     ("the same, 5 settings as variables", "start", BY_ENVIRONMENT),
     ("the same, 5 settings as flags", "start", BY_FLAGS),
+    ("the same, everything switched on", "start", EVERYTHING),
     ("Forwarded signal, 1 process", "signal/1", BARE),
+    ("the same, everything switched on", "signal/1", EVERYTHING),
     ("Forwarded signal, 100 processes", "signal/100", BARE),
     ("Forwarded signal, 5,000 processes", "signal/5000", BARE),
+    ("Forwarded signal, control socket flooded", "flood", BARE),
     ("Private memory at rest", "private/rest", BARE),
+    ("the same, everything switched on", "private/rest", EVERYTHING),
     ("From the agent's exit to the init's", "exit", BARE),
     ("Delay of a 1 s deadline", "deadline", BARE),
     ("Wake-ups in 30 idle seconds (3 with `--quick`)", "wakeups", BARE),
+    ("the same, everything switched on", "wakeups", EVERYTHING),
+    ("Probe: `agent-initctl live`", "probe/live", BARE),
+    ("Probe: `agent-initctl ready`", "probe/ready", BARE),
 )
 # Its columns: the inits beside agent-init.
 PEERS = {
@@ -68,6 +75,13 @@ over all rounds.
 - *Start*: from the exec of process 1 to the first statement of the agent.
 - *Forwarded signal*: from the sender's `kill` to the agent's handler, back to back, by the number of processes in the
   tree. s6 forwards it with a script.
+- *Everything switched on*: `--http`, `--loop-watch`, `--stacks` and `--ready-file`; the control socket is open in any
+  case. The HTTP server is a process of its own, and in none of these figures.
+- *Control socket flooded*: each signal after 2 ms of rest, while ten clients send garbage, send nothing, do not read,
+  pass descriptors, or ask without a pause. *Another flooded*: they do that to another process 1 meanwhile, and take the
+  same processor time.
+- *Probe*: from before the start of the command to its exit, below agent-init, in turns with the floor, which is the
+  same interpreter with the same flags: `python -I -S -c pass`.
 - *Private memory*: of the init's own processes, not shared with any other program.
 - *Delay of a deadline*: an agent ignores TERM; from 1 s after TERM until the init has killed it and has exited.
 - An empty cell: the init does not do this. supervisord and circus forward no signals and do not exit with the agent,
@@ -92,6 +106,7 @@ class Line:
     count: int
     to_reference: float | None
     to_floor: float | None
+    to_target: float | None  # to the median of what the target is a multiple of
     verdict: str
 
 
@@ -112,7 +127,8 @@ def judge(samples: Samples) -> dict[str, dict[str, Line]]:
                 len(values),
                 _ratio(median, medians.get(REFERENCE)),
                 _ratio(median, medians.get(FLOOR)),
-                _verdict(figure, median, values[0], medians) if name in OURS else "",
+                _ratio(median, medians.get(figure.of)),
+                _verdict(figure, median, values[0], medians) if name in JUDGED else "",
             )
     return table
 
@@ -169,9 +185,9 @@ def _page_table(table: Table) -> str:
 
 def _target(figure: Figure, line: Line) -> str:
     """Return `1.17 x floor (at most 1.2): met`, or `at most 1.5 ms: met`."""
-    ratio = line.to_floor if figure.of == FLOOR else line.to_reference
     if figure.of:
-        return f"{_times(ratio)} x {figure.of} (at most {figure.limit:g}): {line.verdict}" if ratio else ""
+        ratio = _times(line.to_target)
+        return f"{ratio} x {figure.of} (at most {figure.limit:g}): {line.verdict}" if ratio else ""
     return f"{figure.target}: {line.verdict}" if line.verdict else ""
 
 

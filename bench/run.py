@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 import struct
 import subprocess
 import time
@@ -52,7 +53,7 @@ class Run:
         """`agent`: role and argument of the probe; `launch`: the probe's role that starts the init; `wrapper`: a
         command in front of the agent.
         """
-        self.name = init.name
+        self.name, self._port = init.name, init.port
         self._place = place
         self._stamps: dict[str, list[int]] = defaultdict(list)
         self._rest = b""
@@ -188,8 +189,12 @@ class Run:
         return {"private": private, "pss": proportional}
 
     def settle(self, seconds: float = 0.1) -> None:
-        """Wait until the init has slept for `seconds`."""
+        """Wait until the init has started completely, and slept for `seconds`."""
         end = time.monotonic() + PATIENCE
+        while self._port and not _listens(self._port):
+            if time.monotonic() > end:
+                raise Failed(f"nothing listens on port {self._port}")
+            time.sleep(0.01)
         seen = -1
         while (now := self.switches()) != seen or not self._is_asleep():
             if time.monotonic() > end:
@@ -219,3 +224,11 @@ class Run:
         for pid in self.overhead():
             for task in Path(f"/proc/{pid}/task").iterdir():
                 yield (task / file).read_text()
+
+
+def _listens(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE):
+            return True
+    except OSError:
+        return False

@@ -58,11 +58,13 @@ def _page(name: str, command: click.Command, version: str, others: Iterable[str]
 
 
 def _commands(context: click.Context, group: click.Group) -> Iterator[str]:
-    """Yield a section for the commands, and one for the options that all of them have."""
+    """Yield a section for the commands, and one for the options that most of them have."""
     found = {name: group.get_command(context, name) for name in group.list_commands(context)}
     commands = {name: command for name, command in found.items() if command is not None}
-    flags = [{tuple(parameter.opts) for parameter in command.params} for command in commands.values()]
-    common = set.intersection(*(have for have in flags if (PID,) in have))
+    flags = {name: {tuple(parameter.opts) for parameter in command.params} for name, command in commands.items()}
+    every = [opts for of_one in flags.values() for opts in of_one]
+    common = {opts for opts in every if every.count(opts) > len(commands) / 2}
+    others = [name for name in commands if not common <= flags[name]]
     yield ".SH COMMANDS"
     for name, command in commands.items():
         inner = click.Context(command, info_name=name, parent=context)
@@ -75,8 +77,10 @@ def _commands(context: click.Context, group: click.Group) -> Iterator[str]:
         own = [parameter for parameter in command.params if tuple(parameter.opts) not in common]
         if any(isinstance(parameter, click.Option) for parameter in own):
             yield from (".RS", *_options(inner, own), ".RE")
-    first = next(command for command, have in zip(commands.values(), flags, strict=True) if (PID,) in have)
-    yield from (".SH OPTIONS OF EVERY COMMAND THAT ASKS AGENT-INIT",)
+    first = next(command for name, command in commands.items() if name not in others)
+    yield from (".SH COMMON OPTIONS",)
+    if others:
+        yield _text(f"Of every command but {' and '.join(others)}.")
     shared = [parameter for parameter in first.params if tuple(parameter.opts) in common]
     yield from _options(click.Context(first), shared)
 
@@ -84,7 +88,7 @@ def _commands(context: click.Context, group: click.Group) -> Iterator[str]:
 def _options(context: click.Context, parameters: Iterable[click.Parameter]) -> Iterator[str]:
     for parameter in parameters:
         record = parameter.get_help_record(context)
-        if record is None:  # an argument
+        if record is None or isinstance(parameter, click.Argument):
             continue
         flags, text = record
         words = (part.split(" ") for part in flags.split(", "))

@@ -226,6 +226,27 @@ def events(pid: int | None, timeout: float, follow: bool) -> int:
     return 0
 
 
+@group.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(("text", "json", "github", "sarif")),
+    default="text",
+    help="Lines for people (text, the default), one JSON object, GitHub's workflow commands, or SARIF 2.1.0.",
+)
+def check(files: tuple[str, ...], form: str) -> int:
+    """Report what will go wrong at a stop, from the files that start the container; docs/check.md has the rules.
+
+    Dockerfiles, Compose files, Kubernetes objects, ECS task definitions and fly.toml; `-` is stdin. Files that are
+    given together are checked together. Exit code 1 for an error or a warning, 0 for none or for notes only. It needs
+    `pip install 'agent-init[check]'`.
+    """
+    from ..check import command
+
+    return command.run(files, form)
+
+
 def _print_answer(pid: int | None, timeout: float, command: str, **fields: str) -> int:
     for _, data in Connection(find(pid), timeout).ask(command, **fields):
         sys.stdout.buffer.write(data)

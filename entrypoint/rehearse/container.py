@@ -106,12 +106,12 @@ class Container:
     def find(self) -> int:
         """Return agent-init's pid, as soon as it is there; 0 before that."""
         if not self.pid:
-            self.pid = next((process.pid for process in procfs.children(self._outer.pid)), 0)
+            self.pid = next((process.pid for process in _children(self._outer.pid)), 0)
         return self.pid
 
     def agent(self) -> procfs.Process | None:
         """Return the agent, as soon as agent-init has started it; None before that."""
-        return next(iter(procfs.children(self.pid)), None) if self.find() else None
+        return next(iter(_children(self.pid)), None) if self.find() else None  # its helpers are younger
 
     def exit_code(self) -> int | None:
         """Return agent-init's exit code, as a platform sees it; None as long as it runs."""
@@ -153,6 +153,14 @@ class Container:
             _kill(process.pid, signal.SIGKILL)
         if not below:
             self._outer.kill()
+
+
+def _children(pid: int) -> list[procfs.Process]:
+    """Return the children of a process, the oldest first; also where the kernel does not list them."""
+    found = procfs.children(pid)
+    if not found and not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
+        found = tree.children_among(tree.everything())(pid)
+    return sorted(found, key=lambda process: (process.start, process.pid))
 
 
 def _kill(pid: int, number: int) -> None:

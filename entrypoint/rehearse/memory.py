@@ -85,8 +85,9 @@ class Balloon:
         limit = self._group / ("memory.max" if v2 else "memory.limit_in_bytes")
         limit.write_text(str(used + HEADROOM_BYTES))
         events = "memory.events" if v2 else "memory.oom_control"
+        null = subprocess.DEVNULL
         argv = [sys.executable, "-I", "-S", "-c", BALLOON, str(self._group), events, str(TAKE_SECONDS)]
-        self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True)
+        self._process = subprocess.Popen(argv, stdin=null, stdout=null, stderr=null, start_new_session=True)
 
     def end(self) -> None:
         """End what takes the memory."""

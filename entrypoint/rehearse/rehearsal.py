@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from .. import __version__, units
+from ..init import procfs
 from . import advice, container, scenarios, up
 from .model import Mode, Rehearsal
-from .run import Cancelled, NotUp, Reference, Setting, Trial
+from .run import WORK_WAS_OVER, Cancelled, NotUp, Reference, Setting, Trial
 from .scenarios import EARLY_SHARES, TERM_ONCE, Before, Planned
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ class Progress(Protocol):
 
 def rehearse(command: Sequence[str], options: Options, progress: Progress) -> Rehearsal:
     """Rehearse the stop of an agent, and leave nothing of it behind, even if it is interrupted. Raises Failure."""
+    if not procfs.MOUNTED:
+        raise Failure("there is no /proc here that shows our processes: rehearse works on Linux only")
     mode = Mode.SUBREAPER if options.subreaper or container.namespace() is None else Mode.PROCESS_1
     if answers := up.occupied(options.up):
         raise Failure(f"{answers} answers before the agent was started: something else runs there")
@@ -228,8 +231,8 @@ def _in_order(runs: Sequence[Run]) -> tuple[Run, ...]:
 def _notes(options: Options, mode: Mode, first: Run, runs: Sequence[Run]) -> Iterator[str]:
     if options.work is None:
         yield "Without --work only the ending was judged: whether a request in hand survives is not known."
-    elif any(event.text == "the work had ended before the stop request" for event in first.events):
-        yield "The work had ended before the stop request: choose one that takes longer."
+    elif any(event.text == WORK_WAS_OVER for run in runs for event in run.events):
+        yield "In some runs the work had ended before the stop request: choose work that takes longer."
     if mode is Mode.SUBREAPER:
         why = "As asked for" if options.subreaper else "No PID namespace could be had"
         yield f"{why}: agent-init ran as a subreaper, not as process 1."

@@ -44,6 +44,7 @@ RELOADS_WITHIN = 30.0
 AFTER_THE_CHILD = 0.5
 MAX_READER_STOPS = 3.0
 BREAK_SECONDS = 60.0
+WORK_WAS_OVER = "the work had ended before the stop request"
 EVENT_KINDS = {"deadline": "deadline", "linger-over": "kill", "escalated": "signal", "interrupted": "signal"}
 SENT = ("stop-requested", "looked-through", "last-term", "wrapper-stays", "held-back", "forwarded")
 EVENT_KINDS |= dict.fromkeys(SENT, "signal")
@@ -102,7 +103,7 @@ class Trial:
         self.balloon: memory.Balloon | None = None
         self.work_begun = False
         self.work_code: int | None = None
-        self.work_cut = self.given_up = False
+        self.work_cut = self.work_was_over = self.given_up = False
         self.skipped, self.problem = planned.reason, ""
         self.sent: set[int] = set()
         self.grace: float | None = None
@@ -270,11 +271,14 @@ class Trial:
         if wanted is not None and not self.work_begun and self.work.exit_code() is None:
             waited = units.format_duration(self.setting.options.up_timeout)
             raise NotUp(f"the work did not print {signals.quote(wanted)} within {waited}")
-        if self.work.exit_code():
-            self._step()
-            raise NotUp(f"the work failed before a stop was requested, with exit code {self.work.exit_code()}")
-        if self.work.exit_code() == 0:
-            self._event("note", "the work had ended before the stop request")
+        self._check_work()
+
+    def _check_work(self) -> None:
+        """See whether the work goes on, as it should when the stop is requested. Raises NotUp if it has failed."""
+        code = None if self.work is None else self.work.exit_code()
+        if code:
+            raise NotUp(f"the work failed before a stop was requested, with exit code {code}")
+        self.work_was_over = code == 0
 
     def _prepare(self, group: Path | None) -> None:
         """Do what comes just before the stop request."""
@@ -329,6 +333,8 @@ class Trial:
                 raise NotUp(self._ended_early("before the stop request"))
             self.requested = time.monotonic()  # it has ended with what it depends on, and restarts: a way to do it
             return
+        if self.way.before in (Before.NOTHING, Before.STOP_READING):
+            self._check_work()
         if self.way.to_all and self.observer is not None:
             self.observer.look(at_once=True)
             for seen in self.observer.alive():
@@ -415,6 +421,9 @@ class Trial:
         end = time.monotonic() + self.setting.options.work_timeout
         while (code := self.work.exit_code()) is None and time.monotonic() < end:
             self._step()
+        if self.work_was_over:
+            self._event("note", WORK_WAS_OVER)
+            return
         self.work_code, self.work_cut = code, code is None
         self._event("work-end", "the work had not ended, and was killed" if code is None else f"exit code {code}")
 

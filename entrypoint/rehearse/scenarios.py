@@ -153,9 +153,9 @@ def retries(grace: float | None, *, killed: bool) -> tuple[Way, ...]:
 
     `grace`: of the other runs, in seconds. `killed`: the agent was; a later signal would not help it.
     """
-    tried = [(STOP_SIGNAL, "INT")]
-    if grace is not None:
-        tried.append((GRACE, units.format_duration(2 * grace)))
+    # INT may end an agent in the middle of the drain for which it had too little time: the time comes first.
+    tried = [] if grace is None else [(GRACE, units.format_duration(2 * grace))]
+    tried.append((STOP_SIGNAL, "INT"))
     if not killed:
         tried.append((STOP_DELAY, "3s"))
     return tuple(_retry(*options) for options in tried)

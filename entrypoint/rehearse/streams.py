@@ -40,7 +40,9 @@ class Streams:
             self._read(key.fd, key.data)
 
     def pause(self, fd: int) -> None:
-        """Stop reading, and fill the pipe up."""
+        """Stop reading, and fill the pipe up. It may have been closed at the other end."""
+        if fd not in self._rest:
+            return
         self._paused[fd] = self._selector.unregister(fd).data
         writer = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK)
         try:

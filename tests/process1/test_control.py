@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -511,12 +512,36 @@ def test_report_is_made_without_another_effect(start_in_role: Start) -> None:
     assert init.wait() == 0
 
 
-def test_report_shows_stacks_and_tasks(start: Start) -> None:
-    code = "import asyncio; asyncio.run(asyncio.sleep(100))"
-    init = start("--stacks", command=["--", sys.executable, "-c", code])
+TASKS = """
+import asyncio, {loop}
+
+async def call():
+    await asyncio.sleep(100)
+
+async def main():
+    calls = [asyncio.create_task(call(), name=f"call-{{number}}") for number in (1, 2)]
+    await asyncio.wait(calls)
+
+{loop}.run(main())
+"""
+
+
+@pytest.mark.parametrize("loop", [name for name in ("asyncio", "uvloop") if importlib.util.find_spec(name)])
+def test_report_shows_stacks_and_every_task(start: Start, tmp_path: Path, loop: str) -> None:
+    script = tmp_path / "agent.py"
+    script.write_text(TASKS.format(loop=loop))
+    init = start("--stacks", command=["--", sys.executable, str(script)])
     wait_until_served(init)
-    until(lambda: "asyncio.run" in ask(init, "report").stdout or "sleep" in ask(init, "report").stdout, "a stack")
-    assert "Task" in ask(init, "report", "--tasks").stdout
+    until(lambda: "2 tasks (call-" in ask(init, "report").stdout, "both tasks as one line")
+    call = f"{script}:5 in call: await asyncio.sleep(100)"
+    short = ask(init, "report").stdout.splitlines()
+    assert f"report:     {call}" in short
+    assert not any(", task call-" in line for line in short)
+    every = ask(init, "report", "--tasks").stdout.splitlines()
+    for number in (1, 2):
+        one = re.compile(rf"report: pid \d+, task call-{number}: {re.escape(call)}")
+        assert any(map(one.fullmatch, every)), every
+    assert len(every) == len(short) + 3, every  # the main task, too
     os.kill(agent_pid(init), signal.SIGKILL)
     assert init.wait() == 137
 

@@ -91,6 +91,13 @@ def test_server_that_drops_its_request_has_lost_work_and_a_delay_helps(rehearse:
     assert next(advice["line"] for advice in ran.report["advice"]) == "AGENT_INIT_STOP_DELAY=3s"
 
 
+def test_work_that_ended_before_the_stop_shows_nothing(rehearse: Rehearse) -> None:
+    ran = rehearse(agents.PLAIN, "--scenarios=term", "--up=up", "--work=true")
+    assert ran.code == 0, (lost(ran), ran.errors)
+    assert ran.run("term")["work_kept"] is None
+    assert any("work had ended" in note for note in ran.report["notes"])
+
+
 def test_stop_signal_that_helps_is_recommended(rehearse: Rehearse, tmp_path: Path) -> None:
     command, work = server(tmp_path, agents.NEEDS_INT)
     ran = rehearse(command, "--scenarios=term", f"--work={work}")

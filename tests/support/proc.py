@@ -23,15 +23,15 @@ PYTHON = Path(sys.executable).name  # the name of a process that runs this inter
 def wait_for_agent(init: Init, name: str = "sleep") -> int:
     """Wait until the agent has executed the program `name` and sleeps; return its pid.
 
-    Until it sleeps, the dynamic loader still has files open.
+    Until it sleeps, the dynamic loader still has files open. It is the oldest child: agent-init's helpers are younger.
     """
 
     def running() -> int | None:
-        for child in psutil.Process(init.pid).children():
+        for child in sorted(psutil.Process(init.pid).children(), key=lambda child: (child.create_time(), child.pid)):
             opened, _, fields = Path(f"/proc/{child.pid}/stat").read_text().rpartition(") ")
             state, environment_end = fields.split()[0], int(fields.split()[48])  # exec sets env_end last
-            if opened.endswith(f"({name}") and environment_end and state == "S":
-                return child.pid
+            if opened.endswith(f"({name}"):
+                return child.pid if environment_end and state == "S" else None
         return None
 
     def seen() -> int | None:

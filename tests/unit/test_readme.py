@@ -12,7 +12,8 @@ import pytest
 
 from entrypoint import options, platforms
 from entrypoint import settings as reader
-from entrypoint.rehearse import scenarios
+from entrypoint.check import rules
+from entrypoint.rehearse import beside, scenarios
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -21,7 +22,8 @@ IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 LINK = re.compile(r"\]\(([^()\s]+)\)")
 CODE_BLOCK = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 CODE_SPAN = re.compile(r"`[^`\n]+`")
-TEST_VARIABLES = ("AGENT_INIT_TEST_", "AGENT_INIT_SOAK_", "AGENT_INIT_FUZZ_")  # of the test suites, not options
+# Of the test suites and of the work in a rehearsal: no options.
+NO_OPTIONS = ("AGENT_INIT_TEST_", "AGENT_INIT_SOAK_", "AGENT_INIT_FUZZ_", beside.PREFIX)
 
 
 def option_table() -> str:
@@ -46,6 +48,15 @@ def platform_table() -> str:
     return "\n".join(rows) + "\n"
 
 
+def rule_table() -> str:
+    """The table of the rules of `agent-initctl check` as Markdown."""
+    rows = ["| rule | severity | what goes wrong | example | remedy |", "|---|---|---|---|---|"]
+    for rule in rules.RULES:
+        cells = (f"`{rule.name}`", rule.severity, rule.wrong, rule.example, rule.remedy)
+        rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join(rows) + "\n"
+
+
 def scenario_table() -> str:
     """The table of a rehearsal's scenarios as Markdown."""
     rows = ["| name | what happens | as it is with | judged |", "|---|---|---|---|"]
@@ -59,6 +70,7 @@ def scenario_table() -> str:
 TABLES = {
     "options": ("docs/options.md", option_table),
     "platforms": ("docs/grace.md", platform_table),
+    "rules": ("docs/check.md", rule_table),
     "scenarios": ("docs/rehearse.md", scenario_table),
 }
 
@@ -94,7 +106,7 @@ def test_every_option_and_variable_in_a_page_exists(page: Path) -> None:
     flags = {flag for option in options.OPTIONS for flag in (*option.flags, *option.constants)} | set(reader.INFO_FLAGS)
     variables = {option.variable for option in options.OPTIONS} | {reader.STOP_SECONDS, reader.RESPONDERS}
     used = {name.rstrip("_") for name in re.findall(r"(?<!_)\bAGENT_INIT_[A-Z_]*", text)} - {"AGENT_INIT"}
-    assert {name for name in used if not name.startswith(TEST_VARIABLES)} <= variables
+    assert {name for name in used if not name.startswith(NO_OPTIONS)} <= variables
     assert set(re.findall(r"agent-init (--?[a-z][a-z-]*)", text)) <= flags | {"--"}
 
 

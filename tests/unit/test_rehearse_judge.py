@@ -190,20 +190,20 @@ def test_end_by_a_signal_needs_an_option_where_a_failure_would_be_seen(code: int
 
 def test_option_that_helped_is_recommended_and_one_that_did_not_is_not() -> None:
     lost = run(verdict=Verdict.LOST, work_kept=False, reasons=("the work failed",))
-    by_int, longer, delayed = retries(30.0, killed=False)
+    longer, by_int, delayed = retries(30.0, killed=False)
     helps: dict[str, Any] = {"verdict": Verdict.INFORMATIONAL, "work_kept": True}
     fails: dict[str, Any] = {"verdict": Verdict.INFORMATIONAL, "work_kept": False, "reasons": ("the work failed",)}
     signal, delay = "environment AGENT_INIT_STOP_SIGNAL", "environment AGENT_INIT_STOP_DELAY"
     both = {signal, delay}
-    assert both & advised(lost, run(by_int, **helps), run(longer, **fails), run(delayed, **helps)).keys() == {signal}
+    assert both & advised(lost, run(longer, **fails), run(by_int, **helps), run(delayed, **helps)).keys() == {signal}
     assert both & advised(lost, run(by_int, **fails), run(longer, **fails), run(delayed, **helps)).keys() == {delay}
     assert advised(lost, run(by_int, **fails), run(longer, **fails), run(delayed, **fails)) == {}
-    found = advised(lost, run(by_int, **fails), run(longer, **helps), run(delayed, **helps))
+    found = advised(lost, run(longer, **helps), run(by_int, **helps), run(delayed, **helps))
     assert found["environment AGENT_INIT_GRACE"] == "AGENT_INIT_GRACE=60s"
     assert found["Kubernetes terminationGracePeriodSeconds"] == "terminationGracePeriodSeconds: 62"
     assert not both & found.keys()
 
 
 def test_delay_is_not_tried_for_an_agent_that_was_killed() -> None:
-    assert [way.options for way in retries(5.0, killed=True)] == [("--stop-signal", "INT"), ("--grace", "10s")]
+    assert [way.options for way in retries(5.0, killed=True)] == [("--grace", "10s"), ("--stop-signal", "INT")]
     assert [way.options[0] for way in retries(None, killed=False)] == ["--stop-signal", "--stop-delay"]

@@ -219,6 +219,17 @@ def test_pipe_that_is_not_read_is_full_and_loses_nothing() -> None:
     assert [line.text for line in lines] == ["before", "unfinished"]
 
 
+def test_pipe_that_the_agent_has_closed_cannot_be_filled() -> None:
+    streams = Streams(lambda _: None)
+    reader, writer = os.pipe()
+    streams.add(reader, "out")
+    os.close(writer)
+    streams.read(1)
+    streams.pause(reader)
+    streams.resume(reader)
+    streams.close()
+
+
 def test_last_line_needs_no_end() -> None:
     lines: list[Line] = []
     streams = Streams(lines.append)

@@ -1,0 +1,220 @@
+"""A container with all that the rules ask about it, and what a rule returns."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from .. import options, settings
+from ..init import stop_steps
+from ..units import INFINITY, format_duration
+from . import frameworks, launch
+from .from_dockerfile import has_no_entrypoint, shell_of
+from .model import COMPOSE, FLY, KUBERNETES, Container, Platform
+from .shell import KINDS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .launch import Shell
+    from .source import Given, Place
+
+ERROR, WARNING, NOTE = "error", "warning", "note"
+MARGIN = 2.0  # seconds between agent-init's SIGKILL and the platform's
+MAY_START_AGENT_INIT = (".sh", ".bash")
+ONE_SHOT = frozenset(
+    "migrate upgrade alembic collectstatic createsuperuser makemigrations seed initdb init db:migrate build install ci "
+    "test lint pytest mc psql pip flyway prisma curl wget generate compile dbt loaddata download-files".split()
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What goes wrong. `remedy`: the line to write instead, or nothing."""
+
+    rule: str
+    severity: str
+    place: Place
+    reason: str
+    remedy: str = ""
+
+
+class Case:
+    """A container, the program that it runs, and agent-init's settings in it."""
+
+    def __init__(self, container: Container) -> None:
+        self.container = container
+        self.launch = container.launch
+        self.use = frameworks.recognise(container)
+
+    @property
+    def platform(self) -> Platform:
+        """Return what stops the container."""
+        return self.container.platform
+
+    @property
+    def has_agent_init(self) -> bool:
+        """Whether agent-init is in the command line."""
+        return self.launch.agent_init is not None
+
+    @cached_property
+    def own_variables(self) -> dict[str, Given[str]]:
+        """Return agent-init's variables whose values are known."""
+        return {
+            name: given
+            for name, given in self.container.variables.items()
+            if name.startswith(options.PREFIX) and "$" not in given.value and "{{" not in given.value
+        }
+
+    @property
+    def expects_agent_init(self) -> bool:
+        """Whether agent-init is there, as its variables show where the command line is not known."""
+        if self.has_agent_init:
+            return True
+        known = any(name in self.own_variables for name in (option.variable for option in options.OPTIONS))
+        return known and (self.container.words is None or self.entrypoint_is_unknown)
+
+    @property
+    def entrypoint_is_unknown(self) -> bool:
+        """Whether an entrypoint that is not at hand, such as agent-init, may run the command."""
+        container = self.container
+        if container.entrypoint is not None or (container.image_of and container.image_of.entrypoint):
+            return False
+        return not has_no_entrypoint(container.image_of.base if container.image_of else container.image)
+
+    @cached_property
+    def settings_or_problem(self) -> settings.Settings | str | None:
+        """Return agent-init's settings, or what is wrong with them; None without agent-init."""
+        if not self.expects_agent_init:
+            return None
+        arguments = [*(self.launch.agent_init or ())]
+        if any("$" in word for word in arguments[: len(arguments) - len(launch.command_of(arguments))]):
+            arguments = []
+        if not launch.command_of(arguments):
+            arguments = [*(word for word in arguments if word != "--"), "--", "agent"]
+        try:
+            return settings.read(arguments, {name: given.value for name, given in self.own_variables.items()})
+        except settings.UsageError as error:
+            return str(error)
+        except settings.InfoRequested:
+            return None
+
+    @property
+    def settings(self) -> settings.Settings | None:
+        """Return agent-init's settings; None if there are none, or bad ones."""
+        found = self.settings_or_problem
+        return found if isinstance(found, settings.Settings) else None
+
+    @property
+    def deadline(self) -> float | None:
+        """Return the seconds from the stop signal of the platform to agent-init's own SIGKILL; None: it has none."""
+        if self.settings is None:
+            return None
+        steps = stop_steps.own_steps(self.settings)
+        seconds = INFINITY if steps is None else stop_steps.seconds_to_kill(steps)
+        return seconds if seconds < INFINITY else None
+
+    def place_of(self, option: str) -> Place:
+        """Return where an option of agent-init's was written."""
+        variable = options.PREFIX + option.upper()
+        source = self.settings.sources.get(option, "") if self.settings else ""
+        given = self.container.variables.get(variable)
+        return given.place if given is not None and (not source or source == variable) else self.container.words_place
+
+    @property
+    def time(self) -> tuple[float, str] | None:
+        """Return how long the agent has after the stop signal, and why, as text; None if that is not known."""
+        limits: list[tuple[float, str]] = []
+        container = self.container
+        left = container.seconds_after_hook
+        if left is not None and container.seconds is not None:
+            why = f"{self.platform.name} waits {format_duration(container.seconds)}"
+            why += " by default" if container.grace is None else ""
+            if container.hook and container.hook.seconds:
+                why += f", less {format_duration(container.hook.seconds)} of preStop"
+            limits.append((left, why))
+        if self.deadline is not None and self.settings is not None:
+            limits.append((self.deadline, f"AGENT_INIT_GRACE is {format_duration(self.deadline)}"))
+        if not limits:
+            return None
+        seconds, why = min(limits)
+        delay = self.settings.stop_delay if self.settings else 0.0
+        return max(0.0, seconds - delay), why + (f", less the stop delay of {format_duration(delay)}" if delay else "")
+
+    @property
+    def signals_group(self) -> bool:
+        """Whether a small init signals all processes: dumb-init, `tini -g`."""
+        words = self.container.words or ()
+        return "dumb-init" in self.launch.inits or ("tini" in self.launch.inits and "-g" in words[:4])
+
+    @property
+    def who(self) -> str:
+        """Return the program's name for a sentence."""
+        if self.use:
+            return self.use.framework.name
+        words = self.launch.program
+        return " ".join(words[:2]) if self.launch.is_python and len(words) > 1 else (words or ("the program",))[0]
+
+    @property
+    def runs_once(self) -> bool:
+        """Whether it is a program that ends by itself soon, such as a migration."""
+        words = self.launch.program
+        return any(word in ONE_SHOT for word in words[:4]) or self.container.kind == "CronJob"
+
+    @property
+    def sh(self) -> str:
+        """Return what `sh` is in the image: dash, bash or busybox; empty if it is not known."""
+        image = self.container.image_of
+        return image.shell if image else shell_of(self.container.image)
+
+    def shell_kind(self, shell: Shell) -> str:
+        """Return what a shell is: dash, bash or busybox; empty if it is not known."""
+        if shell.name == "sh":
+            return self.sh
+        return KINDS[shell.name]
+
+    # --- The lines to write. ----------------------------------------------------------------------------------------
+
+    def variable_line(self, name: str, value: str, *, in_image: bool = False) -> str:
+        """Return the line that sets a variable."""
+        if in_image or self.platform.setting == "":
+            return f"ENV {name}={value}"
+        if self.platform is COMPOSE:
+            return f"{name}: {value}" if value[:1].isalpha() or not value.isdigit() else f'{name}: "{value}"'
+        if self.platform is KUBERNETES:
+            return f"- {{name: {name}, value: {json.dumps(value) if value.isdigit() else value}}}"
+        if self.platform is FLY:
+            return f'{name} = "{value}"'
+        return json.dumps({"name": name, "value": value})
+
+    def grace_line(self, seconds: float) -> str:
+        """Return the line that sets the platform's wait."""
+        whole = int(-(-seconds // 1))
+        if self.platform is COMPOSE:
+            return f"stop_grace_period: {format_duration(whole)}"
+        if self.platform is KUBERNETES:
+            return f"terminationGracePeriodSeconds: {whole}"
+        if self.platform is FLY:
+            return f'kill_timeout = "{whole}s"'
+        return f'"stopTimeout": {whole}'
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """Return the words of the line that `command_line` replaces."""
+        container, image = self.container, self.container.image_of
+        places = [container.command, container.entrypoint]
+        places += [image.command, image.entrypoint] if image else []
+        return next((given.value for given in places if given is not None and given.value), ())
+
+    def command_line(self, words: Sequence[str]) -> str:
+        """Return the line that sets the command, in the file where it is written now."""
+        container, text = self.container, json.dumps(list(words))
+        if container.command is not None and container.command.value:
+            key = {KUBERNETES: "args: ", COMPOSE: "command: "}.get(self.platform, '"command": ')
+        elif container.entrypoint is not None:
+            key = {KUBERNETES: "command: ", COMPOSE: "entrypoint: "}.get(self.platform, '"entryPoint": ')
+        else:
+            key = "CMD " if container.image_of and container.image_of.command else "ENTRYPOINT "
+        return key + text

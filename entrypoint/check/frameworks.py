@@ -1,0 +1,122 @@
+"""What the programs that agents run under do at a stop: which signal they finish their work for, and how long it takes.
+
+Sources: docs/agents.md, whose rows are shown by tests; for the others each program's documentation.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .model import Container
+
+CALLS, TASKS, REQUESTS = "calls", "tasks", "requests"
+
+
+@dataclass(frozen=True)
+class Framework:
+    """A program. `work`: what is in hand at a stop.
+
+    `quick`: signals that end it at once or lose its work. `stop`: the signal that it finishes its work for. `option`:
+    sets how long it may finish its work, in units of `unit` seconds. `unlimited`: without that option, it takes as long
+    as the work does. `variable`: an environment variable with more options.
+    """
+
+    name: str
+    programs: frozenset[str]
+    work: str
+    quick: frozenset[str] = frozenset()
+    stop: str = "TERM"
+    options: tuple[str, ...] = ()
+    unit: float = 1.0
+    unlimited: bool = False
+    variable: str = ""
+    subcommand: str = ""
+    default: float | None = None  # seconds, where the program itself limits what is in hand
+
+
+def _of(name: str, programs: str, work: str, **rest: object) -> Framework:
+    quick = frozenset(str(rest.pop("quick", "")).split())
+    return Framework(name, frozenset(programs.split()), work, quick, **rest)  # type: ignore[arg-type]
+
+
+FRAMEWORKS = (
+    _of("gunicorn", "gunicorn", REQUESTS, quick="INT QUIT", options=("--graceful-timeout",), default=30.0,
+        variable="GUNICORN_CMD_ARGS"),
+    _of("uvicorn", "uvicorn", REQUESTS, quick="QUIT", options=("--timeout-graceful-shutdown",)),
+    _of("hypercorn", "hypercorn", REQUESTS, quick="QUIT", options=("--graceful-timeout",)),
+    _of("granian", "granian", REQUESTS, quick="QUIT", options=("--workers-kill-timeout",)),
+    _of("Celery", "celery", TASKS, quick="QUIT", unlimited=True, subcommand="worker"),
+    _of("Dramatiq", "dramatiq dramatiq-gevent", TASKS, quick="", options=("--worker-shutdown-timeout",), unit=0.001,
+        unlimited=True, default=600.0),
+    _of("Huey", "huey_consumer huey_consumer.py", TASKS, quick="TERM QUIT", stop="INT", unlimited=True),
+    _of("rq", "rq", TASKS, quick="QUIT", unlimited=True, subcommand="worker"),
+    _of("waitress", "waitress-serve waitress", REQUESTS, quick="QUIT", stop="INT"),
+)  # fmt: skip
+LIVEKIT = _of("LiveKit Agents", "", CALLS, quick="QUIT", options=("--drain-timeout",), unlimited=True, default=3600.0)
+LIVEKIT_COMMANDS = ("start", "dev", "connect", "console")
+LIVEKIT_EVIDENCE = re.compile(r"livekit[-_]agents|livekit\.agents|livekit-plugins|\.py\s+download-files|livekit-agents")
+
+
+@dataclass(frozen=True)
+class Use:
+    """A framework as a container runs it. `words`: the program's words. `seconds`: how long it may finish its work, as
+    its option says. `written`: that option and its value.
+    """
+
+    framework: Framework
+    words: tuple[str, ...]
+    seconds: float | None = None
+    written: str = ""
+
+    @property
+    def is_livekit(self) -> bool:
+        """Whether it is a LiveKit worker."""
+        return self.framework is LIVEKIT
+
+
+def recognise(container: Container) -> Use | None:
+    """Return the framework that a container runs; None if it is none of those known."""
+    words = container.launch.program
+    if not words:
+        return None
+    framework = next((known for known in FRAMEWORKS if words[0] in known.programs), None)
+    if framework is None:
+        if not _is_livekit(container, words):
+            return None
+        framework = LIVEKIT
+    if framework.subcommand and framework.subcommand not in words:
+        return None
+    more: list[str] = []
+    if framework.variable and (given := container.variables.get(framework.variable)):
+        try:
+            more = shlex.split(given.value)
+        except ValueError:
+            more = []
+    seconds, written = _option((*more, *words), framework)
+    return Use(framework, words, seconds, written)
+
+
+def _option(words: tuple[str, ...], framework: Framework) -> tuple[float | None, str]:
+    seconds, written = None, ""
+    for index, word in enumerate(words):
+        flag, equals, value = word.partition("=")
+        if flag not in framework.options:
+            continue
+        value = value if equals else "".join(words[index + 1 : index + 2])
+        try:
+            seconds, written = float(value) * framework.unit, f"{flag} {value}"
+        except ValueError:  # a variable
+            seconds, written = None, f"{flag} {value}"
+    return seconds, written
+
+
+def _is_livekit(container: Container, words: tuple[str, ...]) -> bool:
+    if not container.launch.is_python or len(words) < 3 or words[2] not in LIVEKIT_COMMANDS:
+        return False
+    image = container.image_of
+    text = " ".join((container.image, image.mentions if image else "", *words))
+    return bool(LIVEKIT_EVIDENCE.search(text)) or any(name.startswith("LIVEKIT_") for name in container.variables)

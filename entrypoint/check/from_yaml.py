@@ -1,0 +1,238 @@
+"""Containers, from Compose files, Kubernetes objects and ECS task definitions."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import TYPE_CHECKING
+
+from .model import COMPOSE, ECS, FARGATE, KUBERNETES, Container, Hook, Probe, Rollout, Words
+from .source import Given, Place
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .tree import Node
+
+GO_DURATION = re.compile(r"(?:(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h))")
+SECONDS_IN = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+POD_OF = {
+    "Pod": (),
+    "Deployment": ("template",),
+    "StatefulSet": ("template",),
+    "DaemonSet": ("template",),
+    "ReplicaSet": ("template",),
+    "ReplicationController": ("template",),
+    "Job": ("template",),
+    "CronJob": ("jobTemplate", "spec", "template"),
+}
+OF_A_SERVICE = (
+    "image build command entrypoint environment env_file extends deploy ports volumes depends_on healthcheck init "
+    "restart stop_grace_period stop_signal user".split()
+)
+
+
+def kind_of(document: Node) -> str:
+    """Return `compose`, `kubernetes` or `ecs`, by the content; empty if it is none of them."""
+    if document["apiVersion"].text and document["kind"].text:
+        return "kubernetes"
+    definitions = document["containerDefinitions"] or document["taskDefinition"]["containerDefinitions"]
+    if isinstance(definitions.value, list):
+        return "ecs"
+    services = [node for _, node in document["services"].items()]
+    if any(node.is_mapping and any(node[key] for key in OF_A_SERVICE) for node in services):
+        return "compose"
+    return ""
+
+
+def duration(text: str) -> float | None:
+    """Return the seconds in a duration as Go writes it (`1m30s`, `0`); None if it is none."""
+    if text == "0":
+        return 0.0
+    parts = GO_DURATION.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        return None
+    return sum(float(number) * SECONDS_IN[unit] for number, unit in parts)
+
+
+# --- Compose. ---------------------------------------------------------------------------------------------------------
+
+
+def compose(document: Node) -> Iterator[Container]:
+    """Yield a container for each service."""
+    for name, service in document["services"].items():
+        if service.is_mapping:
+            yield _service(name, service)
+
+
+def _service(name: str, service: Node) -> Container:
+    made = Container(COMPOSE, name, service.place, image=service["image"].text or "")
+    made.is_fragment = bool(service["extends"]) or not (service["image"] or service["build"])
+    made.entrypoint = _compose_words(service["entrypoint"])
+    made.command = _compose_words(service["command"])
+    made.environment = _compose_environment(service["environment"])
+    made.environment_is_known = not service["env_file"]
+    made.grace, grace = None, service["stop_grace_period"]
+    if grace.text is not None:
+        seconds = duration(grace.text)
+        made.grace = None if seconds is None else Given(seconds, grace.place)
+        made.is_fragment = made.is_fragment or seconds is None  # a variable, or none that is known here
+    made.stop_signal = service["stop_signal"].given
+    made.init, made.restart, made.user = service["init"].switch, service["restart"].given, service["user"].given
+    policy = service["deploy"]["restart_policy"]["condition"].given
+    made.restart = policy or made.restart
+    if (mode := service["pid"].given) and mode.value:
+        made.shared_processes = Given(f"pid: {mode.value}", mode.place)
+    made.dropped_capabilities, made.added_capabilities = _capabilities(service["cap_drop"], service["cap_add"])
+    made.ports = bool(service["ports"])
+    return made
+
+
+def _compose_words(node: Node) -> Given[Words] | None:
+    """Return a command: a sequence, or a text that Compose splits as a shell would, without running one."""
+    if node.text is not None:
+        try:
+            words = tuple(shlex.split(node.text.replace("$$", "$")))
+        except ValueError:
+            return None
+        return Given(words, node.place)
+    found = node.words
+    return None if found is None else Given(tuple(word.replace("$$", "$") for word in found.value), found.place)
+
+
+def _compose_environment(node: Node) -> dict[str, Given[str]]:
+    found = {name: value.given for name, value in node.items()}
+    for item in node:
+        name, equals, value = (item.text or "").partition("=")
+        if equals:
+            found[name] = Given(value, item.place)
+    return {name: given for name, given in found.items() if given is not None}
+
+
+def _capabilities(dropped: Node, added: Node) -> tuple[Given[frozenset[str]] | None, frozenset[str]]:
+    def names(node: Node) -> frozenset[str]:
+        return frozenset((item.text or "").upper().removeprefix("CAP_") for item in node)
+
+    return (Given(names(dropped), dropped.place) if dropped else None), names(added)
+
+
+# --- Kubernetes. ------------------------------------------------------------------------------------------------------
+
+
+def kubernetes(document: Node) -> Iterator[Container]:
+    """Yield each container of an object, and of the objects in a list."""
+    kind = document["kind"].text or ""
+    if kind.endswith("List") and isinstance(document["items"].value, list):
+        for item in document["items"]:
+            yield from kubernetes(item)
+        return
+    if kind not in POD_OF or not document["spec"]:
+        return
+    pod = document["spec"]
+    for key in POD_OF[kind]:
+        pod = pod[key]
+    spec = pod if kind == "Pod" else pod["spec"]
+    containers = [node for node in spec["containers"] if node.is_mapping]
+    helpers = [node for node in spec["initContainers"] if node["restartPolicy"].text == "Always"]
+    for node in containers:
+        made = _container(node, spec, kind)
+        made.is_only_one = len(containers) + len(helpers) == 1
+        made.rollout = _rollout(document["spec"]) if kind == "Deployment" else None
+        yield made
+
+
+def _container(node: Node, spec: Node, kind: str) -> Container:
+    made = Container(KUBERNETES, node["name"].text or "", node.place, kind, node["image"].text or "")
+    made.entrypoint, made.command = node["command"].words, node["args"].words
+    made.environment = {
+        item["name"].text or "": given for item in node["env"] if (given := item["value"].given) is not None
+    }
+    made.environment_is_known = not node["envFrom"] and not any(item["valueFrom"] for item in node["env"])
+    made.grace = spec["terminationGracePeriodSeconds"].number
+    # A patch of Kustomize has no image; the value may be a variable.
+    made.is_fragment = not made.image or (bool(spec["terminationGracePeriodSeconds"]) and made.grace is None)
+    made.stop_signal = node["lifecycle"]["stopSignal"].given
+    made.hook = _hook(node["lifecycle"]["preStop"])
+    made.restart = spec["restartPolicy"].given
+    made.readiness, made.liveness = _probe(node["readinessProbe"]), _probe(node["livenessProbe"])
+    made.ports = bool(node["ports"])
+    for key in ("shareProcessNamespace", "hostPID"):
+        if (shared := spec[key].switch) and shared.value:
+            made.shared_processes = Given(f"{key}: true", shared.place)
+    own, pods = node["securityContext"], spec["securityContext"]
+    made.user = own["runAsUser"].given or pods["runAsUser"].given
+    capabilities = own["capabilities"]
+    made.dropped_capabilities, made.added_capabilities = _capabilities(capabilities["drop"], capabilities["add"])
+    return made
+
+
+def _hook(node: Node) -> Hook | None:
+    if not node:
+        return None
+    if node["sleep"]:
+        seconds = node["sleep"]["seconds"].number
+        return Hook(node.place, seconds.value if seconds else None, "sleep")
+    words = node["exec"]["command"].words
+    if words is None:
+        return Hook(node.place, None, "request")
+    return Hook(words.place, slept(words.value), shlex.join(words.value))
+
+
+def slept(words: Words) -> float | None:
+    """Return how long a hook's command sleeps, if it does nothing else that takes time; None: not known."""
+    text = " ".join(words)
+    found = re.fullmatch(
+        r"(?:\S*/)?(?:(?:ba|da|a)?sh -\w*c )?\s*(?:echo [^;&|]*[;&]+\s*)?(?:exec )?(?:\S*/)?"
+        r"sleep (\d+(?:\.\d+)?)s?;?\s*",
+        text,
+    )
+    return float(found[1]) if found else None
+
+
+def _probe(node: Node) -> Probe | None:
+    if not node:
+        return None
+    words, request = node["exec"]["command"].words, node["httpGet"]
+    return Probe(node.place, words.value if words else (), request["path"].text or "", request["port"].text or "")
+
+
+def _rollout(spec: Node) -> Rollout:
+    rolling = spec["strategy"]["rollingUpdate"]
+    return Rollout(
+        spec["replicas"].number,
+        spec["strategy"]["type"].given,
+        rolling["maxUnavailable"].given,
+        rolling["maxSurge"].given,
+    )
+
+
+# --- ECS. -------------------------------------------------------------------------------------------------------------
+
+
+def ecs(document: Node) -> Iterator[Container]:
+    """Yield the containers of a task definition, or of the answer that `describe-task-definition` prints."""
+    task = document["taskDefinition"] if document["taskDefinition"]["containerDefinitions"] else document
+    fargate = any(item.text == "FARGATE" for item in task["requiresCompatibilities"])
+    definitions = [node for node in task["containerDefinitions"] if node.is_mapping]
+    for node in definitions:
+        place = node["name"].place if node["name"] else node.place
+        made = Container(FARGATE if fargate else ECS, node["name"].text or "", place)
+        made.image = node["image"].text or ""
+        made.entrypoint, made.command = node["entryPoint"].words, node["command"].words
+        made.entrypoint = made.entrypoint if made.entrypoint and made.entrypoint.value else None
+        made.command = made.command if made.command and made.command.value else None
+        made.environment = {
+            item["name"].text or "": given for item in node["environment"] if (given := item["value"].given) is not None
+        }
+        made.environment_is_known = not node["environmentFiles"] and not node["secrets"]
+        made.grace = node["stopTimeout"].number
+        made.is_fragment = bool(node["stopTimeout"]) and made.grace is None
+        made.init = node["linuxParameters"]["initProcessEnabled"].switch
+        made.user = node["user"].given
+        made.ports = bool(node["portMappings"])
+        if (mode := task["pidMode"].given) and mode.value:
+            made.shared_processes = Given(f'"pidMode": "{mode.value}"', Place(mode.place.file, mode.place.line))
+        capabilities = node["linuxParameters"]["capabilities"]
+        made.dropped_capabilities, made.added_capabilities = _capabilities(capabilities["drop"], capabilities["add"])
+        made.is_only_one = len(definitions) == 1
+        yield made

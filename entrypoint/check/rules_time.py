@@ -1,0 +1,249 @@
+"""Rules about the time of a stop: what the platform, agent-init and the program have each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .. import signals
+from ..units import INFINITY, format_duration
+from . import frameworks
+from .case import ERROR, MARGIN, NOTE, WARNING, Case, Finding
+from .model import COMPOSE, FLY, IMAGE, KUBERNETES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .source import Place
+
+LONGEST_CALL = 600.0  # seconds, in the lines that are proposed; nobody but the author knows the right figure
+LONGEST_TASK = 60.0
+
+
+def grace_above_platform(case: Case) -> Iterator[Finding]:
+    """agent-init's deadline comes after the platform's: the log does not explain the end."""
+    left, settings = case.container.seconds_after_hook, case.settings
+    if left is None or settings is None:
+        return
+    said = _platform_says(case)
+    if case.deadline is not None and case.deadline >= left:
+        option = "stop_schedule" if settings.stop_schedule is not None else "grace"
+        if settings.grace is None and settings.stop_schedule is None:
+            option = "platform_grace"
+        name = f"AGENT_INIT_{option.upper()}"
+        reason = (
+            f"{said}: it kills the agent before agent-init does ({format_duration(case.deadline)}), without a log line"
+        )
+        yield Finding("grace-above-platform", ERROR, case.place_of(option), reason, _either(case, name, left))
+    elif "max_grace" in settings.sources and left <= settings.max_grace < INFINITY and settings.platform_grace is None:
+        reason = f"{said}: more time than that ({format_duration(settings.max_grace)}) is never to be had"
+        remedy = case.grace_line(settings.max_grace + MARGIN + case.container.seconds_before(left))
+        yield Finding("grace-above-platform", WARNING, case.place_of("max_grace"), reason, remedy)
+    elif settings.platform_grace is not None and settings.platform_grace > left:
+        reason = f"{said}, not {format_duration(settings.platform_grace)}"
+        remedy = case.variable_line("AGENT_INIT_PLATFORM_GRACE", format_duration(left))
+        yield Finding("grace-above-platform", WARNING, case.place_of("platform_grace"), reason, remedy)
+
+
+def _platform_says(case: Case) -> str:
+    whole, left = case.container.seconds, case.container.seconds_after_hook
+    assert whole is not None
+    assert left is not None
+    default = " by default" if case.container.grace is None else ""
+    said = f"{case.platform.name} waits {format_duration(whole)}{default}"
+    return said if left == whole else f"{said}, {format_duration(left)} after the preStop hook"
+
+
+def _either(case: Case, name: str, left: float) -> str:
+    """Return the line for the side that is too small, or for agent-init's if the platform's was set."""
+    if case.container.grace is None and case.deadline is not None:
+        maximum = case.platform.maximum
+        wanted = case.deadline + MARGIN + case.container.seconds_before(left)
+        if maximum is None or wanted <= maximum:
+            return case.grace_line(wanted)
+    seconds = max(left - MARGIN, left * 0.75)
+    if name == "AGENT_INIT_STOP_SCHEDULE":
+        return case.variable_line("AGENT_INIT_PLATFORM_GRACE", format_duration(left))
+    seconds = left if name == "AGENT_INIT_PLATFORM_GRACE" else seconds
+    return case.variable_line(name, format_duration(seconds))
+
+
+def grace_one_side(case: Case) -> Iterator[Finding]:
+    """Only the platform's figure was set: agent-init cannot explain the end."""
+    grace, settings, left = case.container.grace, case.settings, case.container.seconds_after_hook
+    if grace is None or settings is None or left is None or case.platform.wait is None or left <= MARGIN:
+        return
+    if case.deadline is not None or "grace" in settings.sources or settings.stop_schedule is not None:
+        return
+    if not case.container.environment_is_known:
+        return
+    reason = (
+        f"{_platform_says(case)}, and agent-init has no grace: if the time is over, the log does not say what was left"
+    )
+    remedy = case.variable_line("AGENT_INIT_GRACE", format_duration(max(left - MARGIN, left * 0.75)))
+    yield Finding("grace-one-side", NOTE, grace.place, reason, remedy)
+
+
+def delay_too_long(case: Case) -> Iterator[Finding]:
+    """The stop delay leaves no time for the stop signal."""
+    left, settings = case.container.seconds_after_hook, case.settings
+    if left is None or settings is None or not settings.stop_delay or settings.stop_delay < left:
+        return
+    reason = f"{_platform_says(case)}: the agent is killed before it gets its stop signal"
+    yield Finding(
+        "delay-too-long", ERROR, case.place_of("stop_delay"), reason, case.grace_line(settings.stop_delay + 30)
+    )
+
+
+def prestop_too_long(case: Case) -> Iterator[Finding]:
+    """The preStop hook uses up the whole grace."""
+    hook, whole = case.container.hook, case.container.seconds
+    if hook is None or hook.seconds is None or whole is None or hook.seconds < whole:
+        return
+    default = " (the default)" if case.container.grace is None else ""
+    reason = (
+        f"the hook sleeps {format_duration(hook.seconds)} and the pod has {format_duration(whole)}{default}: "
+        "the agent gets 2s after TERM"
+    )
+    yield Finding("prestop-too-long", ERROR, hook.place, reason, case.grace_line(hook.seconds + 30))
+
+
+def platform_maximum(case: Case) -> Iterator[Finding]:
+    """The platform waits no longer than its maximum."""
+    grace, maximum = case.container.grace, case.platform.maximum
+    if grace is None or maximum is None or grace.value <= maximum:
+        return
+    reason = f"{case.platform.name} waits {format_duration(maximum)} at most"
+    yield Finding("platform-maximum", ERROR, grace.place, reason, case.grace_line(maximum))
+
+
+def drain_too_short(case: Case) -> Iterator[Finding]:
+    """The program's own limit for its work is longer than the platform or agent-init waits."""
+    use, time = case.use, case.time
+    if use is None or time is None:
+        return
+    seconds, why = time
+    if use.seconds is not None and use.seconds > seconds:
+        reason = (
+            f"{use.framework.name} may finish its work for {format_duration(use.seconds)} ({use.written}), but {why}"
+        )
+        yield Finding("drain-too-short", WARNING, _place_of_time(case), reason, _longer(case, use.seconds + 5))
+    elif (
+        use.is_livekit
+        and case.container.grace is None
+        and case.platform is not IMAGE
+        and not case.container.is_fragment
+    ):
+        if case.deadline is not None and case.deadline < (case.container.seconds or 0):
+            return
+        reason = f"{why}: a longer call is cut, nothing of it is saved, and the caller hears 20s of silence"
+        yield Finding("drain-too-short", WARNING, _place_of_time(case), reason, _longer(case, LONGEST_CALL))
+
+
+def _place_of_time(case: Case) -> Place:
+    return case.container.grace.place if case.container.grace else case.container.place
+
+
+def _longer(case: Case, seconds: float) -> str:
+    before = case.container.hook.seconds if case.container.hook and case.container.hook.seconds else 0.0
+    if case.platform is IMAGE:
+        return case.variable_line("AGENT_INIT_GRACE", format_duration(seconds))
+    maximum = case.platform.maximum or INFINITY
+    return case.grace_line(min(seconds + before, maximum))
+
+
+def default_grace(case: Case) -> Iterator[Finding]:
+    """A queue's worker has only the platform's default for its task."""
+    use, time, container = case.use, case.time, case.container
+    if use is None or time is None or use.framework.work != frameworks.TASKS or use.seconds is not None:
+        return
+    if container.grace is not None or container.is_fragment:
+        return
+    reason = f"{time[1]}: {use.framework.name} finishes its tasks, but a longer one is killed"
+    yield Finding("default-grace", NOTE, container.place, reason, _longer(case, LONGEST_TASK))
+
+
+def livekit_drain_timeout(case: Case) -> Iterator[Finding]:
+    """A LiveKit worker waits longer for its calls than it is let, and cannot end them itself."""
+    use, time = case.use, case.time
+    if use is None or not use.is_livekit or time is None or use.written or case.container.grace is None:
+        return
+    seconds, why = time
+    if use.words[2] != "start" or not 40 < seconds < 3600:
+        return
+    reason = f"{why}, and LiveKit drains for up to 1h: a longer call is killed. A limit of its own lets it end the call"
+    words = [*use.words, "--drain-timeout", f"{seconds - 28:.0f}"]
+    remedy = case.command_line(["python", *words[1:]] if case.launch.is_python else words)
+    yield Finding("livekit-drain-timeout", NOTE, case.container.words_place, reason, remedy)
+
+
+def livekit_dev(case: Case) -> Iterator[Finding]:
+    """`dev` does not drain."""
+    use = case.use
+    if use is None or not use.is_livekit or use.words[2] != "dev":
+        return
+    severity = NOTE if case.platform is COMPOSE else WARNING
+    words = ["python" if word.startswith("python") else word for word in use.words[:1]]
+    remedy = case.command_line([*words, use.words[1], "start", *use.words[3:]])
+    reason = "`dev` does not drain: at a stop every call is over at once"
+    yield Finding("livekit-dev", severity, case.container.words_place, reason, remedy)
+
+
+def stop_signal(case: Case) -> Iterator[Finding]:
+    """The stop signal is none that the program finishes its work for."""
+    given = case.container.signal
+    if given is None or "$" in given.value:
+        return
+    try:
+        number = signals.parse(given.value)
+    except ValueError:
+        accepted = "a signal's name or number, such as SIGTERM"
+        yield Finding("stop-signal", ERROR, given.place, f"{given.value!r} is not a signal; accepted: {accepted}")
+        return
+    name = signals.name_of(number)
+    if number in (signals.KILL, signals.STOP):
+        reason = f"{name} cannot be handled: the agent gets no time to finish its work"
+        yield Finding("stop-signal", ERROR, given.place, reason, _signal_line(case, "TERM"))
+        return
+    if case.settings is not None:
+        if number in case.settings.stop_on or number in case.settings.rewrite:
+            return
+        if number not in (signals.HUP, signals.QUIT):
+            reason = (
+                f"agent-init takes {name} for no stop request (--stop-on), so nothing stops until the platform kills"
+            )
+            yield Finding("stop-signal", ERROR, given.place, reason, _signal_line(case, "TERM"))
+            return
+    framework = case.use.framework if case.use else None
+    if framework is not None and name in framework.quick:
+        reason = f"{framework.name} takes {name} as a request to quit now: the work in hand is lost"
+        yield Finding("stop-signal", WARNING, given.place, reason, _signal_line(case, framework.stop))
+
+
+def term_loses_work(case: Case) -> Iterator[Finding]:
+    """A program that finishes its work for INT, and not for TERM, gets TERM."""
+    use, given = case.use, case.container.signal
+    if use is None or use.framework.stop == "TERM":
+        return
+    own = case.settings
+    if own is not None:
+        if own.stop_signal == signals.INT or own.stop_schedule or own.rewrite or "TERM" not in use.framework.quick:
+            return
+        remedy = case.variable_line("AGENT_INIT_STOP_SIGNAL", "INT")
+    elif case.expects_agent_init or given is not None or case.platform is FLY or not case.container.words:
+        return
+    else:
+        remedy = _signal_line(case, "INT")
+    reason = f"{use.framework.name} finishes its work for INT; TERM loses it"
+    yield Finding("term-loses-work", WARNING, case.container.words_place, reason, remedy)
+
+
+def _signal_line(case: Case, name: str) -> str:
+    given = case.container.stop_signal
+    if given is not None or not case.container.image_is_known:
+        if case.platform is COMPOSE:
+            return f"stop_signal: SIG{name}"
+        if case.platform is FLY:
+            return f'kill_signal = "SIG{name}"'
+        if case.platform is KUBERNETES and given is not None:
+            return f"stopSignal: SIG{name}"
+    return f"STOPSIGNAL SIG{name}"

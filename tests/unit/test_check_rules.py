@@ -1,0 +1,520 @@
+"""Each rule of `agent-initctl check`: files that it speaks about, and files like them that it is silent about."""
+
+from __future__ import annotations
+
+import pytest
+
+from entrypoint.check import combine, rules
+from entrypoint.check.case import ERROR, NOTE, WARNING, Finding
+
+pytest.importorskip("yaml")
+
+PYTHON = "FROM python:3.13-slim\nENV PYTHONUNBUFFERED=1\n"
+AGENT = PYTHON + 'ENTRYPOINT ["agent-init", "--"]\n'
+LIVEKIT = PYTHON + "RUN pip install livekit-agents\n"
+
+
+def judge(**files: str) -> list[Finding]:
+    """Judge files: `dockerfile`, `compose`, `pod`, `ecs`, `fly`, `other`."""
+    names = {"dockerfile": "Dockerfile", "compose": "compose.yaml", "pod": "pod.yaml", "fly": "fly.toml"}
+    return rules.judge(combine.read([(names.get(kind, kind), text) for kind, text in files.items()]).all())
+
+
+def found(**files: str) -> set[tuple[str, str]]:
+    """Return the rules that speak, with their severities."""
+    return {(made.rule, made.severity) for made in judge(**files)}
+
+
+def service(lines: str, image: str = "image: python:3.13-slim") -> str:
+    return "services:\n  agent:\n    " + image + "\n" + "".join(f"    {line}\n" for line in lines.splitlines())
+
+
+def pod(lines: str = "", container: str = "", kind: str = "Deployment", spec: str = "") -> str:
+    made = f"apiVersion: apps/v1\nkind: {kind}\nspec:\n"
+    made += "".join(f"  {line}\n" for line in spec.splitlines())
+    made += "  template:\n    spec:\n"
+    made += "".join(f"      {line}\n" for line in lines.splitlines())
+    made += "      containers:\n      - name: agent\n        image: registry/my-agent:1\n"
+    return made + "".join(f"        {line}\n" for line in container.splitlines())
+
+
+def task(container: str, more: str = "") -> str:
+    return f'{{{more}"containerDefinitions": [{{"name": "a", {container}}}]}}'
+
+
+def env(**variables: str) -> str:
+    return "env:\n" + "".join(f'- {{name: {name}, value: "{value}"}}\n' for name, value in variables.items())
+
+
+SPEAKS: list[tuple[str, str, dict[str, str]]] = [
+    ("shell-stays", WARNING, {"dockerfile": PYTHON + "CMD python agent.py\n"}),
+    ("shell-stays", WARNING, {"dockerfile": PYTHON + "CMD cd /app && python agent.py\n"}),
+    ("shell-stays", WARNING, {"dockerfile": PYTHON + 'CMD ["bash", "-c", "python agent.py; exit $?"]\n'}),
+    ("shell-stays", WARNING, {"dockerfile": "FROM python:3-alpine\nCMD python agent.py | tee log\n"}),
+    ("shell-stays", WARNING, {"dockerfile": PYTHON + 'ENTRYPOINT ["tini", "--"]\nCMD python agent.py\n'}),
+    ("shell-stays", WARNING, {"compose": service('command: sh -c "celery -A app worker"\ninit: true')}),
+    ("shell-stays", NOTE, {"compose": service('command: sh -c "celery -A app worker"', "image: mine/agent")}),
+    ("shell-stays", NOTE, {"dockerfile": "FROM mine/base:slim\nCMD python agent.py\n"}),
+    ("background-job", WARNING, {"dockerfile": PYTHON + "CMD celery -A app worker & exec uvicorn app:app\n"}),
+    ("shell-above-agent-init", ERROR, {"dockerfile": PYTHON + "CMD cd /app && agent-init -- python agent.py\n"}),
+    ("shell-above-agent-init", NOTE, {"pod": pod("", 'command: [sh, -c, "agent-init -- python agent.py"]')}),
+    (
+        "agent-init-without-command",
+        ERROR,
+        {"dockerfile": PYTHON + 'ENTRYPOINT agent-init --\nCMD ["python", "a.py"]\n'},
+    ),
+    ("entrypoint-replaced", ERROR, {"dockerfile": AGENT, "pod": pod("", "command: [python, agent.py]")}),
+    (
+        "entrypoint-replaced",
+        ERROR,
+        {"dockerfile": AGENT, "compose": service("entrypoint: uvicorn app:app", "build: .")},
+    ),
+    ("entrypoint-replaced", ERROR, {"pod": pod("", "command: [python, a.py]\n" + env(AGENT_INIT_GRACE="20s"))}),
+    ("two-inits", NOTE, {"dockerfile": AGENT, "compose": service("init: true", "build: .")}),
+    ("two-inits", NOTE, {"dockerfile": PYTHON + 'ENTRYPOINT ["tini", "--", "agent-init", "--", "python", "a.py"]\n'}),
+    ("relay", WARNING, {"dockerfile": 'FROM node:24\nCMD ["npm", "start"]\n'}),
+    ("relay", NOTE, {"compose": service("command: npm start", "image: mine/web")}),
+    ("relay", WARNING, {"dockerfile": PYTHON + 'CMD ["xvfb-run", "python", "agent.py"]\n'}),
+    ("ender", WARNING, {"dockerfile": 'FROM node:24\nCMD ["pm2-runtime", "server.js"]\n'}),
+    ("bad-option", ERROR, {"dockerfile": AGENT + 'ENV AGENT_INIT_GRACE="1 minute"\nCMD ["python", "a.py"]\n'}),
+    ("bad-option", ERROR, {"dockerfile": PYTHON + 'ENTRYPOINT ["agent-init", "--graze", "--", "python", "a.py"]\n'}),
+    ("bad-option", WARNING, {"dockerfile": AGENT + "ENV AGENT_INIT_GRACES=5s\n"}),
+    ("log-pipe", WARNING, {"dockerfile": AGENT + "CMD python agent.py 2>&1 | tee log\n"}),
+    (
+        "cannot-signal",
+        ERROR,
+        {
+            "dockerfile": AGENT + 'CMD ["gosu", "app", "python", "a.py"]\n',
+            "compose": service("cap_drop: [ALL]\ncap_add: [SETUID, SETGID]", "build: ."),
+        },
+    ),
+    ("cannot-signal", WARNING, {"dockerfile": AGENT + 'USER app\nCMD ["sudo", "-u", "x", "python", "a.py"]\n'}),
+    ("unbuffered", NOTE, {"dockerfile": 'FROM python:3.13\nCMD ["python", "agent.py"]\n'}),
+    (
+        "grace-above-platform",
+        ERROR,
+        {"dockerfile": AGENT, "compose": service("environment: {AGENT_INIT_GRACE: 60s}", "build: .")},
+    ),
+    ("grace-above-platform", ERROR, {"pod": pod("", env(AGENT_INIT_GRACE="30s"))}),
+    (
+        "grace-above-platform",
+        ERROR,
+        {
+            "pod": pod(
+                "terminationGracePeriodSeconds: 60",
+                env(AGENT_INIT_GRACE="55s") + "lifecycle: {preStop: {exec: {command: [sleep, '10']}}}",
+            )
+        },
+    ),
+    ("grace-above-platform", WARNING, {"pod": pod("", env(AGENT_INIT_GRACE="20s", AGENT_INIT_MAX_GRACE="1h"))}),
+    ("grace-above-platform", WARNING, {"pod": pod("", env(AGENT_INIT_GRACE="20s", AGENT_INIT_PLATFORM_GRACE="60s"))}),
+    (
+        "grace-above-platform",
+        ERROR,
+        {"ecs": task('"command": ["agent-init", "-t", "90s", "--", "python", "a.py"]')},
+    ),
+    ("grace-one-side", NOTE, {"dockerfile": AGENT, "compose": service("stop_grace_period: 10m", "build: .")}),
+    ("delay-too-long", ERROR, {"pod": pod("", env(AGENT_INIT_STOP_DELAY="30s", AGENT_INIT_GRACE="40s"))}),
+    ("prestop-too-long", ERROR, {"pod": pod("", "lifecycle: {preStop: {exec: {command: [sh, -c, sleep 30]}}}")}),
+    ("platform-maximum", ERROR, {"fly": 'app = "x"\nkill_timeout = "10m"\n'}),
+    (
+        "platform-maximum",
+        ERROR,
+        {"ecs": task('"stopTimeout": 300', '"requiresCompatibilities": ["FARGATE"], ')},
+    ),
+    ("drain-too-short", WARNING, {"compose": service("command: gunicorn --graceful-timeout 120 app:app")}),
+    (
+        "drain-too-short",
+        WARNING,
+        {"compose": service('command: gunicorn a:b\nenvironment: ["GUNICORN_CMD_ARGS=--graceful-timeout=60"]')},
+    ),
+    ("drain-too-short", WARNING, {"compose": service("command: dramatiq app --worker-shutdown-timeout 60000")}),
+    ("drain-too-short", WARNING, {"compose": service("command: uvicorn a:b --timeout-graceful-shutdown 30")}),
+    (
+        "drain-too-short",
+        WARNING,
+        {
+            "dockerfile": AGENT
+            + 'ENV AGENT_INIT_GRACE=20s\nCMD ["uvicorn", "a:b", "--timeout-graceful-shutdown", "30"]\n',
+        },
+    ),
+    ("drain-too-short", WARNING, {"dockerfile": LIVEKIT + 'CMD ["python", "agent.py", "start"]\n', "pod": pod()}),
+    (
+        "drain-too-short",
+        WARNING,
+        {"fly": 'app = "x"\n[env]\nLIVEKIT_URL = "y"\n[processes]\nw = "python agent.py start"\n'},
+    ),
+    ("default-grace", NOTE, {"compose": service("command: celery -A app worker")}),
+    ("default-grace", NOTE, {"pod": pod("", "command: [rq, worker]")}),
+    (
+        "livekit-drain-timeout",
+        NOTE,
+        {"dockerfile": LIVEKIT + 'CMD ["python", "a.py", "start"]\n', "pod": pod("terminationGracePeriodSeconds: 600")},
+    ),
+    ("livekit-dev", WARNING, {"dockerfile": LIVEKIT + 'CMD ["python", "agent.py", "dev"]\n'}),
+    ("stop-signal", ERROR, {"dockerfile": PYTHON + 'STOPSIGNAL SIGKILL\nCMD ["uvicorn", "a:b"]\n'}),
+    ("stop-signal", ERROR, {"compose": service("stop_signal: SIGTREM")}),
+    ("stop-signal", WARNING, {"dockerfile": PYTHON + 'STOPSIGNAL SIGINT\nCMD ["gunicorn", "a:b"]\n'}),
+    (
+        "stop-signal",
+        WARNING,
+        {"compose": service("stop_signal: QUIT\ncommand: celery -A a worker\nstop_grace_period: 1m")},
+    ),
+    ("stop-signal", WARNING, {"dockerfile": AGENT + 'STOPSIGNAL SIGQUIT\nCMD ["gunicorn", "a:b"]\n'}),
+    ("stop-signal", ERROR, {"dockerfile": AGENT + "STOPSIGNAL USR1\n"}),
+    ("term-loses-work", WARNING, {"dockerfile": PYTHON + 'CMD ["huey_consumer", "app.huey"]\n'}),
+    ("term-loses-work", WARNING, {"dockerfile": AGENT + 'CMD ["huey_consumer", "app.huey"]\n'}),
+    ("term-loses-work", WARNING, {"dockerfile": PYTHON + 'CMD ["waitress-serve", "a:b"]\n'}),
+    ("job-counts-as-complete", ERROR, {"pod": pod("", env(AGENT_INIT_OK_EXIT="143"), "Job")}),
+    (
+        "livekit-restart",
+        WARNING,
+        {
+            "dockerfile": LIVEKIT + 'CMD ["python", "a.py", "start"]\n',
+            "compose": service("restart: on-failure:3\nstop_grace_period: 1h", "build: ."),
+        },
+    ),
+    ("shared-processes", WARNING, {"pod": pod("shareProcessNamespace: true", env(AGENT_INIT_SUBREAPER="off"))}),
+    (
+        "kills-process-1",
+        ERROR,
+        {
+            "pod": pod(
+                "shareProcessNamespace: true",
+                'lifecycle: {preStop: {exec: {command: [sh, -c, "kill -TERM 1; sleep 5"]}}}',
+            )
+        },
+    ),
+    (
+        "readiness-as-liveness",
+        ERROR,
+        {
+            "pod": pod(
+                "",
+                env(AGENT_INIT_READY_FILE="/run/ready") + "livenessProbe: {exec: {command: [cat, /run/ready]}}",
+            )
+        },
+    ),
+    (
+        "loopback-probe",
+        ERROR,
+        {"pod": pod("", env(AGENT_INIT_HTTP=":8081") + "readinessProbe: {httpGet: {path: /readyz, port: 8081}}")},
+    ),
+    (
+        "rollout-gap",
+        WARNING,
+        {
+            "pod": pod(
+                "",
+                "command: [uvicorn, a:b]\nports: [{containerPort: 80}]\nreadinessProbe: {tcpSocket: {port: 80}}",
+                spec="replicas: 2\nstrategy: {rollingUpdate: {maxSurge: 0, maxUnavailable: 2}}",
+            )
+        },
+    ),
+    (
+        "rollout-gap",
+        NOTE,
+        {"pod": pod("", "command: [uvicorn, a:b]\nports: [{containerPort: 80}]", spec="strategy: {type: Recreate}")},
+    ),
+    ("no-readiness-probe", WARNING, {"pod": pod("", "command: [uvicorn, a:b]\nports: [{containerPort: 80}]")}),
+]
+
+SILENT: list[tuple[str, dict[str, str]]] = [
+    ("shell-stays", {"dockerfile": "FROM python:3-alpine\nCMD cd /app && python agent.py\n"}),
+    ("shell-stays", {"dockerfile": PYTHON + 'CMD ["bash", "-c", "cd /app && python agent.py"]\n'}),
+    ("shell-stays", {"dockerfile": PYTHON + "CMD cd /app && exec python agent.py\n"}),
+    ("shell-stays", {"dockerfile": PYTHON + "CMD trap 'kill $p' TERM; python a.py & p=$!; wait $p\n"}),
+    ("shell-stays", {"dockerfile": AGENT + "CMD cd /app && python agent.py; exit $?\n"}),
+    ("shell-stays", {"dockerfile": PYTHON + "CMD alembic upgrade head\n"}),
+    ("shell-stays", {"dockerfile": PYTHON + "CMD while true; do python agent.py; done\n"}),
+    ("shell-stays", {"pod": pod("", 'args: [sh, -c, "python a.py"]\n' + env(AGENT_INIT_GRACE="20s"))}),
+    ("shell-stays", {"dockerfile": PYTHON + 'CMD ["zsh", "-c", "cd /app && python agent.py"]\n'}),
+    ("shell-stays", {"dockerfile": PYTHON + "CMD ['python', 'agent.py']\n"}),
+    ("background-job", {"dockerfile": AGENT + "CMD celery -A app worker & exec uvicorn app:app\n"}),
+    ("shell-above-agent-init", {"dockerfile": PYTHON + "CMD cd /app && exec agent-init -- python agent.py\n"}),
+    ("agent-init-without-command", {"dockerfile": AGENT}),
+    ("agent-init-without-command", {"dockerfile": PYTHON + "ENTRYPOINT exec agent-init -- python agent.py\n"}),
+    ("entrypoint-replaced", {"dockerfile": AGENT, "pod": pod("", "args: [python, agent.py]")}),
+    ("entrypoint-replaced", {"dockerfile": AGENT, "pod": pod("", 'command: ["agent-init", "--", python, a.py]')}),
+    ("entrypoint-replaced", {"dockerfile": AGENT, "pod": pod("", "command: [/app/start.sh]")}),
+    ("entrypoint-replaced", {"dockerfile": AGENT, "pod": pod("", "command: [alembic, upgrade, head]", "Job")}),
+    ("two-inits", {"dockerfile": AGENT, "compose": service("init: false", "build: .")}),
+    ("relay", {"dockerfile": 'FROM node:24-alpine\nCMD ["npm", "start"]\n'}),
+    ("relay", {"dockerfile": 'FROM node:24\nENTRYPOINT ["agent-init", "--"]\nCMD ["npm", "start"]\n'}),
+    ("relay", {"dockerfile": PYTHON + 'CMD ["uv", "run", "python", "agent.py"]\n'}),
+    ("relay", {"compose": service("command: npm run dev", "image: node:24")}),
+    ("ender", {"dockerfile": 'FROM node:24\nENV PM2_KILL_TIMEOUT=30000\nCMD ["pm2-runtime", "server.js"]\n'}),
+    ("bad-option", {"compose": service('command: agent-init -- a\nenvironment: {AGENT_INIT_GRACE: "${GRACE}"}')}),
+    ("log-pipe", {"dockerfile": AGENT + 'SHELL ["bash", "-o", "pipefail", "-c"]\nCMD python a.py | tee log\n'}),
+    ("log-pipe", {"dockerfile": AGENT + "CMD set -o pipefail; python agent.py | tee log\n"}),
+    ("cannot-signal", {"dockerfile": AGENT + 'CMD ["gosu", "app", "python", "a.py"]\n'}),
+    ("unbuffered", {"dockerfile": 'FROM python:3.13\nCMD ["python", "-u", "agent.py"]\n'}),
+    ("unbuffered", {"dockerfile": 'FROM python:3.13\nCMD ["uvicorn", "a:b"]\n'}),
+    (
+        "unbuffered",
+        {
+            "dockerfile": 'FROM python:3.13\nCMD ["python", "a.py"]\n',
+            "compose": service("environment: [PYTHONUNBUFFERED=1]", "build: ."),
+        },
+    ),
+    (
+        "grace-above-platform",
+        {
+            "dockerfile": AGENT,
+            "compose": service("stop_grace_period: 1m\nenvironment: {AGENT_INIT_GRACE: 58s}", "build: ."),
+        },
+    ),
+    ("grace-above-platform", {"dockerfile": AGENT + "ENV AGENT_INIT_GRACE=590s\n"}),
+    ("grace-above-platform", {"pod": pod("", env(AGENT_INIT_GRACE="40s", AGENT_INIT_PLATFORM_GRACE="30s"))}),
+    ("grace-above-platform", {"pod": pod("", env(AGENT_INIT_GRACE="infinity"))}),
+    ("grace-above-platform", {"pod": pod("", env(AGENT_INIT_GRACE="90s")).replace("image:", "imagePullPolicy:")}),
+    (
+        "grace-above-platform",
+        {"pod": pod("terminationGracePeriodSeconds: '{{ .Values.grace }}'", env(AGENT_INIT_GRACE="90s"))},
+    ),
+    ("grace-above-platform", {"compose": service("stop_grace_period: ${G}\ncommand: agent-init -t 60s a")}),
+    ("grace-one-side", {"dockerfile": AGENT, "compose": service("restart: always", "build: .")}),
+    ("delay-too-long", {"pod": pod("", env(AGENT_INIT_STOP_DELAY="5s"))}),
+    ("prestop-too-long", {"pod": pod("", "lifecycle: {preStop: {httpGet: {path: /x, port: 1}}}")}),
+    ("prestop-too-long", {"pod": pod("", "lifecycle: {preStop: {exec: {command: [sleep, '10']}}}")}),
+    ("platform-maximum", {"fly": 'app = "x"\nkill_timeout = 300\n'}),
+    ("drain-too-short", {"compose": service("command: gunicorn app:app")}),
+    ("drain-too-short", {"compose": service("command: gunicorn --graceful-timeout 30 a:b\nstop_grace_period: 35s")}),
+    ("drain-too-short", {"dockerfile": LIVEKIT + 'CMD ["python", "agent.py", "start"]\n'}),
+    ("default-grace", {"compose": service("command: celery -A app beat")}),
+    ("default-grace", {"compose": service("command: celery -A app worker\nstop_grace_period: 5s")}),
+    ("default-grace", {"compose": service("command: celery -A app worker", "ports: []")}),
+    (
+        "livekit-drain-timeout",
+        {
+            "dockerfile": LIVEKIT + 'CMD ["python", "a.py", "start", "--drain-timeout", "500"]\n',
+            "pod": pod("terminationGracePeriodSeconds: 600"),
+        },
+    ),
+    ("livekit-dev", {"dockerfile": PYTHON + 'CMD ["python", "manage.py", "dev"]\n'}),
+    ("stop-signal", {"dockerfile": PYTHON + 'STOPSIGNAL SIGINT\nCMD ["uvicorn", "a:b"]\n'}),
+    ("stop-signal", {"dockerfile": AGENT + 'STOPSIGNAL SIGINT\nCMD ["gunicorn", "a:b"]\n'}),
+    (
+        "stop-signal",
+        {"dockerfile": AGENT + 'ENV AGENT_INIT_STOP_ON=TERM,QUIT\nSTOPSIGNAL QUIT\nCMD ["gunicorn", "a:b"]\n'},
+    ),
+    ("stop-signal", {"dockerfile": "FROM nginx\nSTOPSIGNAL SIGQUIT\n"}),
+    ("term-loses-work", {"dockerfile": PYTHON + 'STOPSIGNAL SIGINT\nCMD ["huey_consumer", "app.huey"]\n'}),
+    ("term-loses-work", {"dockerfile": AGENT + 'ENV AGENT_INIT_STOP_SIGNAL=INT\nCMD ["huey_consumer", "app.huey"]\n'}),
+    ("term-loses-work", {"dockerfile": AGENT + 'CMD ["waitress-serve", "a:b"]\n'}),
+    ("job-counts-as-complete", {"pod": pod("", env(AGENT_INIT_OK_EXIT="143"))}),
+    ("livekit-restart", {"compose": service("restart: on-failure\ncommand: python agent.py start")}),
+    ("shared-processes", {"pod": pod("shareProcessNamespace: true", env(AGENT_INIT_GRACE="20s"))}),
+    ("kills-process-1", {"pod": pod("", 'lifecycle: {preStop: {exec: {command: [sh, -c, "kill -TERM 1"]}}}')}),
+    (
+        "kills-process-1",
+        {
+            "pod": pod(
+                "shareProcessNamespace: true", 'lifecycle: {preStop: {exec: {command: [sh, -c, "kill 17; sleep 1"]}}}'
+            )
+        },
+    ),
+    ("readiness-as-liveness", {"pod": pod("", "livenessProbe: {httpGet: {path: /readyz, port: 80}}")}),
+    (
+        "loopback-probe",
+        {
+            "pod": pod(
+                "", env(AGENT_INIT_HTTP="0.0.0.0:8081") + "readinessProbe: {httpGet: {path: /readyz, port: 8081}}"
+            )
+        },
+    ),
+    (
+        "rollout-gap",
+        {
+            "pod": pod(
+                "",
+                "command: [uvicorn, a:b]\nports: [{containerPort: 80}]",
+                spec="replicas: 3\nstrategy: {rollingUpdate: {maxSurge: 0, maxUnavailable: 1}}",
+            )
+        },
+    ),
+    ("no-readiness-probe", {"pod": pod("", "command: [celery, worker]")}),
+    ("no-readiness-probe", {"pod": pod("", "ports: [{containerPort: 80}]")}),
+]
+
+
+@pytest.mark.parametrize(("rule", "severity", "files"), SPEAKS, ids=[f"{row[0]}-{n}" for n, row in enumerate(SPEAKS)])
+def test_a_rule_speaks(rule: str, severity: str, files: dict[str, str]) -> None:
+    assert (rule, severity) in found(**files)
+
+
+@pytest.mark.parametrize(("rule", "files"), SILENT, ids=[f"{row[0]}-{n}" for n, row in enumerate(SILENT)])
+def test_a_rule_is_silent(rule: str, files: dict[str, str]) -> None:
+    assert rule not in {name for name, _ in found(**files)}
+
+
+def test_an_init_that_signals_all_processes_is_another_reason() -> None:
+    for init in ('"dumb-init"', '"tini", "-g", "--"'):
+        (made,) = judge(dockerfile=PYTHON + f"ENTRYPOINT [{init}]\nCMD cd /app && python agent.py\n")
+        assert "gets it too, but is killed at once" in made.reason
+
+
+def test_every_rule_is_tried_both_ways() -> None:
+    assert {rule.name for rule in rules.RULES} == {row[0] for row in SPEAKS}
+    assert {rule.name for rule in rules.RULES} == {row[0] for row in SILENT}
+
+
+def test_the_highest_severity_of_each_rule_is_the_one_in_the_table() -> None:
+    for rule in rules.RULES:
+        tried = [severity for name, severity, _ in SPEAKS if name == rule.name]
+        assert rule.severity == min(tried, key=rules.SEVERITIES.index), rule.name
+
+
+# --- The lines to write. ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("files", "rule", "line", "remedy"),
+    [
+        ({"dockerfile": PYTHON + "CMD python agent.py\n"}, "shell-stays", 3, 'CMD ["python", "agent.py"]'),
+        (
+            {"dockerfile": PYTHON + "CMD gunicorn -b :$PORT app:app\n"},
+            "shell-stays",
+            3,
+            'CMD ["sh", "-c", "exec gunicorn -b :$PORT app:app"]',
+        ),
+        (
+            {"pod": pod("", 'command: ["bash", "-c"]\nargs: ["cd /app; python a.py >log"]')},
+            "shell-stays",
+            10,
+            'args: ["cd /app; exec python a.py >log"]',
+        ),
+        (
+            {"dockerfile": PYTHON + 'ENTRYPOINT ["tini", "--", "sh", "-c", "cd /app; python a.py"]\n'},
+            "shell-stays",
+            3,
+            'ENTRYPOINT ["tini", "--", "sh", "-c", "cd /app; exec python a.py"]',
+        ),
+        (
+            {"pod": pod("", 'command: ["bash", "-c", "python a.py; exit $?"]')},
+            "shell-stays",
+            9,
+            'command: ["agent-init", "--", "bash", "-c", "python a.py; exit $?"]',
+        ),
+        (
+            {"compose": service('command: sh -c "a.py; exit $$?"')},
+            "shell-stays",
+            4,
+            'entrypoint: ["agent-init", "--"]',
+        ),
+        ({"dockerfile": PYTHON + "CMD a & exec b\n"}, "background-job", 3, 'ENTRYPOINT ["agent-init", "--"]'),
+        (
+            {"ecs": task('"stopTimeout": 20, "command": ["uvicorn", "a:b", "--timeout-graceful-shutdown", "40"]')},
+            "drain-too-short",
+            1,
+            '"stopTimeout": 45',
+        ),
+        (
+            {"fly": 'app = "x"\n[processes]\nw = "gunicorn --graceful-timeout 60 a:b"\n'},
+            "drain-too-short",
+            3,
+            'kill_timeout = "65s"',
+        ),
+        (
+            {"dockerfile": AGENT, "pod": pod("", env(AGENT_INIT_GRACE="58s"))},
+            "grace-above-platform",
+            10,
+            "terminationGracePeriodSeconds: 60",
+        ),
+        (
+            {"dockerfile": AGENT, "pod": pod("terminationGracePeriodSeconds: 50", env(AGENT_INIT_GRACE="58s"))},
+            "grace-above-platform",
+            11,
+            "- {name: AGENT_INIT_GRACE, value: 48s}",
+        ),
+        (
+            {"dockerfile": AGENT, "compose": service("environment: {AGENT_INIT_GRACE: 1m}", "build: .")},
+            "grace-above-platform",
+            4,
+            "stop_grace_period: 1m2s",
+        ),
+        (
+            {"dockerfile": AGENT, "pod": pod("", "command: [python, agent.py]")},
+            "entrypoint-replaced",
+            9,
+            'command: ["agent-init", "--", "python", "agent.py"]',
+        ),
+        (
+            {
+                "dockerfile": LIVEKIT + 'CMD ["python", "a.py", "start"]\n',
+                "pod": pod("terminationGracePeriodSeconds: 600"),
+            },
+            "livekit-drain-timeout",
+            4,
+            'CMD ["python", "a.py", "start", "--drain-timeout", "572"]',
+        ),
+    ],
+)
+def test_the_line_to_write(files: dict[str, str], rule: str, line: int, remedy: str) -> None:
+    made = next(made for made in judge(**files) if made.rule == rule)
+    assert (made.place.line, made.remedy) == (line, remedy)
+
+
+# --- Files together. --------------------------------------------------------------------------------------------------
+
+
+def test_a_dockerfile_that_another_file_runs_is_not_judged_alone() -> None:
+    dockerfile = PYTHON + "CMD python agent.py\n"
+    assert ("shell-stays", WARNING) in found(dockerfile=dockerfile)
+    assert not found(dockerfile=dockerfile, compose=service("command: uvicorn a:b", "build: ."))
+
+
+def test_the_target_of_a_build_is_what_runs() -> None:
+    dockerfile = "FROM python:3.13 AS web\nCMD uvicorn a:b\nFROM python:3.13 AS worker\nCMD exec uvicorn a:b\n"
+    build = "build: {context: ., target: %s}"
+    assert ("shell-stays", WARNING) in found(dockerfile=dockerfile, compose=service("ports: []", build % "web"))
+    assert not found(dockerfile=dockerfile, compose=service("ports: []", build % "worker"))
+
+
+def test_an_image_is_known_by_its_name() -> None:
+    both = service("init: false", "build: .\n    image: registry/my-agent:2") + "  db: {image: postgres}\n"
+    made = pod("", "command: [python, a.py]") + "      - {name: other, image: x}\n"
+    assert ("entrypoint-replaced", ERROR) in found(dockerfile=AGENT, compose=both, pod=made)
+
+
+def test_a_sidecar_is_not_taken_for_the_image() -> None:
+    made = pod("", "command: [python, a.py]") + "      - {name: db, image: 'postgres:17', command: [postgres]}\n"
+    assert [rule for rule, _ in found(dockerfile=AGENT, pod=made)] == ["entrypoint-replaced"]
+
+
+def test_an_override_file_completes_the_service_that_it_overrides() -> None:
+    base = service("command: celery -A app worker")
+    override = "services:\n  agent:\n    stop_grace_period: 5m\n"
+    files = [("compose.yaml", base), ("compose.override.yaml", override)]
+    assert rules.judge(combine.read(files).all()) == []
+
+
+def test_lists_and_cron_jobs_are_read() -> None:
+    inner = "    spec: {containers: [{name: a, image: x, lifecycle: {preStop: {sleep: {seconds: 60}}}}]}\n"
+    cron = "apiVersion: batch/v1\nkind: CronJob\nspec: {jobTemplate: {spec: {template: {spec: {containers: [{name: a, "
+    cron += "image: x, lifecycle: {preStop: {sleep: {seconds: 60}}}}]}}}}}\n"
+    assert ("prestop-too-long", ERROR) in found(pod=cron)
+    several = "apiVersion: v1\nkind: List\nitems:\n  - apiVersion: v1\n    kind: Pod\n" + inner
+    assert ("prestop-too-long", ERROR) in found(pod=several)
+
+
+def test_our_own_examples_have_no_finding_that_counts() -> None:
+    from pathlib import Path
+
+    root = Path(__file__).parents[2]
+    names = ["Dockerfile.example", "examples/compose.yaml", "examples/livekit/Dockerfile"]
+    names += [str(path.relative_to(root)) for path in (root / "examples" / "kubernetes").glob("*.yaml")]
+    for name in names:
+        made = rules.judge(combine.read([(name, (root / name).read_text())]).all())
+        assert [finding for finding in made if finding.severity in rules.COUNTING] == [], name
+
+
+def test_an_image_that_may_be_either_of_two_is_neither() -> None:
+    files = [
+        ("a/agent/Dockerfile", AGENT),
+        ("b/agent/Dockerfile", PYTHON),
+        ("pod.yaml", pod("", "command: [python, a.py]")),
+    ]
+    files = [(name, text.replace("my-agent", "agent")) for name, text in files]
+    assert not [made for made in rules.judge(combine.read(files).all()) if made.place.file == "pod.yaml"]
+    assert [made.rule for made in rules.judge(combine.read([files[0], files[2]]).all())] == ["entrypoint-replaced"]
