@@ -77,7 +77,7 @@ ROWS = (
     Row("LangGraph server, in memory", "graphs/langgraph.sh"),
     Row("Playwright, Chromium", "tools/playwright.sh", needs="chromium google-chrome"),
     Row("Temporal worker", reason="it takes a server that no package registry has"),
-    Row("Ray Serve", "web/ray-serve.sh", scenarios="term,int,term-twice,hup,kill-child,sh-c-stays"),
+    Row("Ray Serve", "web/ray-serve.sh", scenarios="term,int,hup"),
     Row("a server with an engine process, as vLLM", "plain/engine.sh"),
 )
 REHEARSED = {row.name: row for row in ROWS if row.script}
