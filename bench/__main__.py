@@ -161,7 +161,7 @@ def _prepare(write: Path | None, full: Path | None) -> None:
         try:
             import matplotlib  # type: ignore[import-not-found, unused-ignore]  # noqa: F401
         except ImportError as error:
-            raise click.UsageError("--full needs matplotlib: pip install '.[bench]'") from error
+            raise click.UsageError("--full needs matplotlib: pip install 'matplotlib>=3.8'") from error
 
 
 @contextlib.contextmanager

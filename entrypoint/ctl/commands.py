@@ -113,7 +113,8 @@ class Group(click.Group):
 @click.group(
     cls=Group,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Ask agent-init, or command it: process 1 of this container, or the agent-init that this process runs below.",
+    help="Ask agent-init, or command it: process 1 of this container, or the agent-init that this process runs below."
+    "\n\n`check` and `rehearse` need none that runs: they show beforehand what a stop will do.",
     epilog=EXIT_CODES,
 )
 @click.version_option(__version__, "-V", "--version", prog_name=main.NAME, message="%(prog)s %(version)s")
@@ -121,7 +122,7 @@ def group() -> None:
     """Group the commands."""
 
 
-@group.command("status")
+@group.command("status", short_help="Print the state of the agent and of a stop.")
 @_common
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, in the format of docs/operate.md.")
 @click.option("--watch", is_flag=True, help="Print it again every second, on a terminal in place.")
@@ -138,21 +139,21 @@ def _status(pid: int | None, timeout: float, as_json: bool, watch: bool) -> int:
         time.sleep(1)
 
 
-@group.command()
+@group.command(short_help="Whether READY=1 came, and no stop was requested.")
 @_common
 def ready(pid: int | None, timeout: float) -> int:
     """Whether the agent has sent READY=1, and no stop was requested. For an exec probe."""
     return probes.ready(pid, timeout)
 
 
-@group.command()
+@group.command(short_help="Whether no hang was detected.")
 @_common
 def live(pid: int | None, timeout: float) -> int:
     """Whether no hang was detected (--watchdog, --ready-timeout). For an exec probe."""
     return probes.live(pid, timeout)
 
 
-@group.command()
+@group.command(short_help="Request a stop, as TERM does.")
 @_common
 @click.option("--wait", is_flag=True, help="Print the log of the stop until it has ended, or --timeout is over.")
 @click.option("--grace", type=Duration(), metavar="DURATION", help="The grace of this stop, if it has not begun.")
@@ -187,7 +188,7 @@ def stop(pid: int | None, timeout: float, wait: bool, grace: float | None) -> in
     return 0
 
 
-@group.command()
+@group.command(short_help="Give a stop in progress more time.")
 @_common
 @click.argument("duration", type=Duration(), metavar="DURATION")
 def extend(pid: int | None, timeout: float, duration: float) -> int:
@@ -195,7 +196,7 @@ def extend(pid: int | None, timeout: float, duration: float) -> int:
     return _print_answer(pid, timeout, "extend", SECONDS=f"{duration:.3f}")
 
 
-@group.command("signal")
+@group.command("signal", short_help="Treat a signal as if process 1 had received it.")
 @_common
 @click.argument("signal", type=Signal(), metavar="SIG")
 def _signal(pid: int | None, timeout: float, signal: int) -> int:
@@ -203,7 +204,7 @@ def _signal(pid: int | None, timeout: float, signal: int) -> int:
     return _print_answer(pid, timeout, "signal", SIGNAL=str(signal))
 
 
-@group.command()
+@group.command(short_help="Print a stall report now.")
 @_common
 @click.option("--tasks", is_flag=True, help="Every task of the agent's event loops, too.")
 def report(pid: int | None, timeout: float, tasks: bool) -> int:
@@ -212,7 +213,7 @@ def report(pid: int | None, timeout: float, tasks: bool) -> int:
     return reports.make(request, tasks=tasks)
 
 
-@group.command()
+@group.command(short_help="Print agent-init's last log lines as JSON.")
 @_common
 @click.option("--follow", "-f", is_flag=True, help="Go on with new lines as they come.")
 def events(pid: int | None, timeout: float, follow: bool) -> int:
@@ -226,7 +227,7 @@ def events(pid: int | None, timeout: float, follow: bool) -> int:
     return 0
 
 
-@group.command()
+@group.command(short_help="Report what will go wrong at a stop, from files.")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option(
     "--format",

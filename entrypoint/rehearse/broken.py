@@ -29,7 +29,7 @@ RULES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ("can't start new thread at interpreter shutdown", r"can't (start|create) new thread at interpreter shutdown"),
         ("was never awaited", r"RuntimeWarning: coroutine .+ was never awaited"),
         ("attached to a different loop", r"attached to a different (event )?loop"),
-        ("Fatal Python error", r"Fatal Python error: "),
+        ("Fatal Python error", r"Fatal Python error: (?!\w*init)"),  # an interrupted start (`init_import_site`) is none
     )
 )
 TRACEBACK = "traceback"

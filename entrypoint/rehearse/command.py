@@ -125,7 +125,12 @@ def _raise_stopped(number: int, _frame: object) -> None:
     raise Stopped(number)
 
 
-@click.command("rehearse", epilog=EXIT_CODES, context_settings={"allow_interspersed_args": False})
+@click.command(
+    "rehearse",
+    short_help="Stop an agent in every way that platforms do.",
+    epilog=EXIT_CODES,
+    context_settings={"allow_interspersed_args": False},
+)
 @click.option("--up", "up_", type=Text("up", up.parse), metavar="HOW", help=f"When the agent is up: {up.ACCEPTED}.")
 @click.option("--work", metavar="CMD", help="Runs by sh -c from then on; a non-zero exit code means lost work.")
 @click.option("--work-up", metavar="TEXT", help="The agent has the work in hand once the work prints this.")
@@ -170,7 +175,7 @@ def _raise_stopped(number: int, _frame: object) -> None:
 @click.option("--html", type=FILE, metavar="FILE", help="Write an HTML page.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND [ARG]...")
 def rehearse(command: tuple[str, ...], as_json: bool, junit: Path | None, html: Path | None, **given: Any) -> int:
-    """Run an agent again and again, stop it in every way that platforms do, and say what was lost.
+    """Run an agent again and again, stop it in every way that platforms do, and report what was lost.
 
     Each run is an agent-init of its own, as process 1 of a PID namespace if that is allowed. Its other options come
     from AGENT_INIT_ variables.

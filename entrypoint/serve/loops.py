@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 ASK_SECONDS = 1.0  # that a scrape waits for the agent's processes
 MIN_AGE = 1.0  # seconds that their answers serve,
 SHARE = 5  # ... and so many times as long as it took to get them: 5 s where a process hangs
-MAX_CLASSES = 100  # of lags: what a process sends is not to be relied on
+MAX_CLASSES, MAX_COUNT = 100, 1 << 53  # of lags: what a process sends is not to be relied on
 
 
 class Asked(NamedTuple):
@@ -134,7 +134,7 @@ class Loops:
         is_one = (
             0 < len(lags.bounds) == len(lags.counts) - 1 < MAX_CLASSES
             and all(lower < upper for lower, upper in pairwise((0.0, *lags.bounds, math.inf)))
-            and all(count >= 0 for count in (*lags.counts, lags.blocked))
+            and all(0 <= count < MAX_COUNT for count in (*lags.counts, lags.blocked))
             and 0 <= lags.sum < math.inf
         )
         if is_one and not self._bounds:

@@ -235,6 +235,7 @@ def test_the_loop_that_is_blocked_the_longest() -> None:
         answer(1, 0),
         answer(1, bounds=()),
         answer(1, -1, 0),
+        answer(1, 10**400, 0),
         answer(1, 0, 0, total=float("nan")),
         answer(1, 0, 0, total=float("inf")),
         answer(1, 0, 0, bounds=(1.0, 1.0)),

@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
 import pytest
 
 from tests.support.init import AGENT_INIT, Init, actor, actor_line, until
@@ -135,30 +134,6 @@ def unhandled(name: str) -> Callable[[PeerRunner], str]:
     return situation
 
 
-def suspended(runner: PeerRunner) -> str:
-    agent = "on('TERM', lambda: leave(0)); log('ready'); os.kill(os.getpid(), 19); forever()"
-    init = runner.run_agent(agent)
-    init.wait_for_event("ready")
-    process1 = psutil.Process(init.pid)
-    until(lambda: any(c.status() == psutil.STATUS_STOPPED for c in process1.children()), "the agent to be stopped")
-    init.signal("TERM")
-    try:
-        init.wait(1)
-    except AssertionError:
-        return "never acts on it"
-    return "is continued, ends gracefully"
-
-
-def not_process_1(runner: PeerRunner) -> str:
-    init = runner.run_agent("orphan('daemon', 'ready()'); ready()", process1=False)
-    init.wait_for_event("ready")
-    daemon = psutil.Process(init.wait_for_event("ready", "daemon")["pid"])
-    try:
-        return "adopted and reaped" if daemon.ppid() == init.pid else "go elsewhere"
-    finally:
-        daemon.kill()
-
-
 SITUATIONS: dict[str, Callable[[PeerRunner], str]] = {
     "TERM, agent behind `sh -c '...; exit $?'`": behind_a_shell,
     "TERM, Python agent without a handler": no_handler,
@@ -168,8 +143,6 @@ SITUATIONS: dict[str, Callable[[PeerRunner], str]] = {
     "agent ends, a daemon of its is left": leftover_daemon,
     "HUP, agent does not handle it": unhandled("HUP"),
     "USR1, agent does not handle it": unhandled("USR1"),
-    "TERM, agent is stopped (SIGSTOP)": suspended,
-    "orphans, not as process 1": not_process_1,
 }
 
 

@@ -68,6 +68,13 @@ def test_each_rule_has_an_example() -> None:
     assert [rule for rule, _ in broken.RULES] == list(EXAMPLES)
 
 
+def test_interrupted_start_of_the_interpreter_is_no_broken_end() -> None:
+    """INT comes before the agent has run a statement: it can do nothing about that."""
+    text = "Fatal Python error: init_import_site: Failed to import the site module\nPython runtime state: initialized\n"
+    text += 'Traceback (most recent call last):\n  File "<frozen site>", line 621, in <module>\nKeyboardInterrupt\n'
+    assert broken.find(lines(text), 0.0, 0.0) == ()
+
+
 @pytest.mark.parametrize(("rule", "line"), EXAMPLES.items())
 def test_rule_is_recognised_wherever_it_is_in_a_line(rule: str, line: str) -> None:
     assert found(line) == [(rule, line)]

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from entrypoint.init import procfs
 from entrypoint.init.console import json_line
-from entrypoint.rehearse import rehearsal, scenarios, up
+from entrypoint.rehearse import container, rehearsal, scenarios, up
 from entrypoint.rehearse.options import Options
 from entrypoint.rehearse.records import Line, split
 from entrypoint.rehearse.run import Reference
 from entrypoint.rehearse.scenarios import NAMES, WAYS, Before
 from entrypoint.rehearse.streams import Streams
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from entrypoint.rehearse.model import Run
 
 REFERENCE = Reference(up_after=2.0, drain=1.0)
 
@@ -239,3 +247,46 @@ def test_last_line_needs_no_end() -> None:
     streams.close()
     os.close(writer)
     assert [(line.stream, line.text) for line in lines] == [("err", "a"), ("err", "\\xff")]
+
+
+# --- What stands in the way. ----------------------------------------------------------------------------------------
+
+
+def test_without_proc_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(procfs, "MOUNTED", False)
+    with pytest.raises(rehearsal.Failure, match="works on Linux only"):
+        rehearsal.rehearse(["true"], Options(), Nobody())
+
+
+def test_folder_that_is_not_empty_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "term").mkdir()
+    with pytest.raises(rehearsal.Failure, match=r"is not empty; accepted by --keep: "):
+        rehearsal.rehearse(["true"], Options(keep=tmp_path), Nobody())
+    (tmp_path / "file").touch()
+    with pytest.raises(rehearsal.Failure, match="cannot keep output in"):
+        rehearsal.rehearse(["true"], Options(keep=tmp_path / "file" / "x"), Nobody())
+
+
+def test_children_are_found_where_the_kernel_does_not_list_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    children = [subprocess.Popen(["sleep", "60"]) for _ in range(2)]
+    try:
+        listed = [process.pid for process in container._children(os.getpid())]
+        monkeypatch.setattr(procfs, "children", lambda _: [])
+        monkeypatch.setattr(os.path, "exists", lambda _: False)
+        found = [process.pid for process in container._children(os.getpid())]
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+    assert found == listed
+    assert {child.pid for child in children} <= set(found)
+
+
+class Nobody:
+    """A progress that nobody watches."""
+
+    def begins(self, runs: int, folder: Path) -> None: ...
+
+    def run_begins(self, title: str) -> None: ...
+
+    def run_ends(self, run: Run) -> None: ...
