@@ -28,13 +28,18 @@ def advise(runs: Sequence[Run], *, work: bool, grace: float | None) -> tuple[Adv
 
 def lost(run: Run) -> bool:
     """Whether other options might help: the agent was killed, or lost its work."""
-    return run.verdict is Verdict.LOST and (run.killed or run.work_kept is False or bool(run.left_over))
+    return run.verdict is Verdict.LOST and _loses(run)
+
+
+def _loses(run: Run) -> bool:
+    """Whether the agent was killed, or lost its work. No option prevents an exit code or a log line."""
+    return run.killed or run.work_kept is False or bool(run.left_over)
 
 
 def _what_helped(runs: Sequence[Run]) -> tuple[str, str] | None:
     """Return the option, and its value, with which a plain TERM has lost nothing any more; None if there is none."""
     for scenario in dict.fromkeys(run.scenario for run in runs if run.scenario.name.startswith(RETRY + "--")):
-        if not any(run.reasons for run in runs if run.scenario == scenario):
+        if not any(_loses(run) or run.request_at is None for run in runs if run.scenario == scenario):
             flag, _, value = scenario.name.removeprefix(RETRY).partition(" ")
             return flag, value
     return None

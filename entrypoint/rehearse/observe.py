@@ -6,7 +6,7 @@ import os
 import time
 from dataclasses import dataclass, field
 
-from .. import titles
+from .. import control, titles
 from ..init import procfs, tree
 from . import sockets
 from .model import Life
@@ -28,10 +28,10 @@ class Seen:
     ended: float | None = None
     argv: list[str] = field(default_factory=list)
 
-    @property
-    def is_helper(self) -> bool:
-        """Whether agent-init has started it for itself."""
-        return any(part in word for word in self.argv for part in OWN_HELPERS)
+    def is_helper_of(self, root: int) -> bool:
+        """Whether agent-init, with this pid, has started it for itself; or has just forked it, for whatever it is."""
+        forked = self.process.parent == root and self.process.name == control.NAME
+        return forked or any(part in word for word in self.argv for part in OWN_HELPERS)
 
 
 class Observer:
@@ -76,17 +76,20 @@ class Observer:
 
     def alive(self) -> list[Seen]:
         """Return the processes that were alive at the last look, agent-init's own helpers not among them."""
-        return [seen for seen in self._seen.values() if seen.ended is None and not seen.is_helper]
+        return [seen for seen in self._agents() if seen.ended is None]
 
     def lives(self, started: float) -> tuple[Life, ...]:
         """Return the lives of all of them, in the order of their births. `started`: when the agent was started."""
         found = []
-        for seen in sorted(self._seen.values(), key=lambda seen: (seen.began, seen.inner_pid)):
-            if not seen.is_helper:
-                ended = None if seen.ended is None else max(0.0, seen.ended - started)
-                began = max(0.0, seen.began - started)
-                found.append(Life(seen.inner_pid, seen.inner_parent, seen.name, began, ended))
+        for seen in sorted(self._agents(), key=lambda seen: (seen.began, seen.inner_pid)):
+            ended = None if seen.ended is None else max(0.0, seen.ended - started)
+            began = max(0.0, seen.began - started)
+            found.append(Life(seen.inner_pid, seen.inner_parent, seen.name, began, ended))
         return tuple(found)
+
+    def _agents(self) -> list[Seen]:
+        """Return all processes that are the agent's and not agent-init's own."""
+        return [seen for seen in self._seen.values() if not seen.is_helper_of(self._root)]
 
     def ports(self) -> dict[int, int]:
         """Return the TCP ports that the processes listen on, with the pid of one that does."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,7 +83,12 @@ def variables_of(rehearsal: Rehearsal) -> dict[str, str]:
 
 def line_of(rehearsal: Rehearsal) -> str:
     """Return them as options."""
-    return " ".join(f"{VARIABLES[name]} {value}" for name, value in variables_of(rehearsal).items())
+    return options(variables_of(rehearsal))
+
+
+def options(variables: Mapping[str, str]) -> str:
+    """Return variables of agent-init as options."""
+    return " ".join(f"{VARIABLES[name]} {value}" for name, value in variables.items())
 
 
 def _plain(rehearsal: Rehearsal) -> tuple[Run, ...]:

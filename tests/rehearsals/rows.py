@@ -44,6 +44,11 @@ class Row:
         found = re.search(r"^# pip install (.+)$", self.path.read_text(), re.MULTILINE)
         return tuple(shlex.split(found[1])) if found else ()
 
+    @property
+    def variables(self) -> dict[str, str]:
+        """The variables of agent-init that it sets."""
+        return dict(re.findall(r"^export (AGENT_INIT_\w+)=(\S+)", self.path.read_text(), re.MULTILINE))
+
     def missing(self) -> str:
         """Return the program that it needs and that is not here; else an empty text."""
         needed = "go" if self.needs == LIVEKIT_SERVER else self.needs
@@ -77,7 +82,7 @@ ROWS = (
     Row("LangGraph server, in memory", "graphs/langgraph.sh"),
     Row("Playwright, Chromium", "tools/playwright.sh", needs="chromium google-chrome"),
     Row("Temporal worker", reason="it takes a server that no package registry has"),
-    Row("Ray Serve", "web/ray-serve.sh", scenarios="term,int,term-twice,hup,kill-child,sh-c-stays"),
+    Row("Ray Serve", "web/ray-serve.sh", scenarios="term,int,hup"),
     Row("a server with an engine process, as vLLM", "plain/engine.sh"),
 )
 REHEARSED = {row.name: row for row in ROWS if row.script}

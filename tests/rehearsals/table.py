@@ -42,13 +42,13 @@ def _line(cells: Iterable[str]) -> str:
 def _cells(row: Row) -> list[str]:
     kept = result.read(row.name) if row.script else None
     if kept is not None:
-        return cells(_title(row), kept)
+        return cells(_title(row), kept, result.options(row.variables))
     reason = row.reason or "no result is kept"
     return [_title(row), f"not rehearsed: {reason}", *[NOTHING] * (len(HEADINGS) - 2)]
 
 
-def cells(title: str, kept: Result) -> list[str]:
-    """Return the cells of a row that was rehearsed."""
+def cells(title: str, kept: Result, given: str = "") -> list[str]:
+    """Return the cells of a row that was rehearsed. `given`: the options that its script has."""
     return [
         title,
         ", ".join(_short(version) for version in kept.versions[:1]) or NOTHING,
@@ -57,7 +57,7 @@ def cells(title: str, kept: Result) -> list[str]:
         _names(kept.lost),
         "lost" if kept.informational.get(TO_ALL) else "held" if TO_ALL in kept.informational else NOTHING,
         NOTHING if kept.drain is None else f"{round(kept.drain, 1):g} s",
-        _written_line(kept),
+        _written_line(kept, given),
     ]
 
 
@@ -76,9 +76,9 @@ def _names(scenarios: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in scenarios) or NOTHING
 
 
-def _written_line(kept: Result) -> str:
-    """Return the agent's line, with the options that the rehearsal has found."""
-    options = " ".join(option for option in (kept.line, "-e 143" * kept.ends_by_signal) if option)
+def _written_line(kept: Result, given: str) -> str:
+    """Return the agent's line, with the options that its script has, and those that the rehearsal has found."""
+    options = " ".join(option for option in (given, kept.line, "-e 143" * kept.ends_by_signal) if option)
     line = f"`agent-init {options} -- {kept.command}`" if options else f"`agent-init -- {kept.command}`"
     if kept.chosen:
         line += f" (agent-init sends {kept.chosen})"

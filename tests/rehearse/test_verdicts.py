@@ -170,7 +170,7 @@ def test_deaf_agent_is_killed_at_the_deadline(rehearse: Rehearse, how: tuple[str
 
 @pytest.mark.parametrize("how", NAMESPACE, ids=IDS)
 def test_child_that_stays_is_left_over(rehearse: Rehearse, how: tuple[str, ...]) -> None:
-    ran = rehearse(agents.LEAVES_A_CHILD, "--scenarios=term", *how, AGENT_INIT_LINGER="1s")
+    ran = rehearse(agents.LEAVES_A_CHILD, "--up=up", "--scenarios=term", *how, AGENT_INIT_LINGER="1s")
     assert ran.code == 1
     run = ran.run("term")
     assert any(name.startswith("sh -c") for name in run["left_over"])

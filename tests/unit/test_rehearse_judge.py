@@ -188,6 +188,15 @@ def test_end_by_a_signal_needs_an_option_where_a_failure_would_be_seen(code: int
     assert "command line agent-init -e 143" not in advised(run(NAMES["early"], exit_code=code), run())
 
 
+def test_option_that_keeps_the_work_helps_whatever_the_exit_code_is() -> None:
+    """Ray exits with code 15 after a TERM."""
+    lost = run(verdict=Verdict.LOST, work_kept=False, reasons=("the work failed", "exited with code 15"))
+    _, _, delayed = retries(30.0, killed=False)
+    kept: dict[str, Any] = {"work_kept": True, "verdict": Verdict.INFORMATIONAL, "reasons": ("exited with code 15",)}
+    assert "environment AGENT_INIT_STOP_DELAY" in advised(lost, run(delayed, **kept))
+    assert advised(lost, run(delayed, **kept | {"request_at": None})) == {}
+
+
 def test_option_that_helped_is_recommended_and_one_that_did_not_is_not() -> None:
     lost = run(verdict=Verdict.LOST, work_kept=False, reasons=("the work failed",))
     longer, by_int, delayed = retries(30.0, killed=False)

@@ -10,6 +10,7 @@ async def main() -> None:
         print("begun", flush=True)
 
     async with Client("http://localhost:8000/mcp") as client:
+        await client.list_tools()  # as clients do; else the schema of the answer is asked for once the answer is there
         result = await client.call_tool("think", progress_callback=begun)
     print(result.content[0].text)
 
