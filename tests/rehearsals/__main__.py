@@ -41,7 +41,7 @@ def _quick(row: Row) -> int:
 
 
 def _rehearse(row: Row) -> int:
-    """Rehearse a row, and again with the options that it advises; keep the result. Return 1 if more is lost than before."""
+    """Rehearse a row, and again with the options that it advises; keep the result. Return 1 if more is lost."""
     if missing := row.missing():
         print(f"{row.name}: skipped, {missing} is not here")
         return 0
