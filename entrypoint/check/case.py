@@ -121,7 +121,10 @@ class Case:
         variable = options.PREFIX + option.upper()
         source = self.settings.sources.get(option, "") if self.settings else ""
         given = self.container.variables.get(variable)
-        return given.place if given is not None and (not source or source == variable) else self.container.words_place
+        if given is not None and (not source or source == variable):
+            return given.place
+        parts = (part for part in self.written_parts if any(word.partition("=")[0] == source for word in part.value))
+        return next((part.place for part in parts), self.container.words_place)
 
     @property
     def time(self) -> tuple[float, str] | None:
@@ -203,10 +206,15 @@ class Case:
     @property
     def written(self) -> tuple[str, ...]:
         """Return the words of the line that `command_line` replaces."""
+        return next((given.value for given in self.written_parts if given.value), ())
+
+    @property
+    def written_parts(self) -> list[Given[tuple[str, ...]]]:
+        """Return the parts of the command line that were written, the last one first."""
         container, image = self.container, self.container.image_of
-        places = [container.command, container.entrypoint]
-        places += [image.command, image.entrypoint] if image else []
-        return next((given.value for given in places if given is not None and given.value), ())
+        parts = [container.command, container.entrypoint]
+        parts += [image.command, image.entrypoint] if image else []
+        return [part for part in parts if part is not None]
 
     def command_line(self, words: Sequence[str]) -> str:
         """Return the line that sets the command, in the file where it is written now."""

@@ -38,6 +38,8 @@ def run(files: Sequence[str], form: str) -> int:
 
 def _text(file: str) -> str:
     try:
+        if file == "-" and sys.stdin is None:  # descriptor 0 is closed
+            raise Failure(f"{STDIN}: it is closed")
         if file == "-":
             data = sys.stdin.buffer.read(MAX_BYTES + 1)
         else:

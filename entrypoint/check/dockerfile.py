@@ -94,9 +94,9 @@ def looks_like_one(text: str) -> bool:
     for line in text.lstrip("\ufeff").splitlines():
         if not line.strip() or line.lstrip().startswith("#"):
             continue
-        first, _, rest = line.strip().partition(" ")
+        first, rest = _name_and_rest(line)
         if first.upper() == "FROM":
-            return bool(rest.strip()) and not rest.lstrip().startswith(("=", ":"))
+            return bool(rest) and not rest.startswith(("=", ":"))
         if first.upper() != "ARG":
             return False
     return False
@@ -145,15 +145,21 @@ def _instructions(file: str, text: str) -> Iterator[Instruction]:
         pieces = []
         while line.endswith(escape):
             pieces.append(line[: -len(escape)])
-            while number < len(lines) and lines[number].lstrip().startswith("#"):
+            while number < len(lines) and (not (next_line := lines[number].strip()) or next_line.startswith("#")):
                 number += 1
             line = lines[number].strip() if number < len(lines) else ""
             number += 1
         pieces.append(line)
-        name, _, rest = " ".join(piece.strip() for piece in pieces if piece.strip()).partition(" ")
+        name, rest = _name_and_rest(" ".join(piece.strip() for piece in pieces if piece.strip()))
         if name.upper() in ("RUN", "COPY", "ADD", "CMD", "ENTRYPOINT") and not rest.lstrip().startswith("["):
             rest, number = _with_heredocs(rest, lines, number)
         yield Instruction(name.upper(), rest.strip(), Place(file, first + 1))
+
+
+def _name_and_rest(text: str) -> tuple[str, str]:
+    """Return the first word of a text, and what is after the spaces or tabs behind it."""
+    name, rest = [*text.split(None, 1), "", ""][:2]
+    return name, rest
 
 
 def _with_heredocs(rest: str, lines: Sequence[str], number: int) -> tuple[str, int]:
@@ -203,6 +209,6 @@ def variables(made: Instruction) -> dict[str, str]:
     """Return what an ENV instruction sets: `ENV A=1 B="2 3"`, or the old form `ENV A 1`."""
     parts = words(made.text)
     if parts and "=" not in parts[0]:
-        name, _, value = made.text.partition(" ")
+        name, value = _name_and_rest(made.text)
         return {name: " ".join(words(value))}
     return {name: value for name, equals, value in (part.partition("=") for part in parts) if equals}

@@ -10,6 +10,8 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .source import number
+
 if TYPE_CHECKING:
     from .model import Container
 
@@ -107,10 +109,8 @@ def _option(words: tuple[str, ...], framework: Framework) -> tuple[float | None,
         if flag not in framework.options:
             continue
         value = value if equals else "".join(words[index + 1 : index + 2])
-        try:
-            seconds, written = float(value) * framework.unit, f"{flag} {value}"
-        except ValueError:  # a variable
-            seconds, written = None, f"{flag} {value}"
+        units = number(value)  # None: a variable
+        seconds, written = None if units is None else units * framework.unit, f"{flag} {value}"
     return seconds, written
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from typing import TYPE_CHECKING
 
 from .model import COMPOSE, ECS, FARGATE, KUBERNETES, Container, Hook, Probe, Rollout, Words
-from .source import Given, Place
+from .source import Given, Place, number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +53,8 @@ def duration(text: str) -> float | None:
     parts = GO_DURATION.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         return None
-    return sum(float(number) * SECONDS_IN[unit] for number, unit in parts)
+    seconds = sum(float(number) * SECONDS_IN[unit] for number, unit in parts)
+    return seconds if math.isfinite(seconds) else None
 
 
 # --- Compose. ---------------------------------------------------------------------------------------------------------
@@ -186,7 +188,7 @@ def slept(words: Words) -> float | None:
         r"sleep (\d+(?:\.\d+)?)s?;?\s*",
         text,
     )
-    return float(found[1]) if found else None
+    return number(found[1]) if found else None
 
 
 def _probe(node: Node) -> Probe | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -34,3 +35,12 @@ class Unreadable(Exception):
         text = " ".join(problem.split())
         super().__init__(f"{place}: {text}" if place.line else f"{place.file}: {text}")
         self.place = place
+
+
+def number(text: str) -> float | None:
+    """Return the finite number that a text is; None if it is none."""
+    try:
+        found = float(text)
+    except ValueError:
+        return None
+    return found if math.isfinite(found) else None

@@ -11,6 +11,7 @@ import tomllib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from . import source
 from .source import Given, Place, Unreadable
 
 if TYPE_CHECKING:
@@ -62,11 +63,9 @@ class Node:
 
     @property
     def number(self) -> Given[float] | None:
-        """Return a number that is written as one, with its place."""
-        try:
-            return Given(float(self.value), self.place) if isinstance(self.value, str) else None
-        except ValueError:
-            return None
+        """Return a finite number that is written as one, with its place."""
+        seconds = source.number(self.value) if isinstance(self.value, str) else None
+        return None if seconds is None else Given(seconds, self.place)
 
     @property
     def switch(self) -> Given[bool] | None:
@@ -92,10 +91,11 @@ def read_yaml(file: str, text: str) -> list[Node]:
     """Return a tree for each document of a YAML or JSON text. Raises Unreadable."""
     import yaml  # the extra `agent-init[check]`; the command has looked whether it is there
 
+    text = text.lstrip("\ufeff")
     if text.lstrip()[:1] in ("{", "["):
         text = text.replace("\t", " ")  # JSON has tabs between its values only, and PyYAML takes none there
     try:
-        return [_of_yaml(file, node, {}) for node in yaml.compose_all(text.lstrip("\ufeff"), Loader=yaml.SafeLoader)]
+        return [_of_yaml(file, node, {}) for node in yaml.compose_all(text, Loader=yaml.SafeLoader)]
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = 1 if mark is None else min(mark.line + 1, max(1, len(text.splitlines())))

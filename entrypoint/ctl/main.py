@@ -26,6 +26,8 @@ def main(arguments: "Sequence[str]") -> int:
         return 130
     except Failure as failure:
         return fail(str(failure), failure.code)
+    except OSError as error:  # such as a full disk behind stdout
+        return fail(f"cannot go on: {error}")
 
 
 def fail(text: str, code: int = OWN_FAULT) -> int:

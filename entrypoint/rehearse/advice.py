@@ -95,7 +95,7 @@ def _own_grace(runs: Sequence[Run], helped: tuple[str, str] | None, grace: float
     if not drains:
         return None
     seconds = math.ceil(max(drains) * MARGIN)
-    reason = f"at least so long: the longest drain seen took {units.format_duration(round(max(drains), 1))}"
+    reason = f"at least so long: the longest drain seen took {units.format_duration(round(max(drains), 2))}"
     if helped is not None and grace is not None and helped[0] == GRACE:
         tried = math.ceil(units.parse_duration(helped[1]))
         if tried > seconds:

@@ -8,7 +8,7 @@ import subprocess
 import time
 from typing import TYPE_CHECKING
 
-from ..init import tree
+from ..init import procfs, tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 PREFIX = "AGENT_INIT_REHEARSAL_"
 TICK = 0.02
 TERM_SECONDS, KILL_SECONDS = 2.0, 5.0
+# Waits for the end of agent-initctl, which no signal announces if it is killed, and kills the group then.
+GUARD = 'read -r _; kill -s KILL -- "-$0"'
 
 
 class Command:
@@ -35,6 +37,27 @@ class Command:
         assert self._process.stdout is not None
         self.output = os.dup(self._process.stdout.fileno())  # whoever reads it closes it
         self._process.stdout.close()
+        try:
+            self._guard = subprocess.Popen(
+                ["/bin/sh", "-c", GUARD, str(self._process.pid)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except OSError:
+            self._signal(signal.SIGKILL)
+            raise
+
+    def is_waiting(self) -> bool:
+        """Whether each of its processes sleeps: none of them computes, or waits for a processor or a disk."""
+        try:
+            seen = tree.everything()
+        except OSError:
+            return True
+        own = seen.get(self._process.pid)
+        processes: list[procfs.Process] = [*([own] if own else []), *tree.below(self._process.pid, seen)]
+        return all(process.waits or not process.alive for process in processes)
 
     def exit_code(self) -> int | None:
         """Return its exit code; None as long as it runs."""
@@ -43,6 +66,10 @@ class Command:
 
     def end(self) -> None:
         """End it with all that it has started, and wait for that."""
+        self._guard.kill()
+        self._guard.wait()
+        if self._guard.stdin is not None:
+            self._guard.stdin.close()
         if self._process.poll() is None:
             self._signal(signal.SIGTERM)
             self._wait(TERM_SECONDS)

@@ -1,7 +1,8 @@
 """Log lines that betray a broken end: texts that Python prints when a loop or an interpreter was closed too early.
 
 Only lines after the stop request count. The traceback of a KeyboardInterrupt is exempt: a plain Python program prints
-it when it is interrupted, with whatever `asyncio.run` puts before it.
+it when it is interrupted, with whatever `asyncio.run` puts before it. So is an error that the agent has also logged
+before the request, such as that of a broker that is away: the stop is not its cause.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ MARGIN = re.compile(r"^[\s|+-]*")  # of an exception group
 
 def find(lines: Iterable[Line], request: float, started: float) -> tuple[BrokenLine, ...]:
     """Return the lines after the request, each with the rule that it breaks. All times by the monotonic clock."""
+    lines = list(lines)
     after = [line for line in lines if line.at >= request]
+    usual = {line.text.strip() for line in lines if line.at < request}
     found = [
         (line.at, BrokenLine(max(0.0, line.at - started), line.text.strip(), rule))
         for line in after
@@ -53,7 +56,7 @@ def find(lines: Iterable[Line], request: float, started: float) -> tuple[BrokenL
     named = {line.line for _, line in found}
     for stream in ("out", "err"):  # a traceback is in one of them
         for line in _ends_of_tracebacks(line for line in after if line.stream == stream):
-            if line.text.strip() not in named:
+            if line.text.strip() not in named | usual:
                 found.append((line.at, BrokenLine(max(0.0, line.at - started), line.text.strip(), TRACEBACK)))
     return tuple(line for _, line in sorted(found, key=lambda item: item[0]))
 

@@ -186,7 +186,8 @@ def rehearse(command: tuple[str, ...], as_json: bool, junit: Path | None, html: 
             raise Failure(f"cannot write {target}: there is no such directory, or it cannot be written")
     container.ignore_nothing()
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _raise_stopped)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup(1)
+            signal.signal(number, _raise_stopped)
     progress = Lines()
     try:
         done = rehearsal.rehearse(command, options, progress)

@@ -6,14 +6,14 @@ import os
 import time
 from dataclasses import dataclass, field
 
-from .. import titles
+from .. import control, titles
 from ..init import procfs, tree
+from . import sockets
 from .model import Life
 
 OWN_HELPERS = ("/entrypoint/report/__main__.py", "/entrypoint/serve/")  # agent-init's, not the agent's
 RENAMED_WITHIN = 1.0  # seconds: a process executes its program soon after the fork
 SHARE_OF_TIME = 0.1  # that looking may take
-LISTEN = "0A"  # the state in /proc/net/tcp (proc(5))
 
 
 @dataclass
@@ -28,10 +28,10 @@ class Seen:
     ended: float | None = None
     argv: list[str] = field(default_factory=list)
 
-    @property
-    def is_helper(self) -> bool:
-        """Whether agent-init has started it for itself."""
-        return any(part in word for word in self.argv for part in OWN_HELPERS)
+    def is_helper_of(self, root: int) -> bool:
+        """Whether agent-init, with this pid, has started it for itself; or has just forked it, for whatever it is."""
+        forked = self.process.parent == root and self.process.name == control.NAME
+        return forked or any(part in word for word in self.argv for part in OWN_HELPERS)
 
 
 class Observer:
@@ -76,26 +76,29 @@ class Observer:
 
     def alive(self) -> list[Seen]:
         """Return the processes that were alive at the last look, agent-init's own helpers not among them."""
-        return [seen for seen in self._seen.values() if seen.ended is None and not seen.is_helper]
+        return [seen for seen in self._agents() if seen.ended is None]
 
     def lives(self, started: float) -> tuple[Life, ...]:
         """Return the lives of all of them, in the order of their births. `started`: when the agent was started."""
         found = []
-        for seen in sorted(self._seen.values(), key=lambda seen: (seen.began, seen.inner_pid)):
-            if not seen.is_helper:
-                ended = None if seen.ended is None else max(0.0, seen.ended - started)
-                began = max(0.0, seen.began - started)
-                found.append(Life(seen.inner_pid, seen.inner_parent, seen.name, began, ended))
+        for seen in sorted(self._agents(), key=lambda seen: (seen.began, seen.inner_pid)):
+            ended = None if seen.ended is None else max(0.0, seen.ended - started)
+            began = max(0.0, seen.began - started)
+            found.append(Life(seen.inner_pid, seen.inner_parent, seen.name, began, ended))
         return tuple(found)
+
+    def _agents(self) -> list[Seen]:
+        """Return all processes that are the agent's and not agent-init's own."""
+        return [seen for seen in self._seen.values() if not seen.is_helper_of(self._root)]
 
     def ports(self) -> dict[int, int]:
         """Return the TCP ports that the processes listen on, with the pid of one that does."""
-        listening = _listening(self._root)
+        listening = sockets.listening(self._root)
         if not listening:
             return {}
         found: dict[int, int] = {}
         for seen in self.alive():
-            for inode in _sockets(seen.process.pid) & listening.keys():
+            for inode in sockets.inodes(seen.process.pid) & listening.keys():
                 found.setdefault(listening[inode], seen.inner_pid)
         return found
 
@@ -115,35 +118,3 @@ def inner_pid(pid: int) -> int:
     except (OSError, ValueError):
         pass
     return pid
-
-
-def _listening(pid: int) -> dict[str, int]:
-    """Return the inode numbers of all listening TCP sockets in a process's network namespace, each with its port."""
-    found: dict[str, int] = {}
-    for name in ("tcp", "tcp6"):
-        try:
-            with open(f"/proc/{pid}/net/{name}", encoding="ascii") as file:
-                rows = [line.split() for line in file][1:]
-        except OSError:
-            continue
-        for row in rows:
-            if len(row) > 9 and row[3] == LISTEN:
-                found[row[9]] = int(row[1].rpartition(":")[2], 16)
-    return found
-
-
-def _sockets(pid: int) -> set[str]:
-    """Return the inode numbers of the sockets that a process has open."""
-    found = set()
-    try:
-        with os.scandir(f"/proc/{pid}/fd") as entries:
-            for entry in entries:
-                try:
-                    target = os.readlink(entry.path)
-                except OSError:
-                    continue
-                if target.startswith("socket:["):
-                    found.add(target[8:-1])
-    except OSError:
-        pass
-    return found

@@ -52,8 +52,11 @@ class Rehearsed:
     def kept_all_work(self) -> bool:
         """Whether each of these kept its work: with `work`, as it reports; at least, none was killed or left any.
 
-        What an agent owes nobody, such as work whose dependency is gone, does not count.
+        What an agent owes nobody, such as work whose dependency is gone, does not count. False if no work
+        was in hand at any stop request.
         """
+        if self.result.work is not None and all(run.work_kept is None for run in self.judged):
+            return False
         return bool(self.judged) and not any(lost(run) for run in self.judged)
 
     @property

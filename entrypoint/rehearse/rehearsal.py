@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import datetime
+import functools
 import os
 import platform
 import random
@@ -16,9 +18,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from .. import __version__, units
 from ..init import procfs
-from . import advice, container, scenarios, up
+from . import advice, container, scenarios, sockets, up
 from .model import Mode, Rehearsal
-from .run import WORK_WAS_OVER, Cancelled, NotUp, Reference, Setting, Trial
+from .run import WORK_WAS_OVER, Cancelled, NotUp, PortInUse, Reference, Setting, Trial
 from .scenarios import EARLY_SHARES, TERM_ONCE, Before, Planned
 
 if TYPE_CHECKING:
@@ -142,8 +144,26 @@ def _first_run(setting: Setting, condition: Condition) -> tuple[Run, Condition |
 def _run_all(
     setting: Setting, planned: Sequence[Planned], condition: Condition, reference: Reference, progress: Progress
 ) -> list[Run]:
-    trials = [Trial(setting, one, condition, reference) for one in planned]
-    return _in_threads(setting, [trial.run for trial in trials], progress.run_ends, progress, planned)
+    calls = [functools.partial(_run_later, setting, one, condition, reference) for one in planned]
+    return _in_threads(setting, calls, progress.run_ends, progress, planned)
+
+
+def _run_later(setting: Setting, planned: Planned, condition: Condition, reference: Reference) -> Run:
+    """Do a run that is not the first one.
+
+    An agent that binds its port without SO_REUSEADDR cannot do so for a minute after its connections were closed
+    (TIME_WAIT). In a container the port is new each time: that is no fault of the agent's.
+    """
+    try:
+        return Trial(setting, planned, condition, reference).run()
+    except PortInUse:
+        if setting.options.parallel == 1:
+            sockets.await_end_of_time_wait(setting.cancelled)
+    try:
+        return Trial(setting, planned, condition, reference).run()
+    except PortInUse as problem:
+        hint = "" if setting.options.parallel == 1 else "an agent with a fixed port needs runs without --parallel: "
+        return Trial(setting, dataclasses.replace(planned, reason=f"{hint}{problem}"), condition, reference).run()
 
 
 def _in_threads(

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import random
+import re
 import signal
 import threading
 import time
@@ -37,6 +38,8 @@ LOOK_EVERY = 0.05
 MAX_LINES = 100_000  # of a run, that are judged: the last ones
 STARTS_WITHIN = 60.0  # agent-init itself, on a loaded machine
 WORK_BEGINS_WITHIN = 1.0
+WORK_WAITS_WITHIN = 5.0  # what computes longer does not wait for the agent
+LOOKS_AT_WORK = 4  # that find it waiting, one after the other
 PATIENCE = 15.0  # beyond the deadline and the linger time
 WITHOUT_DEADLINE = 60.0  # the patience with a stop that has none
 DECIDED_WITHIN = 2.0
@@ -44,6 +47,7 @@ RELOADS_WITHIN = 30.0
 AFTER_THE_CHILD = 0.5
 MAX_READER_STOPS = 3.0
 BREAK_SECONDS = 60.0
+IN_USE = re.compile(r"address already in use|EADDRINUSE|Errno 98\b", re.IGNORECASE)
 WORK_WAS_OVER = "the work had ended before the stop request"
 EVENT_KINDS = {"deadline": "deadline", "linger-over": "kill", "escalated": "signal", "interrupted": "signal"}
 SENT = ("stop-requested", "looked-through", "last-term", "wrapper-stays", "held-back", "forwarded")
@@ -57,6 +61,10 @@ class Cancelled(Exception):
 
 class NotUp(Exception):
     """The agent has not come up, or has ended before anybody asked it to: the text says so."""
+
+
+class PortInUse(NotUp):
+    """The agent has ended at once, as another process, or a connection that was closed, still has its port."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +121,10 @@ class Trial:
     # --- From the start to the end. -------------------------------------------------------------------------------
 
     def run(self) -> Run:
-        """Do it all, leave nothing behind, and return what was seen. Raises Cancelled, OSError, NotUp."""
+        """Do it all, leave nothing behind, and return what was seen. Raises Cancelled, OSError, NotUp.
+
+        After the first run of a rehearsal PortInUse is the only NotUp that is raised: any other is a loss.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._output = (self.folder / "output.log").open("w", encoding="utf-8", errors="backslashreplace")
         self._log = (self.folder / "events.jsonl").open("w", encoding="utf-8")
@@ -122,7 +133,7 @@ class Trial:
             if not self.skipped:
                 self._play()
         except NotUp as problem:
-            if self.reference is None:
+            if self.reference is None or isinstance(problem, PortInUse):
                 raise
             self.problem = str(problem)
         finally:
@@ -181,8 +192,10 @@ class Trial:
                 self.balloon.end()
             if self.work is not None:
                 self.work.end()
-            self.streams.close()
-            self._mend()
+            try:
+                self.streams.close()  # the disk may be full
+            finally:
+                self._mend()
             if self.observer is not None:
                 self.lives = self.observer.lives(self.started)
 
@@ -220,7 +233,8 @@ class Trial:
         while (at := self._is_up()) is None:
             self._step()
             if self.container.exit_code() is not None:
-                raise NotUp(self._ended_early("before it was up"))
+                text = self._ended_early("before it was up")
+                raise PortInUse(text) if any(IN_USE.search(line.text) for line in self.lines) else NotUp(text)
             if time.monotonic() > end:
                 if automatic:
                     self._event("note", "was not seen to come up: taken to be up")
@@ -252,9 +266,10 @@ class Trial:
         code = self.container.exit_code()
         last = next((line.text.strip() for line in reversed(self.lines) if line.text.strip()), "")
         seconds = units.format_duration(round(time.monotonic() - self.started, 1))
-        return f"the agent ended by itself after {seconds}, {when}, with exit code {code}" + (
-            f"; its last line: {signals.quote(last)}" if last else ""
-        )
+        text = f"the agent ended by itself after {seconds}, {when}, with exit code {code}"
+        if code == 0 and not self.setting.options.keep_stdin:
+            text += " (one that reads stdin needs --stdin, and none may go to the background)"
+        return text + (f"; its last line: {signals.quote(last)}" if last else "")
 
     def _begin_work(self) -> None:
         """Start --work, and wait for --work-up; else until it has printed something, or for a second. Raises NotUp."""
@@ -268,10 +283,20 @@ class Trial:
         end = time.monotonic() + (WORK_BEGINS_WITHIN if wanted is None else self.setting.options.up_timeout)
         while not self.work_begun and time.monotonic() < end and self.work.exit_code() is None:
             self._step()
+        if wanted is None:
+            self._await_waiting_work(end + WORK_WAITS_WITHIN)
         if wanted is not None and not self.work_begun and self.work.exit_code() is None:
             waited = units.format_duration(self.setting.options.up_timeout)
             raise NotUp(f"the work did not print {signals.quote(wanted)} within {waited}")
         self._check_work()
+
+    def _await_waiting_work(self, end: float) -> None:
+        """Wait until the work waits: for the agent, as a rule. What still starts is no work in hand."""
+        assert self.work is not None
+        waiting = 0
+        while waiting < LOOKS_AT_WORK and self.work.exit_code() is None and time.monotonic() < end:
+            self._wait_until(time.monotonic() + TICK)
+            waiting = waiting + 1 if self.work.is_waiting() else 0
 
     def _check_work(self) -> None:
         """See whether the work goes on, as it should when the stop is requested. Raises NotUp if it has failed."""
@@ -335,6 +360,7 @@ class Trial:
             return
         if self.way.before in (Before.NOTHING, Before.STOP_READING):
             self._check_work()
+        self._step(0)  # what the agent has printed up to now was not printed after the request
         if self.way.to_all and self.observer is not None:
             self.observer.look(at_once=True)
             for seen in self.observer.alive():

@@ -45,6 +45,19 @@ def test_a_note_alone_is_0() -> None:
     assert out.startswith("<stdin>:2: note: [unbuffered]")
 
 
+def test_a_closed_stdin_is_one_line() -> None:
+    ran = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&-', "sh", *CTL, "-"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (125, "", "agent-initctl: <stdin>: it is closed\n")
+
+
+def test_a_full_disk_behind_stdout_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        ran = subprocess.run([*CTL, "-"], input=BAD, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (ran.returncode, ran.stderr) == (125, "agent-initctl: cannot go on: [Errno 28] No space left on device\n")
+
+
 def test_several_documents_on_stdin() -> None:
     pod = (
         "apiVersion: v1\nkind: Pod\nspec:\n  containers:\n  - name: a\n    image: x\n"

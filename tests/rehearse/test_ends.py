@@ -54,8 +54,18 @@ def test_signal_to_agent_initctl_leaves_nothing(begin: Begin, how: str, number: 
     assert marked(begun.mark) == []
 
 
-def test_kill_of_agent_initctl_ends_the_agent(begin: Begin) -> None:
-    begun = begin(MANY, "--up=up", "--grace=60s")
+def test_hup_that_is_ignored_stays_ignored(rehearse: Rehearse) -> None:
+    """As below nohup(1), when the terminal is closed."""
+    work = "kill -s HUP $(cat pid); exec sleep 3"
+    before = ("sh", "-c", "trap '' HUP; echo $$ > pid; exec \"$@\"", "sh")
+    ran = rehearse(agents.SLOW_START, "--scenarios=term", f"--work={work}", before=before)
+    assert ran.code == 0, ran.errors
+
+
+@pytest.mark.parametrize("work", [(), ("--work=sleep 1000 & sleep 1000",)], ids=["no work", "work"])
+def test_kill_of_agent_initctl_ends_the_agent_and_its_work(begin: Begin, work: tuple[str, ...]) -> None:
+    begun = begin(MANY, "--up=up", "--grace=60s", *work)
+    until(lambda: sum("sleep 1000" in line for line in begun.processes()) == 3 * len(work), "the work", 60)
     until(lambda: sum("agent.py" in line for line in begun.processes()) >= 7, "the agent's processes", 60)
     begun.process.kill()
     begun.process.communicate()

@@ -163,6 +163,12 @@ def test_the_outcome_of_a_rehearsal() -> None:
     assert len(lost.advice) == 3
 
 
+def test_work_that_had_ended_before_each_request_was_not_kept() -> None:
+    done = rehearsed(run(work_kept=None))
+    assert (done.held, done.kept_all_work) == (True, done.result.work is None)
+    assert not plugin.Rehearsed(dataclasses.replace(done.result, work="true")).kept_all_work
+
+
 def test_where_nothing_was_judged_nothing_is_asserted() -> None:
     for done in (rehearsed(), rehearsed(run(drain=None, verdict=Verdict.SKIPPED), run(SHORT))):
         assert (done.held, done.kept_all_work, done.ended_by_itself) == (False, False, False)

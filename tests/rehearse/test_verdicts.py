@@ -66,6 +66,47 @@ def test_server_that_drains_keeps_the_request_in_hand(rehearse: Rehearse, tmp_pa
     assert "done" in (ran.keep / "term" / "work.log").read_text()
 
 
+# As in the documentation of http.server: without SO_REUSEADDR. HTTP/1.0 is closed by the server.
+WITHOUT_REUSE = """
+import http.server, socketserver, sys
+with socketserver.TCPServer(("127.0.0.1", int(sys.argv[1])), http.server.SimpleHTTPRequestHandler) as server:
+    server.serve_forever()
+"""
+
+
+def test_port_that_is_still_in_time_wait_is_no_loss(rehearse: Rehearse, tmp_path: Path) -> None:
+    command, _ = server(tmp_path, WITHOUT_REUSE)
+    fetch = f"import urllib.request; urllib.request.urlopen('http://127.0.0.1:{command[-1]}/').read()"
+    ran = rehearse(command, "--scenarios=term,int", f'--work={sys.executable} -S -c "{fetch}"; sleep 2')
+    assert ran.code == 0, (lost(ran), ran.errors)
+    assert [run["verdict"] for run in ran.report["runs"]] == ["held", "held"]
+
+
+def test_fixed_port_and_parallel_runs_are_named(rehearse: Rehearse, tmp_path: Path) -> None:
+    command, _ = server(tmp_path, WITHOUT_REUSE)
+    ran = rehearse(command, "--scenarios=int,hup", "--parallel=2")
+    reasons = [run["reasons"][0] for run in ran.report["runs"] if run["verdict"] == "skipped"]
+    assert not lost(ran)
+    assert reasons
+    assert all(reason.startswith("an agent with a fixed port needs runs without --parallel") for reason in reasons)
+
+
+def test_work_that_starts_slowly_has_begun_before_the_stop(rehearse: Rehearse, tmp_path: Path) -> None:
+    """As on a loaded machine: it prints something, computes for longer than a second, and only then asks."""
+    command, work = server(tmp_path, agents.GOOD_SERVER)
+    slow = f"echo begins; {sys.executable} -S -c 'sum(range(10**8))'; exec {work}"
+    ran = rehearse(command, "--scenarios=term", f"--work={slow}")
+    assert ran.code == 0, (lost(ran), ran.errors)
+    assert ran.run("term")["work_kept"] is True
+
+
+def test_work_that_is_too_short_is_named_and_not_kept(rehearse: Rehearse, tmp_path: Path) -> None:
+    command, _ = server(tmp_path, agents.GOOD_SERVER)
+    ran = rehearse(command, "--scenarios=term,int", "--work=true")
+    assert [run["work_kept"] for run in ran.report["runs"]] == [None, None]
+    assert any(note.startswith("In some runs the work had ended before") for note in ran.report["notes"])
+
+
 def test_stop_waits_until_the_work_is_in_hand(rehearse: Rehearse) -> None:
     """Work that begins slowly, as the import of a client's library, is no work in hand yet."""
     work = "sleep 2; echo begun; sleep 0.2; echo done"
@@ -129,7 +170,7 @@ def test_deaf_agent_is_killed_at_the_deadline(rehearse: Rehearse, how: tuple[str
 
 @pytest.mark.parametrize("how", NAMESPACE, ids=IDS)
 def test_child_that_stays_is_left_over(rehearse: Rehearse, how: tuple[str, ...]) -> None:
-    ran = rehearse(agents.LEAVES_A_CHILD, "--scenarios=term", *how, AGENT_INIT_LINGER="1s")
+    ran = rehearse(agents.LEAVES_A_CHILD, "--up=up", "--scenarios=term", *how, AGENT_INIT_LINGER="1s")
     assert ran.code == 1
     run = ran.run("term")
     assert any(name.startswith("sh -c") for name in run["left_over"])

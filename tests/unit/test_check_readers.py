@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entrypoint.check import combine, dockerfile, from_dockerfile, rules, tree
+from entrypoint.check import combine, dockerfile, from_dockerfile, from_yaml, rules, tree
 from entrypoint.check.case import Finding
 from entrypoint.check.source import Place, Unreadable
 
@@ -74,6 +74,17 @@ def test_dockerfile_with_another_escape_character_and_shell() -> None:
     command = from_dockerfile.image(dockerfile.read("f", text)).command
     assert command is not None
     assert command.value == ("bash", "-o", "pipefail", "-c", "python agent.py")
+
+
+def test_dockerfile_with_tabs_and_empty_lines_in_an_instruction() -> None:
+    text = 'FROM\tpython\nRUN a && \\\n\n    # why\n\n    b\nENV\tOLD the\tform\nCMD\t["x"]\n'
+    assert dockerfile.looks_like_one(text)
+    made = dockerfile.read("f", text).stages[0].instructions
+    assert [(one.name, one.text, one.place.line) for one in made] == [
+        ("RUN", "a && b", 2),
+        ("ENV", "OLD the\tform", 7),
+        ("CMD", '["x"]', 8),
+    ]
 
 
 def test_a_target_is_a_stage_by_its_name() -> None:
@@ -156,6 +167,21 @@ def test_bad_toml_is_one_line_with_its_place() -> None:
     with pytest.raises(Unreadable) as caught:
         tree.read_toml("fly.toml", 'app = "x"\nbroken\n')
     assert caught.value.place == Place("fly.toml", 2)
+
+
+def test_json_with_tabs_and_a_byte_order_mark_is_read() -> None:
+    assert tree.read_yaml("f", '\ufeff{\n\t"a": 1\n}\n')[0]["a"].place.line == 2
+
+
+@pytest.mark.parametrize("number", ["nan", ".nan", "inf", "-inf", "1e400", "9" * 400])
+def test_what_is_no_finite_number_is_not_known(number: str) -> None:
+    assert tree.read_yaml("f", f"stopTimeout: {number}\n")[0]["stopTimeout"].number is None
+    assert from_yaml.duration(f"{number}s") is None
+    assert from_yaml.slept(("sleep", number)) is None
+    pod = f"apiVersion: v1\nkind: Pod\nspec:\n  terminationGracePeriodSeconds: {number}\n  containers:\n"
+    words = f"[agent-init, --, gunicorn, --graceful-timeout, '{number}', a]"
+    found, problem = findings_or_problem("f", f"{pod}  - {{image: x, command: {words}}}\n")
+    assert (found, problem) == ([], None)
 
 
 # --- Whatever a file has in it. ---------------------------------------------------------------------------------------

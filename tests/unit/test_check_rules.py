@@ -518,3 +518,10 @@ def test_an_image_that_may_be_either_of_two_is_neither() -> None:
     files = [(name, text.replace("my-agent", "agent")) for name, text in files]
     assert not [made for made in rules.judge(combine.read(files).all()) if made.place.file == "pod.yaml"]
     assert [made.rule for made in rules.judge(combine.read([files[0], files[2]]).all())] == ["entrypoint-replaced"]
+
+
+def test_an_option_has_the_line_of_the_part_that_it_is_in() -> None:
+    lines = 'entrypoint: ["agent-init", "--grace", "60s", "--"]\ncommand: python agent.py'
+    assert [made.place.line for made in judge(compose=service(lines)) if made.rule == "grace-above-platform"] == [4]
+    lines = 'entrypoint: ["agent-init"]\ncommand: ["--grace=60s", "--", "python", "agent.py"]'
+    assert [made.place.line for made in judge(compose=service(lines)) if made.rule == "grace-above-platform"] == [5]

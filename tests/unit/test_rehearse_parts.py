@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from entrypoint.init import procfs
 from entrypoint.init.console import json_line
-from entrypoint.rehearse import container, rehearsal, scenarios, up
+from entrypoint.rehearse import container, observe, rehearsal, scenarios, up
 from entrypoint.rehearse.options import Options
 from entrypoint.rehearse.records import Line, split
 from entrypoint.rehearse.run import Reference
@@ -280,6 +280,17 @@ def test_children_are_found_where_the_kernel_does_not_list_them(monkeypatch: pyt
             child.wait()
     assert found == listed
     assert {child.pid for child in children} <= set(found)
+
+
+def test_what_agent_init_starts_for_itself_is_not_the_agents() -> None:
+    def is_helper(name: str, parent: int, *argv: str) -> bool:
+        process = procfs.Process(9, name, parent, 9, 1)
+        return observe.Seen(process, 9, parent, name, 0.0, argv=list(argv)).is_helper_of(5)
+
+    assert is_helper("agent-init", 5, "python3", "-I", "-S", "/x/entrypoint/__main__.py")  # forked just now
+    assert is_helper("python3", 5, "python3", "-I", "-S", "/x/entrypoint/report/__main__.py", "{}")
+    assert not is_helper("agent-init", 6, "agent-init", "--", "python", "agent.py")  # the agent's own
+    assert not is_helper("python3", 5, "python3", "agent.py")
 
 
 class Nobody:
