@@ -67,7 +67,7 @@ ROWS = (
     Row("Celery, prefork", "queues/celery.sh", needs="redis-server"),
     Row("Node, with handlers", "plain/node.sh", needs="node"),
     Row("an agent with an MCP server over stdio", "tools/mcp-agent.sh"),
-    Row("MCP server over stdio", "tools/mcp-stdio.sh"),
+    Row("MCP server over stdio, without work", "tools/mcp-stdio.sh"),
     Row("MCP server over HTTP", "tools/mcp-http.sh"),
     Row("hypercorn", "web/hypercorn.sh"),
     Row("hypercorn `--workers`", "web/hypercorn-workers.sh"),
