@@ -129,15 +129,7 @@ def find(argv: Sequence[str]) -> Launch:
 
 def command_of(arguments: Sequence[str]) -> list[str]:
     """Return the command after agent-init's options, whatever the values of these."""
-    taking = {flag for option in options.OPTIONS for flag in option.flags}
-    words = list(arguments)
-    while words and words[0].startswith("-"):
-        word = words.pop(0)
-        if word == "--":
-            break
-        if word in taking and words:
-            del words[0]
-    return words
+    return _after_options(arguments, frozenset(flag for option in options.OPTIONS for flag in option.flags))
 
 
 def _name(words: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import http.client
 import socket
 import time
@@ -91,26 +92,35 @@ class After:
         return at if signs.now >= at else None
 
 
-@dataclass
-class Port:
-    """A TCP port takes connections."""
+class Probe(abc.ABC):
+    """A question to the agent from outside, asked once in BETWEEN_PROBES seconds at most."""
 
-    host: str
-    port: int
-    _next: float = 0.0
+    _next = 0.0
 
-    @property
-    def text(self) -> str:
-        """For people."""
-        return f"tcp:{self.port}" if self.host == "localhost" else f"tcp:{self.host}:{self.port}"
+    @abc.abstractmethod
+    def answers(self) -> bool:
+        """Whether the agent answers as it should."""
 
     def check(self, signs: Signs) -> float | None:
         """Return now, if it does."""
         if signs.now < self._next:
             return None
-        taken = self.answers()
+        answered = self.answers()
         self._next = time.monotonic() + BETWEEN_PROBES
-        return signs.now if taken else None
+        return signs.now if answered else None
+
+
+@dataclass
+class Port(Probe):
+    """A TCP port takes connections."""
+
+    host: str
+    port: int
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        return f"tcp:{self.port}" if self.host == "localhost" else f"tcp:{self.host}:{self.port}"
 
     def answers(self) -> bool:
         """Whether a connection is taken."""
@@ -122,19 +132,10 @@ class Port:
 
 
 @dataclass
-class Url:
+class Url(Probe):
     """A URL answers with a status below 400."""
 
     text: str
-    _next: float = 0.0
-
-    def check(self, signs: Signs) -> float | None:
-        """Return now, if it does."""
-        if signs.now < self._next:
-            return None
-        answered = self.answers()
-        self._next = time.monotonic() + BETWEEN_PROBES
-        return signs.now if answered else None
 
     def answers(self) -> bool:
         """Whether it answers."""
@@ -222,6 +223,6 @@ def _url(text: str) -> Url:
 
 def occupied(condition: Condition | None) -> str:
     """Return what answers before the agent was started; else an empty text."""
-    if isinstance(condition, Port | Url) and condition.answers():
+    if isinstance(condition, Probe) and condition.answers():
         return condition.text
     return ""
