@@ -121,7 +121,7 @@ class Container:
     def signal(self, number: int) -> None:
         """Send a signal to agent-init, if it has not exited."""
         if self.pid and self._outer.poll() is None:
-            _kill(self.pid, number)
+            send(self.pid, number)
 
     def kill(self, known: Sequence[procfs.Process] = ()) -> None:
         """End whatever is left of it, and wait for that. `known`: processes of it that were seen."""
@@ -141,16 +141,16 @@ class Container:
                 self._outer.wait()
             for process in known:  # agent-init may have died before them
                 if procfs.is_there(process):
-                    _kill(process.pid, signal.SIGKILL)
+                    send(process.pid, signal.SIGKILL)
 
     def _kill_once(self) -> None:
         if self.mode is Mode.PROCESS_1:
             # unshare(1) ends with its child. Without one it has not forked yet.
-            _kill(self.find() or self._outer.pid, signal.SIGKILL)
+            send(self.find() or self._outer.pid, signal.SIGKILL)
             return
         below = tree.below(self.pid, tree.everything())
         for process in below:
-            _kill(process.pid, signal.SIGKILL)
+            send(process.pid, signal.SIGKILL)
         if not below:
             self._outer.kill()
 
@@ -163,7 +163,8 @@ def _children(pid: int) -> list[procfs.Process]:
     return sorted(found, key=lambda process: (process.start, process.pid))
 
 
-def _kill(pid: int, number: int) -> None:
+def send(pid: int, number: int) -> None:
+    """Send a signal to a process, if it is there."""
     try:
         os.kill(pid, number)
     except ProcessLookupError:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from .. import control, titles
-from ..init import procfs, tree
+from ..init import names, procfs, tree
 from . import sockets
 from .model import Life
+
+if TYPE_CHECKING:
+    import random
 
 OWN_HELPERS = ("/entrypoint/report/__main__.py", "/entrypoint/serve/")  # agent-init's, not the agent's
 RENAMED_WITHIN = 1.0  # seconds: a process executes its program soon after the fork
@@ -77,6 +81,22 @@ class Observer:
     def alive(self) -> list[Seen]:
         """Return the processes that were alive at the last look, agent-init's own helpers not among them."""
         return [seen for seen in self._agents() if seen.ended is None]
+
+    def pick_child(self, chance: random.Random) -> Seen | None:
+        """Return a child of the agent that may be killed: a worker rather than the agent behind a wrapper."""
+        alive = self.alive()
+        by_parent: dict[int, list[Seen]] = {}
+        for seen in alive:
+            by_parent.setdefault(seen.process.parent, []).append(seen)
+        pids = {seen.process.pid for seen in alive}
+        main = next((seen for seen in alive if seen.process.parent not in pids), None)
+        while main is not None:
+            children = by_parent.get(main.process.pid, [])
+            if len(children) != 1 or not names.is_wrapper(main.process):
+                found = [child for child in children if child.name != "resource tracker"]
+                return chance.choice(found) if found else None
+            main = children[0]
+        return None
 
     def lives(self, started: float) -> tuple[Life, ...]:
         """Return the lives of all of them, in the order of their births. `started`: when the agent was started."""

@@ -20,8 +20,10 @@ from .. import __version__, units
 from ..init import procfs
 from . import advice, container, scenarios, sockets, up
 from .model import Mode, Rehearsal
-from .run import WORK_WAS_OVER, Cancelled, NotUp, PortInUse, Reference, Setting, Trial
+from .run import Cancelled, Reference, Setting, Trial
 from .scenarios import EARLY_SHARES, TERM_ONCE, Before, Planned
+from .up import NotUp, PortInUse
+from .work import WORK_WAS_OVER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -23,6 +23,14 @@ PROBE_SECONDS, BETWEEN_PROBES = 0.5, 0.1
 ACCEPTED = "READY=1, the text of a log line, tcp:PORT, tcp:HOST:PORT, an http:// or https:// URL, a time such as 5s"
 
 
+class NotUp(Exception):
+    """The agent has not come up, has ended before anybody asked it to, or its work has failed: the text says which."""
+
+
+class PortInUse(NotUp):
+    """The agent has ended at once, as another process, or a connection that was closed, still has its port."""
+
+
 @dataclass
 class Signs:
     """What was seen of an agent's start so far. Times by the monotonic clock."""
@@ -33,6 +41,7 @@ class Signs:
     texts: list[tuple[float, str]] = field(default_factory=list)  # lines of the agent
     ports: dict[int, float] = field(default_factory=dict)  # that it listens on, and since when
     active_at: float = 0.0  # the last output, or the last process that began or ended
+    up_at: float | None = None  # since when the agent counts as up
 
 
 class Condition(Protocol):
