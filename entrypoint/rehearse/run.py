@@ -278,7 +278,7 @@ class Trial:
         began = time.monotonic()
         for after, number in self.way.signals:
             self._wait_until(began + after, self._has_ended)
-            if not self._has_ended():
+            if self.requested is None or not self._has_ended():  # it may have ended by itself just now
                 self._request(number)
         if len(self.way.signals) == 1 and TERM not in self.sent:
             self._see_whether_it_stops()
