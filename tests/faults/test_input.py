@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from entrypoint import notify, options
 from entrypoint import settings as reader
 from tests.support.init import AGENT_INIT, clean_environment, until
-from tests.support.proc import descriptors
+from tests.support.proc import children_of, descriptors
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -199,7 +199,7 @@ def test_messages_from_outside_the_tree_do_no_harm(start_in_role: Start) -> None
     """The sender is root but not in the tree: it can write to the socket, but its messages are ignored."""
     init = start_in_role("-t", "500ms", "--notify-access", "all", agent="on('TERM'); ready()")
     init.wait_for_event("ready")
-    [agent] = psutil.Process(init.pid).children()
+    [agent] = children_of(init)
     before = descriptors(init.pid).keys()
     texts = [b"READY=1", b"STOPPING=1", b"WATCHDOG=trigger", b"WATCHDOG_USEC=1", b"MAINPID=1", b"STATUS=stranger"]
     texts += [b"EXTEND_TIMEOUT_USEC=60000000", b"BARRIER=1", os.urandom(4000), b""]

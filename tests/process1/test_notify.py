@@ -10,11 +10,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-import psutil
 import pytest
 
 from tests.support.init import actor_line, clean_environment
-from tests.support.proc import AS_NOBODY, IDLE, descriptors, environment, inner_pid, wait_for_agent
+from tests.support.proc import AS_NOBODY, IDLE, children_of, descriptors, environment, inner_pid, wait_for_agent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,7 +112,7 @@ def test_notify_socket_is_abstract_when_no_directory_is_writable(start_in_role: 
 
 
 def names(init: Init) -> list[str]:
-    child = psutil.Process(init.pid).children()[0]
+    child = children_of(init)[0]
     return [child.environ()["AGENT_INIT_RESPONDERS"].removeprefix("@")]
 
 
@@ -131,7 +130,7 @@ def test_message_of_an_agent_that_dropped_privileges_is_accepted(start_in_role: 
 def test_message_from_outside_the_tree_is_refused(start_in_role: Start) -> None:
     init = start_in_role("-t", "1s", agent="on('TERM', lambda: log('TERM')); ready()")
     init.wait_for_event("ready")
-    path = psutil.Process(init.pid).children()[0].environ()["NOTIFY_SOCKET"]
+    path = children_of(init)[0].environ()["NOTIFY_SOCKET"]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
         for _ in range(5):
             out.sendto(b"READY=1\nEXTEND_TIMEOUT_USEC=99000000\nWATCHDOG=trigger\nMAINPID=1", path)
@@ -216,7 +215,7 @@ ready()
 def test_descriptor_that_is_slow_to_close_does_not_delay_the_deadline(start_in_role: Start, sent: str) -> None:
     init = start_in_role("-t", "500ms", agent=LINGERING.replace("SENT", sent))
     init.wait_for_event("ready")
-    [agent] = psutil.Process(init.pid).children()
+    [agent] = children_of(init)
     init.signal("STOP")  # until the agent has closed its own, so that process 1's is the last
     agent.send_signal(signal.SIGUSR1)
     init.wait_for_event("sent")
@@ -428,7 +427,7 @@ def test_frozen_container_is_not_treated_as_hung(start_in_role: Start) -> None:
     """A pause stops process 1 and the agent. Afterwards the watchdog interval starts again."""
     init = start_in_role("--watchdog", "1s", agent=PINGS + "on('TERM', leave); log('on'); ping(600)")
     init.wait_for_event("on")
-    agent = psutil.Process(init.pid).children()[0]
+    agent = children_of(init)[0]
     init.signal("STOP")
     agent.suspend()
     time.sleep(1.5)

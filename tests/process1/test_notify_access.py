@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
 import pytest
 
 from tests.support.init import actor_line, clean_environment
+from tests.support.proc import children_of
 
 if TYPE_CHECKING:
     from tests.conftest import Start
@@ -233,7 +233,7 @@ def test_command_of_a_program_that_has_exited_is_unknown(start_in_role: Start) -
     agent = "on('USR1', lambda: (os.waitpid(child('command', \"notify('READY=1'); leave()\"), 0), log('done')))"
     init = start_in_role("-t", "20s", agent=f"{agent}; on('TERM', lambda: leave(3)); ready()")
     init.wait_for_event("ready")
-    [process] = psutil.Process(init.pid).children()
+    [process] = children_of(init)
     init.signal("STOP")
     os.kill(process.pid, signal.SIGUSR1)
     init.wait_for_event("done")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-import psutil
 import pytest
 
 from tests.support.init import actor_line, clean_environment
+from tests.support.proc import children_of
 
 if TYPE_CHECKING:
     from tests.conftest import Start
@@ -287,7 +287,7 @@ def test_leftover_process_does_not_get_the_stop_signal_twice(start_in_role: Star
     code = "on('TERM', lambda: leave(0, after=1.5)); ready()"
     init = start_in_role("-t", "20s", command=["sh", "-c", f"{actor_line('real', code)}; exit $?"])
     real = init.wait_for_event("ready", "real")
-    shell = psutil.Process(init.pid).children()[0]
+    shell = children_of(init)[0]
     init.signal("TERM")
     init.wait_for_event("TERM", "real")
     shell.kill()

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from tests.support.init import AGENT_INIT, NAMESPACE, actor_line, clean_environment
+from tests.support.proc import children_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +34,7 @@ UNKNOWN = "which does not end a stop that it has not requested"
 
 
 def agent_of(init: Init) -> int:
-    return psutil.Process(init.pid).children()[0].pid
+    return children_of(init)[0].pid
 
 
 def request_from_inside(init: Init) -> None:
@@ -160,7 +161,7 @@ def test_agent_init_in_another_session_of_the_container_has_the_limit_as_its_gra
             env=env,
         )
         init.wait_for_event("ready")
-        [inner] = psutil.Process(init.pid).children()
+        [inner] = children_of(init)
         inner.terminate()
         assert init.wait() == (137 if platform == "Railway" else 7)
         started = init.wait_for_line("started python")
@@ -241,7 +242,7 @@ def test_on_heroku_what_a_wrapper_leaves_is_signalled_once_and_drains(
     command = ["--", "sh", "-c", actor_line("agent", DRAINS.replace("0.5", "1.5")) + "; exit $?"]
     init = start(*options, "--linger", "300ms", command=command, env=clean_environment(**HEROKU))
     init.wait_for_event("ready")
-    [shell] = psutil.Process(init.pid).children()
+    [shell] = children_of(init)
     [agent] = shell.children()
     if order == "agent-init first":
         init.signal("TERM")
@@ -263,7 +264,7 @@ def test_on_heroku_what_is_left_of_an_agent_that_somebody_kills_is_signalled(sta
     command = ["--", "sh", "-c", actor_line("agent", DRAINS) + "; exit $?"]
     init = start("-t", "20s", command=command, env=clean_environment(**HEROKU))
     init.wait_for_event("ready")
-    psutil.Process(init.pid).children()[0].terminate()
+    children_of(init)[0].terminate()
     assert init.wait() == 143
     assert init.events() == ["ready", "TERM", "end"]
 

@@ -17,6 +17,7 @@ import pytest
 
 import entrypoint
 from tests.support.init import clean_environment
+from tests.support.proc import children_of
 
 if TYPE_CHECKING:
     from tests.conftest import Start
@@ -172,7 +173,7 @@ def test_final_message_lists_the_processes_left_at_the_deadline(start_in_role: S
 def test_kill_by_another_process_is_reported_as_such(start_in_role: Start, tmp_path: Path) -> None:
     init = start_in_role("--termination-log", "none", agent="ready()")
     init.wait_for_event("ready")
-    psutil.Process(init.pid).children()[0].kill()
+    children_of(init)[0].kill()
     assert init.wait() == 137
     assert "agent-init" in init.wait_for_line("ended: the agent was killed by SIGKILL (")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,18 @@ IDLE = ["sleep", "1000"]
 PYTHON = Path(sys.executable).name  # the name of a process that runs this interpreter
 
 
+def children_of(init: Init) -> list[psutil.Process]:
+    """Its children, the oldest first. What it forks for itself for a moment, at the start, is none: it has its argv."""
+    process = psutil.Process(init.pid)
+    argv = process.cmdline()
+    found = []
+    for child in process.children():
+        with suppress(psutil.NoSuchProcess):  # it has exited, and may have been reaped
+            if child.cmdline() != argv:
+                found.append((child.create_time(), child.pid, child))
+    return [child for _, _, child in sorted(found, key=lambda item: item[:2])]
+
+
 def wait_for_agent(init: Init, name: str = "sleep") -> int:
     """Wait until the agent has executed the program `name` and sleeps; return its pid.
 
@@ -27,7 +40,7 @@ def wait_for_agent(init: Init, name: str = "sleep") -> int:
     """
 
     def running() -> int | None:
-        for child in sorted(psutil.Process(init.pid).children(), key=lambda child: (child.create_time(), child.pid)):
+        for child in children_of(init):
             opened, _, fields = Path(f"/proc/{child.pid}/stat").read_text().rpartition(") ")
             state, environment_end = fields.split()[0], int(fields.split()[48])  # exec sets env_end last
             if opened.endswith(f"({name}"):
