@@ -257,7 +257,7 @@ class Trial:
         if child is None:
             self.skipped = "the agent has no child"
             return
-        os.kill(child.process.pid, signal.SIGKILL)
+        send(child.process.pid, signal.SIGKILL)
         self.journal.add_event("kill", f"KILL to {child.name}", pid=child.inner_pid)
         self._wait_until(time.monotonic() + AFTER_THE_CHILD)
 
