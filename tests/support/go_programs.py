@@ -25,6 +25,9 @@ REFUSED = re.compile(r"""([^\s"]+@v[^\s:"]+): ([^"]*)""")
 REPLACED = re.compile(r"^\s*(?:replace\s+)?(\S+) => (\./\S+)", re.MULTILINE)
 
 
+_only_cached = False
+
+
 class BuildFailed(Exception):
     """The text is one line. If the module proxy refuses a module, it names the module."""
 
@@ -42,6 +45,8 @@ def programs(
     folder = environments.cache() / f"{name}-{version}-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}"
     with environments._made_once(folder) as missing:
         if missing:
+            if _only_cached:
+                raise BuildFailed(f"{module} {version} has not been built yet")
             if shutil.which("go") is None:
                 raise BuildFailed(f"building {module} takes Go (Debian: golang-go)")
             folder.mkdir(parents=True)
@@ -81,7 +86,12 @@ def _reason(output: str) -> str:
 
 
 def main(build: Callable[[], Path]) -> int:
-    """Build the programs and print where they are, or why they could not be built; return the exit code."""
+    """Build the programs and print where they are, or why they could not be built; return the exit code.
+
+    With the argument `--cached` build nothing: the exit code is 1 if they are missing.
+    """
+    global _only_cached
+    _only_cached = sys.argv[1:] == ["--cached"]
     try:
         print(build())
     except BuildFailed as error:
