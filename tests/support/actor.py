@@ -115,6 +115,7 @@ def forever() -> NoReturn:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    os.write(writer, b".")  # for a signal that came before that, and whose handler has not run yet
     while True:
         os.read(reader, 1000)
 
