@@ -257,9 +257,13 @@ def test_ready_and_status_are_logged_once(start_in_role: Start) -> None:
 for text in ("READY=1\\nSTATUS=serving", "READY=1", "STATUS=serving", "RELOADING=1\\nMONOTONIC_USEC=5", "READY=1",
              "STOPPING=1", "STATUS=a\\tb"):
     notify(text)
-leave(3)
+on('USR1', lambda: leave(3))
+ready()
 """
     init = start_in_role("-v", agent=agent)
+    init.wait_for_line('agent status: "a')
+    init.wait_for_event("ready")
+    children_of(init)[0].send_signal(signal.SIGUSR1)
     assert init.wait() == 3
     logged = [line for line in init.lines("agent ") if not line.startswith(("started", "ended"))]
     assert logged[0].startswith("the agent is ready, after ") or logged[0] == 'agent status: "serving"'

@@ -157,7 +157,8 @@ def test_wrapper_that_restarts_its_agent_starts_no_work(start_in_role: Start) ->
     code, seconds = stop(init)
     assert code == 143
     assert seconds < 5
-    assert init.events().count("TERM") == init.events().count("ready")  # the new one is stopped, too
+    events = init.events()  # the new one is stopped, too, perhaps before it is ready
+    assert events.count("end") == events.count("TERM") >= events.count("ready")
 
 
 def test_clean_up_of_a_wrapper_has_the_rest_of_the_grace(start_in_role: Start) -> None:

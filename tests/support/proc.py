@@ -22,13 +22,16 @@ PYTHON = Path(sys.executable).name  # the name of a process that runs this inter
 
 
 def children_of(init: Init) -> list[psutil.Process]:
-    """Its children, the oldest first. What it forks for itself for a moment, at the start, is none: it has its argv."""
+    """Its children that have not exited, the oldest first.
+
+    What it forks for itself for a moment, at the start, is none of them: it has its argv, or none while it exits.
+    """
     process = psutil.Process(init.pid)
-    argv = process.cmdline()
+    own: list[list[str]] = [[], process.cmdline()]
     found = []
     for child in process.children():
         with suppress(psutil.NoSuchProcess):  # it has exited, and may have been reaped
-            if child.cmdline() != argv:
+            if child.cmdline() not in own:
                 found.append((child.create_time(), child.pid, child))
     return [child for _, _, child in sorted(found, key=lambda item: item[:2])]
 
