@@ -1,7 +1,7 @@
 from huey import RedisHuey
-from job import think
+from job import URL, think
 
-queue = RedisHuey()
+queue = RedisHuey(url=URL)
 answer = queue.task()(think)
 
 

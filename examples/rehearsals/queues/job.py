@@ -1,10 +1,12 @@
 """The job of all queues here: it takes two seconds, and notes in Redis what has become of it."""
 
+import os
 import time
 
 from redis import Redis
 
-store = Redis(decode_responses=True)
+URL = os.environ["REDIS_URL"]  # redis.sh sets it
+store = Redis.from_url(URL, decode_responses=True)
 
 
 def think(name: str) -> None:
