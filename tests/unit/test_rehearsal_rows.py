@@ -86,7 +86,7 @@ def test_a_row_says_what_is_lost_and_what_keeps_it() -> None:
 
 
 def rehearsal(verdict: Verdict = Verdict.HELD, exit_code: int = 0, signal: str = "TERM") -> Rehearsal:
-    """A rehearsal of one scenario that counts, with an advice if it is lost, and of two that do not."""
+    """A rehearsal of TERM, with an advice if it is lost. In others the agent was killed, or there was no drain."""
     reasons = () if verdict is Verdict.HELD else ("the work failed, with exit code 18", "printed a traceback")
     sent = (Event(2.0, "signal", f"{signal} sent to python (2)", 2),)
     other = Scenario("oom", "TERM, then no memory", "", counts=False)
@@ -99,6 +99,7 @@ def rehearsal(verdict: Verdict = Verdict.HELD, exit_code: int = 0, signal: str =
         runs=(
             run(scenarios.TERM_ONCE.scenario, verdict=verdict, reasons=reasons, exit_code=exit_code, events=sent),
             run(other, drain=9.0, verdict=Verdict.INFORMATIONAL),
+            run(scenarios.NAMES["hup"].scenario, drain=30.0, verdict=Verdict.LOST, killed=True, reasons=("killed",)),
             run(gone, drain=None, verdict=Verdict.SKIPPED, reasons=("no --break CMD",)),
         ),
         advice=(
@@ -116,7 +117,7 @@ def test_what_is_kept_of_a_rehearsal() -> None:
         command="waiter app",
         date="2026-11-26",
         held=(),
-        lost={"term": "the work failed, with exit code 18"},
+        lost={"term": "the work failed, with exit code 18", "hup": "killed"},
         informational={"oom": ""},
         skipped={"dependency-gone": "no --break CMD"},
         drain=1.2,
@@ -134,7 +135,8 @@ def test_an_agent_that_ends_by_the_signal_has_e_143_in_its_line(exit_code: int, 
 def test_the_line_has_what_was_seen_with_its_options() -> None:
     without = result.summarise(rehearsal(Verdict.LOST), ())
     kept = result.with_line(without, result.summarise(rehearsal(exit_code=130), ()))
-    assert table.cells("waiter", kept)[-1] == "`agent-init --stop-signal INT -e 143 -- waiter app`"
+    line = "`agent-init --stop-signal INT -e 143 -- waiter app`; then lost: `hup`"
+    assert table.cells("waiter", kept)[-1] == line
 
 
 def test_a_loss_that_is_new_is_more_than_before() -> None:

@@ -5,10 +5,10 @@ if [ -z "$LIVEKIT_URL" ]; then
         command -v $program >/dev/null || { echo "$program is not installed" >&2; exit 125; }
     done
     livekit-server --dev >/dev/null 2>&1 &
-    trap "kill -KILL $!" EXIT
+    trap "kill -KILL $! 2>/dev/null" EXIT
     trap 'exit 130' HUP INT TERM # else the trap above is not run
     until curl -fs localhost:7880 >/dev/null; do
-        kill -0 $! || { echo 'livekit-server has ended' >&2; exit 125; }
+        kill -0 $! 2>/dev/null || { echo 'livekit-server has ended' >&2; exit 125; }
         sleep 0.1
     done
 fi

@@ -2,7 +2,7 @@ import asyncio
 
 from arq import create_pool
 from arq.connections import RedisSettings
-from job import URL, store
+from job import PORT, store
 
 
 async def answer(_: object, name: str) -> None:
@@ -13,7 +13,7 @@ async def answer(_: object, name: str) -> None:
 
 class WorkerSettings:
     functions = (answer,)
-    redis_settings = RedisSettings.from_dsn(URL)
+    redis_settings = RedisSettings(port=PORT)
     job_completion_wait = 60  # without it a stop cancels the job, which is run again later
 
 

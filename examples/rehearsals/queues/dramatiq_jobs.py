@@ -1,8 +1,8 @@
 import dramatiq
 from dramatiq.brokers.redis import RedisBroker
-from job import URL, think
+from job import PORT, think
 
-dramatiq.set_broker(RedisBroker(url=URL))
+dramatiq.set_broker(RedisBroker(port=PORT))
 answer = dramatiq.actor(think)
 
 

@@ -1,7 +1,7 @@
 from huey import RedisHuey
-from job import URL, think
+from job import PORT, think
 
-queue = RedisHuey(url=URL)
+queue = RedisHuey(port=PORT)
 answer = queue.task()(think)
 
 

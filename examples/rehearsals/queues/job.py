@@ -5,8 +5,8 @@ import time
 
 from redis import Redis
 
-URL = os.environ["REDIS_URL"]  # redis.sh sets it
-store = Redis.from_url(URL, decode_responses=True)
+PORT = int(os.environ["REDIS_PORT"])  # redis.sh sets it
+store = Redis(port=PORT, decode_responses=True)
 
 
 def think(name: str) -> None:
