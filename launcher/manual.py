@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTATION = "https://github.com/agent-init/agent-init/tree/main/docs"
-PID = "--pid"  # of each command that asks an agent-init
 SPECIAL = {"\\": r"\e", "-": r"\-", "'": r"\(aq", "`": r"\(ga", "^": r"\(ha", "~": r"\(ti"}  # groff_char(7)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import shlex
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from .source import Given, Place
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
-MARGIN = 2.0  # seconds between agent-init's SIGKILL and the platform's
 MAY_START_AGENT_INIT = (".sh", ".bash")
 ONE_SHOT = frozenset(
     "migrate upgrade alembic collectstatic createsuperuser makemigrations seed initdb init db:migrate build install ci "
@@ -135,11 +136,11 @@ class Case:
         if left is not None and container.seconds is not None:
             why = f"{self.platform.name} waits {format_duration(container.seconds)}"
             why += " by default" if container.grace is None else ""
-            if container.hook and container.hook.seconds:
-                why += f", less {format_duration(container.hook.seconds)} of preStop"
+            if container.hook_seconds:
+                why += f", less {format_duration(container.hook_seconds)} of preStop"
             limits.append((left, why))
         if self.deadline is not None and self.settings is not None:
-            limits.append((self.deadline, f"AGENT_INIT_GRACE is {format_duration(self.deadline)}"))
+            limits.append((self.deadline, f"agent-init waits {format_duration(self.deadline)}"))
         if not limits:
             return None
         seconds, why = min(limits)
@@ -184,24 +185,26 @@ class Case:
         """Return the line that sets a variable."""
         if in_image or self.platform.setting == "":
             return f"ENV {name}={value}"
+        quoted = json.dumps(value) if value.isdigit() else value
         if self.platform is COMPOSE:
-            return f"{name}: {value}" if value[:1].isalpha() or not value.isdigit() else f'{name}: "{value}"'
+            return f"{name}: {quoted}"
         if self.platform is KUBERNETES:
-            return f"- {{name: {name}, value: {json.dumps(value) if value.isdigit() else value}}}"
+            return f"- {{name: {name}, value: {quoted}}}"
         if self.platform is FLY:
             return f'{name} = "{value}"'
         return json.dumps({"name": name, "value": value})
 
     def grace_line(self, seconds: float) -> str:
-        """Return the line that sets the platform's wait."""
-        whole = int(-(-seconds // 1))
-        if self.platform is COMPOSE:
-            return f"stop_grace_period: {format_duration(whole)}"
-        if self.platform is KUBERNETES:
-            return f"terminationGracePeriodSeconds: {whole}"
+        """Return the line that has the platform wait so long after the stop signal, or as long as it can."""
+        whole = math.ceil(min(seconds + self.container.hook_seconds, self.platform.maximum or INFINITY))
+        texts = {COMPOSE: format_duration(whole), FLY: f'"{whole}s"'}
+        return self.setting_line(self.platform.setting, texts.get(self.platform, str(whole)))
+
+    def setting_line(self, key: str, text: str) -> str:
+        """Return a line of the platform's file: TOML, YAML or JSON."""
         if self.platform is FLY:
-            return f'kill_timeout = "{whole}s"'
-        return f'"stopTimeout": {whole}'
+            return f"{key} = {text}"
+        return f"{key}: {text}" if self.platform in (COMPOSE, KUBERNETES) else f'"{key}": {text}'
 
     @property
     def written(self) -> tuple[str, ...]:
@@ -220,9 +223,18 @@ class Case:
         """Return the line that sets the command, in the file where it is written now."""
         container, text = self.container, json.dumps(list(words))
         if container.command is not None and container.command.value:
-            key = {KUBERNETES: "args: ", COMPOSE: "command: "}.get(self.platform, '"command": ')
-        elif container.entrypoint is not None:
-            key = {KUBERNETES: "command: ", COMPOSE: "entrypoint: "}.get(self.platform, '"entryPoint": ')
-        else:
-            key = "CMD " if container.image_of and container.image_of.command else "ENTRYPOINT "
-        return key + text
+            if self.platform is FLY and container.name:  # a process: it has a text, and no array
+                return self.setting_line(container.name, json.dumps(shlex.join(words)))
+            return self.setting_line({KUBERNETES: "args", FLY: "cmd"}.get(self.platform, "command"), text)
+        if container.entrypoint is not None:
+            return self.entrypoint_line(words)
+        return ("CMD " if container.image_of and container.image_of.command else "ENTRYPOINT ") + text
+
+    @property
+    def entrypoint_key(self) -> str:
+        """Return what sets the entrypoint in the platform's file."""
+        return {KUBERNETES: "command", COMPOSE: "entrypoint", FLY: "entrypoint"}.get(self.platform, "entryPoint")
+
+    def entrypoint_line(self, words: Sequence[str]) -> str:
+        """Return the line that sets the entrypoint, in the platform's file."""
+        return self.setting_line(self.entrypoint_key, json.dumps(list(words)))

@@ -109,7 +109,7 @@ class Files:
                 continue
             used.add(read.file)
             build.service.image_of = from_dockerfile.image(read, build.target)
-            name = _image_name(build.image) or build.service.name
+            name = from_dockerfile.name_of(build.image) or build.service.name
             by_image.setdefault(name, set()).add((read.file, build.target))
         self._name_images(by_image, used)
         alone = [from_dockerfile.container(read) for file, read in self.dockerfiles.items() if file not in used]
@@ -119,13 +119,13 @@ class Files:
         """Give their images to the containers that are not built by a Compose file at hand."""
         built = {id(build.service) for build in self.builds}
         others = [made for made in self.containers if id(made) not in built and made.image_of is None]
-        others = [made for made in others if _image_name(made.image) not in OTHERS]
+        others = [made for made in others if from_dockerfile.name_of(made.image) not in OTHERS]
         directories: dict[str, set[Source]] = {}
         for file in self.dockerfiles:
             directory = os.path.basename(os.path.dirname(os.path.abspath(file)))
             directories.setdefault(directory, set()).add((file, None))
         for made in others:
-            name = _image_name(made.image)
+            name = from_dockerfile.name_of(made.image)
             found = by_image.get(name) or directories.get(name) or set()
             if not found and len(others) == len(self.dockerfiles) == 1:
                 found = {(next(iter(self.dockerfiles)), None)}
@@ -147,11 +147,6 @@ def read(files: Sequence[tuple[str, str]]) -> Files:
 
 def _is_named_dockerfile(name: str) -> bool:
     return name in ("dockerfile", "containerfile") or name.startswith("dockerfile.") or name.endswith(".dockerfile")
-
-
-def _image_name(image: str) -> str:
-    """Return the last part of an image's name, without its tag."""
-    return image.partition("@")[0].rpartition("/")[2].partition(":")[0]
 
 
 def _merged(containers: Sequence[Container]) -> list[Container]:

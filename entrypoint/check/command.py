@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import os
 import sys
 from typing import TYPE_CHECKING
 
+from ..ctl import main
 from ..ctl.connection import Failure
 from . import combine, formats, rules
 from .source import Unreadable
@@ -29,8 +31,10 @@ def run(files: Sequence[str], form: str) -> int:
     except Unreadable as error:
         raise Failure(str(error)) from None
     for line in read.ignored:
-        print(f"agent-initctl: {line}", file=sys.stderr)
+        main.fail(line)
     text = formats.FORMATS[form](findings)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a locale, or a file's name, that is not UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     if text:
         print(text)
     return int(any(made.severity in rules.COUNTING for made in findings))
@@ -46,7 +50,7 @@ def _text(file: str) -> str:
             with open(os.fsencode(file), "rb") as opened:
                 data = opened.read(MAX_BYTES + 1)
     except OSError as error:
-        raise Failure(f"{file}: {error.strerror}") from None
+        raise Failure(f"{file or repr(file)}: {error.strerror}") from None
     if len(data) > MAX_BYTES:
         raise Failure(f"{file}: larger than {MAX_BYTES >> 20} MiB")
     try:

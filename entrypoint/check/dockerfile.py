@@ -54,10 +54,6 @@ class Stage:
     place: Place
     instructions: list[Instruction] = field(default_factory=list)
 
-    def last(self, name: str) -> Instruction | None:
-        """Return the last instruction of a name."""
-        return next((made for made in reversed(self.instructions) if made.name == name), None)
-
 
 @dataclass(frozen=True)
 class Dockerfile:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from .. import __version__
+from ..ctl.connection import printable
 from .rules import BY_NAME, RULES
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ def as_text(findings: Sequence[Finding]) -> str:
     lines = []
     for made in findings:
         lines.append(f"{made.place}: {made.severity}: [{made.rule}] {made.reason}")
-        lines += [f"    {line}" for line in made.remedy.splitlines()]
-    return "\n".join(lines)
+        lines += [f"    {made.remedy}"] if made.remedy else []
+    return "\n".join(map(printable, lines))
 
 
 def as_json(findings: Sequence[Finding]) -> str:
@@ -91,7 +92,7 @@ def as_sarif(findings: Sequence[Finding]) -> str:
 
 def _result(made: Finding) -> dict[str, Any]:
     text = made.reason + (f"\n\nWrite: {made.remedy}" if made.remedy else "")
-    uri = quote(made.place.file.removeprefix("./"))
+    uri = quote(made.place.file.removeprefix("./"), errors="surrogateescape")
     return {
         "ruleId": made.rule,
         "ruleIndex": RULES.index(BY_NAME[made.rule]),

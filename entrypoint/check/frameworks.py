@@ -23,8 +23,8 @@ class Framework:
     """A program. `work`: what is in hand at a stop.
 
     `quick`: signals that end it at once or lose its work. `stop`: the signal that it finishes its work for. `option`:
-    sets how long it may finish its work, in units of `unit` seconds. `unlimited`: without that option, it takes as long
-    as the work does. `variable`: an environment variable with more options.
+    sets how long it may finish its work, in units of `unit` seconds. `variable`: an environment variable with more
+    options.
     """
 
     name: str
@@ -34,10 +34,8 @@ class Framework:
     stop: str = "TERM"
     options: tuple[str, ...] = ()
     unit: float = 1.0
-    unlimited: bool = False
     variable: str = ""
     subcommand: str = ""
-    default: float | None = None  # seconds, where the program itself limits what is in hand
 
 
 def _of(name: str, programs: str, work: str, **rest: object) -> Framework:
@@ -46,21 +44,20 @@ def _of(name: str, programs: str, work: str, **rest: object) -> Framework:
 
 
 FRAMEWORKS = (
-    _of("gunicorn", "gunicorn", REQUESTS, quick="INT QUIT", options=("--graceful-timeout",), default=30.0,
+    _of("gunicorn", "gunicorn", REQUESTS, quick="INT QUIT", options=("--graceful-timeout",),
         variable="GUNICORN_CMD_ARGS"),
     _of("uvicorn", "uvicorn", REQUESTS, quick="QUIT", options=("--timeout-graceful-shutdown",)),
     _of("hypercorn", "hypercorn", REQUESTS, quick="QUIT", options=("--graceful-timeout",)),
     _of("granian", "granian", REQUESTS, quick="QUIT", options=("--workers-kill-timeout",)),
-    _of("Celery", "celery", TASKS, quick="QUIT", unlimited=True, subcommand="worker"),
-    _of("Dramatiq", "dramatiq dramatiq-gevent", TASKS, quick="", options=("--worker-shutdown-timeout",), unit=0.001,
-        unlimited=True, default=600.0),
-    _of("Huey", "huey_consumer huey_consumer.py", TASKS, quick="TERM QUIT", stop="INT", unlimited=True),
-    _of("rq", "rq", TASKS, quick="QUIT", unlimited=True, subcommand="worker"),
+    _of("Celery", "celery", TASKS, quick="QUIT", subcommand="worker"),
+    _of("Dramatiq", "dramatiq dramatiq-gevent", TASKS, options=("--worker-shutdown-timeout",), unit=0.001),
+    _of("Huey", "huey_consumer huey_consumer.py", TASKS, quick="TERM QUIT", stop="INT"),
+    _of("rq", "rq", TASKS, quick="QUIT", subcommand="worker"),
     _of("waitress", "waitress-serve waitress", REQUESTS, quick="QUIT", stop="INT"),
 )  # fmt: skip
-LIVEKIT = _of("LiveKit Agents", "", CALLS, quick="QUIT", options=("--drain-timeout",), unlimited=True, default=3600.0)
+LIVEKIT = _of("LiveKit Agents", "", CALLS, quick="QUIT", options=("--drain-timeout",))
 LIVEKIT_COMMANDS = ("start", "dev", "connect", "console")
-LIVEKIT_EVIDENCE = re.compile(r"livekit[-_]agents|livekit\.agents|livekit-plugins|\.py\s+download-files|livekit-agents")
+LIVEKIT_EVIDENCE = re.compile(r"livekit[-_.]agents|livekit-plugins|\.py\s+download-files")
 
 
 @dataclass(frozen=True)

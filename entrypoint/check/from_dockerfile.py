@@ -63,7 +63,6 @@ def image(read: Dockerfile, target: str | None = None) -> Image:
         mentions="\n".join(
             made.text for stage in chain for made in stage.instructions if made.name in ("RUN", "LABEL")
         ),
-        default_shell=shell,
     )
 
 
@@ -71,6 +70,11 @@ def container(read: Dockerfile) -> Container:
     """Return the container of a Dockerfile of which no other file says how it is run."""
     made = image(read)
     return Container(IMAGE, "", made.place, image_of=made, image=made.base)
+
+
+def name_of(image: str) -> str:
+    """Return the last part of an image's name, without its tag."""
+    return image.partition("@")[0].rpartition("/")[2].partition(":")[0]
 
 
 def shell_of(image: str) -> str:
@@ -88,8 +92,7 @@ def shell_of(image: str) -> str:
 
 def has_no_entrypoint(image: str) -> bool:
     """Whether an image of that name is known to run a command as it is given."""
-    name = image.partition("@")[0].rpartition("/")[2].partition(":")[0]
-    return name in WITHOUT_ENTRYPOINT and PUBLISHERS.fullmatch(image) is not None
+    return name_of(image) in WITHOUT_ENTRYPOINT and PUBLISHERS.fullmatch(image) is not None
 
 
 def _words(made: Instruction, shell: Words) -> Given[Words]:

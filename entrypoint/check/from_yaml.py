@@ -8,7 +8,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from .model import COMPOSE, ECS, FARGATE, KUBERNETES, Container, Hook, Probe, Rollout, Words
-from .source import Given, Place, number
+from .source import Given, number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,7 +74,7 @@ def _service(name: str, service: Node) -> Container:
     made.command = _compose_words(service["command"])
     made.environment = _compose_environment(service["environment"])
     made.environment_is_known = not service["env_file"]
-    made.grace, grace = None, service["stop_grace_period"]
+    grace = service["stop_grace_period"]
     if grace.text is not None:
         seconds = duration(grace.text)
         made.grace = None if seconds is None else Given(seconds, grace.place)
@@ -91,15 +91,14 @@ def _service(name: str, service: Node) -> Container:
 
 
 def _compose_words(node: Node) -> Given[Words] | None:
-    """Return a command: a sequence, or a text that Compose splits as a shell would, without running one."""
-    if node.text is not None:
-        try:
-            words = tuple(shlex.split(node.text.replace("$$", "$")))
-        except ValueError:
-            return None
-        return Given(words, node.place)
-    found = node.words
-    return None if found is None else Given(tuple(word.replace("$$", "$") for word in found.value), found.place)
+    """Return a command: a sequence, or a text that Compose splits as a shell would, without running one.
+
+    `$$` stays, so that a line to write has it too.
+    """
+    try:
+        return node.words if node.text is None else Given(tuple(shlex.split(node.text)), node.place)
+    except ValueError:
+        return None
 
 
 def _compose_environment(node: Node) -> dict[str, Given[str]]:
@@ -233,7 +232,7 @@ def ecs(document: Node) -> Iterator[Container]:
         made.user = node["user"].given
         made.ports = bool(node["portMappings"])
         if (mode := task["pidMode"].given) and mode.value:
-            made.shared_processes = Given(f'"pidMode": "{mode.value}"', Place(mode.place.file, mode.place.line))
+            made.shared_processes = Given(f'"pidMode": "{mode.value}"', mode.place)
         capabilities = node["linuxParameters"]["capabilities"]
         made.dropped_capabilities, made.added_capabilities = _capabilities(capabilities["drop"], capabilities["add"])
         made.is_only_one = len(definitions) == 1

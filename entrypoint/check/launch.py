@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 AGENT_INIT = "agent-init"
-INITS = frozenset("tini tini-static docker-init dumb-init catatonit".split())
+INITS = names.INITS - names.INIT_SCRIPTS
 INIT_VALUES = frozenset("-p -e -r --rewrite".split())  # options of these that take a value
 # Programs that become the one that follows their options: {name: options that take a value}, and how many words of
 # their own come first.
@@ -43,8 +44,8 @@ RUN_VALUES = frozenset(
     "--only --no-extra -C -P --env --config -c --token --path --projectId -s --stack --command".split()
 )
 RUNNERS = frozenset("uv poetry pdm pipenv hatch rye pixi conda mamba micromamba dotenv doppler infisical".split())
-SCRIPT_RUNNERS = frozenset("npm npx pnpm pnpx yarn bun bunx".split())  # what they run is in package.json
 PYTHONS = ("python", "pypy")
+ALL_ARGUMENTS = re.compile(r'"\${1,2}[@*]"|\${1,2}[@*]')
 PYTHON_VALUES = frozenset("-W -X --check-hash-based-pycs".split())
 
 
@@ -113,7 +114,7 @@ def find(argv: Sequence[str]) -> Launch:
         elif name in RUNNERS and (ran := _behind_runner(name, words)) is not None:
             found["relays"] += (name,)
             rest = ran
-        elif name in SCRIPT_RUNNERS or name in names.ENDERS or name in names.WRAPPERS:
+        elif name == "bun" or name in names.ENDERS or name in names.WRAPPERS:  # bun: what it runs is in package.json
             found["relays"] += (name,)
             rest = []
         else:
@@ -178,22 +179,15 @@ def _behind_shell(words: Sequence[str]) -> Shell | None:
 
 
 def _line(rest: Sequence[str]) -> str:
-    """Return the line, with its arguments in place of `"$@"`."""
-    line = rest[0]
-    for all_of_them in ('"$@"', "$@", '"$*"', "$*"):
-        line = line.replace(all_of_them, shlex.join(rest[2:]))
-    return line
+    """Return the line, with its arguments in place of `"$@"`, which is `"$$@"` in a Compose file."""
+    return ALL_ARGUMENTS.sub(lambda _: shlex.join(rest[2:]), rest[0])
 
 
 def _behind_runner(name: str, words: Sequence[str]) -> list[str] | None:
     """Return what `uv run`, `poetry run` and the like run; None if they do something else."""
-    rest = list(words[1:])
-    if name == "hatch" and "run" in rest:
+    if name == "hatch" and "run" in words:
         return []  # what it runs may be a script of its own configuration
-    while rest and rest[0].startswith("-"):
-        word = rest.pop(0)
-        if word in RUN_VALUES and rest:
-            del rest[0]
+    rest = _after_options(words[1:], RUN_VALUES)
     if not rest or rest.pop(0) != "run":
         return None
     while rest and rest[0].startswith("-"):

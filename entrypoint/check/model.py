@@ -8,13 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from . import launch
 from .source import Given, Place
-
-if TYPE_CHECKING:
-    from .dockerfile import Dockerfile
 
 Words = tuple[str, ...]
 
@@ -79,7 +75,6 @@ class Image:
     stop_signal: Given[str] | None
     shell: str  # dash, bash or busybox; empty if it is not known
     mentions: str  # the words of the file, to find what it installs
-    default_shell: Words
 
 
 @dataclass
@@ -91,7 +86,6 @@ class Container:
     place: Place
     kind: str = ""  # of the Kubernetes object
     image: str = ""
-    build: Dockerfile | None = None
     image_of: Image | None = None
     entrypoint: Given[Words] | None = None
     command: Given[Words] | None = None
@@ -182,6 +176,7 @@ class Container:
             return whole
         return None if self.hook.seconds is None else max(0.0, whole - self.hook.seconds)
 
-    def seconds_before(self, left: float) -> float:
-        """Return the seconds from the beginning of the stop to the stop signal, if `left` remain after that."""
-        return 0.0 if self.seconds is None else self.seconds - left
+    @property
+    def hook_seconds(self) -> float:
+        """Return how long the preStop hook takes, as far as that is known: the stop signal comes after it."""
+        return (self.hook.seconds or 0.0) if self.hook else 0.0

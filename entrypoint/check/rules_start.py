@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..init import names
 from . import launch, shell
 from .case import ERROR, MAY_START_AGENT_INIT, NOTE, WARNING, Case, Finding
-from .model import COMPOSE, FLY, IMAGE, KUBERNETES
+from .model import COMPOSE, IMAGE, KUBERNETES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,8 +68,10 @@ def _with_exec(case: Case, made: launch.Shell) -> str:
     given = case.written
     if given and given[0] == line.text:  # the shell and `-c` are in the entrypoint
         return case.command_line([text, *given[1:]])
-    before = [index for index, word in enumerate(given) if word.rpartition("/")[2] == made.name][:1]
-    prefix = given[: before[0]] if before else ()  # such as tini
+    before = [index for index, word in enumerate(given) if word.rpartition("/")[2] == made.name]
+    if not before:  # the shell is in the entrypoint, and its line there has the command's words only as "$@"
+        return _under_agent_init(case)
+    prefix = given[: before[0]]  # such as tini
     program = line.program
     simple = len(line.commands) == 1 and not program.is_redirected and program.words == program.bare
     if simple and not any(character in line.text for character in "$*?~`"):
@@ -81,12 +83,10 @@ def _under_agent_init(case: Case) -> str:
     """Return a line with agent-init as the entry point."""
     container = case.container
     given = container.entrypoint.value if container.entrypoint else ()
-    words = json.dumps(["agent-init", "--", *given])
+    words = ["agent-init", "--", *given]
     if container.entrypoint is None and (container.image_is_known or case.platform is IMAGE):
-        return f"ENTRYPOINT {words}"
-    return {KUBERNETES: "command: ", COMPOSE: "entrypoint: ", FLY: "entrypoint = "}.get(
-        case.platform, '"entryPoint": '
-    ) + words
+        return f"ENTRYPOINT {json.dumps(words)}"
+    return case.entrypoint_line(words)
 
 
 def background_job(case: Case) -> Iterator[Finding]:
@@ -142,15 +142,15 @@ def entrypoint_replaced(case: Case) -> Iterator[Finding]:
     if case.launch.program[0].endswith(MAY_START_AGENT_INIT) or "entrypoint" in case.launch.program[0]:
         return
     replaced = container.replaced_entrypoint
-    key = {KUBERNETES: "command", COMPOSE: "entrypoint"}.get(case.platform, "entryPoint")
     if replaced is not None and launch.find(replaced.value).agent_init is not None:
-        reason = f"{key} replaces the image's ENTRYPOINT ({replaced.place}), so agent-init does not run"
+        reason = f"{case.entrypoint_key} replaces the image's ENTRYPOINT ({replaced.place}), so agent-init does not run"
     elif not container.image_is_known and any(name in case.own_variables for name in OF_THE_STOP):
-        reason = f"{key} replaces the image's ENTRYPOINT, so agent-init does not run, although AGENT_INIT_* is set"
+        reason = f"{case.entrypoint_key} replaces the image's ENTRYPOINT, so agent-init does not run, although "
+        reason += "AGENT_INIT_* is set"
     else:
         return
-    text = ", ".join(f'"{word}"' for word in ("agent-init", "--", *container.entrypoint.value))
-    yield Finding("entrypoint-replaced", ERROR, container.entrypoint.place, reason, f"{key}: [{text}]")
+    remedy = case.entrypoint_line(["agent-init", "--", *container.entrypoint.value])
+    yield Finding("entrypoint-replaced", ERROR, container.entrypoint.place, reason, remedy)
 
 
 def two_inits(case: Case) -> Iterator[Finding]:
@@ -248,14 +248,20 @@ def cannot_signal(case: Case) -> Iterator[Finding]:
     dropped = container.dropped_capabilities
     if not is_root and name == "sudo" and "$" not in user:
         reason = f"agent-init runs as user {user} and may not signal what sudo starts as another one"
-        remedy = "" if container.effective_user is None else "USER root"
-        yield Finding("cannot-signal", WARNING, container.words_place, reason, remedy)
+        yield Finding("cannot-signal", WARNING, container.words_place, reason, _as_root(case))
     elif is_root and dropped and dropped.value & {"ALL", "KILL"} and not container.added_capabilities & {"ALL", "KILL"}:
         if "ALL" in dropped.value and not container.added_capabilities & {"SETUID"}:
             return  # then it cannot change the user either
         reason = f"without CAP_KILL agent-init may not signal the agent, which {name} runs as another user"
         remedy = "cap_add: [KILL]" if case.platform is COMPOSE else "add: [KILL]"
         yield Finding("cannot-signal", ERROR, dropped.place, reason, remedy)
+
+
+def _as_root(case: Case) -> str:
+    """Return the line that has agent-init run as root, where the user is set now."""
+    if case.container.user is None:
+        return "USER root"
+    return "runAsUser: 0" if case.platform is KUBERNETES else case.setting_line("user", '"root"')
 
 
 def unbuffered(case: Case) -> Iterator[Finding]:

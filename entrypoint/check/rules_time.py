@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .. import signals
+from ..settings import KILL_BEFORE_PLATFORM
 from ..units import INFINITY, format_duration
 from . import frameworks
-from .case import ERROR, MARGIN, NOTE, WARNING, Case, Finding
+from .case import ERROR, NOTE, WARNING, Case, Finding
 from .model import COMPOSE, FLY, IMAGE, KUBERNETES
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def grace_above_platform(case: Case) -> Iterator[Finding]:
         yield Finding("grace-above-platform", ERROR, case.place_of(option), reason, _either(case, name, left))
     elif "max_grace" in settings.sources and left <= settings.max_grace < INFINITY and settings.platform_grace is None:
         reason = f"{said}: more time than that ({format_duration(settings.max_grace)}) is never to be had"
-        remedy = case.grace_line(settings.max_grace + MARGIN + case.container.seconds_before(left))
+        remedy = case.grace_line(settings.max_grace + KILL_BEFORE_PLATFORM)
         yield Finding("grace-above-platform", WARNING, case.place_of("max_grace"), reason, remedy)
     elif settings.platform_grace is not None and settings.platform_grace > left:
         reason = f"{said}, not {format_duration(settings.platform_grace)}"
@@ -56,21 +57,23 @@ def _platform_says(case: Case) -> str:
 def _either(case: Case, name: str, left: float) -> str:
     """Return the line for the side that is too small, or for agent-init's if the platform's was set."""
     if case.container.grace is None and case.deadline is not None:
-        maximum = case.platform.maximum
-        wanted = case.deadline + MARGIN + case.container.seconds_before(left)
-        if maximum is None or wanted <= maximum:
+        wanted = case.deadline + KILL_BEFORE_PLATFORM
+        if wanted <= (case.platform.maximum or INFINITY):
             return case.grace_line(wanted)
-    seconds = max(left - MARGIN, left * 0.75)
-    if name == "AGENT_INIT_STOP_SCHEDULE":
-        return case.variable_line("AGENT_INIT_PLATFORM_GRACE", format_duration(left))
-    seconds = left if name == "AGENT_INIT_PLATFORM_GRACE" else seconds
-    return case.variable_line(name, format_duration(seconds))
+    if name == "AGENT_INIT_GRACE":
+        return _own_grace(case, left)
+    return case.variable_line("AGENT_INIT_PLATFORM_GRACE", format_duration(left))
+
+
+def _own_grace(case: Case, left: float) -> str:
+    """Return the line that has agent-init send KILL before the platform does."""
+    return case.variable_line("AGENT_INIT_GRACE", format_duration(left - min(KILL_BEFORE_PLATFORM, left / 4)))
 
 
 def grace_one_side(case: Case) -> Iterator[Finding]:
     """Only the platform's figure was set: agent-init cannot explain the end."""
     grace, settings, left = case.container.grace, case.settings, case.container.seconds_after_hook
-    if grace is None or settings is None or left is None or case.platform.wait is None or left <= MARGIN:
+    if grace is None or settings is None or left is None or case.platform.wait is None or left <= KILL_BEFORE_PLATFORM:
         return
     if case.deadline is not None or "grace" in settings.sources or settings.stop_schedule is not None:
         return
@@ -79,8 +82,7 @@ def grace_one_side(case: Case) -> Iterator[Finding]:
     reason = (
         f"{_platform_says(case)}, and agent-init has no grace: if the time is over, the log does not say what was left"
     )
-    remedy = case.variable_line("AGENT_INIT_GRACE", format_duration(max(left - MARGIN, left * 0.75)))
-    yield Finding("grace-one-side", NOTE, grace.place, reason, remedy)
+    yield Finding("grace-one-side", NOTE, grace.place, reason, _own_grace(case, left))
 
 
 def delay_too_long(case: Case) -> Iterator[Finding]:
@@ -89,9 +91,11 @@ def delay_too_long(case: Case) -> Iterator[Finding]:
     if left is None or settings is None or not settings.stop_delay or settings.stop_delay < left:
         return
     reason = f"{_platform_says(case)}: the agent is killed before it gets its stop signal"
-    yield Finding(
-        "delay-too-long", ERROR, case.place_of("stop_delay"), reason, case.grace_line(settings.stop_delay + 30)
-    )
+    wanted = settings.stop_delay + 30
+    remedy = case.grace_line(wanted)
+    if wanted > (case.platform.maximum or INFINITY):
+        remedy = case.variable_line("AGENT_INIT_STOP_DELAY", format_duration(left / 2))
+    yield Finding("delay-too-long", ERROR, case.place_of("stop_delay"), reason, remedy)
 
 
 def prestop_too_long(case: Case) -> Iterator[Finding]:
@@ -104,7 +108,7 @@ def prestop_too_long(case: Case) -> Iterator[Finding]:
         f"the hook sleeps {format_duration(hook.seconds)} and the pod has {format_duration(whole)}{default}: "
         "the agent gets 2s after TERM"
     )
-    yield Finding("prestop-too-long", ERROR, hook.place, reason, case.grace_line(hook.seconds + 30))
+    yield Finding("prestop-too-long", ERROR, hook.place, reason, case.grace_line(30))
 
 
 def platform_maximum(case: Case) -> Iterator[Finding]:
@@ -144,11 +148,9 @@ def _place_of_time(case: Case) -> Place:
 
 
 def _longer(case: Case, seconds: float) -> str:
-    before = case.container.hook.seconds if case.container.hook and case.container.hook.seconds else 0.0
     if case.platform is IMAGE:
         return case.variable_line("AGENT_INIT_GRACE", format_duration(seconds))
-    maximum = case.platform.maximum or INFINITY
-    return case.grace_line(min(seconds + before, maximum))
+    return case.grace_line(seconds)
 
 
 def default_grace(case: Case) -> Iterator[Finding]:

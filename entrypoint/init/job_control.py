@@ -51,7 +51,7 @@ class JobControl:
         elif terminal.has_shell_above():
             if front == self._agent.group:
                 terminal.give_to(ours)
-            os.kill(os.getpid(), signals.STOP)
+            terminal.stop()
             self.brought_to_foreground()  # by fg; bg leaves the terminal where it is
         elif front != self._agent.group:
             text = f"the agent is stopped by {name_of(number)}: it does not have the terminal"
@@ -66,6 +66,17 @@ class JobControl:
             return False
         self._previous_foreground = ours
         terminal.give_to(self._agent.group)
+        return True
+
+    def resume(self) -> bool:
+        """Take a CONT that comes with the terminal, as from `fg` of a running job (bash 5.3).
+
+        The agent gets it at once: sent later, it might undo a Ctrl-Z that has come since. Returns whether it was ours
+        to take.
+        """
+        if not self.brought_to_foreground():
+            return False
+        self._delivery.continue_group()
         return True
 
     def suspend(self, *, by_terminal: bool) -> bool:

@@ -265,10 +265,9 @@ class Supervisor:
         The kernel sends PIPE with EPIPE and XFSZ with EFBIG (write(2)).
         """
         number = received.number
-        if number == signals.CONT:
-            self.job_control.brought_to_foreground()
         return (
             number == signals.CHLD
+            or (number == signals.CONT and self.job_control.resume())
             or (number == signals.TSTP and self.job_control.suspend(by_terminal=received.by_kernel))
             or (number in signals.OF_WRITES and received.pid == os.getpid())
         )

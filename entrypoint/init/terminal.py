@@ -3,6 +3,8 @@
 import _signal
 import os
 
+from ..signals import CONT, STOP
+
 
 def give_to(group: int) -> None:
     """Make `group` the foreground process group."""
@@ -21,6 +23,15 @@ def foreground() -> int | None:
         return os.tcgetpgrp(0)
     except OSError:
         return None
+
+
+def stop() -> None:
+    """Stop this process, as a job, until it is continued, and take the SIGCONT that does that."""
+    os.kill(os.getpid(), STOP)
+    try:
+        _signal.sigtimedwait((CONT,), 0)
+    except (OSError, AttributeError):  # refused (seccomp); not on macOS
+        pass
 
 
 def has_shell_above() -> bool:

@@ -8,10 +8,13 @@ import subprocess
 import time
 from typing import TYPE_CHECKING
 
-from ..init import procfs, tree
+from ..init import tree
+from . import container
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from ..init import procfs
 
 PREFIX = "AGENT_INIT_REHEARSAL_"
 TICK = 0.02
@@ -35,7 +38,7 @@ class Command:
             start_new_session=True,
         )
         assert self._process.stdout is not None
-        self.output = os.dup(self._process.stdout.fileno())  # whoever reads it closes it
+        self.output = os.dup(self._process.stdout.fileno())  # its reader closes it
         self._process.stdout.close()
         try:
             self._guard = subprocess.Popen(
@@ -47,6 +50,7 @@ class Command:
             )
         except OSError:
             self._signal(signal.SIGKILL)
+            os.close(self.output)
             raise
 
     def is_waiting(self) -> bool:
@@ -61,8 +65,7 @@ class Command:
 
     def exit_code(self) -> int | None:
         """Return its exit code; None as long as it runs."""
-        code = self._process.poll()
-        return None if code is None else code if code >= 0 else 128 - code
+        return container.exit_code(self._process)
 
     def end(self) -> None:
         """End it with all that it has started, and wait for that."""
@@ -82,11 +85,8 @@ class Command:
         except OSError:
             below = []
         # The group may outlive the shell. It is ours: a session keeps the number of its leader while it has members.
-        for send, pid in ((os.killpg, self._process.pid), *((os.kill, process.pid) for process in below)):
-            try:
-                send(pid, number)
-            except (ProcessLookupError, PermissionError):
-                continue
+        for pid in (-self._process.pid, *(process.pid for process in below)):
+            container.send(pid, number)
 
     def _wait(self, seconds: float) -> None:
         try:

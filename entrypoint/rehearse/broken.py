@@ -82,9 +82,7 @@ def _ends_of_tracebacks(lines: Iterable[Line]) -> Iterator[Line]:
             inside, end = True, None
         elif inside:
             end = line
-            if (line.text[:1].strip() and LAST.match(text)) or (
-                line.text.lstrip().startswith("|") and LAST.match(text)
-            ):
+            if LAST.match(text) and (line.text[:1].strip() or line.text.lstrip().startswith("|")):
                 inside = False
                 if text.startswith(EXEMPT):
                     end = None

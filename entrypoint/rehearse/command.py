@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .. import units
+from .. import signals, units
 from ..ctl.connection import Failure
 from . import container, rehearsal, scenarios, up
 from .model import Verdict
-from .options import DEFAULT_GRACE, UP_TIMEOUT, WORK_TIMEOUT, Options
+from .options import DEFAULT_GRACE, MAX_COUNT, UP_TIMEOUT, WORK_TIMEOUT, Options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +27,7 @@ EXIT_CODES = (
     "Exit codes: 0 if every scenario that counts held; 1 if something was lost; 125 if the rehearsal could not be done."
 )
 WIDTH = 120  # at most
+MAX_DIGITS = 20
 
 
 class Text(click.ParamType):  # type: ignore[type-arg,unused-ignore]
@@ -48,20 +49,24 @@ class Text(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 def _duration(text: str) -> float:
     seconds = units.parse_duration(text)
     if not 0 < seconds < units.INFINITY:
-        raise ValueError(f"{text!r} is not accepted here; accepted: a finite time above 0, such as 25s")
+        raise ValueError(f"{signals.quote(text)} is not accepted here; accepted: a finite time above 0, such as 25s")
     return seconds
 
 
 def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text) <= 1000):
-        raise ValueError(f"{text!r} is not a count; accepted: a number from 1 to 1000")
+    if not (_is_number(text) and 0 < int(text) <= MAX_COUNT):
+        raise ValueError(f"{signals.quote(text)} is not a count; accepted: a number from 1 to {MAX_COUNT}")
     return int(text)
 
 
 def _seed(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise ValueError(f"{text!r} is not a seed; accepted: a number from 0")
+    if not _is_number(text):
+        raise ValueError(f"{signals.quote(text)} is not a seed; accepted: a number of up to {MAX_DIGITS} digits")
     return int(text)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS
 
 
 COUNT, DURATION = Text("count", _count), Text("duration", _duration)
@@ -90,7 +95,7 @@ class Lines:
             click.echo(f"\r\x1b[Kthe first run: {title}", nl=False, err=True)
             return
         rest = ""
-        if self._ended and self._left:
+        if self._ended:
             each = (time.monotonic() - self._began) / self._ended
             rest = f", about {units.format_duration(max(1, round(each * self._left)))} left"
         click.echo(f"\r\x1b[K{self._ended} done, {self._left} to do{rest}: {title}", nl=False, err=True)
@@ -182,22 +187,23 @@ def rehearse(command: tuple[str, ...], as_json: bool, junit: Path | None, html: 
     """
     options = _options(**given)
     for target in (junit, html):
-        if target is not None and not os.access(target.parent, os.W_OK):
+        if target is not None and not _can_be_written(target):
             raise Failure(f"cannot write {target}: there is no such directory, or it cannot be written")
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup(1)
-            signal.signal(number, _raise_stopped)
-    container.ignore_nothing()
-    progress = Lines()
     try:
-        done = rehearsal.rehearse(command, options, progress)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup(1)
+                signal.signal(number, _raise_stopped)
+        container.ignore_nothing()
+        progress = Lines()
+        try:
+            done = rehearsal.rehearse(command, options, progress)
+        finally:
+            progress.close()
+        _write(done, as_json, junit, html)
     except rehearsal.Failure as failure:
         raise Failure(str(failure)) from None
     except Stopped as stopped:
         raise Failure("interrupted", 128 + stopped.number) from None
-    finally:
-        progress.close()
-    _write(done, as_json, junit, html)
     return 0 if done.held else 1
 
 
@@ -222,26 +228,34 @@ def _own_grace() -> float | None:
         raise Failure(f"AGENT_INIT_GRACE: {error}") from None
 
 
+def _can_be_written(file: Path) -> bool:
+    return not file.is_dir() and os.access(file if file.exists() else file.parent, os.W_OK)
+
+
 def _write(done: Rehearsal, as_json: bool, junit: Path | None, html: Path | None) -> None:
     """Print the result, and write the files. Raises Failure."""
     if as_json:
         from . import json_report
 
-        print(json_report.render(done))
+        print(json_report.render(done), end="")
     else:
         from . import table
 
         width = shutil.get_terminal_size((WIDTH, 24)).columns
         color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
         print(table.render(done, min(width, WIDTH), color), end="")
+    if junit is not None:
+        from . import junit as junit_report
+
+        _write_file(junit, junit_report.render(done))
+    if html is not None:
+        from . import page
+
+        _write_file(html, page.render(done))
+
+
+def _write_file(file: Path, text: str) -> None:
     try:
-        if junit is not None:
-            from . import junit as junit_report
-
-            junit.write_text(junit_report.render(done), encoding="utf-8")
-        if html is not None:
-            from . import page
-
-            html.write_text(page.render(done), encoding="utf-8")
-    except OSError as error:
-        raise Failure(f"cannot write {error.filename}: {error.strerror}") from None
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:  # it does not name the file if the disk is full
+        raise Failure(f"cannot write {file}: {error.strerror}") from None

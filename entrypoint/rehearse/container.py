@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..init import procfs, tree
 from .model import Mode
@@ -115,8 +115,7 @@ class Container:
 
     def exit_code(self) -> int | None:
         """Return agent-init's exit code, as a platform sees it; None as long as it runs."""
-        code = self._outer.poll()
-        return None if code is None else code if code >= 0 else 128 - code
+        return exit_code(self._outer)
 
     def signal(self, number: int) -> None:
         """Send a signal to agent-init, if it has not exited."""
@@ -164,8 +163,14 @@ def _children(pid: int) -> list[procfs.Process]:
 
 
 def send(pid: int, number: int) -> None:
-    """Send a signal to a process, if it is there."""
+    """Send a signal to a process, if it is there, and if we may: it may have become another user's (setuid)."""
     try:
         os.kill(pid, number)
-    except ProcessLookupError:
+    except (ProcessLookupError, PermissionError):
         pass
+
+
+def exit_code(process: subprocess.Popen[Any]) -> int | None:
+    """Return the exit code, or 128 + the signal, as a platform sees it; None as long as it runs."""
+    code = process.poll()
+    return None if code is None else code if code >= 0 else 128 - code

@@ -18,11 +18,11 @@ VERSION = 1
 
 def render(rehearsal: Rehearsal) -> str:
     """Return one JSON object, in ASCII, with a newline at its end."""
-    document = {"version": VERSION, "held": rehearsal.held, "summary": summary.sentence(rehearsal)}
-    document.update(_plain(rehearsal))
-    document["scenarios"] = [{**_plain(row.scenario), "verdict": str(row.verdict)} for row in summary.rows(rehearsal)]
-    document["runs"] = [{**_plain(run), "scenario": run.scenario.name, "drain": run.drain} for run in rehearsal.runs]
-    return json.dumps(document, indent=2, allow_nan=False) + "\n"
+    plain = dataclasses.asdict
+    document = {"version": VERSION, "held": rehearsal.held, "summary": summary.sentence(rehearsal), **plain(rehearsal)}
+    document["scenarios"] = [{**plain(row.scenario), "verdict": row.verdict} for row in summary.rows(rehearsal)]
+    document["runs"] = [{**plain(run), "scenario": run.scenario.name, "drain": run.drain} for run in rehearsal.runs]
+    return json.dumps(document, indent=2, allow_nan=False, default=str) + "\n"  # a path is text
 
 
 def parse(text: str) -> Rehearsal:
@@ -54,15 +54,6 @@ def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is no number of JSON")
 
 
-def _plain(value: Any) -> Any:
-    """Return a value of the model as JSON has it."""
-    if dataclasses.is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path | StrEnum) else value
-
-
 def _value(kind: Any, found: dict[str, Any], name: str, path: str) -> Any:
     """Return the field `name` of an object as the model has it."""
     if name not in found:
@@ -76,11 +67,8 @@ def _object(kind: Any, found: Any, path: str) -> Any:
         raise ValueError(f"{path or 'document'}: {type(found).__name__} in the place of an object")
     prefix = f"{path}." if path else ""
     hints = typing.get_type_hints(kind)
-    return kind(**{field.name: _value(hints[field.name], found, field.name, prefix) for field in _fields(kind)})
-
-
-def _fields(kind: Any) -> tuple[dataclasses.Field[Any], ...]:
-    return dataclasses.fields(kind)
+    fields = dataclasses.fields(kind)
+    return kind(**{field.name: _value(hints[field.name], found, field.name, prefix) for field in fields})
 
 
 def _converted(kind: Any, found: Any, path: str) -> Any:

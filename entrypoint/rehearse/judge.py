@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from .. import signals, units
 from . import broken
 from .model import BrokenLine, Verdict
-from .scenarios import HUP, INT, ONLY_THE_END, TERM, Judged, Way
+from .scenarios import INT, ONLY_THE_END, TERM, Judged, Way
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ MAX_NAMED = 4
 class Facts:
     """What was seen of a run. Times by the monotonic clock; None: it did not happen.
 
-    `sent`: the signals that agent-init was sent, and what its options name. `work_code`: the exit code of --work; None
+    `sent`: the signals that agent-init was sent. `work_code`: the exit code of --work; None
     without one. `work_cut`: it had not ended in time. `given_up`: the rehearsal's own patience was over. `skipped`: why
     it was not done. `problem`: why the agent was not stopped, as it should have been.
     `goes_on`: the signal requested no stop, so the agent reloads or restarts when TERM comes after it.
@@ -125,8 +125,7 @@ def _reasons_of_lines(lines: Sequence[BrokenLine]) -> list[str]:
 
 def _reasons_of_code(facts: Facts) -> list[str]:
     code = facts.exit_code
-    allowed = {0, *(128 + number for number in facts.sent | {TERM, INT})}
-    if code is None or code in allowed or (code == 128 + HUP and HUP in facts.sent):
+    if code is None or code in {0, *(128 + number for number in facts.sent | {TERM, INT})}:
         return []
     if code > 128 and (code - 128) in signals.VALID:
         return [f"ended by {signals.name_of(code - 128)} (exit code {code})"]

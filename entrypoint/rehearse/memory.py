@@ -77,6 +77,7 @@ class Balloon:
 
     def __init__(self, group: Path) -> None:
         self._group = group
+        self._process: subprocess.Popen[bytes] | None = None
 
     def take(self) -> None:
         """Limit the group to a little more than it uses, and take that. Raises OSError."""
@@ -91,6 +92,6 @@ class Balloon:
 
     def end(self) -> None:
         """End what takes the memory."""
-        if (process := getattr(self, "_process", None)) is not None:
-            process.kill()
-            process.wait()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()

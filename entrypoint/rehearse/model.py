@@ -98,7 +98,7 @@ class Run:
 class Advice:
     """A line to write, where, and why."""
 
-    where: str  # "Kubernetes", "Compose", "Dockerfile", "environment", "command line"
+    where: str  # "Kubernetes", "Compose", "environment", "command line"
     line: str  # ready to paste: "terminationGracePeriodSeconds: 75"
     reason: str  # one sentence
 

@@ -54,8 +54,9 @@ class Observer:
             return
         try:
             alive = {process.identity: process for process in tree.below(self._root, tree.everything())}
-        except (OSError, tree.TooSlow):
-            alive = {}
+        except OSError:  # what cannot be seen at the moment has not ended
+            self._next = now + self._interval
+            return
         for identity, process in alive.items():
             self._note(identity, process, now)
         for identity, seen in self._seen.items():

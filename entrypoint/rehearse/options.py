@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 DEFAULT_GRACE = 30.0
 UP_TIMEOUT, WORK_TIMEOUT = 60.0, 10.0
+MAX_COUNT = 1000  # of --runs and --parallel
 
 
 @dataclass(frozen=True)

@@ -23,21 +23,22 @@ def render(rehearsal: Rehearsal) -> str:
     style = _data("page.css")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     rows = summary.rows(rehearsal)
+    result, longest = _result(rows), summary.longest_drain(rehearsal.runs) or 0.0
     command = shlex.join(rehearsal.command)
     return Template(_data("page.html")).substitute(
         style=style,
         style_hash=f"sha256-{digest}",
         title=_text(f"Rehearsal of {command}"),
         command=_text(command),
-        result=_result(rows),
+        result=result,
         sentence=_text(summary.sentence(rehearsal)),
         facts=_facts(rehearsal),
         notes=_list([printable(note) for note in rehearsal.notes], "notes"),
         headings="".join(f'<th role="columnheader" scope="col">{name}</th>' for name in ("scenario", *_headings())),
-        rows="\n".join(_row(row, place, _longest(rows)) for place, row in enumerate(rows)),
-        legend=_legend(rows),
+        rows="\n".join(_row(row, place, longest) for place, row in enumerate(rows)),
+        legend=_legend(rows, longest),
         advice=_advice(rehearsal),
-        runs="\n".join(_scenario(row, place, not place and _result(rows) != "lost") for place, row in enumerate(rows)),
+        runs="\n".join(_scenario(row, place, not place and result != "lost") for place, row in enumerate(rows)),
         footer=_footer(rehearsal),
     )
 
@@ -65,10 +66,6 @@ def _result(rows: list[summary.Row]) -> str:
 
 def _headings() -> list[str]:
     return [HEADINGS.get(heading, heading) for heading in summary.HEADINGS]
-
-
-def _longest(rows: list[summary.Row]) -> float:
-    return summary.longest_drain(run for row in rows for run in row.runs) or 0.0
 
 
 def _facts(rehearsal: Rehearsal) -> str:
@@ -125,10 +122,10 @@ def _lost_class(verdict: Verdict) -> str:
     return ' class="lost"' if verdict is Verdict.LOST else ""
 
 
-def _legend(rows: list[summary.Row]) -> str:
+def _legend(rows: list[summary.Row], longest: float) -> str:
     words = []
-    if _longest(rows):
-        words.append(f"A dot is the drain of a run, from 0 to {summary.seconds(_longest(rows))}.")
+    if longest:
+        words.append(f"A dot is the drain of a run, from 0 to {summary.seconds(longest)}.")
     if any("/" in row.drain for row in rows):
         words.append("Of several runs: the median and the longest drain.")
     if any(row.verdict is Verdict.INFORMATIONAL for row in rows):

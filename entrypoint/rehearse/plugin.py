@@ -12,7 +12,7 @@ from .. import units
 from . import rehearsal, scenarios, summary, table, up
 from .advice import lost
 from .model import Advice, Rehearsal, Run, Verdict
-from .options import Options
+from .options import MAX_COUNT, Options
 from .text import printable, shorten
 
 if TYPE_CHECKING:
@@ -138,8 +138,8 @@ def _text(value: object) -> str:
 
 
 def _count(value: object) -> int:
-    if type(value) is not int or value < 1:
-        raise TypeError("accepted: a number from 1")
+    if type(value) is not int or not 0 < value <= MAX_COUNT:
+        raise TypeError(f"accepted: a number from 1 to {MAX_COUNT}")
     return value
 
 

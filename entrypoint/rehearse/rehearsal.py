@@ -26,7 +26,7 @@ from .up import NotUp, PortInUse
 from .work import WORK_WAS_OVER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from .model import Run
     from .options import Options
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 MAX_SHARE = 0.5
 LEAST_DRAIN = 0.2  # seconds; half of less is no time for anything
 UNKNOWN_SECONDS = 10.0  # an agent that showed no sign of being up is taken to be up then
-MAX_WORK_NOTED = 120
 
 
 class Failure(Exception):
@@ -132,7 +131,7 @@ def _first_run(setting: Setting, condition: Condition) -> tuple[Run, Condition |
     """Do the first run; return it, and how the agent is seen to be up in the others."""
     trial = Trial(setting, Planned(TERM_ONCE, 1), condition, None)
     try:
-        run = _in_threads(setting, [trial.run], lambda _: None)[0]
+        (run,) = _in_threads(setting, [(trial.planned, trial.run)])
     except NotUp as problem:
         raise Failure(f"{problem}; its output is in {trial.folder}") from None
     if not isinstance(condition, up.Automatic):
@@ -146,8 +145,8 @@ def _first_run(setting: Setting, condition: Condition) -> tuple[Run, Condition |
 def _run_all(
     setting: Setting, planned: Sequence[Planned], condition: Condition, reference: Reference, progress: Progress
 ) -> list[Run]:
-    calls = [functools.partial(_run_later, setting, one, condition, reference) for one in planned]
-    return _in_threads(setting, calls, progress.run_ends, progress, planned)
+    calls = [(one, functools.partial(_run_later, setting, one, condition, reference)) for one in planned]
+    return _in_threads(setting, calls, progress)
 
 
 def _run_later(setting: Setting, planned: Planned, condition: Condition, reference: Reference) -> Run:
@@ -170,27 +169,26 @@ def _run_later(setting: Setting, planned: Planned, condition: Condition, referen
 
 def _in_threads(
     setting: Setting,
-    calls: Sequence[Callable[[], Run]],
-    on_end: Callable[[Run], None],
+    calls: Iterable[tuple[Planned, Callable[[], Run]]],
     progress: Progress | None = None,
-    planned: Sequence[Planned] = (),
 ) -> list[Run]:
-    """Run the calls, so many at a time, and return their results in the order of their ends."""
+    """Do the runs, so many at a time, and return their results in the order of their ends."""
     done: list[Run] = []
-    waiting = list(zip(calls, [one.way.scenario.title for one in planned] or [""] * len(calls), strict=True))
+    waiting = list(calls)
     running: set[concurrent.futures.Future[Run]] = set()
     executor = concurrent.futures.ThreadPoolExecutor(setting.options.parallel)
     try:
         while waiting or running:
             while waiting and len(running) < setting.options.parallel:
-                call, title = waiting.pop(0)
+                planned, call = waiting.pop(0)
                 if progress is not None:
-                    progress.run_begins(title)
+                    progress.run_begins(planned.way.scenario.title)
                 running.add(executor.submit(call))
             ended, running = concurrent.futures.wait(running, 0.2, concurrent.futures.FIRST_COMPLETED)
             for future in ended:
                 done.append(future.result())
-                on_end(done[-1])
+                if progress is not None:
+                    progress.run_ends(done[-1])
     except BaseException:
         setting.cancelled.set()
         raise

@@ -19,7 +19,7 @@ from .journal import Journal
 from .judge import Facts, judge
 from .model import Life, Mode, Run
 from .observe import Observer, began_at
-from .scenarios import INT, TERM, Before, Planned
+from .scenarios import TERM, Before, Planned
 from .streams import Streams
 from .up import NotUp, PortInUse
 from .work import Work
@@ -403,7 +403,7 @@ class Trial:
             exit_code=self.exit_code,
             lines=tuple(self.journal.lines),
             records=tuple(self.journal.records),
-            sent=frozenset(self.sent | ({INT} if self.journal.record("interrupted") else set())),
+            sent=frozenset(self.sent),
             work_code=self.work.code,
             work_cut=self.work.cut,
             given_up=self.given_up,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import signal
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -61,11 +61,6 @@ class Way:
     def name(self) -> str:
         """As `--scenarios` takes it."""
         return self.scenario.name
-
-    @property
-    def needs_reference(self) -> bool:
-        """Whether it depends on what a plain TERM showed."""
-        return self.early or self.grace_share is not None
 
     def command(self, command: Sequence[str]) -> tuple[str, ...]:
         """Return the command to run for the agent's."""
@@ -144,7 +139,6 @@ WAYS: tuple[Way, ...] = (
 )
 NAMES = {way.name: way for way in WAYS}
 
-
 STOP_SIGNAL, GRACE, STOP_DELAY = "--stop-signal", "--grace", "--stop-delay"
 
 
@@ -175,7 +169,7 @@ class Planned:
     way: Way
     number: int
     share: float | None = None
-    reason: str = field(default="")  # why it cannot be done
+    reason: str = ""  # why it cannot be done
 
 
 def parse(text: str) -> tuple[Way, ...]:

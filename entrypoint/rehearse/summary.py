@@ -56,17 +56,18 @@ def row(scenario: Scenario, runs: tuple[Run, ...]) -> Row:
     drains = [run.drain for run in tried if run.drain is not None]
     codes = Counter(run.exit_code for run in tried if run.exit_code is not None)
     left = max((len(run.left_over) for run in ended), default=None)
+    verdict = _verdict(scenario, runs)
     return Row(
         scenario=scenario,
         runs=runs,
-        verdict=_verdict(scenario, runs),
+        verdict=verdict,
         title=printable(scenario.title) or printable(scenario.name),
         ended=_share("killed", sum(run.killed for run in ended), len(ended), "by itself"),
         drain=_drain(drains),
         exit_code=",".join(str(code) for code, _ in codes.most_common(3)) or NOTHING,
         work=_share("lost", sum(not run.work_kept for run in worked), len(worked), "kept"),
         left_over=NOTHING if left is None else str(left),
-        outcome=_outcome(scenario, runs),
+        outcome=_outcome(verdict, runs),
     )
 
 
@@ -105,8 +106,7 @@ def _verdict(scenario: Scenario, runs: tuple[Run, ...]) -> Verdict:
     return next((verdict for verdict in (Verdict.LOST, Verdict.HELD) if verdict in seen), Verdict.INFORMATIONAL)
 
 
-def _outcome(scenario: Scenario, runs: tuple[Run, ...]) -> str:
-    verdict = _verdict(scenario, runs)
+def _outcome(verdict: Verdict, runs: tuple[Run, ...]) -> str:
     if verdict is Verdict.LOST:
         return _share("LOST", sum(run.verdict is Verdict.LOST for run in runs), len(runs), "")
     return "info" if verdict is Verdict.INFORMATIONAL else verdict.value

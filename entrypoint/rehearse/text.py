@@ -48,10 +48,9 @@ def _columns_of(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in WIDE else 1
 
 
-def pad(text: str, width: int, right: bool = False) -> str:
-    """Return the text with spaces behind it, or before it, so that it takes `width` columns."""
-    spaces = " " * (width - columns(text))
-    return spaces + text if right else text + spaces
+def pad(text: str, width: int) -> str:
+    """Return the text with spaces behind it, so that it takes `width` columns."""
+    return text + " " * (width - columns(text))
 
 
 def wrap(text: str, width: int) -> list[str]:

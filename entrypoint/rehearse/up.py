@@ -121,7 +121,7 @@ class Probe(abc.ABC):
 
 @dataclass
 class Port(Probe):
-    """A TCP port takes connections."""
+    """A TCP port accepts connections."""
 
     host: str
     port: int
@@ -132,7 +132,7 @@ class Port(Probe):
         return f"tcp:{self.port}" if self.host == "localhost" else f"tcp:{self.host}:{self.port}"
 
     def answers(self) -> bool:
-        """Whether a connection is taken."""
+        """Whether a connection is accepted."""
         try:
             with socket.create_connection((self.host, self.port), PROBE_SECONDS):
                 return True
@@ -175,6 +175,7 @@ class Automatic:
     def check(self, signs: Signs) -> float | None:
         """Return since when the agent seems to be up."""
         quiet = signs.now - signs.active_at
+        needed = QUIET_SECONDS if signs.texts else SILENT_SECONDS
         shorter = 0.5 if self.at_least else 1.0
         if signs.ready_at is not None:
             self.found = READY
@@ -184,9 +185,7 @@ class Automatic:
             if quiet >= SETTLED_SECONDS or signs.now - since >= MAX_SETTLE_SECONDS:
                 self.found = f"a listening port ({port})"
                 return max(since, min(signs.active_at, signs.now))
-        elif signs.now >= signs.started + self.at_least and quiet >= shorter * (
-            needed := QUIET_SECONDS if signs.texts else SILENT_SECONDS
-        ):
+        elif signs.now >= signs.started + self.at_least and quiet >= shorter * needed:
             self.found = f"{units.format_duration(needed)} of quiet"
             return signs.active_at
         return None
@@ -214,6 +213,8 @@ def parse(text: str) -> Condition:
 def _port(text: str) -> Port:
     host, _, port = text.removeprefix("tcp:").rpartition(":")
     host = host.removeprefix("[").removesuffix("]") or "localhost"
+    if not _is_host(host):
+        raise ValueError(f"{quote(text)} has no valid host name; accepted: {ACCEPTED}")
     if not (port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 65536):
         raise ValueError(f"{quote(text)} has no port from 1 to 65535; accepted: {ACCEPTED}")
     return Port(host, int(port))
@@ -222,12 +223,20 @@ def _port(text: str) -> Port:
 def _url(text: str) -> Url:
     try:
         parts = urllib.parse.urlsplit(text)
-        usable = bool(parts.hostname) and parts.port != 0  # .port raises ValueError where it is none
+        usable = _is_host(parts.hostname or "") and parts.port != 0  # .port raises ValueError where it is none
     except ValueError:
         usable = False
     if not usable or not text.isascii() or not text.isprintable() or " " in text:
         raise ValueError(f"{quote(text)} is not a URL; accepted: {ACCEPTED}")
     return Url(text)
+
+
+def _is_host(text: str) -> bool:
+    """Whether the resolver accepts it as a name or an address: it raises UnicodeError for what IDNA cannot encode."""
+    try:
+        return bool(text) and "\0" not in text and bool(text.encode("idna"))
+    except UnicodeError:
+        return False
 
 
 def occupied(condition: Condition | None) -> str:

@@ -70,14 +70,18 @@ class Loops:
         if not responders or (now < self._next and not self._waiting):
             then()
             return
+        tree = self._tree.look()
+        if tree.processes is None:  # which are left is not known
+            then()
+            return
         self._waiting.append(then)
         if len(self._waiting) == 1:
             self._began = now
-            started = self._tree.look().started
             try:
-                future = self._loop.run_in_executor(self._thread, self._ask, responders, started)
-                future.add_done_callback(partial(self._answered, started))
+                future = self._loop.run_in_executor(self._thread, self._ask, responders, tree.started)
+                future.add_done_callback(partial(self._answered, tree.started))
             except RuntimeError:  # no thread to be had (the pids limit)
+                self._thread = ThreadPoolExecutor(1)  # the old one would ask when it gets its thread
                 self._answer_all()
 
     def _ask(self, responders: str, started: dict[int, int]) -> dict[int, Answer | NoAnswer]:
@@ -102,7 +106,7 @@ class Loops:
     def _answer_all(self) -> None:
         waiting, self._waiting = self._waiting, []
         for then in waiting:
-            then()
+            self._loop.call_soon(then)  # one that fails holds up no other
 
     def note(self, found: dict[int, Answer | NoAnswer], started: dict[int, int]) -> None:
         """Take the answers, by pid. `started`: the start times of the processes that there are, by pid.

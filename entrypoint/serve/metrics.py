@@ -153,7 +153,10 @@ class Expositions:
 
     def get(self, accept: str) -> tuple[str, bytes]:
         """Return the content type and the text, for an Accept header."""
-        encode, content_type = choose_encoder(accept)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except Exception:  # as for `version=x`
+            encode, content_type = choose_encoder("")
         now = time.monotonic()
         made_at, version, text = self._made.get(content_type, (0.0, 0, b""))
         newest = self._source.version + self._loops.version

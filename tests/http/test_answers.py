@@ -133,6 +133,17 @@ def test_metrics_are_valid(start: Start, accept: str, parse: Callable[[str], Ite
     served.init.close()
 
 
+@pytest.mark.parametrize("accept", ["text/plain;version=x", "application/openmetrics-text;version=x", ";;;,,,\x9f"])
+def test_metrics_for_an_accept_header_that_makes_no_sense(start: Start, accept: str) -> None:
+    served = Served(start, agent=LEAVES + READY + "ready()")
+    served.wait_until("/livez", 200)
+    status, text = served.ask("/metrics", Accept=accept)
+    assert status == 200
+    assert "agent_init_hung" in {family.name for family in parse_text(text)}
+    served.init.signal("TERM")
+    assert served.init.wait() == 0
+
+
 def test_processor_time_goes_on_when_processes_exit(start: Start) -> None:
     """It is a counter: what a process has used is its parent's when that has waited for it."""
     burn = "end = time.monotonic() + 0.5\nwhile time.monotonic() < end: pass\nleave(0)"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -257,3 +260,75 @@ def test_a_scrape_is_asked_to_wait_for_less_than_its_connection_may_last() -> No
     from entrypoint.serve.connection import MAX_SECONDS
 
     assert ASK_SECONDS < MAX_SECONDS / 2
+
+
+class Asked:
+    """Loops in a loop of their own; `times`: how often processes were asked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.times = 0
+        self.tree: Any = SimpleNamespace(processes=1, started={1: 7})
+        self.found: dict[int, Answer | NoAnswer] = {1: answer(1, 0, 0)}
+        monkeypatch.setattr(Loops, "_ask", lambda *_: self.answers())
+        source: Any = SimpleNamespace(state=SimpleNamespace(responders="x"))
+        tree: Any = SimpleNamespace(look=lambda: self.tree)
+        self.loops = Loops(source, tree, asyncio.get_running_loop())
+
+    def answers(self) -> dict[int, Answer | NoAnswer]:
+        self.times += 1
+        return self.found
+
+    async def scrape(self) -> None:
+        """Wait for figures, which are never fresh enough."""
+        self.loops._next = 0.0
+        done = asyncio.Event()
+        self.loops.ask(done.set)
+        await asyncio.wait_for(done.wait(), 10)
+
+
+def test_a_scrape_that_fails_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        asked = Asked(monkeypatch)
+        asked.loops.ask(fail)
+        await asked.scrape()
+        assert asked.times == 1
+
+    asyncio.run(main())
+
+
+def test_a_process_is_not_counted_twice_after_a_look_at_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """/proc cannot be read for a moment, as where the server has no descriptor left."""
+
+    async def main() -> None:
+        asked = Asked(monkeypatch)
+        await asked.scrape()
+        there, asked.tree = asked.tree, SimpleNamespace(processes=None, started={})
+        await asked.scrape()
+        asked.tree = there
+        await asked.scrape()
+        assert counts(asked.loops) == (1, 0, 0)
+
+    asyncio.run(main())
+
+
+def test_what_no_thread_could_ask_is_not_asked_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the scrapes of an hour at the pids limit would all be made up for after it."""
+
+    async def main() -> None:
+        asked = Asked(monkeypatch)
+        with monkeypatch.context() as limited:
+
+            def refuse(_: threading.Thread) -> None:
+                raise RuntimeError("can't start new thread")
+
+            limited.setattr(threading.Thread, "start", refuse)
+            for _ in range(5):
+                await asked.scrape()
+        await asked.scrape()
+        assert asked.times == 1
+
+    asyncio.run(main())

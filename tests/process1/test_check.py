@@ -18,6 +18,8 @@ pytest.importorskip("yaml")
 
 ROOT = Path(__file__).parents[2]
 CTL = [sys.executable, str(ROOT / "entrypoint" / "ctl" / "__main__.py"), "check"]
+# Strict about what cannot be encoded, as stdout is in most locales.
+ENV_OF = {name: {**os.environ, "PYTHONIOENCODING": f"{name}:strict"} for name in ("ascii", "utf-8")}
 BAD = "FROM python:3.13-slim\nCMD cd /app && python agent.py\n"
 
 
@@ -80,11 +82,31 @@ def test_formats() -> None:
     assert json.loads(out)["runs"][0]["results"][0]["ruleId"] == "shell-stays"
 
 
+@pytest.mark.parametrize("form", ["text", "json", "github", "sarif"])
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_a_name_or_a_locale_that_is_not_utf_8(tmp_path: Path, form: str, encoding: str) -> None:
+    name = b"Dockerfile.\xff"
+    (tmp_path / os.fsdecode(name)).write_text(BAD.replace("agent", "Agentin-Käte"))
+    ran = subprocess.run(
+        [*CTL, "--format", form, name], capture_output=True, timeout=60, cwd=tmp_path, env=ENV_OF[encoding]
+    )
+    assert (ran.returncode, ran.stderr) == (1, b"")
+    assert b"Agentin-K" in ran.stdout
+
+
+def test_a_name_in_a_message_cannot_act_on_the_terminal(tmp_path: Path) -> None:
+    (tmp_path / "\x1b[31m.yaml").write_text("just: yaml\n")
+    code, _, err = check("\x1b[31m.yaml", cwd=tmp_path)
+    assert code == 0
+    assert err.startswith("agent-initctl: \\x1b[31m.yaml: not checked")
+
+
 @pytest.mark.parametrize(
     ("arguments", "stdin", "problem"),
     [
         (["no-such-file"], "", "no-such-file: No such file or directory"),
         (["/"], "", "/: Is a directory"),
+        ([""], "", "'': No such file or directory"),
         (["-"], "", "<stdin>: it is empty; accepted: a Dockerfile"),
         (["-"], "a: b: c\n", "<stdin>:1: not YAML"),
         (["-"], "FROM a\nCOPPY b\n", "<stdin>:2: not a Dockerfile: unknown instruction 'COPPY'"),

@@ -217,6 +217,7 @@ def move_to_background(shell: pexpect.spawn[str], agent: psutil.Process) -> None
     shell.expect_exact(PROMPT)
     shell.sendline("bg")
     shell.expect_exact(PROMPT)
+    until(lambda: agent.status() == psutil.STATUS_SLEEPING, "the agent to go on")
 
 
 def test_background_job_does_not_take_the_terminal_when_it_exits(shell: pexpect.spawn[str]) -> None:
@@ -224,7 +225,6 @@ def test_background_job_does_not_take_the_terminal_when_it_exits(shell: pexpect.
     shell.sendline(f"{AGENT_INIT} -q -- sleep 100")
     init, agent = wait_for_job(shell)
     move_to_background(shell, agent)
-    until(lambda: agent.status() == psutil.STATUS_SLEEPING, "the agent to go on")
     shell.sendline("cat")
     until(lambda: foreground(shell) not in (shell.pid, init.pid, agent.pid), "cat to have the terminal")
     owner = foreground(shell)
@@ -236,18 +236,40 @@ def test_background_job_does_not_take_the_terminal_when_it_exits(shell: pexpect.
 
 
 def test_job_brought_to_the_foreground_can_be_suspended_again(shell: pexpect.spawn[str]) -> None:
-    """A shell sends no signal to a running job that `fg` brings to the foreground."""
+    """A shell sends no signal to a running job that `fg` brings to the foreground, or CONT (bash 5.3)."""
     shell.sendline(f"{AGENT_INIT} -q -- sleep 100")
     init, agent = wait_for_job(shell)
     move_to_background(shell, agent)
     shell.sendline("fg")
-    until(lambda: foreground(shell) in (init.pid, agent.pid), "the job to be in the foreground")
+    # A Ctrl-Z before the shell has sent its CONT, and waits, would be undone by that, whatever the job is.
+    waits = psutil.Process(shell.pid).status
+    until(
+        lambda: foreground(shell) in (init.pid, agent.pid) and waits() == psutil.STATUS_SLEEPING,
+        "the job to be in the foreground",
+    )
     shell.sendcontrol("z")
     shell.expect("Stopped")
     shell.expect_exact(PROMPT)
     assert {init.status(), agent.status()} == {psutil.STATUS_STOPPED}
     shell.sendline("fg")
     until(lambda: foreground(shell) == agent.pid, "the agent to have the terminal")
+    shell.sendintr()
+    shell.expect_exact(PROMPT)
+
+
+def test_ctrl_z_just_after_fg_is_not_undone(shell: pexpect.spawn[str]) -> None:
+    """The agent gets the shell's CONT once, when it gets the terminal, and no second time after the Ctrl-Z."""
+    shell.sendline(f"{AGENT_INIT} -q -- sleep 100")
+    _, agent = wait_for_job(shell)
+    until(lambda: foreground(shell) == agent.pid, "the agent to have the terminal")
+    for _ in range(5):
+        shell.sendcontrol("z")
+        shell.expect("Stopped")
+        shell.expect_exact(PROMPT)
+        shell.sendline("fg")
+        end = time.monotonic() + 30
+        while foreground(shell) != agent.pid or agent.status() != psutil.STATUS_SLEEPING:  # without a pause
+            assert time.monotonic() < end
     shell.sendintr()
     shell.expect_exact(PROMPT)
 

@@ -32,7 +32,7 @@ SHOWN_LINES, SHOWN_COLUMNS = 8, 300
 PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR")
 
 
-class Failed(Exception):
+class Failed(RuntimeError):
     """The rehearsal could not be done; the text says why."""
 
 

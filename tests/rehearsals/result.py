@@ -9,22 +9,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from entrypoint.rehearse import advice, summary
 from entrypoint.rehearse.model import Rehearsal, Run, Verdict
-from entrypoint.rehearse.scenarios import TERM, TERM_ONCE
+from entrypoint.rehearse.scenarios import INT, TERM, TERM_ONCE
 
 RESULTS = Path(__file__).with_name("results")
 SENT = re.compile(r"^([A-Z][A-Z0-9]*) sent to ")
-VARIABLES = {
-    "AGENT_INIT_STOP_SIGNAL": "--stop-signal",
-    "AGENT_INIT_STOP_DELAY": "--stop-delay",
-}
+OPTIONS = {variable: option for option, variable in advice.VARIABLES.items()}
+SIGNAL_CODES = {128 + TERM, 128 + INT}  # `-e 143` turns both into 0, the second one where agent-init chose INT
 
 
 @dataclass(frozen=True)
 class Result:
     """A row's rehearsal. `lost`, `informational`: scenarios by name, each with the first reason; `drain`: seconds.
 
-    `chosen`: the signal that agent-init chose for TERM, if it was another one. `ends_by_signal`: its exit code is 143.
+    `chosen`: the signal that agent-init chose for TERM, if it was another one. `ends_by_signal`: its exit code is 143,
+    or 130.
     `line`: the options that keep what is lost without them; `lost_with_line` has what is lost nevertheless.
     """
 
@@ -46,6 +46,11 @@ class Result:
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / f"{name}.json").write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
 
+    def loses_more_than(self, before: Result) -> bool:
+        """Whether a scenario is lost that was not before: without options, or with those of `line`."""
+        with_line, with_line_before = self.lost_with_line or {}, before.lost_with_line or {}
+        return bool(self.lost.keys() - before.lost.keys() or with_line.keys() - with_line_before.keys())
+
 
 def read(name: str) -> Result | None:
     """Return the result of a row; None if there is none."""
@@ -58,8 +63,12 @@ def read(name: str) -> Result | None:
 
 def summarise(rehearsal: Rehearsal, versions: tuple[str, ...]) -> Result:
     """Return what is kept of a rehearsal."""
-    verdicts = {verdict: _scenarios(rehearsal, verdict) for verdict in Verdict}
+    verdicts: dict[Verdict, dict[str, str]] = {verdict: {} for verdict in Verdict}
+    for row in summary.rows(rehearsal):
+        reasons = (reason for run in row.runs for reason in run.reasons)
+        verdicts[row.verdict][row.scenario.name] = next(reasons, "")
     measured = [run for run in rehearsal.runs if run.scenario.counts and run.scenario.measures and not run.killed]
+    drain = summary.longest_drain(measured)
     return Result(
         versions=versions,
         command=" ".join(rehearsal.command),
@@ -68,27 +77,22 @@ def summarise(rehearsal: Rehearsal, versions: tuple[str, ...]) -> Result:
         lost=verdicts[Verdict.LOST],
         informational=verdicts[Verdict.INFORMATIONAL],
         skipped=verdicts[Verdict.SKIPPED],
-        drain=max((round(run.drain, 1) for run in measured if run.drain is not None), default=None),
+        drain=None if drain is None else round(drain, 1),
         chosen=_chosen(rehearsal),
-        ends_by_signal=any(run.exit_code == 128 + TERM for run in _plain(rehearsal)),
-        line=line_of(rehearsal),
+        ends_by_signal=any(run.exit_code in SIGNAL_CODES for run in _plain(rehearsal)),
+        line=options(variables_of(rehearsal)),
     )
 
 
 def variables_of(rehearsal: Rehearsal) -> dict[str, str]:
     """Return the variables that the rehearsal advises where a plain TERM has lost something."""
-    lines = [advice.line.partition("=") for advice in rehearsal.advice]
-    return {name: value for name, _, value in lines if name in VARIABLES}
-
-
-def line_of(rehearsal: Rehearsal) -> str:
-    """Return them as options."""
-    return options(variables_of(rehearsal))
+    lines = [advised.line.partition("=") for advised in rehearsal.advice]
+    return {name: value for name, _, value in lines if name in OPTIONS}
 
 
 def options(variables: Mapping[str, str]) -> str:
     """Return variables of agent-init as options."""
-    return " ".join(f"{VARIABLES[name]} {value}" for name, value in variables.items())
+    return " ".join(f"{OPTIONS[name]} {value}" for name, value in variables.items())
 
 
 def _plain(rehearsal: Rehearsal) -> tuple[Run, ...]:
@@ -103,23 +107,8 @@ def _chosen(rehearsal: Rehearsal) -> str:
     return ", ".join(sorted(sent - {"TERM"}))
 
 
-def _scenarios(rehearsal: Rehearsal, verdict: Verdict) -> dict[str, str]:
-    """Return the scenarios with this verdict, each with its first reason. The worst run of a scenario counts."""
-    found = {}
-    for scenario in rehearsal.scenarios:
-        runs = rehearsal.of(scenario)
-        worst = _worst(runs)
-        if worst is verdict:
-            reasons = [reason for run in runs for reason in run.reasons]
-            found[scenario.name] = reasons[0] if reasons else ""
-    return found
-
-
-def _worst(runs: tuple[Run, ...]) -> Verdict:
-    order = (Verdict.LOST, Verdict.INFORMATIONAL, Verdict.HELD, Verdict.SKIPPED)
-    return min((run.verdict for run in runs), key=order.index)
-
-
 def with_line(without: Result, tried: Result) -> Result:
-    """Return the result of a rehearsal, with what was lost and how long the drain was with the advised options."""
-    return dataclasses.replace(without, lost_with_line=tried.lost, drain=tried.drain)
+    """Return the result of a rehearsal, with what was lost and how the agent ended with the advised options."""
+    return dataclasses.replace(
+        without, lost_with_line=tried.lost, drain=tried.drain, ends_by_signal=tried.ends_by_signal
+    )

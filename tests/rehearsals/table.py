@@ -8,7 +8,7 @@ from pathlib import Path
 
 from . import result
 from .result import Result
-from .rows import EXAMPLES, ROOT, ROWS, Row
+from .rows import EXAMPLES, REHEARSED, ROOT, ROWS, Row
 
 PAGE = ROOT / "docs" / "agents.md"
 SECTION = re.compile(r"(<!-- rehearsals: [^\n]*-->\n).*?(<!-- end of rehearsals -->)", re.DOTALL)
@@ -89,12 +89,11 @@ def _written_line(kept: Result, given: str) -> str:
 
 def stale_results() -> list[Path]:
     """Return results of rows that there are no more."""
-    names = {row.name for row in ROWS if row.script}
-    return [path for path in sorted(result.RESULTS.glob("*.json")) if path.stem not in names]
+    return [path for path in sorted(result.RESULTS.glob("*.json")) if path.stem not in REHEARSED]
 
 
 def scripts_without_a_row() -> list[Path]:
     """Return scripts of rehearsals that no row names."""
-    used = {row.path for row in ROWS if row.script}
+    used = {row.path for row in REHEARSED.values()}
     scripts = [path for path in sorted(EXAMPLES.glob("*/*.sh")) if "agent-initctl rehearse" in path.read_text()]
     return [path for path in scripts if path not in used]

@@ -107,13 +107,17 @@ def test_work_that_outlives_the_agent_is_ended(rehearse: Rehearse) -> None:
         (agents.PLAIN, ("--up=up", "--work=exit 7"), "the work failed before a stop was requested, with exit code 7"),
         (agents.PLAIN, ("--up=tcp:99999",), "'tcp:99999' has no port from 1 to 65535; accepted: "),
         (agents.PLAIN, ("--up=",), "accepted: READY=1"),
+        (agents.PLAIN, ("--up=tcp:a..b:80",), "'tcp:a..b:80' has no valid host name; accepted: "),
         (agents.PLAIN, ("--up=https://",), "is not a URL; accepted: "),
         (agents.PLAIN, ("--scenarios=term,nova",), "'nova' is not a scenario; accepted: term, int"),
         (agents.PLAIN, ("--runs=0",), "'0' is not a count; accepted: a number from 1 to 1000"),
+        (agents.PLAIN, ("--runs=" + "9" * 5000,), "999...' is not a count; accepted: a number from 1 to 1000"),
+        (agents.PLAIN, ("--seed=" + "9" * 5000,), "999...' is not a seed; accepted: a number of up to 20 digits"),
         (agents.PLAIN, ("--grace=infinity",), "accepted: a finite time"),
         (agents.PLAIN, ("--junit=/no/such/folder/x.xml",), "cannot write /no/such/folder/x.xml"),
+        (agents.PLAIN, ("--junit=",), "cannot write .: "),
     ],
-    ids=lambda value: value[0] if isinstance(value, tuple) and value else None,
+    ids=lambda value: value[0][:30] if isinstance(value, tuple) and value else None,
 )
 def test_what_cannot_be_rehearsed_is_one_line(
     rehearse: Rehearse, agent: str | list[str], options: tuple[str, ...], line: str
@@ -123,6 +127,12 @@ def test_what_cannot_be_rehearsed_is_one_line(
     (last,) = (text for text in ran.errors.splitlines() if text.startswith("agent-initctl: "))
     assert line in last
     assert ran.report == {}
+
+
+def test_report_that_cannot_be_written_is_named(rehearse: Rehearse) -> None:
+    ran = rehearse(agents.PLAIN, "--up=up", "--scenarios=term", "--html=/dev/full")
+    assert ran.code == 125
+    assert "agent-initctl: cannot write /dev/full: No space left on device" in ran.errors
 
 
 def test_variable_that_agent_init_refuses_is_named(rehearse: Rehearse) -> None:

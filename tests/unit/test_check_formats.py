@@ -19,6 +19,11 @@ def test_text() -> None:
     assert formats.as_text([]) == ""
 
 
+def test_text_has_no_escapes_for_the_terminal() -> None:
+    made = Finding("relay", "note", Place("a\nb", 1), "\x1b[31mred", "CMD \x9b")
+    assert formats.as_text([made]) == "a\\nb:1: note: [relay] \\x1b[31mred\n    CMD \\x9b"
+
+
 def test_json() -> None:
     found = json.loads(formats.as_json([FINDING]))
     assert found["findings"] == [

@@ -11,6 +11,11 @@ pytest.importorskip("yaml")
 
 PYTHON = "FROM python:3.13-slim\nENV PYTHONUNBUFFERED=1\n"
 AGENT = PYTHON + 'ENTRYPOINT ["agent-init", "--"]\n'
+FLY = 'app = "x"\n[processes]\n'
+FARGATE = '"requiresCompatibilities": ["FARGATE"], '
+HOOK = "lifecycle: {preStop: {exec: {command: [sleep, '60']}}}\n"
+KUBERNETES_GRACE = "terminationGracePeriodSeconds"
+SUDO_USER = "securityContext: {runAsUser: 1000}"
 LIVEKIT = PYTHON + "RUN pip install livekit-agents\n"
 
 
@@ -402,6 +407,44 @@ def test_the_highest_severity_of_each_rule_is_the_one_in_the_table() -> None:
             4,
             'entrypoint: ["agent-init", "--"]',
         ),
+        (
+            {"compose": service('command: sh -c "gunicorn -b :$$PORT a:b"')},
+            "shell-stays",
+            4,
+            'command: ["sh", "-c", "exec gunicorn -b :$$PORT a:b"]',
+        ),
+        (
+            {"compose": service("entrypoint: [sh, -c, 'cd /app; \"$$@\"', --]\ncommand: python a.py")},
+            "shell-stays",
+            5,
+            r'entrypoint: ["agent-init", "--", "sh", "-c", "cd /app; \"$$@\"", "--"]',
+        ),
+        (
+            {"fly": FLY + "w = \"sh -c 'cd /app && python a.py'\"\n"},
+            "shell-stays",
+            3,
+            "w = \"sh -c 'cd /app && exec python a.py'\"",
+        ),
+        (
+            {"dockerfile": AGENT, "ecs": task('"image": "my-agent", "entryPoint": ["python", "a.py"]')},
+            "entrypoint-replaced",
+            1,
+            '"entryPoint": ["agent-init", "--", "python", "a.py"]',
+        ),
+        (
+            {"pod": pod(SUDO_USER, 'command: ["agent-init", "--", "sudo", "-u", "x", "a.py"]')},
+            "cannot-signal",
+            10,
+            "runAsUser: 0",
+        ),
+        (
+            {"ecs": task('"environment": [{"name": "AGENT_INIT_STOP_DELAY", "value": "100s"}]', FARGATE)},
+            "delay-too-long",
+            1,
+            '{"name": "AGENT_INIT_STOP_DELAY", "value": "15s"}',
+        ),
+        ({"pod": pod("", HOOK + env(AGENT_INIT_STOP_DELAY="40s"))}, "delay-too-long", 11, f"{KUBERNETES_GRACE}: 130"),
+        ({"pod": pod("", HOOK + env(AGENT_INIT_GRACE="20s"))}, "grace-above-platform", 11, f"{KUBERNETES_GRACE}: 82"),
         ({"dockerfile": PYTHON + "CMD a & exec b\n"}, "background-job", 3, 'ENTRYPOINT ["agent-init", "--"]'),
         (
             {"ecs": task('"stopTimeout": 20, "command": ["uvicorn", "a:b", "--timeout-graceful-shutdown", "40"]')},

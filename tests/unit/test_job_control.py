@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
+from entrypoint.init import terminal
 from entrypoint.init.actions import Exit
 from entrypoint.init.signalfd import Received
 from tests.support.world import (
@@ -72,6 +75,31 @@ def test_an_agent_in_our_own_group_is_continued_too(world: World, supervise: Cal
     assert world.sent == [(OWN_PID, STOP), (-OWN_GROUP, CONT)]
 
 
+def test_the_cont_that_continues_us_is_not_received_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The agent has had its own by then."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [CONT])
+    try:
+        monkeypatch.setattr(os, "kill", lambda *_: signal.raise_signal(CONT))
+        terminal.stop()
+        assert CONT not in signal.sigpending()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def test_the_agent_goes_on_where_that_cont_cannot_be_taken(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    harness = supervise()
+    world.foreground, world.has_shell_above = AGENT, True
+    monkeypatch.setattr("_signal.sigtimedwait", refuse)
+    world.wait_results.append((AGENT, stopped(TSTP)))
+    harness.receive(CHLD)
+    assert world.sent == [(OWN_PID, STOP), (-AGENT, CONT)]
+
+
 def test_other_stopped_children_are_not_continued(world: World, supervise: Callable[..., Harness]) -> None:
     harness = supervise()
     world.foreground = AGENT
@@ -89,7 +117,7 @@ def test_a_shell_that_gives_us_the_terminal_gives_it_to_the_agent(
     world.foreground = OWN_GROUP
     harness.receive(CONT)
     assert world.foreground == AGENT
-    assert world.sent == [(AGENT, CONT)]
+    assert world.sent == [(-AGENT, CONT)]
     harness.do(Exit(0))
     assert harness.supervisor.run() == 0
     assert world.foreground == OWN_GROUP

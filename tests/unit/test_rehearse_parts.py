@@ -7,6 +7,7 @@ import os
 import subprocess
 import time
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -49,7 +50,11 @@ def test_what_shows_that_an_agent_is_up(text: str, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "  ", "tcp:", "tcp:0", "tcp:65536", "tcp:a", "http://", "http://h:x/", "http://h/a b", "infinity"]
+    "text",
+    [
+        *("", "  ", "infinity", "tcp:", "tcp:0", "tcp:65536", "tcp:a", "tcp:a..b:80", "tcp:a\0b:80"),
+        *("http://", "http://h:x/", "http://h/a b", "http://a..b/", f"http://{'x' * 64}/"),
+    ],
 )
 def test_what_shows_nothing_is_refused_with_what_is_accepted(text: str) -> None:
     with pytest.raises(ValueError, match="accepted: READY=1, the text of a log line, tcp:PORT"):
@@ -280,6 +285,22 @@ def test_children_are_found_where_the_kernel_does_not_list_them(monkeypatch: pyt
             child.wait()
     assert found == listed
     assert {child.pid for child in children} <= set(found)
+
+
+def test_processes_that_cannot_be_seen_for_a_moment_have_not_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    child = subprocess.Popen(["sleep", "60"])
+    try:
+        observer = observe.Observer(os.getpid(), 0.0)
+        observer.look(at_once=True)
+        monkeypatch.setattr(procfs, "pids", mock.Mock(side_effect=OSError))
+        observer.look(at_once=True)
+        assert child.pid in [seen.process.pid for seen in observer.alive()]
+        monkeypatch.undo()
+    finally:
+        child.kill()
+        child.wait()
+    observer.look(at_once=True)
+    assert child.pid not in [seen.process.pid for seen in observer.alive()]
 
 
 def test_what_agent_init_starts_for_itself_is_not_the_agents() -> None:

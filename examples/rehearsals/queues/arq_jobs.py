@@ -2,7 +2,7 @@ import asyncio
 
 from arq import create_pool
 from arq.connections import RedisSettings
-from job import store
+from job import PORT, store
 
 
 async def answer(_: object, name: str) -> None:
@@ -13,12 +13,12 @@ async def answer(_: object, name: str) -> None:
 
 class WorkerSettings:
     functions = (answer,)
-    redis_settings = RedisSettings()
+    redis_settings = RedisSettings(port=PORT)
     job_completion_wait = 60  # without it a stop cancels the job, which is run again later
 
 
 async def queue(name: str) -> None:
-    pool = await create_pool(RedisSettings())
+    pool = await create_pool(WorkerSettings.redis_settings)
     await pool.enqueue_job("answer", name)
     await pool.aclose()
 

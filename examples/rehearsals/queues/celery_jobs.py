@@ -1,7 +1,7 @@
 from celery import Celery
-from job import think
+from job import PORT, think
 
-app = Celery(broker="redis://localhost", task_ignore_result=True)
+app = Celery(broker=f"redis://localhost:{PORT}", task_ignore_result=True)
 answer = app.task(think, name="answer")
 
 

@@ -1,8 +1,8 @@
 import dramatiq
 from dramatiq.brokers.redis import RedisBroker
-from job import think
+from job import PORT, think
 
-dramatiq.set_broker(RedisBroker())
+dramatiq.set_broker(RedisBroker(port=PORT))
 answer = dramatiq.actor(think)
 
 

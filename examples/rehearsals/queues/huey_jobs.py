@@ -1,7 +1,7 @@
 from huey import RedisHuey
-from job import think
+from job import PORT, think
 
-queue = RedisHuey()
+queue = RedisHuey(port=PORT)
 answer = queue.task()(think)
 
 
