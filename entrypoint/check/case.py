@@ -74,7 +74,7 @@ class Case:
         """Whether agent-init is there, as its variables show where the command line is not known."""
         if self.has_agent_init:
             return True
-        known = any(name in self.own_variables for name in (option.variable for option in options.OPTIONS))
+        known = any(option.variable in self.own_variables for option in options.OPTIONS)
         return known and (self.container.words is None or self.entrypoint_is_unknown)
 
     @property

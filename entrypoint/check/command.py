@@ -54,7 +54,7 @@ def _text(file: str) -> str:
     if len(data) > MAX_BYTES:
         raise Failure(f"{file}: larger than {MAX_BYTES >> 20} MiB")
     try:
-        return data.decode("utf-8").replace("\r\n", "\n")
+        return data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise Failure(f"{STDIN if file == '-' else file}:{line}: not UTF-8") from None

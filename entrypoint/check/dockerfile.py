@@ -87,7 +87,7 @@ class Dockerfile:
 
 def looks_like_one(text: str) -> bool:
     """Whether a text begins as a Dockerfile does: comments, ARGs, and a FROM."""
-    for line in text.lstrip("\ufeff").splitlines():
+    for line in text.splitlines():
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         first, rest = _name_and_rest(line)
@@ -129,7 +129,7 @@ def _stage(made: Instruction) -> Stage:
 
 
 def _instructions(file: str, text: str) -> Iterator[Instruction]:
-    lines = text.lstrip("\ufeff").split("\n")
+    lines = text.split("\n")
     escape = _escape(lines)
     number = 0
     while number < len(lines):

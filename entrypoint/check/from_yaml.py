@@ -145,9 +145,7 @@ def kubernetes(document: Node) -> Iterator[Container]:
 def _container(node: Node, spec: Node, kind: str) -> Container:
     made = Container(KUBERNETES, node["name"].text or "", node.place, kind, node["image"].text or "")
     made.entrypoint, made.command = node["command"].words, node["args"].words
-    made.environment = {
-        item["name"].text or "": given for item in node["env"] if (given := item["value"].given) is not None
-    }
+    made.environment = _values_by_name(node["env"])
     made.environment_is_known = not node["envFrom"] and not any(item["valueFrom"] for item in node["env"])
     made.grace = spec["terminationGracePeriodSeconds"].number
     # A patch of Kustomize has no image; the value may be a variable.
@@ -165,6 +163,10 @@ def _container(node: Node, spec: Node, kind: str) -> Container:
     capabilities = own["capabilities"]
     made.dropped_capabilities, made.added_capabilities = _capabilities(capabilities["drop"], capabilities["add"])
     return made
+
+
+def _values_by_name(node: Node) -> dict[str, Given[str]]:
+    return {item["name"].text or "": given for item in node if (given := item["value"].given) is not None}
 
 
 def _hook(node: Node) -> Hook | None:
@@ -222,9 +224,7 @@ def ecs(document: Node) -> Iterator[Container]:
         made.entrypoint, made.command = node["entryPoint"].words, node["command"].words
         made.entrypoint = made.entrypoint if made.entrypoint and made.entrypoint.value else None
         made.command = made.command if made.command and made.command.value else None
-        made.environment = {
-            item["name"].text or "": given for item in node["environment"] if (given := item["value"].given) is not None
-        }
+        made.environment = _values_by_name(node["environment"])
         made.environment_is_known = not node["environmentFiles"] and not node["secrets"]
         made.grace = node["stopTimeout"].number
         made.is_fragment = bool(node["stopTimeout"]) and made.grace is None

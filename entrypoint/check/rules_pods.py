@@ -12,6 +12,7 @@ from .model import KUBERNETES
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+ROLLING = "rollingUpdate: {maxSurge: 1, maxUnavailable: 0}"
 KILLS_PROCESS_1 = re.compile(r"\bkill\b[^;&|]*\s1(?![\w.])")
 
 
@@ -90,8 +91,8 @@ def rollout_gap(case: Case) -> Iterator[Finding]:
     if rollout is None or not case.container.ports or not (case.use or case.expects_agent_init):
         return
     if rollout.strategy is not None and rollout.strategy.value == "Recreate":
-        reason = "Recreate stops all pods before a new one starts: nobody serves meanwhile"
-        yield Finding("rollout-gap", NOTE, rollout.strategy.place, reason, _rolling())
+        reason = "Recreate stops all pods before a new one starts: nothing serves meanwhile"
+        yield Finding("rollout-gap", NOTE, rollout.strategy.place, reason, ROLLING)
         return
     unavailable, surge = rollout.unavailable, rollout.surge
     replicas = rollout.replicas.value if rollout.replicas else 1.0
@@ -104,11 +105,7 @@ def rollout_gap(case: Case) -> Iterator[Finding]:
         return
     more = "" if surge is None or surge.value not in ("0", "0%") else ", and maxSurge starts none before"
     reason = f"maxUnavailable: {text} lets all {replicas:g} pods stop before a new one is ready{more}"
-    yield Finding("rollout-gap", WARNING, unavailable.place, reason, _rolling())
-
-
-def _rolling() -> str:
-    return "rollingUpdate: {maxSurge: 1, maxUnavailable: 0}"
+    yield Finding("rollout-gap", WARNING, unavailable.place, reason, ROLLING)
 
 
 def no_readiness_probe(case: Case) -> Iterator[Finding]:

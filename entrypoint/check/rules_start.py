@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from ..init import names
 from . import launch, shell
 from .case import ERROR, MAY_START_AGENT_INIT, NOTE, WARNING, Case, Finding
 from .model import COMPOSE, IMAGE, KUBERNETES
@@ -38,15 +37,16 @@ def shell_stays(case: Case) -> Iterator[Finding]:
     above = "the init's child" if (init and init.value) or case.launch.inits else "process 1"
     for made in case.launch.above:
         line, kind = made.line, case.shell_kind(made)
-        if line is None or line.has_trap or line.fate(kind) == shell.REPLACED:
+        fate = shell.REPLACED if line is None or line.has_trap else line.fate(kind)
+        if fate == shell.REPLACED:
             continue
         which = f"{made.name} ({kind})" if made.name == "sh" and kind else made.name
         reason = f"{which} stays {above} and passes no signal on: {case.who} gets no stop signal, and is killed"
         if case.signals_group:
             reason = f"{which} stays {above} and ends at the stop signal: {case.who} gets it too, but is killed at once"
-        if line.fate(kind) == shell.MAYBE:
+        if fate == shell.MAYBE:
             reason = f"sh stays {above} where it is dash (Debian, Ubuntu): then {case.who} gets no stop signal"
-        severity = WARNING if line.fate(kind) == shell.STAYS else NOTE
+        severity = WARNING if fate == shell.STAYS else NOTE
         yield _unless_entrypoint(case, "shell-stays", severity, reason, _with_exec(case, made))
         return
 
@@ -197,19 +197,14 @@ def _instead_of_relay(case: Case, name: str) -> str:
 def ender(case: Case) -> Iterator[Finding]:
     """A supervisor that ends its program in its own way, whatever process 1 does."""
     for name in case.launch.relays:
-        if name in ENDS_ITS_PROGRAM and name in names.ENDERS:
+        if name in ENDS_ITS_PROGRAM:
             if any(word.startswith("--kill-timeout") for word in case.container.words or ()):
                 continue
             if "PM2_KILL_TIMEOUT" in case.container.variables:
                 continue
             reason = f"at a stop {name} ends its program itself: it {ENDS_ITS_PROGRAM[name]}"
-            remedy = "PM2_KILL_TIMEOUT=30000" if name.startswith("pm2") else ""
-            yield Finding("ender", WARNING, case.container.words_place, reason, _variable(case, remedy))
-
-
-def _variable(case: Case, setting: str) -> str:
-    name, _, value = setting.partition("=")
-    return case.variable_line(name, value) if setting else ""
+            remedy = case.variable_line("PM2_KILL_TIMEOUT", "30000") if name.startswith("pm2") else ""
+            yield Finding("ender", WARNING, case.container.words_place, reason, remedy)
 
 
 def bad_option(case: Case) -> Iterator[Finding]:

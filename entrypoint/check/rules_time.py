@@ -25,33 +25,33 @@ def grace_above_platform(case: Case) -> Iterator[Finding]:
     left, settings = case.container.seconds_after_hook, case.settings
     if left is None or settings is None:
         return
-    said = _platform_says(case)
+    waits = _platform_waits(case)
     if case.deadline is not None and case.deadline >= left:
         option = "stop_schedule" if settings.stop_schedule is not None else "grace"
         if settings.grace is None and settings.stop_schedule is None:
             option = "platform_grace"
         name = f"AGENT_INIT_{option.upper()}"
         reason = (
-            f"{said}: it kills the agent before agent-init does ({format_duration(case.deadline)}), without a log line"
+            f"{waits}: it kills the agent before agent-init does ({format_duration(case.deadline)}), without a log line"
         )
         yield Finding("grace-above-platform", ERROR, case.place_of(option), reason, _either(case, name, left))
     elif "max_grace" in settings.sources and left <= settings.max_grace < INFINITY and settings.platform_grace is None:
-        reason = f"{said}: more time than that ({format_duration(settings.max_grace)}) is never to be had"
+        reason = f"{waits}, so AGENT_INIT_MAX_GRACE of {format_duration(settings.max_grace)} is never reached"
         remedy = case.grace_line(settings.max_grace + KILL_BEFORE_PLATFORM)
         yield Finding("grace-above-platform", WARNING, case.place_of("max_grace"), reason, remedy)
     elif settings.platform_grace is not None and settings.platform_grace > left:
-        reason = f"{said}, not {format_duration(settings.platform_grace)}"
+        reason = f"{waits}, not {format_duration(settings.platform_grace)}"
         remedy = case.variable_line("AGENT_INIT_PLATFORM_GRACE", format_duration(left))
         yield Finding("grace-above-platform", WARNING, case.place_of("platform_grace"), reason, remedy)
 
 
-def _platform_says(case: Case) -> str:
+def _platform_waits(case: Case) -> str:
     whole, left = case.container.seconds, case.container.seconds_after_hook
     assert whole is not None
     assert left is not None
     default = " by default" if case.container.grace is None else ""
-    said = f"{case.platform.name} waits {format_duration(whole)}{default}"
-    return said if left == whole else f"{said}, {format_duration(left)} after the preStop hook"
+    waits = f"{case.platform.name} waits {format_duration(whole)}{default}"
+    return waits if left == whole else f"{waits}, {format_duration(left)} after the preStop hook"
 
 
 def _either(case: Case, name: str, left: float) -> str:
@@ -79,9 +79,8 @@ def grace_one_side(case: Case) -> Iterator[Finding]:
         return
     if not case.container.environment_is_known:
         return
-    reason = (
-        f"{_platform_says(case)}, and agent-init has no grace: if the time is over, the log does not say what was left"
-    )
+    waits = _platform_waits(case)
+    reason = f"{waits}, and agent-init has no grace: when the time is over, the log does not name what is left"
     yield Finding("grace-one-side", NOTE, grace.place, reason, _own_grace(case, left))
 
 
@@ -90,7 +89,7 @@ def delay_too_long(case: Case) -> Iterator[Finding]:
     left, settings = case.container.seconds_after_hook, case.settings
     if left is None or settings is None or not settings.stop_delay or settings.stop_delay < left:
         return
-    reason = f"{_platform_says(case)}: the agent is killed before it gets its stop signal"
+    reason = f"{_platform_waits(case)}: the agent is killed before it gets its stop signal"
     wanted = settings.stop_delay + 30
     remedy = case.grace_line(wanted)
     if wanted > (case.platform.maximum or INFINITY):
@@ -165,7 +164,7 @@ def default_grace(case: Case) -> Iterator[Finding]:
 
 
 def livekit_drain_timeout(case: Case) -> Iterator[Finding]:
-    """A LiveKit worker waits longer for its calls than it is let, and cannot end them itself."""
+    """A LiveKit worker waits longer for its calls than the platform waits for it, and cannot end them itself."""
     use, time = case.use, case.time
     if use is None or not use.is_livekit or time is None or use.written or case.container.grace is None:
         return
@@ -211,7 +210,7 @@ def stop_signal(case: Case) -> Iterator[Finding]:
             return
         if number not in (signals.HUP, signals.QUIT):
             reason = (
-                f"agent-init takes {name} for no stop request (--stop-on), so nothing stops until the platform kills"
+                f"agent-init does not take {name} as a stop request (--stop-on): nothing stops until the platform kills"
             )
             yield Finding("stop-signal", ERROR, given.place, reason, _signal_line(case, "TERM"))
             return

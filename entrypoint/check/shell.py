@@ -22,6 +22,7 @@ ASIDE = frozenset(
     "kill date env unset ulimit eval read rm cp mv ln touch".split()
 )
 COMPOUND = frozenset("if then else elif fi for while until do done case esac select function { } ! [[ (( time".split())
+REDIRECTION = re.compile(r"(&>>?|>>?&?|<&?|>\|)\s*([^\s;&|<>()]*|&\d)")
 OPERATORS = re.compile(r"&&|\|\||\|&|;;|[;&|\n()]")
 
 
@@ -149,35 +150,38 @@ def _split(text: str) -> list[Command] | None:
     """Return the simple commands of a line; None if a part of it is not understood."""
     if "<<" in text or "`" in text:
         return None
-    commands, word, started, index, first = [Command()], "", False, 0, 0
+    commands, pieces, index, first = [Command()], list[str](), 0, 0  # pieces: of the word that is read
 
     def end_word() -> None:
-        nonlocal word, started
-        if started:
-            commands[-1].words.append(word)
+        if pieces:
+            commands[-1].words.append("".join(pieces))
             commands[-1].starts.append(first)
-        word, started = "", False
+            pieces.clear()
 
     while index < len(text):
-        first = first if started else index
+        first = first if pieces else index
         character = text[index]
         if character == "\\" and index + 1 < len(text):
-            word, started, index = word + text[index + 1].replace("\n", ""), True, index + 2
+            pieces.append(text[index + 1].replace("\n", ""))
+            index += 2
         elif character in "'\"":
             end = _end_of_quotes(text, index)
             if end is None:
                 return None
-            word, started, index = word + text[index + 1 : end], True, end + 1
+            pieces.append(text[index + 1 : end])
+            index = end + 1
         elif character == "$" and text[index + 1 : index + 2] in ("(", "{"):
             end = _end_of_expansion(text, index + 1)
             if end is None:
                 return None
-            word, started, index = word + text[index : end + 1], True, end + 1
-        elif match := _redirection(text, index):
-            started = started and not word.isdigit()
+            pieces.append(text[index : end + 1])
+            index = end + 1
+        elif match := REDIRECTION.match(text, index):
+            if "".join(pieces).isdigit():  # a descriptor
+                pieces.clear()
             end_word()
             commands[-1].is_redirected = True
-            index = match
+            index = match.end()
         elif operator := OPERATORS.match(text, index):
             end_word()
             _end_command(commands, operator[0])
@@ -185,10 +189,12 @@ def _split(text: str) -> list[Command] | None:
         elif character.isspace():
             end_word()
             index += 1
-        elif character == "#" and not started:
-            index = len(text) if "\n" not in text[index:] else text.index("\n", index)
+        elif character == "#" and not pieces:
+            end = text.find("\n", index)
+            index = len(text) if end < 0 else end
         else:
-            word, started, index = word + character, True, index + 1
+            pieces.append(character)
+            index += 1
     end_word()
     return [made for made in commands if made.words or made.is_redirected or made.after in ("(", ")", ";;")]
 
@@ -199,12 +205,6 @@ def _end_command(commands: list[Command], operator: str) -> None:
         return
     commands[-1].after = operator
     commands.append(Command())
-
-
-def _redirection(text: str, index: int) -> int | None:
-    """Return the index after a redirection that begins here; None if none does."""
-    match = re.compile(r"(&>>?|>>?&?|<&?|>\|)\s*([^\s;&|<>()]*|&\d)").match(text, index)
-    return match.end() if match else None
 
 
 def _end_of_quotes(text: str, start: int) -> int | None:

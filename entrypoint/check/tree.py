@@ -91,7 +91,6 @@ def read_yaml(file: str, text: str) -> list[Node]:
     """Return a tree for each document of a YAML or JSON text. Raises Unreadable."""
     import yaml  # the extra `agent-init[check]`; the command has looked whether it is there
 
-    text = text.lstrip("\ufeff")
     if text.lstrip()[:1] in ("{", "["):
         text = text.replace("\t", " ")  # JSON has tabs between its values only, and PyYAML takes none there
     try:
@@ -145,15 +144,15 @@ def _mapping(file: str, node: Any, known: dict[int, Node]) -> dict[str, Node]:
 
 def read_toml(file: str, text: str) -> Node:
     """Return the tree of a TOML text. Raises Unreadable."""
-    text = text.lstrip("\ufeff")
     try:
         whole = tomllib.loads(text)
         return _of_toml(file, whole, _lines(text), (), 1)
     except tomllib.TOMLDecodeError as error:
         found = str(error).rpartition("(at line ")[2].partition(",")[0]
-        line = int(found) if found.isdigit() else max(1, len(text.splitlines()))
+        last = max(1, len(text.splitlines()))
+        line = min(int(found), last) if found.isdigit() else last
         problem = str(error).partition(" (at ")[0]
-        raise Unreadable(Place(file, min(line, max(1, len(text.splitlines())))), f"not TOML: {problem}") from None
+        raise Unreadable(Place(file, line), f"not TOML: {problem}") from None
     except RecursionError:
         raise Unreadable(Place(file, 1), TOO_DEEP) from None
 
@@ -209,7 +208,7 @@ def _numbered(path: tuple[str, ...], numbers: dict[tuple[str, ...], int]) -> tup
 def _statements(text: str) -> Iterator[tuple[int, str]]:
     """Yield the line and the text of each statement: as many lines as are valid TOML by themselves."""
     statement, first = "", 1
-    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         first = first if statement else number
         statement += line + "\n"
         if not statement.strip() or statement.lstrip().startswith("#"):

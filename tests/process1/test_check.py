@@ -127,6 +127,22 @@ def test_bytes_that_are_not_text(tmp_path: Path) -> None:
     assert (code, err) == (125, "agent-initctl: f:2: not UTF-8\n")
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "line"),
+    [
+        ("f", "FROM a\nSTOPSIGNAL KILL\n", 2),
+        ("f", "services:\n  a:\n    image: x\n    stop_signal: KILL\n", 4),
+        ("f", '{\n\t"containerDefinitions": [\n{"name": "a", "stopTimeout": 60, "command": ["sh", "-c", "a|b"]}]}', 3),
+        ("fly.toml", 'app = "x"\nkill_timeout = [\n]\nkill_signal = "KILL"\n', 4),
+    ],
+)
+def test_a_byte_order_mark_and_the_line_ends_of_windows(tmp_path: Path, name: str, text: str, line: int) -> None:
+    (tmp_path / name).write_text("\ufeff" + text, newline="\r\n")
+    code, out, err = check(name, cwd=tmp_path)
+    assert (code, err) == (1, "")
+    assert out.startswith(f"{name}:{line}: ")
+
+
 def test_another_yaml_file_is_a_line_and_no_failure() -> None:
     code, out, err = check("-", stdin="just: yaml\n")
     assert (code, out) == (0, "")

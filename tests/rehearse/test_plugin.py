@@ -10,7 +10,6 @@ import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +17,8 @@ import pytest
 import agent_init_pytest
 from entrypoint.rehearse import plugin
 from entrypoint.rehearse.model import Verdict
+from tests.rehearse import agents
+from tests.rehearse.conftest import MARK, marked
 from tests.support.init import until
 from tests.support.rehearsals import EXAMPLE, KILLED, SHORT, run
 
@@ -29,12 +30,6 @@ pytest_plugins = ["pytester"]
 GOOD = """
 import signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-print("up", flush=True)
-time.sleep(100)
-"""
-DEAF = """
-import signal, time
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
 print("up", flush=True)
 time.sleep(100)
 """
@@ -74,7 +69,7 @@ def test_an_agent_that_ends_in_time_passes(pytester: pytest.Pytester) -> None:
 
 
 def test_an_agent_that_is_killed_fails_and_the_report_has_the_table(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(agent=DEAF)
+    pytester.makepyfile(agent=agents.DEAF)
     pytester.makepyfile(f"""
         def test_stop(rehearsal):
             assert rehearsal("{sys.executable} agent.py", up="up", scenarios="term", grace=0.5).kept_all_work
@@ -262,36 +257,26 @@ def test_a_package_that_is_not_there_is_one_line(
         agent_init_pytest.rehearse("true")
 
 
-def test_ctrl_c_leaves_nothing_running(pytester: pytest.Pytester) -> None:
-    mark, own = pytester.path / "mark", f"of-test-{os.getpid()}"
-    pytester.makepyfile(agent=f"open({str(mark)!r}, 'w')\n{GOOD}")
-    pytester.makepyfile(f"""
+def test_ctrl_c_leaves_nothing_running(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = pytester.path / "started"
+    monkeypatch.setenv(MARK, str(started))
+    pytester.makepyfile(agent=f"open({str(started)!r}, 'w')\n{GOOD}")
+    pytester.makepyfile("""
         import sys
 
         def test_stop(rehearsal):
-            rehearsal([sys.executable, "agent.py", "{own}"], up="never printed")
+            rehearsal([sys.executable, "agent.py"], up="never printed")
     """)
     process = pytester.popen(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n0"], stdin=subprocess.DEVNULL
     )
     try:
-        until(mark.exists, "the start of the agent", 60)
-        assert any(own in argv for argv in running())
+        until(started.exists, "the start of the agent", 60)
+        assert any("agent.py" in line for _, line in marked(str(started)))
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=60)
     finally:
         process.kill()
     assert b"KeyboardInterrupt" in output
     assert process.returncode == pytest.ExitCode.INTERRUPTED
-    assert [argv for argv in running() if own in argv] == []
-
-
-def running() -> list[str]:
-    """The command line of every process."""
-    found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            found.append(Path("/proc", pid, "cmdline").read_text(errors="replace").replace("\0", " "))
-        except OSError:  # it has ended
-            continue
-    return found
+    assert marked(str(started)) == []

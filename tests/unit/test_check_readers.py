@@ -169,10 +169,6 @@ def test_bad_toml_is_one_line_with_its_place() -> None:
     assert caught.value.place == Place("fly.toml", 2)
 
 
-def test_json_with_tabs_and_a_byte_order_mark_is_read() -> None:
-    assert tree.read_yaml("f", '\ufeff{\n\t"a": 1\n}\n')[0]["a"].place.line == 2
-
-
 @pytest.mark.parametrize("number", ["nan", ".nan", "inf", "-inf", "1e400", "9" * 400])
 def test_what_is_no_finite_number_is_not_known(number: str) -> None:
     assert tree.read_yaml("f", f"stopTimeout: {number}\n")[0]["stopTimeout"].number is None

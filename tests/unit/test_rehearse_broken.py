@@ -109,11 +109,6 @@ def test_real_interrupt_of_asyncio_is_exempt() -> None:
         assert found(traceback.format_exc()) == []
 
 
-def test_interpreter_that_is_interrupted_while_it_starts_is_exempt() -> None:
-    text = "Fatal Python error: init_import_site: Failed to import the site module\n" + BEGINNING + "KeyboardInterrupt"
-    assert broken.find(lines(text), 5.0, 0.0) == ()
-
-
 def test_traceback_that_came_before_the_request_too_has_another_cause() -> None:
     text = BEGINNING + "ConnectionError: broker is away"
     assert broken.find([*lines(text, at=4.0), *lines(text)], 5.0, 0.0) == ()

@@ -17,6 +17,7 @@ from entrypoint.init import procfs
 from entrypoint.init.console import json_line
 from entrypoint.rehearse import container, observe, rehearsal, scenarios, up
 from entrypoint.rehearse.options import Options
+from entrypoint.rehearse.plugin import Silent
 from entrypoint.rehearse.records import Line, split
 from entrypoint.rehearse.run import Reference
 from entrypoint.rehearse.scenarios import NAMES, WAYS, Before
@@ -24,8 +25,6 @@ from entrypoint.rehearse.streams import Streams
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from entrypoint.rehearse.model import Run
 
 REFERENCE = Reference(up_after=2.0, drain=1.0)
 
@@ -207,11 +206,17 @@ def test_property_a_line_is_split_or_kept(before: str, fields: dict[str, str]) -
 # --- Pipes. ---------------------------------------------------------------------------------------------------------
 
 
-def test_pipe_that_is_not_read_is_full_and_loses_nothing() -> None:
+def pipe(name: str) -> tuple[Streams, list[Line], int, int]:
+    """The streams of a run that has one pipe, the lines that came, and the ends of the pipe."""
     lines: list[Line] = []
     streams = Streams(lines.append)
     reader, writer = os.pipe()
-    streams.add(reader, "out")
+    streams.add(reader, name)
+    return streams, lines, reader, writer
+
+
+def test_pipe_that_is_not_read_is_full_and_loses_nothing() -> None:
+    streams, lines, reader, writer = pipe("out")
     os.write(writer, b"before\nunfin")
     streams.read(1)
     streams.pause(reader)
@@ -233,9 +238,7 @@ def test_pipe_that_is_not_read_is_full_and_loses_nothing() -> None:
 
 
 def test_pipe_that_the_agent_has_closed_cannot_be_filled() -> None:
-    streams = Streams(lambda _: None)
-    reader, writer = os.pipe()
-    streams.add(reader, "out")
+    streams, _, reader, writer = pipe("out")
     os.close(writer)
     streams.read(1)
     streams.pause(reader)
@@ -244,10 +247,7 @@ def test_pipe_that_the_agent_has_closed_cannot_be_filled() -> None:
 
 
 def test_last_line_needs_no_end() -> None:
-    lines: list[Line] = []
-    streams = Streams(lines.append)
-    reader, writer = os.pipe()
-    streams.add(reader, "err")
+    streams, lines, _, writer = pipe("err")
     os.write(writer, b"a\r\n\xff")
     streams.close()
     os.close(writer)
@@ -260,16 +260,16 @@ def test_last_line_needs_no_end() -> None:
 def test_without_proc_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(procfs, "MOUNTED", False)
     with pytest.raises(rehearsal.Failure, match="works on Linux only"):
-        rehearsal.rehearse(["true"], Options(), Nobody())
+        rehearsal.rehearse(["true"], Options(), Silent())
 
 
 def test_folder_that_is_not_empty_is_refused(tmp_path: Path) -> None:
     (tmp_path / "term").mkdir()
     with pytest.raises(rehearsal.Failure, match=r"is not empty; accepted by --keep: "):
-        rehearsal.rehearse(["true"], Options(keep=tmp_path), Nobody())
+        rehearsal.rehearse(["true"], Options(keep=tmp_path), Silent())
     (tmp_path / "file").touch()
     with pytest.raises(rehearsal.Failure, match="cannot keep output in"):
-        rehearsal.rehearse(["true"], Options(keep=tmp_path / "file" / "x"), Nobody())
+        rehearsal.rehearse(["true"], Options(keep=tmp_path / "file" / "x"), Silent())
 
 
 def test_children_are_found_where_the_kernel_does_not_list_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,13 +312,3 @@ def test_what_agent_init_starts_for_itself_is_not_the_agents() -> None:
     assert is_helper("python3", 5, "python3", "-I", "-S", "/x/entrypoint/report/__main__.py", "{}")
     assert not is_helper("agent-init", 6, "agent-init", "--", "python", "agent.py")  # the agent's own
     assert not is_helper("python3", 5, "python3", "agent.py")
-
-
-class Nobody:
-    """A progress that nobody watches."""
-
-    def begins(self, runs: int, folder: Path) -> None: ...
-
-    def run_begins(self, title: str) -> None: ...
-
-    def run_ends(self, run: Run) -> None: ...

@@ -2,9 +2,16 @@
 
 import asyncio
 import signal
+from collections.abc import AsyncIterator
 
 WORDS = ["I\n", "think\n", "so\n", "too.\n"]
 answers: set[asyncio.Task[None]] = set()
+
+
+async def think() -> AsyncIterator[str]:
+    for word in WORDS:
+        yield word
+        await asyncio.sleep(0.5)
 
 
 async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -14,10 +21,9 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
         writer.close()
         return
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len("".join(WORDS)))
-    for word in WORDS:
+    async for word in think():
         writer.write(word.encode())
         await writer.drain()
-        await asyncio.sleep(0.5)
     writer.close()
 
 

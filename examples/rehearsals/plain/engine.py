@@ -7,6 +7,7 @@ import asyncio
 import multiprocessing
 import signal
 import time
+from collections.abc import AsyncIterator
 from multiprocessing.connection import Connection
 
 import agent
@@ -20,19 +21,11 @@ def engine(pipe: Connection) -> None:
             time.sleep(0.5)
 
 
-async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        await reader.readuntil(b"\r\n\r\n")
-    except asyncio.IncompleteReadError:  # a probe, which connects and leaves
-        writer.close()
-        return
-    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len("".join(agent.WORDS)))
+async def think() -> AsyncIterator[str]:
     async with one_at_a_time:
         pipe.send("request")
         for _ in agent.WORDS:
-            writer.write((await asyncio.to_thread(pipe.recv)).encode())
-            await writer.drain()
-    writer.close()
+            yield await asyncio.to_thread(pipe.recv)
 
 
 if __name__ == "__main__":
@@ -42,7 +35,7 @@ if __name__ == "__main__":
     process.start()
     theirs.close()
     one_at_a_time = asyncio.Lock()
-    agent.answer = answer
+    agent.think = think
     asyncio.run(agent.main())
     pipe.send(None)
     process.join()
