@@ -9,8 +9,9 @@ Two things look like a blocked loop and are none:
 - The process did not run: it was stopped, or its machine slept. Then the look itself is late, and the time is cut out:
   nothing is known about it. A look that is late because native code held the GIL has waited for the GIL, which shows as
   a voluntary context switch every 5 ms (sys.getswitchinterval).
-- The thread of the loop got no processor: the kernel counts how long (/proc/<pid>/task/<tid>/schedstat). It counts the
-  same for our own thread, which tells a late look on a busy machine from one after a stop.
+- The thread of the loop got no processor, perhaps while it held the GIL: the kernel counts how long
+  (/proc/<pid>/task/<tid>/schedstat). It counts the same for our own thread, which tells a late look on a busy machine
+  from one after a stop.
 
 Rules of this file: those of `responder.py`, which loads it by path. The one piece of the agent's code that may run here
 is a method `call_soon_threadsafe` of a loop of its own.
@@ -90,11 +91,10 @@ class KnownTime:
         if self.is_late(now):
             waits = 0 if switches is None else switches - self._switches
             waited = waits * switch_interval if waits >= 3 else 0.0
-            unexplained = gap - LATE * self.period - starved
-            if waited < unexplained / 2:
-                known = 0.0
-            elif waited >= gap / 2:
-                self.gil_held = gap - self.period
+            if gap - LATE * self.period > starved + waited:
+                known = starved + waited
+            if waited >= gap / 2:
+                self.gil_held = min(gap - self.period, starved + waited)
         self.now += known
         self._last, self._switches = now, switches or 0
 
@@ -126,23 +126,24 @@ class LoopState:
         ran, in the same time, if it did. `delay`: seconds that the thread has waited for a processor so far, if known.
         `gil_held`: see KnownTime.
         """
+        starved = 0.0 if delay is None or self._delay is None else max(0.0, delay - self._delay)
         if self.posted is not None:
             seconds = max(0.0, (now if arrived is None else arrived) - self.posted)
-            starved = 0.0 if delay is None or self._delay is None else max(0.0, delay - self._delay)
             self.is_blocked = not self.is_excused and (self.is_blocked or seconds - starved >= self.limit)
             if arrived is None:
                 return (BLOCKED if self.is_blocked else WAITS), seconds
             verdict = WAS_BLOCKED if self.is_blocked else LAGGED
             if self.is_excused:
                 seconds = 0.0
-            self.posted, self.is_blocked, self.is_excused = None, False, False
+            self.posted, self._delay, self.is_blocked, self.is_excused = None, delay, False, False
             return verdict, seconds
-        if gil_held >= self.limit and not self.is_excused:
+        self._delay = delay
+        if gil_held - starved >= self.limit and not self.is_excused:
             return WAS_BLOCKED, gil_held
-        if is_idle or gil_held >= self.limit:
+        if is_idle or gil_held - starved >= self.limit:
             self.is_excused = False
             return LAGGED, 0.0
-        self.posted, self._delay = now, delay
+        self.posted = now
         return POSTED, 0.0
 
     def excuse(self) -> None:
@@ -326,8 +327,7 @@ class Watch:
         frame = None  # type: ignore[assignment]
         for ident in [ident for ident in self._loops if ident not in seen]:
             self._ends(self._loops.pop(ident))
-        is_waiting = any(watched.state.posted is not None for watched in self._loops.values())
-        self._delay = _run_delay(get_native_id()) if is_waiting else None
+        self._delay = _run_delay(get_native_id()) if self._loops else None
 
     def skip(self) -> None:
         """Nothing is known about the time until the next look: the thread had something else to do."""
