@@ -1,4 +1,9 @@
-"""Fixtures for all tests. With CI=true a skipped test fails, unless `allowed-skips.txt` names it."""
+"""Fixtures for all tests.
+
+With CI=true a skipped test fails, unless `allowed-skips.txt` names it, and a test that fails runs once more: these tests
+are about races, on machines with two busy processors. What failed the first time is printed at the end. Each such test
+is a fault to be found, in it or in the product.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +33,17 @@ os.environ.pop("PYTHONUNBUFFERED", None)
 # An example may take any time: the machine may be busy.
 hypothesis.settings.register_profile("any time", deadline=None)
 hypothesis.settings.load_profile("any time")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if os.environ.get("CI") == "true":
+        config.option.reruns = 1
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for report in terminalreporter.stats.get("rerun", []):
+        terminalreporter.section(f"failed once: {report.nodeid}", yellow=True)
+        terminalreporter.write_line(report.longreprtext)
 
 
 class Start(Protocol):
