@@ -1,8 +1,8 @@
 """Fixtures for all tests.
 
-With CI=true a skipped test fails, unless `allowed-skips.txt` names it, and a test that fails runs once more: these tests
-are about races, on machines with two busy processors. What failed the first time is printed at the end. Each such test
-is a fault to be found, in it or in the product.
+With CI=true a skipped test fails, unless `allowed-skips.txt` names it, and a test that fails runs once more: many of
+them are about races, on two busy processors. What failed the first time is printed at the end. Each such test is a
+fault to be found, in it or in the product.
 """
 
 from __future__ import annotations
