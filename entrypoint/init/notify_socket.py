@@ -32,6 +32,9 @@ else:
     notify_access = later.Module("init.notify_access")
 
 MAX_MESSAGES, MAX_SECONDS = 64, 0.02  # at once; then the clock and the signals have their turn
+# At once in any case: as many as the queue holds (net.unix.max_dgram_qlen is 10 by default, unix(7)). An agent's last
+# messages are received before its exit is handled, also if process 1 gets no processor meanwhile.
+MIN_MESSAGES = 11
 RETRY_AFTER = 0.1  # seconds until a thread is asked for again, or the socket read again after a first failure
 MAX_RETRY = 60.0  # seconds; each further failure doubles the wait
 ANCILLARY_BYTES = _socket.CMSG_SPACE(12)  # for the sender's credentials, which come first
@@ -95,8 +98,8 @@ class NotifySocket:
         """
         self.resume()
         until = self._loop.time() + MAX_SECONDS
-        for _ in range(MAX_MESSAGES):
-            if self._aside or self._loop.time() > until:
+        for number in range(MAX_MESSAGES):
+            if self._aside or (number >= MIN_MESSAGES and self._loop.time() > until):
                 return
             try:
                 data, ancillary, flags, _ = self._socket.recvmsg(notify.MAX_DATAGRAM_BYTES, ANCILLARY_BYTES, PEEK)

@@ -20,7 +20,7 @@ import pytest
 from entrypoint import notify
 from entrypoint.init import notify_socket, procfs
 from entrypoint.init.main_process import MainProcess
-from entrypoint.init.notify_socket import MAX_MESSAGES, RETRY_AFTER, NotifySocket
+from entrypoint.init.notify_socket import MAX_MESSAGES, MIN_MESSAGES, RETRY_AFTER, NotifySocket
 from tests.support.fake_loop import FakeLoop
 from tests.support.init import until
 from tests.support.world import failing
@@ -155,18 +155,37 @@ def test_so_many_messages_are_received_at_once(stage: Stage, monkeypatch: pytest
     assert stage.received() == [{"N": str(few)}]
 
 
-def test_after_20_ms_the_other_messages_have_to_wait(stage: Stage) -> None:
-    for number in range(3):
+def test_after_20_ms_the_messages_behind_a_full_queue_have_to_wait(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notify_socket, "MIN_MESSAGES", 2)
+    for number in range(4):
         stage.send(f"N={number}")
     first: list[dict[str, str]] = []
 
     def handle(fields: dict[str, str]) -> None:
         first.append(fields)
-        stage.loop.now += 0.015
+        stage.loop.now += 0.007
 
     stage.receive(handle)
-    assert first == [{"N": "0"}, {"N": "1"}]
-    assert stage.received() == [{"N": "2"}]
+    assert first == [{"N": "0"}, {"N": "1"}, {"N": "2"}]
+    assert stage.received() == [{"N": "3"}]
+
+
+def test_a_full_queue_is_received_however_long_that_takes(stage: Stage) -> None:
+    """It may hold the last messages of an agent that has exited."""
+    sent = []
+    while len(sent) < MIN_MESSAGES:
+        stage.send(f"N={len(sent)}")
+        sent.append({"N": str(len(sent))})
+    received: list[dict[str, str]] = []
+
+    def handle(fields: dict[str, str]) -> None:
+        received.append(fields)
+        stage.loop.now += 60
+
+    stage.receive(handle)
+    assert received == sent
 
 
 @pytest.mark.parametrize(
