@@ -34,9 +34,9 @@ def image(read: Dockerfile, target: str | None = None) -> Image:
     entrypoint = command = None
     environment: dict[str, Given[str]] = {}
     user = signal = None
-    for stage in chain:
+    for below, stage in zip((None, *chain), chain, strict=False):
         set_here = False
-        for made in stage.instructions:
+        for made in stage.run_on(below):
             if made.name == "SHELL":
                 shell = made.array or shell
             elif made.name == "ENTRYPOINT":
@@ -47,9 +47,9 @@ def image(read: Dockerfile, target: str | None = None) -> Image:
             elif made.name == "ENV":
                 environment.update({k: Given(v, made.place) for k, v in dockerfile.variables(made).items()})
             elif made.name == "USER":
-                user = Given(made.text, made.place)
+                user = Given(made.word, made.place)
             elif made.name == "STOPSIGNAL":
-                signal = Given(made.text, made.place)
+                signal = Given(made.word, made.place)
     base = read.image_of(chain[0])
     return Image(
         place=last.place,

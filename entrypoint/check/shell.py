@@ -23,6 +23,7 @@ ASIDE = frozenset(
 )
 COMPOUND = frozenset("if then else elif fi for while until do done case esac select function { } ! [[ (( time".split())
 REDIRECTION = re.compile(r"(&>>?|>>?&?|<&?|>\|)\s*([^\s;&|<>()]*|&\d)")
+ESCAPED = re.compile(r'\\([$`"\\\n])')  # inside double quotes
 OPERATORS = re.compile(r"&&|\|\||\|&|;;|[;&|\n()]")
 
 
@@ -162,13 +163,15 @@ def _split(text: str) -> list[Command] | None:
         first = first if pieces else index
         character = text[index]
         if character == "\\" and index + 1 < len(text):
-            pieces.append(text[index + 1].replace("\n", ""))
+            if text[index + 1] != "\n":  # else the line goes on
+                pieces.append(text[index + 1])
             index += 2
         elif character in "'\"":
             end = _end_of_quotes(text, index)
             if end is None:
                 return None
-            pieces.append(text[index + 1 : end])
+            quoted = text[index + 1 : end]
+            pieces.append(quoted if character == "'" else ESCAPED.sub(lambda match: match[1].strip("\n"), quoted))
             index = end + 1
         elif character == "$" and text[index + 1 : index + 2] in ("(", "{"):
             end = _end_of_expansion(text, index + 1)

@@ -17,6 +17,7 @@ from .source import Given, Place, Unreadable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+TRUE, FALSE = ("true", "yes", "on", "y"), ("false", "no", "off", "n")
 TOO_DEEP = "it is nested too deeply to be read"
 
 
@@ -69,10 +70,9 @@ class Node:
 
     @property
     def switch(self) -> Given[bool] | None:
-        """Return a truth value, with its place."""
-        if not isinstance(self.value, str) or self.value.lower() not in ("true", "false"):
-            return None
-        return Given(self.value.lower() == "true", self.place)
+        """Return a truth value, with its place. Compose and Kubernetes take those of YAML 1.1."""
+        text = self.value.lower() if isinstance(self.value, str) else ""
+        return Given(text in TRUE, self.place) if text in TRUE + FALSE else None
 
     @property
     def words(self) -> Given[tuple[str, ...]] | None:

@@ -95,6 +95,43 @@ def test_a_target_is_a_stage_by_its_name() -> None:
         assert command.value[-1] == text
 
 
+def test_a_here_document_ends_at_its_own_line_only() -> None:
+    text = "FROM a\nRUN [ -n x ] && cat <<EOF >f\nhello\n  EOF\nEOF\nRUN cat <<-END\nhello\n\tEND\nUSER x\n"
+    made = dockerfile.read("f", text).stages[0].instructions
+    assert [(one.name, one.place.line) for one in made] == [("RUN", 2), ("RUN", 6), ("USER", 9)]
+
+
+def test_the_arguments_before_the_first_from_name_images_and_stages() -> None:
+    text = "ARG PY=3.13\nARG IMAGE=python:${PY}\nARG STAGE=prod\nFROM $IMAGE AS prod\nCMD one\nFROM ${STAGE}\nUSER x\n"
+    image = from_dockerfile.image(dockerfile.read("f", text))
+    assert (image.base, image.shell) == ("python:3.13", "dash")
+    assert image.command is not None
+    assert image.command.value[-1] == "one"
+    endless = "ARG A=$B\nARG B=$A\nFROM $A\n"
+    assert from_dockerfile.image(dockerfile.read("f", endless)).base.startswith("$")
+    unknown = from_dockerfile.image(dockerfile.read("f", "ARG TAG\nFROM python:$TAG\n"))
+    assert (unknown.base, unknown.shell) == ("python:$TAG", "")
+    empty = 'ARG PY=""\nFROM python:${PY:-3.13}\n'
+    assert from_dockerfile.image(dockerfile.read("f", empty)).base == "python:3.13"
+
+
+def test_the_quotes_of_an_instruction_are_no_part_of_it() -> None:
+    image = from_dockerfile.image(dockerfile.read("f", "FROM a\nSTOPSIGNAL \"SIGINT\"\nUSER 'app'\n"))
+    assert image.stop_signal is not None
+    assert image.user is not None
+    assert (image.stop_signal.value, image.user.value) == ("SIGINT", "app")
+
+
+def test_what_a_stage_does_on_build_is_done_in_the_stages_built_on_it() -> None:
+    text = 'FROM a AS base\nONBUILD ENTRYPOINT ["agent-init", "--"]\nONBUILD\nFROM base\nCMD ["x"]\n'
+    image = from_dockerfile.image(dockerfile.read("f", text))
+    assert image.entrypoint is not None
+    assert image.entrypoint.value == ("agent-init", "--")
+    assert image.entrypoint.place.line == 2
+    assert image.command is not None
+    assert from_dockerfile.image(dockerfile.read("f", text), "base").entrypoint is None
+
+
 @pytest.mark.parametrize(
     ("text", "line", "problem"),
     [
@@ -121,6 +158,14 @@ def test_yaml_has_the_line_of_each_key_and_resolves_aliases() -> None:
     assert [item.place.line for item in document["list"]] == [8, 9]
     assert not document["list"]["nothing"]["at"]["all"]
     assert document["list"]["nothing"].place.line == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("true", True), ("yes", True), ("On", True), ("y", True), ("no", False), ("maybe", None)]
+)
+def test_a_truth_value_is_one_of_yaml_1_1(text: str, expected: bool | None) -> None:
+    switch = tree.read_yaml("f", f"init: {text}\n")[0]["init"].switch
+    assert (switch.value if switch else None) is expected
 
 
 def test_json_with_tabs_is_read() -> None:

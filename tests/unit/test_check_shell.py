@@ -29,6 +29,8 @@ def program(text: str) -> str | None:
         ('echo "a && b; c" && python "agent two.py"', "python agent two.py"),
         ("python agent.py > /dev/null 2>&1", "python agent.py"),
         ("echo $(date; hostname) && python agent.py # ; x", "python agent.py"),
+        ("alembic upgrade head && \\\n  uvicorn \\\n --port 80 a:b\\\nc", "uvicorn --port 80 a:bc"),
+        ("python 'a \\\nb.py'", "python a \\\nb.py"),
         ("while true; do python agent.py; done", None),
         ("if [ -f x ]; then python agent.py; fi", None),
         ("(cd /app; python agent.py)", None),
