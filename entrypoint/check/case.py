@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shlex
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +30,7 @@ ONE_SHOT = frozenset(
     "migrate upgrade alembic collectstatic createsuperuser makemigrations seed initdb init db:migrate build install ci "
     "test lint pytest mc psql pip flyway prisma curl wget generate compile dbt loaddata download-files".split()
 )
+NAMES_A_FILE = ("node", "bun", "deno")  # the word after it is a file, such as `build` of SvelteKit
 
 
 @dataclass(frozen=True)
@@ -164,8 +166,11 @@ class Case:
     @property
     def runs_once(self) -> bool:
         """Whether it is a program that ends by itself soon, such as a migration."""
-        words = self.launch.program
-        return any(word in ONE_SHOT for word in words[:4]) or self.container.kind == "CronJob"
+        words = self.launch.program[:4]
+        if words and words[0] in NAMES_A_FILE:
+            words = (words[0], *words[2:])
+        named = [word for before, word in zip(("", *words), words, strict=False) if not before.startswith("-")]
+        return not ONE_SHOT.isdisjoint(named) or self.container.kind == "CronJob"
 
     @property
     def sh(self) -> str:
@@ -196,7 +201,7 @@ class Case:
 
     def grace_line(self, seconds: float) -> str:
         """Return the line that has the platform wait so long after the stop signal, or as long as it can."""
-        whole = math.ceil(min(seconds + self.container.hook_seconds, self.platform.maximum or INFINITY))
+        whole = math.ceil(min(seconds + self.container.hook_seconds, self.container.maximum or INFINITY))
         texts = {COMPOSE: format_duration(whole), FLY: f'"{whole}s"'}
         return self.setting_line(self.platform.setting, texts.get(self.platform, str(whole)))
 
@@ -221,14 +226,30 @@ class Case:
 
     def command_line(self, words: Sequence[str]) -> str:
         """Return the line that sets the command, in the file where it is written now."""
+        return self.line_of(next((part for part in self.written_parts if part.value), None), words)
+
+    def line_of(self, part: Given[tuple[str, ...]] | None, words: Sequence[str]) -> str:
+        """Return the line that sets a part of the command line, in the file where it is written now."""
         container, text = self.container, json.dumps(list(words))
-        if container.command is not None and container.command.value:
+        if part is not None and part is container.command:
             if self.platform is FLY and container.name:  # a process: it has a text, and no array
                 return self.setting_line(container.name, json.dumps(shlex.join(words)))
             return self.setting_line({KUBERNETES: "args", FLY: "cmd"}.get(self.platform, "command"), text)
-        if container.entrypoint is not None:
+        if part is container.entrypoint and part is not None:
             return self.entrypoint_line(words)
-        return ("CMD " if container.image_of and container.image_of.command else "ENTRYPOINT ") + text
+        return ("CMD " if container.image_of and part is container.image_of.command else "ENTRYPOINT ") + text
+
+    def replaced(self, word: str, *words: str) -> str:
+        """Return the line that has other words in the place of one; nothing if that is in no part as it is written."""
+        for part in self.written_parts:
+            given = list(part.value)
+            if word in given:
+                index = len(given) - 1 - given[::-1].index(word)
+                return self.line_of(part, [*given[:index], *words, *given[index + 1 :]])
+            inner = re.compile(rf"(?<!\S){re.escape(word)}(?!\S)")
+            if any(inner.search(text) for text in given):
+                return self.line_of(part, [inner.sub(shlex.join(words), text) for text in given])
+        return ""
 
     @property
     def entrypoint_key(self) -> str:

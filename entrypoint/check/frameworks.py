@@ -10,6 +10,7 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .launch import PYTHONS
 from .source import number
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class Framework:
 
     `quick`: signals that end it at once or lose its work. `stop`: the signal that it finishes its work for. `option`:
     sets how long it may finish its work, in units of `unit` seconds. `variable`: an environment variable with more
-    options.
+    options. `limit`: an environment variable that has the value of the option.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Framework:
     options: tuple[str, ...] = ()
     unit: float = 1.0
     variable: str = ""
+    limit: str = ""
     subcommand: str = ""
 
 
@@ -46,9 +48,12 @@ def _of(name: str, programs: str, work: str, **rest: object) -> Framework:
 FRAMEWORKS = (
     _of("gunicorn", "gunicorn", REQUESTS, quick="INT QUIT", options=("--graceful-timeout",),
         variable="GUNICORN_CMD_ARGS"),
-    _of("uvicorn", "uvicorn", REQUESTS, quick="QUIT", options=("--timeout-graceful-shutdown",)),
+    _of("uvicorn", "uvicorn", REQUESTS, quick="QUIT", options=("--timeout-graceful-shutdown",),
+        limit="UVICORN_TIMEOUT_GRACEFUL_SHUTDOWN"),
+    _of("FastAPI's uvicorn", "fastapi", REQUESTS, quick="QUIT", subcommand="run"),
     _of("hypercorn", "hypercorn", REQUESTS, quick="QUIT", options=("--graceful-timeout",)),
-    _of("granian", "granian", REQUESTS, quick="QUIT", options=("--workers-kill-timeout",)),
+    _of("granian", "granian", REQUESTS, quick="QUIT", options=("--workers-kill-timeout",),
+        limit="GRANIAN_WORKERS_KILL_TIMEOUT"),
     _of("Celery", "celery", TASKS, quick="QUIT", subcommand="worker"),
     _of("Dramatiq", "dramatiq dramatiq-gevent", TASKS, options=("--worker-shutdown-timeout",), unit=0.001),
     _of("Huey", "huey_consumer huey_consumer.py", TASKS, quick="TERM QUIT", stop="INT"),
@@ -57,7 +62,7 @@ FRAMEWORKS = (
 )  # fmt: skip
 LIVEKIT = _of("LiveKit Agents", "", CALLS, quick="QUIT", options=("--drain-timeout",))
 LIVEKIT_COMMANDS = ("start", "dev", "connect", "console")
-LIVEKIT_EVIDENCE = re.compile(r"livekit[-_.]agents|livekit-plugins|\.py\s+download-files")
+LIVEKIT_EVIDENCE = re.compile(r"livekit[-_.]agents|livekit-plugins|(?:\.py|-m\s+\S+)\s+download-files")
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,11 @@ class Use:
     words: tuple[str, ...]
     seconds: float | None = None
     written: str = ""
+
+    @property
+    def command(self) -> str:
+        """Return the command of a LiveKit worker: the word after its script or module."""
+        return "".join(self.words[_script_end(self.words) :][:1])
 
     @property
     def is_livekit(self) -> bool:
@@ -96,6 +106,9 @@ def recognise(container: Container) -> Use | None:
         except ValueError:
             more = []
     seconds, written = _option((*more, *words), framework)
+    given = container.variables.get(framework.limit)
+    if not written and given is not None:
+        seconds, written = number(given.value), f"{framework.limit}={given.value}"
     return Use(framework, words, seconds, written)
 
 
@@ -111,8 +124,13 @@ def _option(words: tuple[str, ...], framework: Framework) -> tuple[float | None,
     return seconds, written
 
 
+def _script_end(words: tuple[str, ...]) -> int:
+    """Return the number of the words that name the program: a module (`python -m`), or Python and a script."""
+    return 2 if words[0].startswith(PYTHONS) else 1
+
+
 def _is_livekit(container: Container, words: tuple[str, ...]) -> bool:
-    if not container.launch.is_python or len(words) < 3 or words[2] not in LIVEKIT_COMMANDS:
+    if not container.launch.is_python or not set(LIVEKIT_COMMANDS) & set(words[_script_end(words) :][:1]):
         return False
     image = container.image_of
     text = " ".join((container.image, image.mentions if image else "", *words))

@@ -36,10 +36,15 @@ def containers(document: Node) -> Iterator[Container]:
         made.environment_is_known = False  # `fly secrets`
         made.grace = _seconds(document["kill_timeout"])
         made.is_fragment = bool(document["kill_timeout"]) and made.grace is None
+        made.is_dedicated = any(_is_dedicated(machine) for machine in document["vm"])
         made.stop_signal = document["kill_signal"].given
         made.image = document["build"]["image"].text or ""
         made.ports = bool(document["http_service"] or document["services"])
         yield made
+
+
+def _is_dedicated(machine: Node) -> bool:
+    return machine["cpu_kind"].text == "performance" or (machine["size"].text or "").startswith("performance")
 
 
 def _words(node: Node) -> Given[Words] | None:

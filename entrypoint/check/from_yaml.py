@@ -7,8 +7,9 @@ import re
 import shlex
 from typing import TYPE_CHECKING
 
+from . import sleep
 from .model import COMPOSE, ECS, FARGATE, KUBERNETES, Container, Hook, Probe, Rollout, Words
-from .source import Given, number
+from .source import Given
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,16 +136,15 @@ def kubernetes(document: Node) -> Iterator[Container]:
     spec = pod if kind == "Pod" else pod["spec"]
     containers = [node for node in spec["containers"] if node.is_mapping]
     helpers = [node for node in spec["initContainers"] if node["restartPolicy"].text == "Always"]
-    for node in containers:
+    for node in [*containers, *helpers]:
         made = _container(node, spec, kind)
-        made.is_only_one = len(containers) + len(helpers) == 1
-        made.rollout = _rollout(document["spec"]) if kind == "Deployment" else None
+        made.rollout = _rollout(document["spec"]) if kind == "Deployment" and node in containers else None
         yield made
 
 
 def _container(node: Node, spec: Node, kind: str) -> Container:
     made = Container(KUBERNETES, node["name"].text or "", node.place, kind, node["image"].text or "")
-    made.entrypoint, made.command = node["command"].words, node["args"].words
+    made.entrypoint, made.command = _words_if_any(node["command"]), _words_if_any(node["args"])
     made.environment = _values_by_name(node["env"])
     made.environment_is_known = not node["envFrom"] and not any(item["valueFrom"] for item in node["env"])
     made.grace = spec["terminationGracePeriodSeconds"].number
@@ -153,8 +153,11 @@ def _container(node: Node, spec: Node, kind: str) -> Container:
     made.stop_signal = node["lifecycle"]["stopSignal"].given
     made.hook = _hook(node["lifecycle"]["preStop"])
     made.restart = spec["restartPolicy"].given
-    made.readiness, made.liveness = _probe(node["readinessProbe"]), _probe(node["livenessProbe"])
-    made.ports = bool(node["ports"])
+    ports = [(port["name"].text or "", port["containerPort"].text or "") for port in node["ports"]]
+    made.readiness, made.liveness, made.startup = (
+        _probe(node[key], dict(ports)) for key in ("readinessProbe", "livenessProbe", "startupProbe")
+    )
+    made.ports, made.port = bool(ports), ports[0][1] if ports else ""
     for key in ("shareProcessNamespace", "hostPID"):
         if (shared := spec[key].switch) and shared.value:
             made.shared_processes = Given(f"{key}: true", shared.place)
@@ -163,6 +166,12 @@ def _container(node: Node, spec: Node, kind: str) -> Container:
     capabilities = own["capabilities"]
     made.dropped_capabilities, made.added_capabilities = _capabilities(capabilities["drop"], capabilities["add"])
     return made
+
+
+def _words_if_any(node: Node) -> Given[Words] | None:
+    """Return the words of a sequence that is not empty: an empty one is as good as none."""
+    words = node.words
+    return words if words and words.value else None
 
 
 def _values_by_name(node: Node) -> dict[str, Given[str]]:
@@ -174,29 +183,22 @@ def _hook(node: Node) -> Hook | None:
         return None
     if node["sleep"]:
         seconds = node["sleep"]["seconds"].number
-        return Hook(node.place, seconds.value if seconds else None, "sleep")
+        return Hook(node.place, seconds.value if seconds else 0.0, seconds is not None, "sleep")
     words = node["exec"]["command"].words
     if words is None:
-        return Hook(node.place, None, "request")
-    return Hook(words.place, slept(words.value), shlex.join(words.value))
+        return Hook(node.place, 0.0, is_all=False, text="request")
+    return Hook(words.place, *sleep.slept(words.value), shlex.join(words.value))
 
 
-def slept(words: Words) -> float | None:
-    """Return how long a hook's command sleeps, if it does nothing else that takes time; None: not known."""
-    text = " ".join(words)
-    found = re.fullmatch(
-        r"(?:\S*/)?(?:(?:ba|da|a)?sh -\w*c )?\s*(?:echo [^;&|]*[;&]+\s*)?(?:exec )?(?:\S*/)?"
-        r"sleep (\d+(?:\.\d+)?)s?;?\s*",
-        text,
-    )
-    return number(found[1]) if found else None
-
-
-def _probe(node: Node) -> Probe | None:
+def _probe(node: Node, ports: dict[str, str]) -> Probe | None:
+    """Return a probe. `ports`: the number of each port that has a name."""
     if not node:
         return None
     words, request = node["exec"]["command"].words, node["httpGet"]
-    return Probe(node.place, words.value if words else (), request["path"].text or "", request["port"].text or "")
+    port = (request or node["tcpSocket"] or node["grpc"])["port"].text or ""
+    path = (request["path"].text or "/") if request else ""
+    host = (request or node["tcpSocket"])["host"].text or ""
+    return Probe(node.place, words.value if words else (), path, ports.get(port, port), host)
 
 
 def _rollout(spec: Node) -> Rollout:
@@ -221,9 +223,7 @@ def ecs(document: Node) -> Iterator[Container]:
         place = node["name"].place if node["name"] else node.place
         made = Container(FARGATE if fargate else ECS, node["name"].text or "", place)
         made.image = node["image"].text or ""
-        made.entrypoint, made.command = node["entryPoint"].words, node["command"].words
-        made.entrypoint = made.entrypoint if made.entrypoint and made.entrypoint.value else None
-        made.command = made.command if made.command and made.command.value else None
+        made.entrypoint, made.command = _words_if_any(node["entryPoint"]), _words_if_any(node["command"])
         made.environment = _values_by_name(node["environment"])
         made.environment_is_known = not node["environmentFiles"] and not node["secrets"]
         made.grace = node["stopTimeout"].number
@@ -235,5 +235,4 @@ def ecs(document: Node) -> Iterator[Container]:
             made.shared_processes = Given(f'"pidMode": "{mode.value}"', mode.place)
         capabilities = node["linuxParameters"]["capabilities"]
         made.dropped_capabilities, made.added_capabilities = _capabilities(capabilities["drop"], capabilities["add"])
-        made.is_only_one = len(definitions) == 1
         yield made

@@ -104,17 +104,21 @@ def find(argv: Sequence[str]) -> Launch:
         elif name in shell.SHELLS and (behind := _behind_shell(words)) is not None:
             below = (*below, behind)
             rest = behind.line.program.argv if behind.line else []
+        elif name == "setsid" and {"-w", "--wait"} & set(words[1:2]):
+            found["relays"] += (name,)
+            rest = words[2:]
         elif name in BECOMES:
             found["drops"] += (name,) if name in DROPS_PRIVILEGES else ()
             values, own = BECOMES[name]
             rest = _without_assignments(_after_options(words[1:], values)[own:])
         elif name in DROPS_PRIVILEGES:
             found["drops"] += (name,)
+            found["relays"] += (name,)
             rest = []
         elif name in RUNNERS and (ran := _behind_runner(name, words)) is not None:
             found["relays"] += (name,)
             rest = ran
-        elif name == "bun" or name in names.ENDERS or name in names.WRAPPERS:  # bun: what it runs is in package.json
+        elif name == "bun" or name in names.ENDERS | names.WRAPPERS:  # bun: what it runs is in package.json
             found["relays"] += (name,)
             rest = []
         else:

@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 
 # These leave the program behind them without the stop signal, under no init and under tini: docs/wrappers.md. npm 11
 # passes TERM on to the shell that it starts: the program gets it where that shell replaces itself (bash, busybox).
-OF_NODE = frozenset("npm npx yarn yarnpkg".split())
+# pnpm 10 does so too, pnpm 12 passes it to the program.
+OF_NODE = frozenset("npm npx yarn yarnpkg pnpm pnpx".split())
+SWITCH_USER = ("su", "runuser")  # they send KILL 2 s after they have passed TERM on
 NOT_PASSED_ON = OF_NODE | frozenset(
     "hatch invoke inv nox watchfiles flock time unbuffer xvfb-run dbus-run-session xargs entr "
-    "chronic watch script bwrap py-spy".split()
+    "chronic watch script bwrap py-spy setsid task go-task strace proot su runuser".split()
 )
 ENDS_ITS_PROGRAM = {
     "pm2-runtime": "sends it INT, and KILL 1.6s later",
@@ -155,12 +157,13 @@ def entrypoint_replaced(case: Case) -> Iterator[Finding]:
 
 def two_inits(case: Case) -> Iterator[Finding]:
     """A second init beside agent-init has no use."""
-    if not case.has_agent_init:
+    if not case.expects_agent_init:
         return
     init = case.container.init
     if init is not None and init.value:
         reason = "the engine's init is process 1 and agent-init only its child: agent-init needs no other init"
-        yield Finding("two-inits", NOTE, init.place, reason, "init: false" if case.platform is COMPOSE else "")
+        remedy = "init: false" if case.platform is COMPOSE else '"initProcessEnabled": false'
+        yield Finding("two-inits", NOTE, init.place, reason, remedy)
     for name in case.launch.inits[:1]:
         reason = f"{name} and agent-init are both there: agent-init needs no other init"
         yield Finding("two-inits", NOTE, case.container.words_place, reason)
@@ -177,12 +180,15 @@ def relay(case: Case) -> Iterator[Finding]:
             continue
         reason = f"{name} does not pass the stop signal on: the program behind it gets none, and is killed"
         severity = WARNING
+        if name in SWITCH_USER:
+            reason = f"{name} passes the stop signal on and kills its program 2s later, whatever that has in hand"
         if name in OF_NODE:
             kind = case.sh
             if kind in ("bash", "busybox"):
                 continue
-            severity = WARNING if kind == "dash" else NOTE
-            reason = f"{name} passes the stop signal to its shell, and dash"
+            severity = WARNING if kind == "dash" and not name.startswith("pnp") else NOTE
+            which = f"{name} 10" if name.startswith("pnp") else name
+            reason = f"{which} passes the stop signal to its shell, and dash"
             reason += " (Debian, Ubuntu)" if kind == "dash" else ", if sh is that (Debian, Ubuntu),"
             reason += " does not pass it on: the program gets none, and is killed"
         yield _unless_entrypoint(case, "relay", severity, reason, _instead_of_relay(case, name))
@@ -229,8 +235,21 @@ def log_pipe(case: Case) -> Iterator[Finding]:
         last = line.commands[line.main + 1 :]
         reader = last[-1].name if last else "the reader"
         reason = f"the exit code is that of {reader}: a failure of {case.who} counts as success"
-        remedy = case.command_line(["bash", "-o", "pipefail", "-c", line.text])
-        yield Finding("log-pipe", WARNING, case.container.words_place, reason, remedy)
+        yield Finding("log-pipe", WARNING, case.container.words_place, reason, _with_pipefail(case, made))
+
+
+def _with_pipefail(case: Case, made: launch.Shell) -> str:
+    """Return the line that has a shell with pipefail, which dash has not, in the place of one without."""
+    for part in case.written_parts:
+        words = list(part.value)
+        found = [index for index, word in enumerate(words) if word.rpartition("/")[2] == made.name]
+        if found:
+            index = found[0]
+            if case.shell_kind(made) not in ("bash", "busybox"):
+                words[index] = "bash"
+            index += 2 if made.name == "busybox" else 1  # busybox sh
+            return case.line_of(part, [*words[:index], "-o", "pipefail", *words[index:]])
+    return ""
 
 
 def cannot_signal(case: Case) -> Iterator[Finding]:

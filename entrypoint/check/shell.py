@@ -47,6 +47,11 @@ class Command:
         return self.bare[:1] == ["exec"] and len(self.bare) > 1
 
     @property
+    def is_compound(self) -> bool:
+        """Whether it is a part of a loop or the like."""
+        return self.bare[:1] != [] and self.bare[0] in COMPOUND
+
+    @property
     def bare(self) -> list[str]:
         """Return the words without the assignments before them."""
         found = list(self.words)
@@ -131,11 +136,11 @@ class Line:
 
 def understand(text: str) -> Line | None:
     """Return what a shell's line does; None if it is not understood."""
-    commands = _split(text)
+    commands = split(text)
     if not commands:
         return None
     for made in commands:
-        if (made.bare and made.bare[0] in COMPOUND) or made.after in ("(", ")", ";;"):
+        if made.is_compound or made.after in ("(", ")", ";;"):
             return None
     candidates = [index for index, made in enumerate(commands) if made.name and made.name not in ASIDE]
     front = [index for index in candidates if commands[index].after != "&"]
@@ -147,7 +152,7 @@ def understand(text: str) -> Line | None:
     return Line(text, tuple(commands), main) if commands[main].name not in ASIDE else None
 
 
-def _split(text: str) -> list[Command] | None:
+def split(text: str) -> list[Command] | None:
     """Return the simple commands of a line; None if a part of it is not understood."""
     if "<<" in text or "`" in text:
         return None

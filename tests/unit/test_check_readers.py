@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entrypoint.check import combine, dockerfile, from_dockerfile, from_yaml, rules, tree
+from entrypoint.check import combine, dockerfile, from_dockerfile, from_yaml, rules, sleep, tree
 from entrypoint.check.case import Finding
 from entrypoint.check.source import Place, Unreadable
 
@@ -218,7 +218,7 @@ def test_bad_toml_is_one_line_with_its_place() -> None:
 def test_what_is_no_finite_number_is_not_known(number: str) -> None:
     assert tree.read_yaml("f", f"stopTimeout: {number}\n")[0]["stopTimeout"].number is None
     assert from_yaml.duration(f"{number}s") is None
-    assert from_yaml.slept(("sleep", number)) is None
+    assert sleep.slept(("sleep", number)) == (0.0, False)
     pod = f"apiVersion: v1\nkind: Pod\nspec:\n  terminationGracePeriodSeconds: {number}\n  containers:\n"
     words = f"[agent-init, --, gunicorn, --graceful-timeout, '{number}', a]"
     found, problem = findings_or_problem("f", f"{pod}  - {{image: x, command: {words}}}\n")

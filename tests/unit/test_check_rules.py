@@ -14,6 +14,9 @@ AGENT = PYTHON + 'ENTRYPOINT ["agent-init", "--"]\n'
 FLY = 'app = "x"\n[processes]\n'
 FARGATE = '"requiresCompatibilities": ["FARGATE"], '
 HOOK = "lifecycle: {preStop: {exec: {command: [sleep, '60']}}}\n"
+SIDECAR = "initContainers: [{name: s, image: x, restartPolicy: Always, lifecycle: {preStop: {sleep: {seconds: 60}}}}]\n"
+ECS_INIT = '"linuxParameters": {"initProcessEnabled": true}'
+ONE_DOWN = "strategy: {rollingUpdate: {maxUnavailable: 1}}"
 KUBERNETES_GRACE = "terminationGracePeriodSeconds"
 SUDO_USER = "securityContext: {runAsUser: 1000}"
 LIVEKIT = PYTHON + "RUN pip install livekit-agents\n"
@@ -222,6 +225,82 @@ SPEAKS: list[tuple[str, str, dict[str, str]]] = [
         {"pod": pod("", "command: [uvicorn, a:b]\nports: [{containerPort: 80}]", spec="strategy: {type: Recreate}")},
     ),
     ("no-readiness-probe", WARNING, {"pod": pod("", "command: [uvicorn, a:b]\nports: [{containerPort: 80}]")}),
+    ("shell-stays", WARNING, {"dockerfile": "FROM node:24\nCMD node build\n"}),
+    ("shell-stays", WARNING, {"dockerfile": PYTHON + "CMD celery -A test worker\n"}),
+    ("two-inits", NOTE, {"compose": service("init: true\nenvironment: {AGENT_INIT_GRACE: 5s}", "image: mine/agent")}),
+    ("two-inits", NOTE, {"ecs": task('"command": ["agent-init", "a"], ' + ECS_INIT)}),
+    ("relay", WARNING, {"dockerfile": PYTHON + 'CMD ["su", "app", "-c", "python agent.py"]\n'}),
+    ("relay", WARNING, {"dockerfile": PYTHON + 'CMD ["runuser", "-u", "app", "--", "python", "agent.py"]\n'}),
+    ("relay", WARNING, {"dockerfile": PYTHON + 'CMD ["setsid", "-w", "python", "agent.py"]\n'}),
+    ("relay", WARNING, {"dockerfile": PYTHON + 'CMD ["task", "agent"]\n'}),
+    ("relay", NOTE, {"dockerfile": 'FROM node:24\nCMD ["pnpm", "start"]\n'}),
+    ("prestop-too-long", ERROR, {"pod": pod("", 'lifecycle: {preStop: {exec: {command: [sh, -c, "sleep 45; x"]}}}')}),
+    ("prestop-too-long", ERROR, {"pod": pod("", "lifecycle: {preStop: {exec: {command: [sleep, 1m]}}}")}),
+    ("prestop-too-long", ERROR, {"pod": pod().replace("containers:", SIDECAR + "      containers:", 1)}),
+    (
+        "drain-too-short",
+        WARNING,
+        {"dockerfile": LIVEKIT + 'CMD ["python", "-m", "src.agent", "start"]\n', "pod": pod()},
+    ),
+    ("livekit-dev", WARNING, {"dockerfile": LIVEKIT + 'CMD ["uv", "run", "-m", "src.agent", "dev"]\n'}),
+    (
+        "drain-too-short",
+        WARNING,
+        {"compose": service("command: uvicorn a:b\nenvironment: {UVICORN_TIMEOUT_GRACEFUL_SHUTDOWN: 60}")},
+    ),
+    (
+        "drain-too-short",
+        WARNING,
+        {"compose": service("command: granian a:b\nenvironment: {GRANIAN_WORKERS_KILL_TIMEOUT: 60}")},
+    ),
+    ("stop-signal", WARNING, {"compose": service("command: fastapi run app.py\nstop_signal: QUIT")}),
+    ("stop-signal", WARNING, {"compose": service("command: gunicorn a:b\nstop_signal: HUP")}),
+    ("stop-signal", NOTE, {"fly": FLY + 'web = "gunicorn a:b"\n'}),
+    (
+        "loopback-probe",
+        ERROR,
+        {"pod": pod("", env(AGENT_INIT_HTTP=":8081") + "livenessProbe: {tcpSocket: {port: 8081}}")},
+    ),
+    (
+        "loopback-probe",
+        ERROR,
+        {"pod": pod("", env(AGENT_INIT_HTTP=":8081") + "startupProbe: {httpGet: {path: /startupz, port: 8081}}")},
+    ),
+    (
+        "readiness-as-liveness",
+        ERROR,
+        {
+            "pod": pod(
+                "",
+                env(AGENT_INIT_HTTP="0.0.0.0:8081")
+                + "ports: [{name: health, containerPort: 8081}]\n"
+                + "livenessProbe: {httpGet: {path: /readyz, port: health}}",
+            )
+        },
+    ),
+    (
+        "rollout-gap",
+        WARNING,
+        {
+            "dockerfile": LIVEKIT + 'CMD ["python", "agent.py", "start"]\n',
+            "pod": pod(spec="replicas: 1\n" + ONE_DOWN),
+        },
+    ),
+    (
+        "rollout-gap",
+        WARNING,
+        {"pod": pod("", "ports: [{containerPort: 80}]", spec="replicas: 1\n" + ONE_DOWN)},
+    ),
+    (
+        "rollout-gap",
+        WARNING,
+        {"pod": pod("", "ports: [{containerPort: 80}]", spec="replicas: 1\nstrategy: {rollingUpdate: {maxSurge: 0}}")},
+    ),
+    (
+        "rollout-gap",
+        NOTE,
+        {"pod": pod("", "ports: [{containerPort: 80}]", spec=ONE_DOWN)},
+    ),
 ]
 
 SILENT: list[tuple[str, dict[str, str]]] = [
@@ -340,6 +419,45 @@ SILENT: list[tuple[str, dict[str, str]]] = [
     ),
     ("no-readiness-probe", {"pod": pod("", "command: [celery, worker]")}),
     ("no-readiness-probe", {"pod": pod("", "ports: [{containerPort: 80}]")}),
+    ("shell-stays", {"dockerfile": PYTHON + "CMD python -m build\n"}),
+    ("entrypoint-replaced", {"dockerfile": AGENT, "pod": pod("", "command: []\nargs: [python, agent.py]")}),
+    ("relay", {"dockerfile": PYTHON + 'ENTRYPOINT ["agent-init", "--"]\nCMD ["su", "app", "-c", "python a.py"]\n'}),
+    ("relay", {"dockerfile": PYTHON + 'CMD ["setsid", "python", "agent.py"]\n'}),
+    ("prestop-too-long", {"pod": pod("", 'lifecycle: {preStop: {exec: {command: [sh, -c, "x || sleep 45"]}}}')}),
+    ("prestop-too-long", {"pod": pod("", 'lifecycle: {preStop: {exec: {command: [sh, -c, "sleep 45 & x"]}}}')}),
+    ("prestop-too-long", {"pod": pod("", 'lifecycle: {preStop: {exec: {command: [sh, -c, "exit; sleep 45"]}}}')}),
+    ("platform-maximum", {"fly": 'app = "x"\nkill_timeout = "10m"\n[[vm]]\nsize = "performance-2x"\n'}),
+    ("platform-maximum", {"fly": 'app = "x"\nkill_timeout = "10m"\n[[vm]]\ncpu_kind = "performance"\n'}),
+    ("stop-signal", {"fly": 'kill_signal = "SIGTERM"\n' + FLY + 'web = "gunicorn a:b"\n'}),
+    ("stop-signal", {"fly": FLY + 'web = "agent-init -- gunicorn a:b"\n'}),
+    ("stop-signal", {"fly": FLY + 'web = "uvicorn a:b"\n'}),
+    ("loopback-probe", {"pod": pod("", env(AGENT_INIT_HTTP=":8081") + "readinessProbe: {tcpSocket: {port: 80}}")}),
+    (
+        "loopback-probe",
+        {
+            "pod": pod(
+                "hostNetwork: true",
+                env(AGENT_INIT_HTTP=":8081") + "readinessProbe: {httpGet: {host: 127.0.0.1, port: 8081}}",
+            )
+        },
+    ),
+    (
+        "rollout-gap",
+        {
+            "pod": pod("", "command: [celery, worker]", spec="replicas: 1\n" + ONE_DOWN),
+        },
+    ),
+    ("rollout-gap", {"pod": pod("", "ports: [{containerPort: 80}]", spec="strategy: {type: Recreate}")}),
+    ("rollout-gap", {"pod": pod("", "ports: [{containerPort: 80}]", spec="replicas: 4\n" + ONE_DOWN)}),
+    ("rollout-gap", {"pod": pod("", "ports: [{containerPort: 80}]", spec="replicas: 0\n" + ONE_DOWN)}),
+    (
+        "no-readiness-probe",
+        {
+            "pod": pod(
+                "", "command: [uvicorn, a:b]\nports: [{containerPort: 80}]\nstartupProbe: {tcpSocket: {port: 80}}"
+            )
+        },
+    ),
 ]
 
 
@@ -491,11 +609,74 @@ def test_the_highest_severity_of_each_rule_is_the_one_in_the_table() -> None:
             4,
             'CMD ["python", "a.py", "start", "--drain-timeout", "572"]',
         ),
+        (
+            {"dockerfile": LIVEKIT + 'CMD ["uv", "run", "-m", "src.agent", "dev", "--x"]\n'},
+            "livekit-dev",
+            4,
+            'CMD ["uv", "run", "-m", "src.agent", "start", "--x"]',
+        ),
+        (
+            {"dockerfile": LIVEKIT + "CMD cd /app && exec uv run agent.py dev\n"},
+            "livekit-dev",
+            4,
+            'CMD ["/bin/sh", "-c", "cd /app && exec uv run agent.py start"]',
+        ),
+        (
+            {
+                "dockerfile": LIVEKIT + 'ENTRYPOINT ["tini", "--", "python3", "a.py", "start"]\n',
+                "pod": pod("terminationGracePeriodSeconds: 600", "args: [--log-level, info]"),
+            },
+            "livekit-drain-timeout",
+            10,
+            'ENTRYPOINT ["tini", "--", "python3", "a.py", "start", "--drain-timeout", "572"]',
+        ),
+        (
+            {"dockerfile": "FROM python:3-alpine\nCMD python a.py | tee log\n"},
+            "log-pipe",
+            2,
+            'CMD ["/bin/sh", "-o", "pipefail", "-c", "python a.py | tee log"]',
+        ),
+        (
+            {"dockerfile": PYTHON + 'ENTRYPOINT ["gosu", "app", "busybox", "sh", "-c", "a.py | tee log"]\n'},
+            "log-pipe",
+            3,
+            'ENTRYPOINT ["gosu", "app", "busybox", "sh", "-o", "pipefail", "-c", "a.py | tee log"]',
+        ),
+        (
+            {"compose": service("entrypoint: [sh, -c, '\"$$@\" | tee log', --]\ncommand: python a.py")},
+            "log-pipe",
+            5,
+            r'entrypoint: ["bash", "-o", "pipefail", "-c", "\"$$@\" | tee log", "--"]',
+        ),
+        (
+            {"dockerfile": PYTHON + 'CMD python -c "print(\\"a\\")"\n'},
+            "shell-stays",
+            3,
+            r'CMD ["python", "-c", "print(\"a\")"]',
+        ),
+        (
+            {"pod": pod("", "command: [uvicorn, a:b]\nports: [{containerPort: 80}]")},
+            "no-readiness-probe",
+            7,
+            "readinessProbe: {tcpSocket: {port: 80}}",
+        ),
+        ({"ecs": task('"command": ["agent-init", "a"], ' + ECS_INIT)}, "two-inits", 1, '"initProcessEnabled": false'),
     ],
 )
 def test_the_line_to_write(files: dict[str, str], rule: str, line: int, remedy: str) -> None:
     made = next(made for made in judge(**files) if made.rule == rule)
     assert (made.place.line, made.remedy) == (line, remedy)
+
+
+def test_a_hook_of_an_unknown_length_is_no_excuse() -> None:
+    request = "lifecycle: {preStop: {httpGet: {path: /x, port: 1}}}\n"
+    assert ("grace-above-platform", ERROR) in found(pod=pod("", request + env(AGENT_INIT_GRACE="40s")))
+    alone = env(AGENT_INIT_READY_FILE="/run/ready")
+    assert found(pod=pod("terminationGracePeriodSeconds: 60", alone)) == {("grace-one-side", NOTE)}
+    assert not found(pod=pod("terminationGracePeriodSeconds: 60", request + alone))
+    partly = 'lifecycle: {preStop: {exec: {command: [sh, -c, "sleep 10; x"]}}}\n'
+    (made,) = judge(pod=pod("", partly + env(AGENT_INIT_GRACE="25s")))
+    assert "at most 20s after the preStop hook" in made.reason
 
 
 # --- Files together. --------------------------------------------------------------------------------------------------
