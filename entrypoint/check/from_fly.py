@@ -33,7 +33,6 @@ def containers(document: Node) -> Iterator[Container]:
         made.environment = {
             name: given for name, value in document["env"].items() if (given := value.given) is not None
         }
-        made.environment_is_known = False  # `fly secrets`
         made.grace = _seconds(document["kill_timeout"])
         made.is_fragment = bool(document["kill_timeout"]) and made.grace is None
         made.is_dedicated = any(_is_dedicated(machine) for machine in document["vm"])

@@ -7,12 +7,13 @@ import re
 import shlex
 from typing import TYPE_CHECKING
 
+from .. import options
 from . import sleep
 from .model import COMPOSE, ECS, FARGATE, KUBERNETES, Container, Hook, Probe, Rollout, Words
 from .source import Given
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from .tree import Node
 
@@ -74,7 +75,7 @@ def _service(name: str, service: Node) -> Container:
     made.entrypoint = _compose_words(service["entrypoint"])
     made.command = _compose_words(service["command"])
     made.environment = _compose_environment(service["environment"])
-    made.environment_is_known = not service["env_file"]
+    made.environment_is_known = not service["env_file"] and not _matters(_names_alone(service["environment"]))
     grace = service["stop_grace_period"]
     if grace.text is not None:
         seconds = duration(grace.text)
@@ -111,11 +112,22 @@ def _compose_environment(node: Node) -> dict[str, Given[str]]:
     return {name: given for name, given in found.items() if given is not None}
 
 
-def _capabilities(dropped: Node, added: Node) -> tuple[Given[frozenset[str]] | None, frozenset[str]]:
-    def names(node: Node) -> frozenset[str]:
-        return frozenset((item.text or "").upper().removeprefix("CAP_") for item in node)
+def _names_alone(node: Node) -> set[str]:
+    """Return the variables without a value: they have that of the shell in which Compose runs."""
+    names = {name for name, value in node.items() if not value}
+    return names | {item.text for item in node if item.text is not None and "=" not in item.text}
 
-    return (Given(names(dropped), dropped.place) if dropped else None), names(added)
+
+def _matters(names: Iterable[str]) -> bool:
+    """Whether a rule speaks of one of these variables, whose values are elsewhere."""
+    return any(name.startswith(options.PREFIX) or name == "PYTHONUNBUFFERED" for name in names)
+
+
+def _capabilities(dropped: Node, added: Node) -> tuple[Given[frozenset[str]] | None, Words]:
+    def names(node: Node) -> Words:
+        return tuple((item.text or "").upper().removeprefix("CAP_") for item in node)
+
+    return (Given(frozenset(names(dropped)), dropped.place) if dropped else None), names(added)
 
 
 # --- Kubernetes. ------------------------------------------------------------------------------------------------------
@@ -146,7 +158,8 @@ def _container(node: Node, spec: Node, kind: str) -> Container:
     made = Container(KUBERNETES, node["name"].text or "", node.place, kind, node["image"].text or "")
     made.entrypoint, made.command = _words_if_any(node["command"]), _words_if_any(node["args"])
     made.environment = _values_by_name(node["env"])
-    made.environment_is_known = not node["envFrom"] and not any(item["valueFrom"] for item in node["env"])
+    elsewhere = [item["name"].text or "" for item in node["env"] if item["valueFrom"]]
+    made.environment_is_known = not node["envFrom"] and not _matters(elsewhere)
     made.grace = spec["terminationGracePeriodSeconds"].number
     # A patch of Kustomize has no image; the value may be a variable.
     made.is_fragment = not made.image or (bool(spec["terminationGracePeriodSeconds"]) and made.grace is None)
@@ -225,7 +238,8 @@ def ecs(document: Node) -> Iterator[Container]:
         made.image = node["image"].text or ""
         made.entrypoint, made.command = _words_if_any(node["entryPoint"]), _words_if_any(node["command"])
         made.environment = _values_by_name(node["environment"])
-        made.environment_is_known = not node["environmentFiles"] and not node["secrets"]
+        secrets = [item["name"].text or "" for item in node["secrets"]]
+        made.environment_is_known = not node["environmentFiles"] and not _matters(secrets)
         made.grace = node["stopTimeout"].number
         made.is_fragment = bool(node["stopTimeout"]) and made.grace is None
         made.init = node["linuxParameters"]["initProcessEnabled"].switch

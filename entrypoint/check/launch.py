@@ -215,7 +215,7 @@ def _program(words: Sequence[str]) -> tuple[tuple[str, ...], bool, bool]:
     rest, unbuffered = list(words[1:]), False
     while rest and rest[0].startswith("-"):
         word = rest.pop(0)
-        unbuffered = unbuffered or (not word.startswith("--") and "u" in word[1:] and "m" not in word)
+        unbuffered = unbuffered or (not word.startswith("--") and "u" in re.split("[cmWX]", word)[0])
         if word == "-m" or (not word.startswith("--") and word.endswith("m")):
             return ((rest[0].partition(".__main__")[0], *rest[1:]) if rest else (), True, unbuffered)
         if word == "-c":

@@ -106,7 +106,7 @@ class Container:
     restart: Given[str] | None = None
     shared_processes: Given[str] | None = None  # the setting that shares the PID namespace
     dropped_capabilities: Given[frozenset[str]] | None = None
-    added_capabilities: frozenset[str] = frozenset()
+    added_capabilities: Words = ()
     readiness: Probe | None = None
     liveness: Probe | None = None
     startup: Probe | None = None

@@ -100,7 +100,7 @@ def rollout_gap(case: Case) -> Iterator[Finding]:
     if rollout.strategy is not None and rollout.strategy.value == "Recreate":
         if use or case.expects_agent_init:
             reason = "Recreate stops all pods before a new one starts: nothing serves meanwhile"
-            yield Finding("rollout-gap", NOTE, rollout.strategy.place, reason, ROLLING)
+            yield Finding("rollout-gap", NOTE, rollout.strategy.place, reason, "type: RollingUpdate")
         return
     replicas = rollout.replicas.value if rollout.replicas else 1.0
     unavailable, surge = _of_pods(rollout.unavailable, replicas, floor), _of_pods(rollout.surge, replicas, ceil)

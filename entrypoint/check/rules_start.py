@@ -259,15 +259,17 @@ def cannot_signal(case: Case) -> Iterator[Finding]:
     container, name = case.container, case.launch.drops[-1]
     user = (container.effective_user.value if container.effective_user else "").partition(":")[0]
     is_root = user in ("", "0", "root")
-    dropped = container.dropped_capabilities
+    dropped, added = container.dropped_capabilities, set(container.added_capabilities)
     if not is_root and name == "sudo" and "$" not in user:
         reason = f"agent-init runs as user {user} and may not signal what sudo starts as another one"
         yield Finding("cannot-signal", WARNING, container.words_place, reason, _as_root(case))
-    elif is_root and dropped and dropped.value & {"ALL", "KILL"} and not container.added_capabilities & {"ALL", "KILL"}:
-        if "ALL" in dropped.value and not container.added_capabilities & {"SETUID"}:
+    elif is_root and dropped and dropped.value & {"ALL", "KILL"} and not added & {"ALL", "KILL"}:
+        if "ALL" in dropped.value and "SETUID" not in added:
             return  # then it cannot change the user either
         reason = f"without CAP_KILL agent-init may not signal the agent, which {name} runs as another user"
-        remedy = "cap_add: [KILL]" if case.platform is COMPOSE else "add: [KILL]"
+        names = [*container.added_capabilities, "KILL"]
+        text = f"[{', '.join(names)}]" if case.platform in (COMPOSE, KUBERNETES) else json.dumps(names)
+        remedy = case.setting_line("cap_add" if case.platform is COMPOSE else "add", text)
         yield Finding("cannot-signal", ERROR, dropped.place, reason, remedy)
 
 

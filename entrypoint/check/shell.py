@@ -21,7 +21,9 @@ ASIDE = frozenset(
     "true false : exit echo printf sleep wait tail cd export set source . test [ mkdir chmod chown cat ls umask trap "
     "kill date env unset ulimit eval read rm cp mv ln touch".split()
 )
+FEEDERS = ASIDE | frozenset("yes seq envsubst".split())  # at the head of a pipe: the program is behind them
 COMPOUND = frozenset("if then else elif fi for while until do done case esac select function { } ! [[ (( time".split())
+PIPES = ("|", "|&")
 REDIRECTION = re.compile(r"(&>>?|>>?&?|<&?|>\|)\s*([^\s;&|<>()]*|&\d)")
 ESCAPED = re.compile(r'\\([$`"\\\n])')  # inside double quotes
 OPERATORS = re.compile(r"&&|\|\||\|&|;;|[;&|\n()]")
@@ -91,7 +93,13 @@ class Line:
     @property
     def is_piped(self) -> bool:
         """Whether the output of the main command goes into another program."""
-        return self.program.after in ("|", "|&")
+        return self.program.after in PIPES
+
+    @property
+    def is_in_pipe(self) -> bool:
+        """Whether the main command is a part of a pipe, its last one included."""
+        before = self.commands[self.main - 1].after if self.main else ""
+        return self.is_piped or before in PIPES
 
     @property
     def has_trap(self) -> bool:
@@ -112,7 +120,7 @@ class Line:
     def with_exec(self) -> str | None:
         """Return the line with `exec` before the main command; None if another command follows that."""
         program = self.program
-        if self.main != len(self.commands) - 1 or program.after == "&":
+        if self.main != len(self.commands) - 1 or self.is_in_pipe or program.after == "&":
             return None
         start = program.starts[len(program.words) - len(program.bare)]
         return f"{self.text[:start]}exec {self.text[start:]}"
@@ -123,10 +131,10 @@ class Line:
         `shell`: dash, bash, busybox; empty if it may be any of these.
         """
         last = self.main == len(self.commands) - 1
-        if self.program.is_exec and not self.is_piped:
+        if self.program.is_exec and not self.is_in_pipe:
             return REPLACED
         traps_exit = any(made.name == "trap" and {"EXIT", "0"} & set(made.words[2:]) for made in self.commands)
-        if not last or self.is_piped or traps_exit or self.program.after == "&" or shell == "dash":
+        if not last or self.is_in_pipe or traps_exit or self.program.after == "&" or shell == "dash":
             return STAYS
         if shell == "bash":
             background = any(made.after == "&" for made in self.commands)
@@ -147,8 +155,10 @@ def understand(text: str) -> Line | None:
     if not candidates:
         return None
     main = (front or candidates)[-1]
-    while main and commands[main - 1].after in ("|", "|&"):  # the first part of a pipe does the work
+    while main and commands[main - 1].after in PIPES:  # the first part of a pipe does the work
         main -= 1
+    while commands[main].name in FEEDERS and commands[main].after in PIPES:
+        main += 1
     return Line(text, tuple(commands), main) if commands[main].name not in ASIDE else None
 
 

@@ -16,6 +16,8 @@ FARGATE = '"requiresCompatibilities": ["FARGATE"], '
 HOOK = "lifecycle: {preStop: {exec: {command: [sleep, '60']}}}\n"
 SIDECAR = "initContainers: [{name: s, image: x, restartPolicy: Always, lifecycle: {preStop: {sleep: {seconds: 60}}}}]\n"
 ECS_INIT = '"linuxParameters": {"initProcessEnabled": true}'
+RECREATE = "strategy:\n  type: Recreate"
+NO_KILL = '"linuxParameters": {"capabilities": {"drop": ["KILL"]}}'
 ONE_DOWN = "strategy: {rollingUpdate: {maxUnavailable: 1}}"
 KUBERNETES_GRACE = "terminationGracePeriodSeconds"
 SUDO_USER = "securityContext: {runAsUser: 1000}"
@@ -228,6 +230,24 @@ SPEAKS: list[tuple[str, str, dict[str, str]]] = [
     ("shell-stays", WARNING, {"dockerfile": "FROM node:24\nCMD node build\n"}),
     ("shell-stays", WARNING, {"dockerfile": PYTHON + "CMD celery -A test worker\n"}),
     ("two-inits", NOTE, {"compose": service("init: true\nenvironment: {AGENT_INIT_GRACE: 5s}", "image: mine/agent")}),
+    ("grace-one-side", NOTE, {"dockerfile": AGENT, "fly": 'kill_timeout = 60\n' + FLY + 'web = "uvicorn a:b"\n'}),
+    (
+        "grace-one-side",
+        NOTE,
+        {"dockerfile": AGENT, "ecs": task('"stopTimeout": 90, "secrets": [{"name": "KEY", "valueFrom": "x"}]')},
+    ),
+    (
+        "grace-one-side",
+        NOTE,
+        {
+            "pod": pod(
+                "terminationGracePeriodSeconds: 60",
+                env(AGENT_INIT_READY_FILE="/r") + "- {name: KEY, valueFrom: {secretKeyRef: {name: a, key: b}}}",
+            )
+        },
+    ),
+    ("shell-stays", WARNING, {"dockerfile": "FROM python:3-alpine\nCMD yes | python agent.py\n"}),
+    ("log-pipe", WARNING, {"dockerfile": PYTHON + "CMD cat x | python agent.py | pino-pretty\n"}),
     ("two-inits", NOTE, {"ecs": task('"command": ["agent-init", "a"], ' + ECS_INIT)}),
     ("relay", WARNING, {"dockerfile": PYTHON + 'CMD ["su", "app", "-c", "python agent.py"]\n'}),
     ("relay", WARNING, {"dockerfile": PYTHON + 'CMD ["runuser", "-u", "app", "--", "python", "agent.py"]\n'}),
@@ -420,6 +440,21 @@ SILENT: list[tuple[str, dict[str, str]]] = [
     ("no-readiness-probe", {"pod": pod("", "command: [celery, worker]")}),
     ("no-readiness-probe", {"pod": pod("", "ports: [{containerPort: 80}]")}),
     ("shell-stays", {"dockerfile": PYTHON + "CMD python -m build\n"}),
+    ("unbuffered", {"dockerfile": 'FROM python:3.13\nCMD ["python", "-Eum", "agent"]\n'}),
+    ("log-pipe", {"dockerfile": AGENT + "CMD yes | python agent.py\n"}),
+    ("log-pipe", {"dockerfile": AGENT + "CMD cat x | exec python agent.py\n"}),
+    (
+        "grace-one-side",
+        {"dockerfile": AGENT, "ecs": task('"stopTimeout": 90, "secrets": [{"name": "AGENT_INIT_GRACE"}]')},
+    ),
+    (
+        "grace-one-side",
+        {"dockerfile": AGENT, "compose": service("stop_grace_period: 1m\nenvironment: [AGENT_INIT_GRACE]", "build: .")},
+    ),
+    (
+        "grace-one-side",
+        {"dockerfile": AGENT, "compose": service("stop_grace_period: 1m\nenvironment: {AGENT_INIT_GRACE:}", "build: .")},
+    ),
     ("entrypoint-replaced", {"dockerfile": AGENT, "pod": pod("", "command: []\nargs: [python, agent.py]")}),
     ("relay", {"dockerfile": PYTHON + 'ENTRYPOINT ["agent-init", "--"]\nCMD ["su", "app", "-c", "python a.py"]\n'}),
     ("relay", {"dockerfile": PYTHON + 'CMD ["setsid", "python", "agent.py"]\n'}),
@@ -660,6 +695,24 @@ def test_the_highest_severity_of_each_rule_is_the_one_in_the_table() -> None:
             7,
             "readinessProbe: {tcpSocket: {port: 80}}",
         ),
+        (
+            {
+                "dockerfile": AGENT + 'CMD ["gosu", "app", "python", "a.py"]\n',
+                "pod": pod("", "securityContext: {capabilities: {drop: [ALL], add: [SETUID, SETGID]}}"),
+            },
+            "cannot-signal",
+            9,
+            "add: [SETUID, SETGID, KILL]",
+        ),
+        (
+            {
+                "ecs": task('"command": ["agent-init", "gosu", "x", "y"], ' + NO_KILL),
+            },
+            "cannot-signal",
+            1,
+            '"add": ["KILL"]',
+        ),
+        ({"pod": pod("", "ports: [{}]\ncommand: [uvicorn]", spec=RECREATE)}, "rollout-gap", 5, "type: RollingUpdate"),
         ({"ecs": task('"command": ["agent-init", "a"], ' + ECS_INIT)}, "two-inits", 1, '"initProcessEnabled": false'),
     ],
 )
