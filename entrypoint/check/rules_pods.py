@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 ROLLING = "rollingUpdate: {maxSurge: 1, maxUnavailable: 0}"
 LOOPBACK = ("", "127.0.0.1", "::1", "localhost")  # agent-init listens there by default
-KILLS_PROCESS_1 = re.compile(r"\bkill\b[^;&|]*\s1(?![\w.])")
+PROCESS_1 = re.compile(r"\s1(?![\w.])")
 
 
 def job_counts_as_complete(case: Case) -> Iterator[Finding]:
@@ -53,11 +53,19 @@ def shared_processes(case: Case) -> Iterator[Finding]:
 def kills_process_1(case: Case) -> Iterator[Finding]:
     """A hook signals process 1, which is not the agent."""
     hook, shared = case.container.hook, case.container.shared_processes
-    if hook is None or shared is None or not KILLS_PROCESS_1.search(hook.text):
+    if hook is None or shared is None or not _signals_process_1(hook.text):
         return
     whose = "the host's" if "host" in shared.value else "the pod's own: all its containers end"
     reason = f"with {shared.value} process 1 is {whose}"
     yield Finding("kills-process-1", ERROR, hook.place, reason, "preStop: {exec: {command: [agent-initctl, stop]}}")
+
+
+def _signals_process_1(text: str) -> bool:
+    for command in re.split("[;&|]", text):
+        found = re.search(r"\bkill\b", command)
+        if found and PROCESS_1.search(command, found.end()):
+            return True
+    return False
 
 
 def readiness_as_liveness(case: Case) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -206,6 +207,29 @@ def test_toml_has_the_line_of_each_key() -> None:
             node = node[key]
         assert node.place.line == line, path
     assert [table["size"].place.line for table in document["vm"]] == [8, 11]
+
+
+def test_toml_with_brackets_and_quotes_in_values() -> None:
+    text = (
+        "app = 'x' # ]\nA = [ # [\n '[', \"\\\"]\",\n]\nB = {c = '}', d = [1]}\n"
+        'C = """a\n[ \\"""""\nD = \'\'\'\n\'\n\'\'\'\n[e]\nF = 1\n'
+    )
+    document = tree.read_toml("f", text)
+    assert {key: node.place.line for key, node in document.items()} == {
+        "app": 1, "A": 2, "B": 5, "C": 6, "D": 8, "e": 11,
+    }  # fmt: skip
+    assert document["e"]["F"].place.line == 12
+
+
+def test_long_files_take_a_time_that_grows_with_their_length() -> None:
+    toml = 'app = "x"\nA = [\n' + '"value",\n' * 20_000 + "]\n[env]\nB = 1\n"
+    kills = "kill " * 50_000
+    pod = "apiVersion: v1\nkind: Pod\nspec:\n  hostPID: true\n  containers:\n  - image: a\n"
+    pod += f"    lifecycle: {{preStop: {{exec: {{command: [sh, -c, '{kills}']}}}}}}\n"
+    begin = time.process_time()
+    assert tree.read_toml("f", toml)["env"]["B"].place.line == 20_005
+    assert findings_or_problem("pod.yaml", pod)[1] is None
+    assert time.process_time() - begin < 20  # minutes, where it grows with the square
 
 
 def test_bad_toml_is_one_line_with_its_place() -> None:

@@ -18,6 +18,7 @@ SIDECAR = "initContainers: [{name: s, image: x, restartPolicy: Always, lifecycle
 ECS_INIT = '"linuxParameters": {"initProcessEnabled": true}'
 RECREATE = "strategy:\n  type: Recreate"
 NO_KILL = '"linuxParameters": {"capabilities": {"drop": ["KILL"]}}'
+MINUTE = "stop_grace_period: 1m\n"
 ONE_DOWN = "strategy: {rollingUpdate: {maxUnavailable: 1}}"
 KUBERNETES_GRACE = "terminationGracePeriodSeconds"
 SUDO_USER = "securityContext: {runAsUser: 1000}"
@@ -230,7 +231,7 @@ SPEAKS: list[tuple[str, str, dict[str, str]]] = [
     ("shell-stays", WARNING, {"dockerfile": "FROM node:24\nCMD node build\n"}),
     ("shell-stays", WARNING, {"dockerfile": PYTHON + "CMD celery -A test worker\n"}),
     ("two-inits", NOTE, {"compose": service("init: true\nenvironment: {AGENT_INIT_GRACE: 5s}", "image: mine/agent")}),
-    ("grace-one-side", NOTE, {"dockerfile": AGENT, "fly": 'kill_timeout = 60\n' + FLY + 'web = "uvicorn a:b"\n'}),
+    ("grace-one-side", NOTE, {"dockerfile": AGENT, "fly": "kill_timeout = 60\n" + FLY + 'web = "uvicorn a:b"\n'}),
     (
         "grace-one-side",
         NOTE,
@@ -449,11 +450,11 @@ SILENT: list[tuple[str, dict[str, str]]] = [
     ),
     (
         "grace-one-side",
-        {"dockerfile": AGENT, "compose": service("stop_grace_period: 1m\nenvironment: [AGENT_INIT_GRACE]", "build: .")},
+        {"dockerfile": AGENT, "compose": service(MINUTE + "environment: [AGENT_INIT_GRACE]", "build: .")},
     ),
     (
         "grace-one-side",
-        {"dockerfile": AGENT, "compose": service("stop_grace_period: 1m\nenvironment: {AGENT_INIT_GRACE:}", "build: .")},
+        {"dockerfile": AGENT, "compose": service(MINUTE + "environment: {AGENT_INIT_GRACE:}", "build: .")},
     ),
     ("entrypoint-replaced", {"dockerfile": AGENT, "pod": pod("", "command: []\nargs: [python, agent.py]")}),
     ("relay", {"dockerfile": PYTHON + 'ENTRYPOINT ["agent-init", "--"]\nCMD ["su", "app", "-c", "python a.py"]\n'}),
