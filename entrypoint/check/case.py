@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -83,8 +84,9 @@ class Case:
     def entrypoint_is_unknown(self) -> bool:
         """Whether an entrypoint that is not at hand, such as agent-init, may run the command."""
         container = self.container
-        if container.entrypoint is not None or (container.image_of and container.image_of.entrypoint):
-            return False
+        given = container.entrypoint or (container.image_of.entrypoint if container.image_of else None)
+        if given is not None:  # the script may be the image's own
+            return bool(given.value) and given.value[0].rpartition("/")[2] == "docker-entrypoint.sh"
         return not has_no_entrypoint(container.image_of.base if container.image_of else container.image)
 
     @cached_property
@@ -152,8 +154,12 @@ class Case:
     @property
     def signals_group(self) -> bool:
         """Whether a small init signals all processes: dumb-init, `tini -g`."""
-        words = self.container.words or ()
-        return "dumb-init" in self.launch.inits or ("tini" in self.launch.inits and "-g" in words[:4])
+        words = iter(self.container.words or ())
+        name = next((word.rpartition("/")[2] for word in words if word.rpartition("/")[2] in self.launch.inits), "")
+        options = set(itertools.takewhile(lambda word: word.startswith("-"), words))
+        if name == "dumb-init":
+            return not options & {"-c", "--single-child"}
+        return name == "tini" and "-g" in options
 
     @property
     def who(self) -> str:

@@ -56,7 +56,7 @@ def shell_stays(case: Case) -> Iterator[Finding]:
 def _unless_entrypoint(case: Case, rule: str, severity: str, reason: str, remedy: str) -> Finding:
     """Return a finding about a command: a note where an entrypoint that is not known may run it."""
     if case.entrypoint_is_unknown:
-        severity, reason = NOTE, f"{reason}; unless the image's ENTRYPOINT is agent-init"
+        severity, reason = NOTE, f"{reason}; unless the image's ENTRYPOINT is agent-init, or starts it"
     return Finding(rule, severity, case.container.words_place, reason, remedy)
 
 
@@ -195,8 +195,11 @@ def relay(case: Case) -> Iterator[Finding]:
 
 
 def _instead_of_relay(case: Case, name: str) -> str:
-    if name in OF_NODE:
-        return case.command_line(["node", "server.js"]) + "  # what package.json has for the script"
+    words = list(case.written)
+    if name == "npx" and words[0] == name:
+        behind = [index for index, word in enumerate(words) if index and not word.startswith("-")]
+        if behind and words[behind[0]].isidentifier():
+            return case.command_line([f"node_modules/.bin/{words[behind[0]]}", *words[behind[0] + 1 :]])
     return _under_agent_init(case)
 
 
@@ -204,7 +207,10 @@ def ender(case: Case) -> Iterator[Finding]:
     """A supervisor that ends its program in its own way, whatever process 1 does."""
     for name in case.launch.relays:
         if name in ENDS_ITS_PROGRAM:
-            if any(word.startswith("--kill-timeout") for word in case.container.words or ()):
+            text = " ".join(case.container.words or ())
+            if "--kill-timeout" in text:
+                continue
+            if name == "pm2" and "--no-daemon" not in text:  # nobody stops its daemon
                 continue
             if "PM2_KILL_TIMEOUT" in case.container.variables:
                 continue

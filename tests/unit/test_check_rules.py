@@ -249,6 +249,8 @@ SPEAKS: list[tuple[str, str, dict[str, str]]] = [
     ),
     ("shell-stays", WARNING, {"dockerfile": "FROM python:3-alpine\nCMD yes | python agent.py\n"}),
     ("log-pipe", WARNING, {"dockerfile": PYTHON + "CMD cat x | python agent.py | pino-pretty\n"}),
+    ("ender", WARNING, {"dockerfile": 'FROM node:24\nCMD ["pm2", "start", "--no-daemon", "app.json"]\n'}),
+    ("relay", NOTE, {"dockerfile": 'FROM node:24\nENTRYPOINT ["/docker-entrypoint.sh"]\nCMD ["npm", "start"]\n'}),
     ("two-inits", NOTE, {"ecs": task('"command": ["agent-init", "a"], ' + ECS_INIT)}),
     ("relay", WARNING, {"dockerfile": PYTHON + 'CMD ["su", "app", "-c", "python agent.py"]\n'}),
     ("relay", WARNING, {"dockerfile": PYTHON + 'CMD ["runuser", "-u", "app", "--", "python", "agent.py"]\n'}),
@@ -441,6 +443,7 @@ SILENT: list[tuple[str, dict[str, str]]] = [
     ("no-readiness-probe", {"pod": pod("", "command: [celery, worker]")}),
     ("no-readiness-probe", {"pod": pod("", "ports: [{containerPort: 80}]")}),
     ("shell-stays", {"dockerfile": PYTHON + "CMD python -m build\n"}),
+    ("ender", {"dockerfile": "FROM node:24\nCMD pm2 start app.json && tail -f log\n"}),
     ("unbuffered", {"dockerfile": 'FROM python:3.13\nCMD ["python", "-Eum", "agent"]\n'}),
     ("log-pipe", {"dockerfile": AGENT + "CMD yes | python agent.py\n"}),
     ("log-pipe", {"dockerfile": AGENT + "CMD cat x | exec python agent.py\n"}),
@@ -511,6 +514,8 @@ def test_an_init_that_signals_all_processes_is_another_reason() -> None:
     for init in ('"dumb-init"', '"tini", "-g", "--"'):
         (made,) = judge(dockerfile=PYTHON + f"ENTRYPOINT [{init}]\nCMD cd /app && python agent.py\n")
         assert "gets it too, but is killed at once" in made.reason
+    (made,) = judge(dockerfile=PYTHON + 'ENTRYPOINT ["dumb-init", "-c", "--"]\nCMD cd /app && python agent.py\n')
+    assert "passes no signal on" in made.reason
 
 
 def test_every_rule_is_tried_both_ways() -> None:
@@ -714,6 +719,14 @@ def test_the_highest_severity_of_each_rule_is_the_one_in_the_table() -> None:
             '"add": ["KILL"]',
         ),
         ({"pod": pod("", "ports: [{}]\ncommand: [uvicorn]", spec=RECREATE)}, "rollout-gap", 5, "type: RollingUpdate"),
+        ({"dockerfile": 'FROM node:24\nCMD ["npm", "start"]\n'}, "relay", 2, 'ENTRYPOINT ["agent-init", "--"]'),
+        (
+            {"dockerfile": 'FROM node:24\nCMD ["npx", "-y", "tsx", "src/agent.ts", "start"]\n'},
+            "relay",
+            2,
+            'CMD ["node_modules/.bin/tsx", "src/agent.ts", "start"]',
+        ),
+        ({"compose": service("command: npm start", "image: node:24")}, "relay", 4, 'entrypoint: ["agent-init", "--"]'),
         ({"ecs": task('"command": ["agent-init", "a"], ' + ECS_INIT)}, "two-inits", 1, '"initProcessEnabled": false'),
     ],
 )
