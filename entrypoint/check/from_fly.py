@@ -34,7 +34,7 @@ def containers(document: Node) -> Iterator[Container]:
             name: given for name, value in document["env"].items() if (given := value.given) is not None
         }
         made.grace = _seconds(document["kill_timeout"])
-        made.is_fragment = bool(document["kill_timeout"]) and made.grace is None
+        made.grace_is_unknown = bool(document["kill_timeout"]) and made.grace is None
         made.is_dedicated = any(_is_dedicated(machine) for machine in document["vm"])
         made.stop_signal = document["kill_signal"].given
         made.image = document["build"]["image"].text or ""

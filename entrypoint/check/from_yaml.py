@@ -11,11 +11,11 @@ from .. import options
 from . import sleep
 from .model import COMPOSE, ECS, FARGATE, KUBERNETES, Container, Hook, Probe, Rollout, Words
 from .source import Given
+from .tree import Node
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from .tree import Node
 
 GO_DURATION = re.compile(r"(?:(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h))")
 SECONDS_IN = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -66,7 +66,33 @@ def compose(document: Node) -> Iterator[Container]:
     """Yield a container for each service."""
     for name, service in document["services"].items():
         if service.is_mapping:
-            yield _service(name, service)
+            yield _service(name, extended(document, name))
+
+
+def extended(document: Node, name: str, seen: tuple[str, ...] = ()) -> Node:
+    """Return a service with what it has from the one that it extends, if that is in the same file."""
+    service = document["services"][name]
+    extends = service["extends"]
+    other = extends.text or extends["service"].text
+    if not other or extends["file"] or other in (*seen, name) or not document["services"][other].is_mapping:
+        return service
+    base = extended(document, other, (*seen, name))
+    merged = {**dict(base.items()), **dict(service.items())}
+    if base["environment"] and service["environment"]:
+        merged["environment"] = Node(service["environment"].place, {**_pairs(base), **_pairs(service)})
+    del merged["extends"]
+    if base["extends"]:
+        merged["extends"] = base["extends"]
+    return Node(service.place, merged)
+
+
+def _pairs(service: Node) -> dict[str, Node]:
+    """Return the environment as a mapping; a variable without a value is a node that is nothing."""
+    found = dict(service["environment"].items())
+    for item in service["environment"]:
+        name, equals, value = (item.text or "").partition("=")
+        found[name] = Node(item.place, value if equals else None)
+    return found
 
 
 def _service(name: str, service: Node) -> Container:
@@ -74,13 +100,16 @@ def _service(name: str, service: Node) -> Container:
     made.is_fragment = bool(service["extends"]) or not (service["image"] or service["build"])
     made.entrypoint = _compose_words(service["entrypoint"])
     made.command = _compose_words(service["command"])
-    made.environment = _compose_environment(service["environment"])
-    made.environment_is_known = not service["env_file"] and not _matters(_names_alone(service["environment"]))
+    variables = _pairs(service)
+    made.environment = {key: given for key, value in variables.items() if (given := value.given) is not None}
+    # One without a value has that of the shell in which Compose runs.
+    alone = [key for key, value in variables.items() if not value]
+    made.environment_is_known = not service["env_file"] and not _matters(alone)
     grace = service["stop_grace_period"]
     if grace.text is not None:
         seconds = duration(grace.text)
         made.grace = None if seconds is None else Given(seconds, grace.place)
-        made.is_fragment = made.is_fragment or seconds is None  # a variable, or none that is known here
+        made.grace_is_unknown = seconds is None
     made.stop_signal = service["stop_signal"].given
     made.init, made.restart, made.user = service["init"].switch, service["restart"].given, service["user"].given
     policy = service["deploy"]["restart_policy"]["condition"].given
@@ -101,21 +130,6 @@ def _compose_words(node: Node) -> Given[Words] | None:
         return node.words if node.text is None else Given(tuple(shlex.split(node.text)), node.place)
     except ValueError:
         return None
-
-
-def _compose_environment(node: Node) -> dict[str, Given[str]]:
-    found = {name: value.given for name, value in node.items()}
-    for item in node:
-        name, equals, value = (item.text or "").partition("=")
-        if equals:
-            found[name] = Given(value, item.place)
-    return {name: given for name, given in found.items() if given is not None}
-
-
-def _names_alone(node: Node) -> set[str]:
-    """Return the variables without a value: they have that of the shell in which Compose runs."""
-    names = {name for name, value in node.items() if not value}
-    return names | {item.text for item in node if item.text is not None and "=" not in item.text}
 
 
 def _matters(names: Iterable[str]) -> bool:
@@ -150,19 +164,20 @@ def kubernetes(document: Node) -> Iterator[Container]:
     helpers = [node for node in spec["initContainers"] if node["restartPolicy"].text == "Always"]
     for node in [*containers, *helpers]:
         made = _container(node, spec, kind)
+        made.owner = document["metadata"]["name"].text or ""
         made.rollout = _rollout(document["spec"]) if kind == "Deployment" and node in containers else None
         yield made
 
 
 def _container(node: Node, spec: Node, kind: str) -> Container:
-    made = Container(KUBERNETES, node["name"].text or "", node.place, kind, node["image"].text or "")
+    made = Container(KUBERNETES, node["name"].text or "", node.place, kind, image=node["image"].text or "")
     made.entrypoint, made.command = _words_if_any(node["command"]), _words_if_any(node["args"])
     made.environment = _values_by_name(node["env"])
     elsewhere = [item["name"].text or "" for item in node["env"] if item["valueFrom"]]
     made.environment_is_known = not node["envFrom"] and not _matters(elsewhere)
     made.grace = spec["terminationGracePeriodSeconds"].number
-    # A patch of Kustomize has no image; the value may be a variable.
-    made.is_fragment = not made.image or (bool(spec["terminationGracePeriodSeconds"]) and made.grace is None)
+    made.grace_is_unknown = bool(spec["terminationGracePeriodSeconds"]) and made.grace is None
+    made.is_fragment = not made.image  # a patch of Kustomize
     made.stop_signal = node["lifecycle"]["stopSignal"].given
     made.hook = _hook(node["lifecycle"]["preStop"])
     made.restart = spec["restartPolicy"].given
@@ -241,7 +256,7 @@ def ecs(document: Node) -> Iterator[Container]:
         secrets = [item["name"].text or "" for item in node["secrets"]]
         made.environment_is_known = not node["environmentFiles"] and not _matters(secrets)
         made.grace = node["stopTimeout"].number
-        made.is_fragment = bool(node["stopTimeout"]) and made.grace is None
+        made.grace_is_unknown = bool(node["stopTimeout"]) and made.grace is None
         made.init = node["linuxParameters"]["initProcessEnabled"].switch
         made.user = node["user"].given
         made.ports = bool(node["portMappings"])

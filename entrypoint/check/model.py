@@ -90,6 +90,7 @@ class Container:
     name: str
     place: Place
     kind: str = ""  # of the Kubernetes object
+    owner: str = ""  # the name of that
     image: str = ""
     image_of: Image | None = None
     entrypoint: Given[Words] | None = None
@@ -99,6 +100,7 @@ class Container:
     is_fragment: bool = False  # what is not known from this file may be set elsewhere
     user: Given[str] | None = None
     grace: Given[float] | None = None
+    grace_is_unknown: bool = False  # it is given, and has a variable in it
     is_dedicated: bool = False  # the machine's processors are not shared: Fly.io waits as long as it is told to
     stop_signal: Given[str] | None = None
     hook: Hook | None = None
@@ -173,7 +175,12 @@ class Container:
         """Return how long the platform waits, from the beginning of the stop; None: not known."""
         if self.grace is not None:
             return self.grace.value
-        return None if self.is_fragment else self.platform.wait
+        return self.platform.wait if self.grace_is_default else None
+
+    @property
+    def grace_is_default(self) -> bool:
+        """Whether the platform waits as long as it does by default."""
+        return self.grace is None and not self.grace_is_unknown and not self.is_fragment
 
     @property
     def maximum(self) -> float | None:

@@ -134,12 +134,7 @@ def drain_too_short(case: Case) -> Iterator[Finding]:
             f"{use.framework.name} may finish its work for {format_duration(use.seconds)} ({use.written}), but {why}"
         )
         yield Finding("drain-too-short", WARNING, _place_of_time(case), reason, _longer(case, use.seconds + 5))
-    elif (
-        use.is_livekit
-        and case.container.grace is None
-        and case.platform is not IMAGE
-        and not case.container.is_fragment
-    ):
+    elif use.is_livekit and case.container.grace_is_default and case.platform is not IMAGE:
         if case.deadline is not None and case.deadline < (case.container.seconds or 0):
             return
         reason = f"{why}: a longer call is cut, nothing of it is saved, and the caller hears 20s of silence"
@@ -161,7 +156,7 @@ def default_grace(case: Case) -> Iterator[Finding]:
     use, time, container = case.use, case.time, case.container
     if use is None or time is None or use.framework.work != frameworks.TASKS or use.seconds is not None:
         return
-    if container.grace is not None or container.is_fragment:
+    if not container.grace_is_default:
         return
     reason = f"{time[1]}: {use.framework.name} finishes its tasks, but a longer one is killed"
     yield Finding("default-grace", NOTE, container.place, reason, _longer(case, LONGEST_TASK))

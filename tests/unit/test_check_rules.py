@@ -227,6 +227,11 @@ SPEAKS: list[tuple[str, str, dict[str, str]]] = [
         NOTE,
         {"pod": pod("", "command: [uvicorn, a:b]\nports: [{containerPort: 80}]", spec="strategy: {type: Recreate}")},
     ),
+    (
+        "no-readiness-probe",
+        WARNING,
+        {"pod": pod("terminationGracePeriodSeconds: $G", "command: [uvicorn, a:b]\nports: [{containerPort: 80}]")},
+    ),
     ("no-readiness-probe", WARNING, {"pod": pod("", "command: [uvicorn, a:b]\nports: [{containerPort: 80}]")}),
     ("shell-stays", WARNING, {"dockerfile": "FROM node:24\nCMD node build\n"}),
     ("shell-stays", WARNING, {"dockerfile": PYTHON + "CMD celery -A test worker\n"}),
@@ -778,6 +783,41 @@ def test_an_override_file_completes_the_service_that_it_overrides() -> None:
     override = "services:\n  agent:\n    stop_grace_period: 5m\n"
     files = [("compose.yaml", base), ("compose.override.yaml", override)]
     assert rules.judge(combine.read(files).all()) == []
+    unknown = override.replace("5m", "${GRACE}")
+    assert rules.judge(combine.read([files[0], ("compose.override.yaml", unknown)]).all()) == []
+
+
+def test_a_service_is_completed_by_the_one_that_it_extends() -> None:
+    base = "services:\n  base: {build: ., command: celery -A a worker, environment: {A: 1}, stop_grace_period: 1m}\n"
+    for extends in ("base", "{service: base}"):
+        worker = f"  worker:\n    extends: {extends}\n    environment: [AGENT_INIT_GRACE=2m]\n"
+        made = [one for one in judge(dockerfile=AGENT, compose=base + worker) if one.rule == "grace-above-platform"]
+        assert [one.place.line for one in made] == [5]
+    default = "  worker: {extends: other}\n  other: {image: x, command: celery -A a worker}\n"
+    assert [one.place.line for one in judge(compose="services:\n" + default)] == [2, 3]
+    elsewhere = "  worker: {extends: {service: base, file: base.yaml}, command: celery -A a worker}\n"
+    assert not judge(compose="services:\n" + elsewhere)
+    assert not judge(compose="services:\n  a: {image: x, extends: b}\n  b: {extends: a}\n  c: {extends: none}\n")
+
+
+def test_a_dockerfile_in_a_compose_file_is_not_the_one_beside_it() -> None:
+    inline = "build:\n      dockerfile_inline: |\n        FROM a\n"
+    assert judge(dockerfile=AGENT, compose=service("init: true", inline)) == []
+
+
+def test_a_patch_completes_the_object_that_it_patches() -> None:
+    def named(text: str) -> str:
+        return text.replace("spec:", "metadata: {name: worker}\nspec:", 1)
+
+    base = named(pod("", env(AGENT_INIT_GRACE="55s")))
+    patch = named(pod("terminationGracePeriodSeconds: 60")).replace("        image: registry/my-agent:1\n", "")
+    assert [made.rule for made in judge(base=base)] == ["grace-above-platform"]
+    assert judge(base=base, patch=patch) == []
+    too_short = patch.replace("60", "50")
+    assert [made.rule for made in judge(base=base, patch=too_short)] == ["grace-above-platform"]
+    assert judge(base=base, patch=patch, another=too_short) == []  # one of two overlays: which one is not known
+    other = patch.replace("worker", "another")
+    assert [made.rule for made in judge(base=base, patch=other)] == ["grace-above-platform"]
 
 
 def test_lists_and_cron_jobs_are_read() -> None:
