@@ -60,6 +60,9 @@ FRAMEWORKS = (
     _of("rq", "rq", TASKS, quick="QUIT", subcommand="worker"),
     _of("waitress", "waitress-serve waitress", REQUESTS, quick="QUIT", stop="INT"),
 )  # fmt: skip
+OF_DJANGO = {"rqworker": "rq", "run_huey": "Huey", "rundramatiq": "Dramatiq"}
+# Options of celery and rq before the subcommand that take a value.
+GLOBAL_VALUES = frozenset("-A --app -b --broker --result-backend --loader --config --workdir -u --url -c".split())
 LIVEKIT = _of("LiveKit Agents", "", CALLS, quick="QUIT", options=("--drain-timeout",))
 LIVEKIT_COMMANDS = ("start", "dev", "connect", "console")
 LIVEKIT_EVIDENCE = re.compile(r"livekit[-_.]agents|livekit-plugins|(?:\.py|-m\s+\S+)\s+download-files")
@@ -92,12 +95,13 @@ def recognise(container: Container) -> Use | None:
     words = container.launch.program
     if not words:
         return None
-    framework = next((known for known in FRAMEWORKS if words[0] in known.programs), None)
+    managed = _managed(words)
+    framework = next((known for known in FRAMEWORKS if words[0] in known.programs or managed == known.name), None)
     if framework is None:
         if not _is_livekit(container, words):
             return None
         framework = LIVEKIT
-    if framework.subcommand and framework.subcommand not in words:
+    if framework.subcommand and not managed and framework.subcommand != _subcommand(words):
         return None
     more: list[str] = []
     if framework.variable and (given := container.variables.get(framework.variable)):
@@ -110,6 +114,23 @@ def recognise(container: Container) -> Use | None:
     if not written and given is not None:
         seconds, written = number(given.value), f"{framework.limit}={given.value}"
     return Use(framework, words, seconds, written)
+
+
+def _managed(words: tuple[str, ...]) -> str:
+    """Return the name of the framework whose worker a command of Django's manage.py runs."""
+    after = [index + 1 for index, word in enumerate(words[:2]) if word.rpartition("/")[2] == "manage.py"]
+    return OF_DJANGO.get("".join(words[after[0] : after[0] + 1]), "") if after else ""
+
+
+def _subcommand(words: tuple[str, ...]) -> str:
+    """Return the first word after the options before it: `worker` in `celery -A beat worker`."""
+    rest = iter(words[1:])
+    for word in rest:
+        if not word.startswith("-"):
+            return word
+        if word in GLOBAL_VALUES:
+            next(rest, None)
+    return ""
 
 
 def _option(words: tuple[str, ...], framework: Framework) -> tuple[float | None, str]:

@@ -36,6 +36,7 @@ def containers(document: Node) -> Iterator[Container]:
         made.grace = _seconds(document["kill_timeout"])
         made.grace_is_unknown = bool(document["kill_timeout"]) and made.grace is None
         made.is_dedicated = any(_is_dedicated(machine) for machine in document["vm"])
+        made.restart = next((policy for item in document["restart"] if (policy := item["policy"].given)), None)
         made.stop_signal = document["kill_signal"].given
         made.image = document["build"]["image"].text or ""
         made.ports = bool(document["http_service"] or document["services"])

@@ -113,7 +113,7 @@ def _service(name: str, service: Node) -> Container:
     made.stop_signal = service["stop_signal"].given
     made.init, made.restart, made.user = service["init"].switch, service["restart"].given, service["user"].given
     policy = service["deploy"]["restart_policy"]["condition"].given
-    made.restart = policy or made.restart
+    made.restart, made.restart_is_of_swarm = policy or made.restart, policy is not None
     if (mode := service["pid"].given) and mode.value:
         made.shared_processes = Given(f"pid: {mode.value}", mode.place)
     made.dropped_capabilities, made.added_capabilities = _capabilities(service["cap_drop"], service["cap_add"])

@@ -106,6 +106,7 @@ class Container:
     hook: Hook | None = None
     init: Given[bool] | None = None
     restart: Given[str] | None = None
+    restart_is_of_swarm: bool = False  # `deploy.restart_policy` of Compose
     shared_processes: Given[str] | None = None  # the setting that shares the PID namespace
     dropped_capabilities: Given[frozenset[str]] | None = None
     added_capabilities: Words = ()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from .case import ERROR, NOTE, WARNING, Case, Finding
 from .frameworks import REQUESTS, TASKS
-from .model import KUBERNETES
+from .model import FLY, KUBERNETES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,8 +37,9 @@ def livekit_restart(case: Case) -> Iterator[Finding]:
     if not restart.value.lower().replace("-", "").startswith("onfailure") or case.container.kind in ("Job", "CronJob"):
         return
     reason = "a LiveKit worker that finds no server gives up with exit code 0: it is not started again"
-    line = "restartPolicy: Always" if case.platform is KUBERNETES else "restart: always"
-    yield Finding("livekit-restart", WARNING, restart.place, reason, line)
+    lines = {KUBERNETES: "restartPolicy: Always", FLY: 'policy = "always"'}
+    line = "condition: any" if case.container.restart_is_of_swarm else "restart: always"
+    yield Finding("livekit-restart", WARNING, restart.place, reason, lines.get(case.platform, line))
 
 
 def shared_processes(case: Case) -> Iterator[Finding]:

@@ -141,7 +141,10 @@ def entrypoint_replaced(case: Case) -> Iterator[Finding]:
     container = case.container
     if container.entrypoint is None or case.has_agent_init or case.runs_once or not case.launch.program:
         return
-    if case.launch.program[0].endswith(MAY_START_AGENT_INIT) or "entrypoint" in case.launch.program[0]:
+    program = case.launch.program[0]
+    if program.endswith(MAY_START_AGENT_INIT) or program in shell.SHELLS or "entrypoint" in program:
+        return
+    if case.entrypoint_is_unknown:
         return
     replaced = container.replaced_entrypoint
     if replaced is not None and launch.find(replaced.value).agent_init is not None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 LONGEST_CALL = 600.0  # seconds, in the lines that are proposed; nobody but the author knows the right figure
 LONGEST_TASK = 60.0
+LIVEKIT_END = 28.0  # from the end of LiveKit's drain to that of the worker, at most: docs/agents.md
 STOPS = ("TERM", "INT", "QUIT")  # what servers and workers may take as a request to stop
 
 
@@ -129,11 +130,12 @@ def drain_too_short(case: Case) -> Iterator[Finding]:
     if use is None or time is None:
         return
     seconds, why = time
-    if use.seconds is not None and use.seconds > seconds:
+    if use.seconds is not None and (use.seconds > seconds or (use.is_livekit and use.seconds == seconds)):
         reason = (
             f"{use.framework.name} may finish its work for {format_duration(use.seconds)} ({use.written}), but {why}"
         )
-        yield Finding("drain-too-short", WARNING, _place_of_time(case), reason, _longer(case, use.seconds + 5))
+        wanted = use.seconds + (LIVEKIT_END if use.is_livekit else 5)
+        yield Finding("drain-too-short", WARNING, _place_of_time(case), reason, _longer(case, wanted))
     elif use.is_livekit and case.container.grace_is_default and case.platform is not IMAGE:
         if case.deadline is not None and case.deadline < (case.container.seconds or 0):
             return
@@ -171,7 +173,7 @@ def livekit_drain_timeout(case: Case) -> Iterator[Finding]:
     if use.command != "start" or not 40 < seconds < 3600 or not case.container.hook_is_known:
         return
     reason = f"{why}, and LiveKit drains for up to 1h: a longer call is killed. A limit of its own lets it end the call"
-    remedy = case.replaced("start", "start", "--drain-timeout", f"{seconds - 28:.0f}")
+    remedy = case.replaced("start", "start", "--drain-timeout", f"{seconds - LIVEKIT_END:.0f}")
     yield Finding("livekit-drain-timeout", NOTE, case.container.words_place, reason, remedy)
 
 

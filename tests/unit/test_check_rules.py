@@ -256,6 +256,22 @@ SPEAKS: list[tuple[str, str, dict[str, str]]] = [
     ("log-pipe", WARNING, {"dockerfile": PYTHON + "CMD cat x | python agent.py | pino-pretty\n"}),
     ("ender", WARNING, {"dockerfile": 'FROM node:24\nCMD ["pm2", "start", "--no-daemon", "app.json"]\n'}),
     ("relay", NOTE, {"dockerfile": 'FROM node:24\nENTRYPOINT ["/docker-entrypoint.sh"]\nCMD ["npm", "start"]\n'}),
+    (
+        "drain-too-short",
+        WARNING,
+        {
+            "dockerfile": LIVEKIT + 'CMD ["python", "a.py", "start", "--drain-timeout", "600"]\n',
+            "pod": pod("terminationGracePeriodSeconds: 600"),
+        },
+    ),
+    ("term-loses-work", WARNING, {"compose": service("command: python manage.py run_huey")}),
+    ("default-grace", NOTE, {"compose": service("command: ./manage.py rqworker default")}),
+    ("default-grace", NOTE, {"compose": service("command: celery --broker x -A beat worker")}),
+    (
+        "livekit-restart",
+        WARNING,
+        {"fly": FLY + 'w = "python agent.py start"\n[env]\nLIVEKIT_URL = "y"\n[[restart]]\npolicy = "on-failure"\n'},
+    ),
     ("two-inits", NOTE, {"ecs": task('"command": ["agent-init", "a"], ' + ECS_INIT)}),
     ("relay", WARNING, {"dockerfile": PYTHON + 'CMD ["su", "app", "-c", "python agent.py"]\n'}),
     ("relay", WARNING, {"dockerfile": PYTHON + 'CMD ["runuser", "-u", "app", "--", "python", "agent.py"]\n'}),
@@ -448,6 +464,10 @@ SILENT: list[tuple[str, dict[str, str]]] = [
     ("no-readiness-probe", {"pod": pod("", "command: [celery, worker]")}),
     ("no-readiness-probe", {"pod": pod("", "ports: [{containerPort: 80}]")}),
     ("shell-stays", {"dockerfile": PYTHON + "CMD python -m build\n"}),
+    ("default-grace", {"compose": service("command: celery -A worker beat")}),
+    ("default-grace", {"compose": service("command: python manage.py worker")}),
+    ("entrypoint-replaced", {"dockerfile": AGENT, "pod": pod("", "command: [bash, start]")}),
+    ("entrypoint-replaced", {"dockerfile": AGENT, "pod": pod("", "command: [docker-entrypoint.sh, python, a.py]")}),
     ("ender", {"dockerfile": "FROM node:24\nCMD pm2 start app.json && tail -f log\n"}),
     ("unbuffered", {"dockerfile": 'FROM python:3.13\nCMD ["python", "-Eum", "agent"]\n'}),
     ("log-pipe", {"dockerfile": AGENT + "CMD yes | python agent.py\n"}),
@@ -732,6 +752,24 @@ def test_the_highest_severity_of_each_rule_is_the_one_in_the_table() -> None:
             'CMD ["node_modules/.bin/tsx", "src/agent.ts", "start"]',
         ),
         ({"compose": service("command: npm start", "image: node:24")}, "relay", 4, 'entrypoint: ["agent-init", "--"]'),
+        (
+            {
+                "dockerfile": LIVEKIT + 'CMD ["python", "a.py", "start"]\n',
+                "compose": service("deploy:\n  restart_policy:\n    condition: on-failure", "build: ."),
+            },
+            "livekit-restart",
+            6,
+            "condition: any",
+        ),
+        (
+            {
+                "dockerfile": LIVEKIT + 'CMD ["python", "a.py", "start", "--drain-timeout", "600"]\n',
+                "pod": pod("terminationGracePeriodSeconds: 600"),
+            },
+            "drain-too-short",
+            6,
+            f"{KUBERNETES_GRACE}: 628",
+        ),
         ({"ecs": task('"command": ["agent-init", "a"], ' + ECS_INIT)}, "two-inits", 1, '"initProcessEnabled": false'),
     ],
 )
