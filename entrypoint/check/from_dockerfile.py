@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 DASH = re.compile(r"bookworm|bullseye|buster|trixie|slim|jammy|focal|noble|bionic|\b(debian|ubuntu)\b")
 BUSYBOX = re.compile(r"alpine|busybox")
 BASH = re.compile(r"\b(ubi\d*|centos|fedora|rockylinux|almalinux|amazonlinux|oraclelinux)\b|redhat|ubi-?minimal")
+WINDOWS = re.compile(r"\b(windows|nanoserver|servercore)\b")
 OF_DEBIAN = frozenset("python node golang ruby php perl openjdk redis postgres nginx".split())
 # Images without an entrypoint, or with one that ends with exec "$@".
 WITHOUT_ENTRYPOINT = OF_DEBIAN | frozenset(
@@ -30,7 +31,7 @@ def image(read: Dockerfile, target: str | None = None) -> Image:
     """Return what the image of a stage has, the last one without a target."""
     chain = read.chain(target)
     last = chain[-1]
-    shell: Words = dockerfile.SHELL
+    shell: Words = dockerfile.SHELL if not WINDOWS.search(read.image_of(chain[0])) else ("cmd", "/S", "/C")
     entrypoint = command = None
     environment: dict[str, Given[str]] = {}
     user = signal = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 from . import launch, shell
@@ -14,7 +15,9 @@ if TYPE_CHECKING:
 
 # These leave the program behind them without the stop signal, under no init and under tini: docs/wrappers.md. npm 11
 # passes TERM on to the shell that it starts: the program gets it where that shell replaces itself (bash, busybox).
-# pnpm 10 does so too, pnpm 12 passes it to the program.
+# pnpm 10 does so too, pnpm 12 passes it to the program. Yarn has a shell of its own since version 2, and passes TERM on
+# to what that has started (`sigtermHandler` in its packages/yarnpkg-shell/sources/pipe.ts).
+YARN_2 = re.compile(r"--immutable|yarn set version|yarn@[2-9]|corepack prepare yarn|yarn workspaces focus")
 OF_NODE = frozenset("npm npx yarn yarnpkg pnpm pnpx".split())
 SWITCH_USER = ("su", "runuser")  # they send KILL 2 s after they have passed TERM on
 NOT_PASSED_ON = OF_NODE | frozenset(
@@ -185,6 +188,8 @@ def relay(case: Case) -> Iterator[Finding]:
         severity = WARNING
         if name in SWITCH_USER:
             reason = f"{name} passes the stop signal on and kills its program 2s later, whatever that has in hand"
+        if name.startswith("yarn") and case.container.image_of and YARN_2.search(case.container.image_of.mentions):
+            continue
         if name in OF_NODE:
             kind = case.sh
             if kind in ("bash", "busybox"):

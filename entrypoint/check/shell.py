@@ -178,21 +178,13 @@ def split(text: str) -> list[Command] | None:
         first = first if pieces else index
         character = text[index]
         if character == "\\" and index + 1 < len(text):
-            if text[index + 1] != "\n":  # else the line goes on
-                pieces.append(text[index + 1])
+            pieces += [text[index + 1]] if text[index + 1] != "\n" else []  # else the line goes on
             index += 2
-        elif character in "'\"":
-            end = _end_of_quotes(text, index)
+        elif character in "'\"" or text[index : index + 2] in ("$(", "${"):
+            end = _end_of_quotes(text, index) if character != "$" else _end_of_expansion(text, index + 1)
             if end is None:
                 return None
-            quoted = text[index + 1 : end]
-            pieces.append(quoted if character == "'" else ESCAPED.sub(lambda match: match[1].strip("\n"), quoted))
-            index = end + 1
-        elif character == "$" and text[index + 1 : index + 2] in ("(", "{"):
-            end = _end_of_expansion(text, index + 1)
-            if end is None:
-                return None
-            pieces.append(text[index : end + 1])
+            pieces.append(_unquoted(text[index : end + 1]))
             index = end + 1
         elif match := REDIRECTION.match(text, index):
             if "".join(pieces).isdigit():  # a descriptor
@@ -215,6 +207,13 @@ def split(text: str) -> list[Command] | None:
             index += 1
     end_word()
     return [made for made in commands if made.words or made.is_redirected or made.after in ("(", ")", ";;")]
+
+
+def _unquoted(text: str) -> str:
+    """Return what a shell makes of a text in quotes; an expansion stays as it is."""
+    if text[0] == '"':
+        return ESCAPED.sub(lambda match: match[1].strip("\n"), text[1:-1])
+    return text[1:-1] if text[0] == "'" else text
 
 
 def _end_command(commands: list[Command], operator: str) -> None:
