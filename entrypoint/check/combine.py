@@ -68,7 +68,7 @@ class Files:
             self.dockerfiles[file] = dockerfile.read(file, text)
         elif name.endswith(".toml"):
             document = tree.read_toml(file, text)
-            if from_fly.is_one(document):
+            if from_fly.is_one(document, name):
                 self.containers += from_fly.containers(document)
             else:
                 self._ignore(file)

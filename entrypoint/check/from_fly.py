@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 KNOWN = "app build env http_service services processes mounts vm primary_region kill_signal kill_timeout".split()
 
 
-def is_one(document: Node) -> bool:
-    """Whether a TOML file is a fly.toml: an app, and one more table or setting of that file."""
-    return document["app"].text is not None and any(document[key] for key in KNOWN[1:])
+def is_one(document: Node, name: str) -> bool:
+    """Whether a TOML file is a fly.toml: an app, or that file's name, and one more table or setting of that file."""
+    is_named = document["app"].text is not None or name.startswith("fly.")
+    return is_named and any(document[key] for key in KNOWN[1:])
 
 
 def containers(document: Node) -> Iterator[Container]:

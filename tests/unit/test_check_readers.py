@@ -232,6 +232,13 @@ def test_long_files_take_a_time_that_grows_with_their_length() -> None:
     assert time.process_time() - begin < 20  # minutes, where it grows with the square
 
 
+def test_a_fly_toml_may_leave_its_app_to_the_command_line() -> None:
+    text = 'kill_signal = "KILL"\n[build]\nimage = "x"\n'
+    assert [made.rule for made in findings_or_problem("a/fly.toml", text)[0]] == ["stop-signal"]
+    assert [made.rule for made in findings_or_problem("fly.staging.toml", text)[0]] == ["stop-signal"]
+    assert combine.read([("pyproject.toml", text)]).ignored
+
+
 def test_bad_toml_is_one_line_with_its_place() -> None:
     with pytest.raises(Unreadable) as caught:
         tree.read_toml("fly.toml", 'app = "x"\nbroken\n')
