@@ -227,7 +227,7 @@ class Case:
         """Return the parts of the command line that were written, the last one first."""
         container, image = self.container, self.container.image_of
         parts = [container.command, container.entrypoint]
-        parts += [image.command, image.entrypoint] if image else []
+        parts += [image.command, image.entrypoint] if image and container.entrypoint is None else []
         return [part for part in parts if part is not None]
 
     def command_line(self, words: Sequence[str]) -> str:

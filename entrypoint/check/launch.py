@@ -96,7 +96,8 @@ def find(argv: Sequence[str]) -> Launch:
         rest: list[str] | None
         if name == AGENT_INIT or _is_module(words, "entrypoint"):
             words = words[1:] if name == AGENT_INIT else words[words.index("entrypoint") + 1 :]
-            agent_init, above, below = (*(agent_init or ()), *words), (*above, *below), ()
+            above = below if agent_init is None else above  # a second one is below the first, as its shells are
+            agent_init, below = (*(agent_init or ()), *words), ()
             rest = command_of(words)
         elif name in INITS:
             found["inits"] += (name,)
@@ -130,6 +131,11 @@ def find(argv: Sequence[str]) -> Launch:
         above, below = below, ()
     program, is_python, unbuffered = _program(words)
     return Launch(agent_init, above, below, **found, program=program, is_python=is_python, is_unbuffered=unbuffered)
+
+
+def behind_init(words: Sequence[str]) -> list[str] | None:
+    """Return the words behind a small init (tini and the like); None if they do not begin with one."""
+    return _after_options(words[1:], INIT_VALUES) if _name(words) in INITS else None
 
 
 def command_of(arguments: Sequence[str]) -> list[str]:

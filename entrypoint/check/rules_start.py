@@ -79,14 +79,24 @@ def _with_exec(case: Case, made: launch.Shell) -> str:
     prefix = given[: before[0]]  # such as tini
     program = line.program
     simple = len(line.commands) == 1 and not program.is_redirected and program.words == program.bare
+    inner = case.launch.above[case.launch.above.index(made) + 1 :]
+    inner_texts = {one.line.text: one.line.with_exec for one in inner if one.line}
+    if simple and inner_texts and None not in inner_texts.values():  # `sh -c "sh -c LINE"`
+        return case.command_line([*prefix, *(inner_texts.get(word) or word for word in program.argv)])
+    if inner:
+        return _under_agent_init(case)
     if simple and not any(character in line.text for character in "$*?~`"):
         return case.command_line([*prefix, *program.argv])
     return case.command_line([*prefix, made.name, *made.flags.split(), text])
 
 
 def _under_agent_init(case: Case) -> str:
-    """Return a line with agent-init as the entry point."""
+    """Return a line with agent-init as the entry point, in the place of a small init if there is one."""
     container = case.container
+    for part in case.written_parts:
+        behind = launch.behind_init(part.value)
+        if behind is not None:
+            return case.line_of(part, ["agent-init", "--", *behind])
     given = container.entrypoint.value if container.entrypoint else ()
     words = ["agent-init", "--", *given]
     if container.entrypoint is None and (container.image_is_known or case.platform is IMAGE):

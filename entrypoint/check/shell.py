@@ -157,9 +157,11 @@ def understand(text: str) -> Line | None:
     main = (front or candidates)[-1]
     while main and commands[main - 1].after in PIPES:  # the first part of a pipe does the work
         main -= 1
-    while commands[main].name in FEEDERS and commands[main].after in PIPES:
+    while commands[main].name in FEEDERS and commands[main].after in PIPES and main + 1 < len(commands):
         main += 1
-    return Line(text, tuple(commands), main) if commands[main].name not in ASIDE else None
+    if commands[main].name in ASIDE or commands[-1].after in PIPES:
+        return None
+    return Line(text, tuple(commands), main)
 
 
 def split(text: str) -> list[Command] | None:

@@ -36,6 +36,8 @@ def program(text: str) -> str | None:
         ("(cd /app; python agent.py)", None),
         ("python <<EOF\nx\nEOF", None),
         ("echo only", None),
+        ("yes |", None),
+        ("yes | python agent.py", "python agent.py"),
         ("", None),
         ("python 'agent.py", None),
         ("echo $(", None),
