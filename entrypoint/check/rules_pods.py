@@ -7,7 +7,9 @@ from math import ceil, floor
 from typing import TYPE_CHECKING
 
 from .case import ERROR, NOTE, WARNING, Case, Finding
+from .combine import OTHERS
 from .frameworks import REQUESTS, TASKS
+from .from_dockerfile import name_of
 from .model import FLY, KUBERNETES
 
 if TYPE_CHECKING:
@@ -105,6 +107,8 @@ def rollout_gap(case: Case) -> Iterator[Finding]:
     rollout, use = case.container.rollout, case.use
     takes_calls = use is not None and use.is_livekit
     if rollout is None or not (takes_calls or case.container.ports) or (use and use.framework.work == TASKS):
+        return
+    if name_of(case.container.image) in OTHERS:  # a database with one volume has to
         return
     if rollout.strategy is not None and rollout.strategy.value == "Recreate":
         if use or case.expects_agent_init:

@@ -517,6 +517,14 @@ SILENT: list[tuple[str, dict[str, str]]] = [
     ),
     ("rollout-gap", {"pod": pod("", "ports: [{containerPort: 80}]", spec="strategy: {type: Recreate}")}),
     ("rollout-gap", {"pod": pod("", "ports: [{containerPort: 80}]", spec="replicas: 4\n" + ONE_DOWN)}),
+    (
+        "rollout-gap",
+        {
+            "pod": pod("", "ports: [{containerPort: 80}]", spec="replicas: 1\n" + ONE_DOWN).replace(
+                "registry/my-agent:1", "docker.io/library/postgres:17"
+            )
+        },
+    ),
     ("rollout-gap", {"pod": pod("", "ports: [{containerPort: 80}]", spec="replicas: 0\n" + ONE_DOWN)}),
     (
         "no-readiness-probe",
