@@ -98,6 +98,7 @@ def find(argv: Sequence[str]) -> Launch:
             words = words[1:] if name == AGENT_INIT else words[words.index("entrypoint") + 1 :]
             above = below if agent_init is None else above  # a second one is below the first, as its shells are
             agent_init, below = (*(agent_init or ()), *words), ()
+            found["drops"] = ()  # what is above it has changed its own user
             rest = command_of(words)
         elif name in INITS:
             found["inits"] += (name,)

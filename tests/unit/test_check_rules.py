@@ -377,6 +377,13 @@ SILENT: list[tuple[str, dict[str, str]]] = [
     ("bad-option", {"compose": service('command: agent-init -- a\nenvironment: {AGENT_INIT_GRACE: "${GRACE}"}')}),
     ("log-pipe", {"dockerfile": AGENT + 'SHELL ["bash", "-o", "pipefail", "-c"]\nCMD python a.py | tee log\n'}),
     ("log-pipe", {"dockerfile": AGENT + "CMD set -o pipefail; python agent.py | tee log\n"}),
+    (
+        "cannot-signal",
+        {
+            "dockerfile": PYTHON + 'ENTRYPOINT ["gosu", "app", "agent-init", "--"]\nCMD ["python", "a.py"]\n',
+            "compose": service("cap_drop: [ALL]\ncap_add: [SETUID, SETGID]", "build: ."),
+        },
+    ),
     ("cannot-signal", {"dockerfile": AGENT + 'CMD ["gosu", "app", "python", "a.py"]\n'}),
     ("unbuffered", {"dockerfile": 'FROM python:3.13\nCMD ["python", "-u", "agent.py"]\n'}),
     ("unbuffered", {"dockerfile": 'FROM python:3.13\nCMD ["uvicorn", "a:b"]\n'}),
