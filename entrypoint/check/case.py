@@ -128,7 +128,8 @@ class Case:
         given = self.container.variables.get(variable)
         if given is not None and (not source or source == variable):
             return given.place
-        parts = (part for part in self.written_parts if any(word.partition("=")[0] == source for word in part.value))
+        given_parts = self.written_parts[::-1] if source.startswith("-") else []
+        parts = (part for part in given_parts if any(_written(source).search(word) for word in part.value))
         return next((part.place for part in parts), self.container.words_place)
 
     @property
@@ -205,6 +206,20 @@ class Case:
             return f'{name} = "{value}"'
         return json.dumps({"name": name, "value": value})
 
+    def option_line(self, option: str, value: str) -> str:
+        """Return the line that sets an option of agent-init's: its flag where that is written, which wins, else its
+        variable.
+        """
+        flag = self.settings.sources.get(option, "") if self.settings else ""
+        for part in self.written_parts[::-1] if flag.startswith("-") else ():
+            words = list(part.value)
+            if flag in words[:-1]:
+                index = words.index(flag) + 1
+                return self.line_of(part, [*words[:index], value, *words[index + 1 :]])
+            if any(_written(flag).search(word) for word in words):
+                return self.line_of(part, [_written(flag).sub(rf"\g<1>{value}", word, count=1) for word in words])
+        return self.variable_line(options.PREFIX + option.upper(), value)
+
     def grace_line(self, seconds: float) -> str:
         """Return the line that has the platform wait so long after the stop signal, or as long as it can."""
         whole = math.ceil(min(seconds + self.container.hook_seconds, self.container.maximum or INFINITY))
@@ -265,3 +280,9 @@ class Case:
     def entrypoint_line(self, words: Sequence[str]) -> str:
         """Return the line that sets the entrypoint, in the platform's file."""
         return self.setting_line(self.entrypoint_key, json.dumps(list(words)))
+
+
+def _written(flag: str) -> re.Pattern[str]:
+    """Return a pattern for a flag of agent-init's with its value (a group before that), in a word or a shell's line."""
+    between = r"(?:=| +)" if flag.startswith("--") else r"(?: +|=|(?=\d))"
+    return re.compile(rf"((?<!\S){re.escape(flag)}(?:{between}|$))(?:[^\s]*)")

@@ -43,7 +43,7 @@ def grace_above_platform(case: Case) -> Iterator[Finding]:
         yield Finding("grace-above-platform", WARNING, case.place_of("max_grace"), reason, remedy)
     elif settings.platform_grace is not None and settings.platform_grace > left:
         reason = f"{waits}, not {format_duration(settings.platform_grace)}"
-        remedy = case.variable_line("AGENT_INIT_PLATFORM_GRACE", format_duration(left))
+        remedy = case.option_line("platform_grace", format_duration(left))
         yield Finding("grace-above-platform", WARNING, case.place_of("platform_grace"), reason, remedy)
 
 
@@ -67,12 +67,12 @@ def _either(case: Case, name: str, left: float) -> str:
             return case.grace_line(wanted)
     if name == "AGENT_INIT_GRACE":
         return _own_grace(case, left)
-    return case.variable_line("AGENT_INIT_PLATFORM_GRACE", format_duration(left))
+    return case.option_line("platform_grace", format_duration(left))
 
 
 def _own_grace(case: Case, left: float) -> str:
     """Return the line that has agent-init send KILL before the platform does."""
-    return case.variable_line("AGENT_INIT_GRACE", format_duration(left - min(KILL_BEFORE_PLATFORM, left / 4)))
+    return case.option_line("grace", format_duration(left - min(KILL_BEFORE_PLATFORM, left / 4)))
 
 
 def grace_one_side(case: Case) -> Iterator[Finding]:
@@ -98,7 +98,7 @@ def delay_too_long(case: Case) -> Iterator[Finding]:
     wanted = settings.stop_delay + 30
     remedy = case.grace_line(wanted)
     if wanted > (case.container.maximum or INFINITY):
-        remedy = case.variable_line("AGENT_INIT_STOP_DELAY", format_duration(left / 2))
+        remedy = case.option_line("stop_delay", format_duration(left / 2))
     yield Finding("delay-too-long", ERROR, case.place_of("stop_delay"), reason, remedy)
 
 
@@ -149,7 +149,7 @@ def _place_of_time(case: Case) -> Place:
 
 def _longer(case: Case, seconds: float) -> str:
     if case.platform is IMAGE:
-        return case.variable_line("AGENT_INIT_GRACE", format_duration(seconds))
+        return case.option_line("grace", format_duration(seconds))
     return case.grace_line(seconds)
 
 
@@ -240,7 +240,7 @@ def term_loses_work(case: Case) -> Iterator[Finding]:
     if own is not None:
         if own.stop_signal == signals.INT or own.stop_schedule or own.rewrite or "TERM" not in use.framework.quick:
             return
-        remedy = case.variable_line("AGENT_INIT_STOP_SIGNAL", "INT")
+        remedy = case.option_line("stop_signal", "INT")
     elif case.expects_agent_init or given is not None or case.platform is FLY or not case.container.words:
         return
     else:

@@ -18,6 +18,7 @@ SIDECAR = "initContainers: [{name: s, image: x, restartPolicy: Always, lifecycle
 ECS_INIT = '"linuxParameters": {"initProcessEnabled": true}'
 RECREATE = "strategy:\n  type: Recreate"
 NO_KILL = '"linuxParameters": {"capabilities": {"drop": ["KILL"]}}'
+SECONDS_20 = "terminationGracePeriodSeconds: 20"
 MINUTE = "stop_grace_period: 1m\n"
 ONE_DOWN = "strategy: {rollingUpdate: {maxUnavailable: 1}}"
 KUBERNETES_GRACE = "terminationGracePeriodSeconds"
@@ -818,6 +819,33 @@ def test_the_highest_severity_of_each_rule_is_the_one_in_the_table() -> None:
             "relay",
             5,
             'entrypoint: ["agent-init", "--"]',
+        ),
+        (
+            {
+                "dockerfile": PYTHON + 'ENTRYPOINT ["agent-init", "-t", "25s", "--"]\n',
+                "compose": service("stop_grace_period: 20s\ncommand: gunicorn -t 9 a:b", "build: ."),
+            },
+            "grace-above-platform",
+            3,
+            'ENTRYPOINT ["agent-init", "-t", "18s", "--"]',
+        ),
+        (
+            {"pod": pod(SECONDS_20, "command: [agent-init, --grace=25s, --]\nargs: [gunicorn, -t, '9', a]")},
+            "grace-above-platform",
+            10,
+            'command: ["agent-init", "--grace=18s", "--"]',
+        ),
+        (
+            {"pod": pod(SECONDS_20, 'command: [sh, -c, "exec agent-init -t25s -- gunicorn -t 9 a"]')},
+            "grace-above-platform",
+            10,
+            'command: ["sh", "-c", "exec agent-init -t18s -- gunicorn -t 9 a"]',
+        ),
+        (
+            {"pod": pod(SECONDS_20, "command: [agent-init, -t25s, --]\nargs: [gunicorn, -t, '9', a]")},
+            "grace-above-platform",
+            10,
+            'command: ["agent-init", "-t18s", "--"]',
         ),
         ({"ecs": task('"command": ["agent-init", "a"], ' + ECS_INIT)}, "two-inits", 1, '"initProcessEnabled": false'),
     ],
