@@ -167,9 +167,13 @@ def default_grace(case: Case) -> Iterator[Finding]:
 def livekit_drain_timeout(case: Case) -> Iterator[Finding]:
     """A LiveKit worker waits longer for its calls than the platform waits for it, and cannot end them itself."""
     use, time = case.use, case.time
-    if use is None or not use.is_livekit or time is None or use.written or case.container.grace is None:
+    if use is None or not use.is_livekit or time is None or use.written or case.platform is IMAGE:
         return
     seconds, why = time
+    if case.container.grace_is_default:  # then the line for that is one with a longer figure
+        if case.deadline is not None:
+            return
+        seconds = min(LONGEST_CALL, case.container.maximum or LONGEST_CALL)
     if use.command != "start" or not 40 < seconds < 3600 or not case.container.hook_is_known:
         return
     reason = f"{why}, and LiveKit drains for up to 1h: a longer call is killed. A limit of its own lets it end the call"

@@ -866,6 +866,23 @@ def test_a_hook_of_an_unknown_length_is_no_excuse() -> None:
     assert "at most 20s after the preStop hook" in made.reason
 
 
+def test_both_lines_for_a_livekit_worker_leave_nothing_to_say() -> None:
+    dockerfile = LIVEKIT + 'CMD ["python", "a.py", "start"]\n'
+    worker = pod("", "readinessProbe: {exec: {command: [test, -e, /tmp/ready]}}")
+    lines = {made.rule: made.remedy for made in judge(dockerfile=dockerfile, pod=worker)}
+    assert lines == {
+        "drain-too-short": "terminationGracePeriodSeconds: 600",
+        "livekit-drain-timeout": 'CMD ["python", "a.py", "start", "--drain-timeout", "572"]',
+    }
+    dockerfile = LIVEKIT + lines["livekit-drain-timeout"] + "\n"
+    worker = worker.replace("containers:", lines["drain-too-short"] + "\n      containers:")
+    assert judge(dockerfile=dockerfile, pod=worker) == []
+    fly = FLY + 'w = "python a.py start"\n[env]\nLIVEKIT_URL = "y"\n'
+    assert {made.remedy for made in judge(fly=fly)} == {
+        'kill_timeout = "300s"', 'w = "python a.py start --drain-timeout 272"',
+    }  # fmt: skip
+
+
 # --- Files together. --------------------------------------------------------------------------------------------------
 
 
