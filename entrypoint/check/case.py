@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import re
 import shlex
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +31,7 @@ ONE_SHOT = frozenset(
     "migrate upgrade alembic collectstatic createsuperuser makemigrations seed initdb init db:migrate build install ci "
     "test lint pytest mc psql pip flyway prisma curl wget generate compile dbt loaddata download-files".split()
 )
+NAMES_A_FILE = ("node", "bun", "deno")  # the word after it is a file, such as `build` of SvelteKit
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,9 @@ class Case:
     def entrypoint_is_unknown(self) -> bool:
         """Whether an entrypoint that is not at hand, such as agent-init, may run the command."""
         container = self.container
-        if container.entrypoint is not None or (container.image_of and container.image_of.entrypoint):
-            return False
+        given = container.entrypoint or (container.image_of.entrypoint if container.image_of else None)
+        if given is not None:  # the script may be the image's own
+            return bool(given.value) and given.value[0].rpartition("/")[2] == "docker-entrypoint.sh"
         return not has_no_entrypoint(container.image_of.base if container.image_of else container.image)
 
     @cached_property
@@ -124,7 +128,8 @@ class Case:
         given = self.container.variables.get(variable)
         if given is not None and (not source or source == variable):
             return given.place
-        parts = (part for part in self.written_parts if any(word.partition("=")[0] == source for word in part.value))
+        given_parts = self.written_parts[::-1] if source.startswith("-") else []
+        parts = (part for part in given_parts if any(_written(source).search(word) for word in part.value))
         return next((part.place for part in parts), self.container.words_place)
 
     @property
@@ -150,8 +155,12 @@ class Case:
     @property
     def signals_group(self) -> bool:
         """Whether a small init signals all processes: dumb-init, `tini -g`."""
-        words = self.container.words or ()
-        return "dumb-init" in self.launch.inits or ("tini" in self.launch.inits and "-g" in words[:4])
+        words = iter(self.container.words or ())
+        name = next((word.rpartition("/")[2] for word in words if word.rpartition("/")[2] in self.launch.inits), "")
+        options = set(itertools.takewhile(lambda word: word.startswith("-"), words))
+        if name == "dumb-init":
+            return not options & {"-c", "--single-child"}
+        return name == "tini" and "-g" in options
 
     @property
     def who(self) -> str:
@@ -164,8 +173,11 @@ class Case:
     @property
     def runs_once(self) -> bool:
         """Whether it is a program that ends by itself soon, such as a migration."""
-        words = self.launch.program
-        return any(word in ONE_SHOT for word in words[:4]) or self.container.kind == "CronJob"
+        words = self.launch.program[:4]
+        if words and words[0] in NAMES_A_FILE:
+            words = (words[0], *words[2:])
+        named = [word for before, word in zip(("", *words), words, strict=False) if not before.startswith("-")]
+        return not ONE_SHOT.isdisjoint(named) or self.container.kind == "CronJob"
 
     @property
     def sh(self) -> str:
@@ -194,9 +206,23 @@ class Case:
             return f'{name} = "{value}"'
         return json.dumps({"name": name, "value": value})
 
+    def option_line(self, option: str, value: str) -> str:
+        """Return the line that sets an option of agent-init's: its flag where that is written, which wins, else its
+        variable.
+        """
+        flag = self.settings.sources.get(option, "") if self.settings else ""
+        for part in self.written_parts[::-1] if flag.startswith("-") else ():
+            words = list(part.value)
+            if flag in words[:-1]:
+                index = words.index(flag) + 1
+                return self.line_of(part, [*words[:index], value, *words[index + 1 :]])
+            if any(_written(flag).search(word) for word in words):
+                return self.line_of(part, [_written(flag).sub(rf"\g<1>{value}", word, count=1) for word in words])
+        return self.variable_line(options.PREFIX + option.upper(), value)
+
     def grace_line(self, seconds: float) -> str:
         """Return the line that has the platform wait so long after the stop signal, or as long as it can."""
-        whole = math.ceil(min(seconds + self.container.hook_seconds, self.platform.maximum or INFINITY))
+        whole = math.ceil(min(seconds + self.container.hook_seconds, self.container.maximum or INFINITY))
         texts = {COMPOSE: format_duration(whole), FLY: f'"{whole}s"'}
         return self.setting_line(self.platform.setting, texts.get(self.platform, str(whole)))
 
@@ -216,19 +242,35 @@ class Case:
         """Return the parts of the command line that were written, the last one first."""
         container, image = self.container, self.container.image_of
         parts = [container.command, container.entrypoint]
-        parts += [image.command, image.entrypoint] if image else []
+        parts += [image.command, image.entrypoint] if image and container.entrypoint is None else []
         return [part for part in parts if part is not None]
 
     def command_line(self, words: Sequence[str]) -> str:
         """Return the line that sets the command, in the file where it is written now."""
+        return self.line_of(next((part for part in self.written_parts if part.value), None), words)
+
+    def line_of(self, part: Given[tuple[str, ...]] | None, words: Sequence[str]) -> str:
+        """Return the line that sets a part of the command line, in the file where it is written now."""
         container, text = self.container, json.dumps(list(words))
-        if container.command is not None and container.command.value:
+        if part is not None and part is container.command:
             if self.platform is FLY and container.name:  # a process: it has a text, and no array
                 return self.setting_line(container.name, json.dumps(shlex.join(words)))
             return self.setting_line({KUBERNETES: "args", FLY: "cmd"}.get(self.platform, "command"), text)
-        if container.entrypoint is not None:
+        if part is container.entrypoint and part is not None:
             return self.entrypoint_line(words)
-        return ("CMD " if container.image_of and container.image_of.command else "ENTRYPOINT ") + text
+        return ("CMD " if container.image_of and part is container.image_of.command else "ENTRYPOINT ") + text
+
+    def replaced(self, word: str, *words: str) -> str:
+        """Return the line that has other words in the place of one; nothing if that is in no part as it is written."""
+        for part in self.written_parts:
+            given = list(part.value)
+            if word in given:
+                index = len(given) - 1 - given[::-1].index(word)
+                return self.line_of(part, [*given[:index], *words, *given[index + 1 :]])
+            inner = re.compile(rf"(?<!\S){re.escape(word)}(?!\S)")
+            if any(inner.search(text) for text in given):
+                return self.line_of(part, [inner.sub(shlex.join(words), text) for text in given])
+        return ""
 
     @property
     def entrypoint_key(self) -> str:
@@ -238,3 +280,9 @@ class Case:
     def entrypoint_line(self, words: Sequence[str]) -> str:
         """Return the line that sets the entrypoint, in the platform's file."""
         return self.setting_line(self.entrypoint_key, json.dumps(list(words)))
+
+
+def _written(flag: str) -> re.Pattern[str]:
+    """Return a pattern for a flag of agent-init's with its value (a group before that), in a word or a shell's line."""
+    between = r"(?:=| +)" if flag.startswith("--") else r"(?: +|=|(?=\d))"
+    return re.compile(rf"((?<!\S){re.escape(flag)}(?:{between}|$))(?:[^\s]*)")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from . import dockerfile, from_dockerfile, from_fly, from_yaml, tree
-from .model import COMPOSE, Container
+from .model import COMPOSE, KUBERNETES, Container
 from .source import Place, Unreadable
 
 if TYPE_CHECKING:
@@ -34,7 +34,10 @@ OTHERS = frozenset(
     "valkey adminer pgadmin4 pgvector ollama cloud-sql-proxy cloudflared fluent-bit otel-collector "
     "opentelemetry-collector-contrib".split()
 )
-
+OF_A_FRAGMENT = (
+    "entrypoint command user grace stop_signal hook init restart shared_processes dropped_capabilities readiness "
+    "liveness startup".split()
+)
 
 Source = tuple[str, str | None]  # a Dockerfile, and the stage
 
@@ -65,7 +68,7 @@ class Files:
             self.dockerfiles[file] = dockerfile.read(file, text)
         elif name.endswith(".toml"):
             document = tree.read_toml(file, text)
-            if from_fly.is_one(document):
+            if from_fly.is_one(document, name):
                 self.containers += from_fly.containers(document)
             else:
                 self._ignore(file)
@@ -90,12 +93,13 @@ class Files:
 
     def _add_builds(self, file: str, document: Node, made: Sequence[Container]) -> None:
         for container in made:
-            build = document["services"][container.name]["build"]
-            if not build or container.platform is not COMPOSE:
+            build = from_yaml.extended(document, container.name)["build"]
+            if not build:
                 continue
             context = build.text if build.text is not None else (build["context"].text or ".")
             name = build["dockerfile"].text or "Dockerfile"
             path = os.path.normpath(os.path.join(os.path.dirname(file), context, name))
+            path = "" if build["dockerfile_inline"] else path  # no file has it
             self.builds.append(Builds(container, path, build["target"].text, container.image))
 
     def all(self) -> list[Container]:
@@ -150,17 +154,39 @@ def _is_named_dockerfile(name: str) -> bool:
 
 
 def _merged(containers: Sequence[Container]) -> list[Container]:
-    """Put a Compose service that is a fragment (`compose.override.yaml`) over the service of the same name."""
-    whole = {made.name: made for made in containers if made.platform is COMPOSE and not made.is_fragment}
+    """Put a fragment over the container that it completes: `compose.override.yaml`, or a patch of Kustomize."""
+    whole = {_identity(made): made for made in containers if not made.is_fragment}
+    over: dict[int, list[Container]] = {}
     result = []
     for made in containers:
-        base = whole.get(made.name) if made.platform is COMPOSE and made.is_fragment else None
-        if base is None or os.path.dirname(base.place.file) != os.path.dirname(made.place.file):
+        base = whole.get(_identity(made)) if made.is_fragment and made.platform in (COMPOSE, KUBERNETES) else None
+        if base is None:
             result.append(made)
+        else:
+            over.setdefault(id(base), []).append(made)
+    for base in result:
+        fragments = over.get(id(base), [])
+        if base.platform is KUBERNETES and len(fragments) > 1:  # each is that of another overlay
+            base.is_fragment = True
+            result = [one for one in result if one is not base]
             continue
-        for name in ("entrypoint", "command", "user", "grace", "stop_signal", "init", "restart", "shared_processes"):
-            if getattr(made, name) is not None:
-                setattr(base, name, getattr(made, name))
-        base.environment = {**base.environment, **made.environment}
-        base.environment_is_known = base.environment_is_known and made.environment_is_known
+        for fragment in fragments:
+            _put_over(base, fragment)
     return result
+
+
+def _identity(made: Container) -> tuple[str, ...]:
+    """Return what a container and its fragments have in common."""
+    directory = os.path.dirname(made.place.file) if made.platform is COMPOSE else ""
+    return (made.platform.name, directory, made.kind, made.owner, made.name)
+
+
+def _put_over(base: Container, made: Container) -> None:
+    for name in OF_A_FRAGMENT:
+        if getattr(made, name) is not None:
+            setattr(base, name, getattr(made, name))
+    base.environment = {**base.environment, **made.environment}
+    base.environment_is_known = base.environment_is_known and made.environment_is_known
+    base.ports = base.ports or made.ports
+    if made.grace_is_unknown:
+        base.grace, base.grace_is_unknown = None, True

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from .source import Place, Unreadable
@@ -21,7 +21,8 @@ INSTRUCTIONS = frozenset(
     "WORKDIR".split()
 )
 DIRECTIVE = re.compile(r"#\s*(\w+)\s*=\s*(\S+)\s*$")
-HEREDOC = re.compile(r"<<-?\s*(['\"]?)([A-Za-z_][A-Za-z0-9_]*)\1")
+HEREDOC = re.compile(r"<<(-?)\s*(['\"]?)([A-Za-z_][A-Za-z0-9_]*)\2")
+VARIABLE = re.compile(r"\$(?:\{(\w+)(?::?-([^}]*))?\}|(\w+))")
 SHELL = ("/bin/sh", "-c")
 
 
@@ -32,6 +33,17 @@ class Instruction:
     name: str
     text: str
     place: Place
+
+    @property
+    def word(self) -> str:
+        """Return the text without the quotes around it."""
+        return "".join(words(self.text)[:1])
+
+    @property
+    def on_build(self) -> Instruction | None:
+        """Return what an ONBUILD has the stages do that are built on this one."""
+        name, rest = _name_and_rest(self.text)
+        return Instruction(name.upper(), rest.strip(), self.place) if self.name == "ONBUILD" else None
 
     @property
     def array(self) -> tuple[str, ...] | None:
@@ -54,6 +66,11 @@ class Stage:
     place: Place
     instructions: list[Instruction] = field(default_factory=list)
 
+    def run_on(self, base: Stage | None) -> list[Instruction]:
+        """Return the instructions, after those that the stage below leaves to this one."""
+        left = [made.on_build for made in base.instructions] if base else []
+        return [*(made for made in left if made is not None), *self.instructions]
+
 
 @dataclass(frozen=True)
 class Dockerfile:
@@ -69,7 +86,7 @@ class Dockerfile:
         number = wanted[-1] if target and wanted else len(self.stages) - 1
         found = [self.stages[number]]
         while True:
-            base = found[0].base.lower()
+            base = self.image_of(found[0]).lower()
             earlier = [index for index in range(number) if self.stages[index].name.lower() == base]
             if not earlier:
                 return tuple(found)
@@ -77,12 +94,21 @@ class Dockerfile:
             found.insert(0, self.stages[number])
 
     def image_of(self, stage: Stage) -> str:
-        """Return the image that a stage is built on, with the defaults of the ARGs in it."""
-        return re.sub(
-            r"\$(?:\{(\w+)(?::-([^}]*))?\}|(\w+))",
-            lambda match: self.arguments.get(match[1] or match[3], match[2] or ""),
-            stage.base,
-        )
+        """Return the image that a stage is built on, with the defaults of the ARGs in it.
+
+        An ARG without a default is left as it is.
+        """
+        text = stage.base
+        for _ in range(5):  # an ARG may have another one in it, and two may have each other
+            if "$" not in text:
+                break
+            text = VARIABLE.sub(self._value, text)
+        return text
+
+    def _value(self, match: re.Match[str]) -> str:
+        """Return the value of an ARG; the text as it is if it has none."""
+        value = self.arguments.get(match[1] or match[3])
+        return value or (match[2] if match[2] is not None else value if value is not None else match[0])
 
 
 def looks_like_one(text: str) -> bool:
@@ -147,9 +173,11 @@ def _instructions(file: str, text: str) -> Iterator[Instruction]:
             number += 1
         pieces.append(line)
         name, rest = _name_and_rest(" ".join(piece.strip() for piece in pieces if piece.strip()))
-        if name.upper() in ("RUN", "COPY", "ADD", "CMD", "ENTRYPOINT") and not rest.lstrip().startswith("["):
+        made = Instruction(name.upper(), rest.strip(), Place(file, first + 1))
+        if made.name in ("RUN", "COPY", "ADD", "CMD", "ENTRYPOINT") and made.array is None:
             rest, number = _with_heredocs(rest, lines, number)
-        yield Instruction(name.upper(), rest.strip(), Place(file, first + 1))
+            made = replace(made, text=rest.strip())
+        yield made
 
 
 def _name_and_rest(text: str) -> tuple[str, str]:
@@ -160,13 +188,21 @@ def _name_and_rest(text: str) -> tuple[str, str]:
 
 def _with_heredocs(rest: str, lines: Sequence[str], number: int) -> tuple[str, int]:
     """Return the text with its here-documents, and the number of the line after them."""
-    for mark in [match[2] for match in HEREDOC.finditer(rest)]:
-        end = next((index for index in range(number, len(lines)) if lines[index].strip() == mark), None)
+    for match in list(HEREDOC.finditer(rest)):
+        mark = match[3]
+        ends = (index for index in range(number, len(lines)) if _ends(lines[index], mark, indented=bool(match[1])))
+        end = next(ends, None)
         if end is None:
             return rest, number
         body = "\n".join(lines[number:end])
         rest, number = (f"{rest}\n{body}" if rest.strip() != f"<<{mark}" else body), end + 1
     return rest, number
+
+
+def _ends(line: str, mark: str, *, indented: bool) -> bool:
+    """Whether a here-document ends at a line: `<<-` takes tabs before its end as well."""
+    line = line.removesuffix("\r")
+    return (line.lstrip("\t") if indented else line) == mark
 
 
 def _escape(lines: Sequence[str]) -> str:

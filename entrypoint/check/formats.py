@@ -92,7 +92,8 @@ def as_sarif(findings: Sequence[Finding]) -> str:
 
 def _result(made: Finding) -> dict[str, Any]:
     text = made.reason + (f"\n\nWrite: {made.remedy}" if made.remedy else "")
-    uri = quote(made.place.file.removeprefix("./"), errors="surrogateescape")
+    file = made.place.file.removeprefix("./")
+    uri = ("file://" if file.startswith("/") else "") + quote(file, errors="surrogateescape")
     return {
         "ruleId": made.rule,
         "ruleIndex": RULES.index(BY_NAME[made.rule]),

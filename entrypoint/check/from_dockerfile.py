@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 DASH = re.compile(r"bookworm|bullseye|buster|trixie|slim|jammy|focal|noble|bionic|\b(debian|ubuntu)\b")
 BUSYBOX = re.compile(r"alpine|busybox")
 BASH = re.compile(r"\b(ubi\d*|centos|fedora|rockylinux|almalinux|amazonlinux|oraclelinux)\b|redhat|ubi-?minimal")
+WINDOWS = re.compile(r"\b(windows|nanoserver|servercore)\b")
 OF_DEBIAN = frozenset("python node golang ruby php perl openjdk redis postgres nginx".split())
 # Images without an entrypoint, or with one that ends with exec "$@".
 WITHOUT_ENTRYPOINT = OF_DEBIAN | frozenset(
@@ -30,13 +31,13 @@ def image(read: Dockerfile, target: str | None = None) -> Image:
     """Return what the image of a stage has, the last one without a target."""
     chain = read.chain(target)
     last = chain[-1]
-    shell: Words = dockerfile.SHELL
+    shell: Words = dockerfile.SHELL if not WINDOWS.search(read.image_of(chain[0])) else ("cmd", "/S", "/C")
     entrypoint = command = None
     environment: dict[str, Given[str]] = {}
     user = signal = None
-    for stage in chain:
+    for below, stage in zip((None, *chain), chain, strict=False):
         set_here = False
-        for made in stage.instructions:
+        for made in stage.run_on(below):
             if made.name == "SHELL":
                 shell = made.array or shell
             elif made.name == "ENTRYPOINT":
@@ -47,9 +48,9 @@ def image(read: Dockerfile, target: str | None = None) -> Image:
             elif made.name == "ENV":
                 environment.update({k: Given(v, made.place) for k, v in dockerfile.variables(made).items()})
             elif made.name == "USER":
-                user = Given(made.text, made.place)
+                user = Given(made.word, made.place)
             elif made.name == "STOPSIGNAL":
-                signal = Given(made.text, made.place)
+                signal = Given(made.word, made.place)
     base = read.image_of(chain[0])
     return Image(
         place=last.place,

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 KNOWN = "app build env http_service services processes mounts vm primary_region kill_signal kill_timeout".split()
 
 
-def is_one(document: Node) -> bool:
-    """Whether a TOML file is a fly.toml: an app, and one more table or setting of that file."""
-    return document["app"].text is not None and any(document[key] for key in KNOWN[1:])
+def is_one(document: Node, name: str) -> bool:
+    """Whether a TOML file is a fly.toml: an app, or that file's name, and one more table or setting of that file."""
+    is_named = document["app"].text is not None or name.startswith("fly.")
+    return is_named and any(document[key] for key in KNOWN[1:])
 
 
 def containers(document: Node) -> Iterator[Container]:
@@ -33,13 +34,18 @@ def containers(document: Node) -> Iterator[Container]:
         made.environment = {
             name: given for name, value in document["env"].items() if (given := value.given) is not None
         }
-        made.environment_is_known = False  # `fly secrets`
         made.grace = _seconds(document["kill_timeout"])
-        made.is_fragment = bool(document["kill_timeout"]) and made.grace is None
+        made.grace_is_unknown = bool(document["kill_timeout"]) and made.grace is None
+        made.is_dedicated = any(_is_dedicated(machine) for machine in document["vm"])
+        made.restart = next((policy for item in document["restart"] if (policy := item["policy"].given)), None)
         made.stop_signal = document["kill_signal"].given
         made.image = document["build"]["image"].text or ""
         made.ports = bool(document["http_service"] or document["services"])
         yield made
+
+
+def _is_dedicated(machine: Node) -> bool:
+    return machine["cpu_kind"].text == "performance" or (machine["size"].text or "").startswith("performance")
 
 
 def _words(node: Node) -> Given[Words] | None:

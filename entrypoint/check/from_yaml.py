@@ -7,13 +7,15 @@ import re
 import shlex
 from typing import TYPE_CHECKING
 
+from .. import options
+from . import sleep
 from .model import COMPOSE, ECS, FARGATE, KUBERNETES, Container, Hook, Probe, Rollout, Words
-from .source import Given, number
+from .source import Given
+from .tree import Node
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-    from .tree import Node
 
 GO_DURATION = re.compile(r"(?:(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h))")
 SECONDS_IN = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -64,7 +66,33 @@ def compose(document: Node) -> Iterator[Container]:
     """Yield a container for each service."""
     for name, service in document["services"].items():
         if service.is_mapping:
-            yield _service(name, service)
+            yield _service(name, extended(document, name))
+
+
+def extended(document: Node, name: str, seen: tuple[str, ...] = ()) -> Node:
+    """Return a service with what it has from the one that it extends, if that is in the same file."""
+    service = document["services"][name]
+    extends = service["extends"]
+    other = extends.text or extends["service"].text
+    if not other or extends["file"] or other in (*seen, name) or not document["services"][other].is_mapping:
+        return service
+    base = extended(document, other, (*seen, name))
+    merged = {**dict(base.items()), **dict(service.items())}
+    if base["environment"] and service["environment"]:
+        merged["environment"] = Node(service["environment"].place, {**_pairs(base), **_pairs(service)})
+    del merged["extends"]
+    if base["extends"]:
+        merged["extends"] = base["extends"]
+    return Node(service.place, merged)
+
+
+def _pairs(service: Node) -> dict[str, Node]:
+    """Return the environment as a mapping; a variable without a value is a node that is nothing."""
+    found = dict(service["environment"].items())
+    for item in service["environment"]:
+        name, equals, value = (item.text or "").partition("=")
+        found[name] = Node(item.place, value if equals else None)
+    return found
 
 
 def _service(name: str, service: Node) -> Container:
@@ -72,17 +100,20 @@ def _service(name: str, service: Node) -> Container:
     made.is_fragment = bool(service["extends"]) or not (service["image"] or service["build"])
     made.entrypoint = _compose_words(service["entrypoint"])
     made.command = _compose_words(service["command"])
-    made.environment = _compose_environment(service["environment"])
-    made.environment_is_known = not service["env_file"]
+    variables = _pairs(service)
+    made.environment = {key: given for key, value in variables.items() if (given := value.given) is not None}
+    # One without a value has that of the shell in which Compose runs.
+    alone = [key for key, value in variables.items() if not value]
+    made.environment_is_known = not service["env_file"] and not _matters(alone)
     grace = service["stop_grace_period"]
     if grace.text is not None:
         seconds = duration(grace.text)
         made.grace = None if seconds is None else Given(seconds, grace.place)
-        made.is_fragment = made.is_fragment or seconds is None  # a variable, or none that is known here
+        made.grace_is_unknown = seconds is None
     made.stop_signal = service["stop_signal"].given
     made.init, made.restart, made.user = service["init"].switch, service["restart"].given, service["user"].given
     policy = service["deploy"]["restart_policy"]["condition"].given
-    made.restart = policy or made.restart
+    made.restart, made.restart_is_of_swarm = policy or made.restart, policy is not None
     if (mode := service["pid"].given) and mode.value:
         made.shared_processes = Given(f"pid: {mode.value}", mode.place)
     made.dropped_capabilities, made.added_capabilities = _capabilities(service["cap_drop"], service["cap_add"])
@@ -101,20 +132,16 @@ def _compose_words(node: Node) -> Given[Words] | None:
         return None
 
 
-def _compose_environment(node: Node) -> dict[str, Given[str]]:
-    found = {name: value.given for name, value in node.items()}
-    for item in node:
-        name, equals, value = (item.text or "").partition("=")
-        if equals:
-            found[name] = Given(value, item.place)
-    return {name: given for name, given in found.items() if given is not None}
+def _matters(names: Iterable[str]) -> bool:
+    """Whether a rule speaks of one of these variables, whose values are elsewhere."""
+    return any(name.startswith(options.PREFIX) or name == "PYTHONUNBUFFERED" for name in names)
 
 
-def _capabilities(dropped: Node, added: Node) -> tuple[Given[frozenset[str]] | None, frozenset[str]]:
-    def names(node: Node) -> frozenset[str]:
-        return frozenset((item.text or "").upper().removeprefix("CAP_") for item in node)
+def _capabilities(dropped: Node, added: Node) -> tuple[Given[frozenset[str]] | None, Words]:
+    def names(node: Node) -> Words:
+        return tuple((item.text or "").upper().removeprefix("CAP_") for item in node)
 
-    return (Given(names(dropped), dropped.place) if dropped else None), names(added)
+    return (Given(frozenset(names(dropped)), dropped.place) if dropped else None), names(added)
 
 
 # --- Kubernetes. ------------------------------------------------------------------------------------------------------
@@ -135,26 +162,30 @@ def kubernetes(document: Node) -> Iterator[Container]:
     spec = pod if kind == "Pod" else pod["spec"]
     containers = [node for node in spec["containers"] if node.is_mapping]
     helpers = [node for node in spec["initContainers"] if node["restartPolicy"].text == "Always"]
-    for node in containers:
+    for node in [*containers, *helpers]:
         made = _container(node, spec, kind)
-        made.is_only_one = len(containers) + len(helpers) == 1
-        made.rollout = _rollout(document["spec"]) if kind == "Deployment" else None
+        made.owner = document["metadata"]["name"].text or ""
+        made.rollout = _rollout(document["spec"]) if kind == "Deployment" and node in containers else None
         yield made
 
 
 def _container(node: Node, spec: Node, kind: str) -> Container:
-    made = Container(KUBERNETES, node["name"].text or "", node.place, kind, node["image"].text or "")
-    made.entrypoint, made.command = node["command"].words, node["args"].words
+    made = Container(KUBERNETES, node["name"].text or "", node.place, kind, image=node["image"].text or "")
+    made.entrypoint, made.command = _words_if_any(node["command"]), _words_if_any(node["args"])
     made.environment = _values_by_name(node["env"])
-    made.environment_is_known = not node["envFrom"] and not any(item["valueFrom"] for item in node["env"])
+    elsewhere = [item["name"].text or "" for item in node["env"] if item["valueFrom"]]
+    made.environment_is_known = not node["envFrom"] and not _matters(elsewhere)
     made.grace = spec["terminationGracePeriodSeconds"].number
-    # A patch of Kustomize has no image; the value may be a variable.
-    made.is_fragment = not made.image or (bool(spec["terminationGracePeriodSeconds"]) and made.grace is None)
+    made.grace_is_unknown = bool(spec["terminationGracePeriodSeconds"]) and made.grace is None
+    made.is_fragment = not made.image  # a patch of Kustomize
     made.stop_signal = node["lifecycle"]["stopSignal"].given
     made.hook = _hook(node["lifecycle"]["preStop"])
     made.restart = spec["restartPolicy"].given
-    made.readiness, made.liveness = _probe(node["readinessProbe"]), _probe(node["livenessProbe"])
-    made.ports = bool(node["ports"])
+    ports = [(port["name"].text or "", port["containerPort"].text or "") for port in node["ports"]]
+    made.readiness, made.liveness, made.startup = (
+        _probe(node[key], dict(ports)) for key in ("readinessProbe", "livenessProbe", "startupProbe")
+    )
+    made.ports, made.port = bool(ports), ports[0][1] if ports else ""
     for key in ("shareProcessNamespace", "hostPID"):
         if (shared := spec[key].switch) and shared.value:
             made.shared_processes = Given(f"{key}: true", shared.place)
@@ -163,6 +194,12 @@ def _container(node: Node, spec: Node, kind: str) -> Container:
     capabilities = own["capabilities"]
     made.dropped_capabilities, made.added_capabilities = _capabilities(capabilities["drop"], capabilities["add"])
     return made
+
+
+def _words_if_any(node: Node) -> Given[Words] | None:
+    """Return the words of a sequence that is not empty: an empty one is as good as none."""
+    words = node.words
+    return words if words and words.value else None
 
 
 def _values_by_name(node: Node) -> dict[str, Given[str]]:
@@ -174,29 +211,22 @@ def _hook(node: Node) -> Hook | None:
         return None
     if node["sleep"]:
         seconds = node["sleep"]["seconds"].number
-        return Hook(node.place, seconds.value if seconds else None, "sleep")
+        return Hook(node.place, seconds.value if seconds else 0.0, seconds is not None, "sleep")
     words = node["exec"]["command"].words
     if words is None:
-        return Hook(node.place, None, "request")
-    return Hook(words.place, slept(words.value), shlex.join(words.value))
+        return Hook(node.place, 0.0, is_all=False, text="request")
+    return Hook(words.place, *sleep.slept(words.value), shlex.join(words.value))
 
 
-def slept(words: Words) -> float | None:
-    """Return how long a hook's command sleeps, if it does nothing else that takes time; None: not known."""
-    text = " ".join(words)
-    found = re.fullmatch(
-        r"(?:\S*/)?(?:(?:ba|da|a)?sh -\w*c )?\s*(?:echo [^;&|]*[;&]+\s*)?(?:exec )?(?:\S*/)?"
-        r"sleep (\d+(?:\.\d+)?)s?;?\s*",
-        text,
-    )
-    return number(found[1]) if found else None
-
-
-def _probe(node: Node) -> Probe | None:
+def _probe(node: Node, ports: dict[str, str]) -> Probe | None:
+    """Return a probe. `ports`: the number of each port that has a name."""
     if not node:
         return None
     words, request = node["exec"]["command"].words, node["httpGet"]
-    return Probe(node.place, words.value if words else (), request["path"].text or "", request["port"].text or "")
+    port = (request or node["tcpSocket"] or node["grpc"])["port"].text or ""
+    path = (request["path"].text or "/") if request else ""
+    host = (request or node["tcpSocket"])["host"].text or ""
+    return Probe(node.place, words.value if words else (), path, ports.get(port, port), host)
 
 
 def _rollout(spec: Node) -> Rollout:
@@ -221,13 +251,12 @@ def ecs(document: Node) -> Iterator[Container]:
         place = node["name"].place if node["name"] else node.place
         made = Container(FARGATE if fargate else ECS, node["name"].text or "", place)
         made.image = node["image"].text or ""
-        made.entrypoint, made.command = node["entryPoint"].words, node["command"].words
-        made.entrypoint = made.entrypoint if made.entrypoint and made.entrypoint.value else None
-        made.command = made.command if made.command and made.command.value else None
+        made.entrypoint, made.command = _words_if_any(node["entryPoint"]), _words_if_any(node["command"])
         made.environment = _values_by_name(node["environment"])
-        made.environment_is_known = not node["environmentFiles"] and not node["secrets"]
+        secrets = [item["name"].text or "" for item in node["secrets"]]
+        made.environment_is_known = not node["environmentFiles"] and not _matters(secrets)
         made.grace = node["stopTimeout"].number
-        made.is_fragment = bool(node["stopTimeout"]) and made.grace is None
+        made.grace_is_unknown = bool(node["stopTimeout"]) and made.grace is None
         made.init = node["linuxParameters"]["initProcessEnabled"].switch
         made.user = node["user"].given
         made.ports = bool(node["portMappings"])
@@ -235,5 +264,4 @@ def ecs(document: Node) -> Iterator[Container]:
             made.shared_processes = Given(f'"pidMode": "{mode.value}"', mode.place)
         capabilities = node["linuxParameters"]["capabilities"]
         made.dropped_capabilities, made.added_capabilities = _capabilities(capabilities["drop"], capabilities["add"])
-        made.is_only_one = len(definitions) == 1
         yield made

@@ -96,7 +96,9 @@ def find(argv: Sequence[str]) -> Launch:
         rest: list[str] | None
         if name == AGENT_INIT or _is_module(words, "entrypoint"):
             words = words[1:] if name == AGENT_INIT else words[words.index("entrypoint") + 1 :]
-            agent_init, above, below = (*(agent_init or ()), *words), (*above, *below), ()
+            above = below if agent_init is None else above  # a second one is below the first, as its shells are
+            agent_init, below = (*(agent_init or ()), *words), ()
+            found["drops"] = ()  # what is above it has changed its own user
             rest = command_of(words)
         elif name in INITS:
             found["inits"] += (name,)
@@ -104,17 +106,21 @@ def find(argv: Sequence[str]) -> Launch:
         elif name in shell.SHELLS and (behind := _behind_shell(words)) is not None:
             below = (*below, behind)
             rest = behind.line.program.argv if behind.line else []
+        elif name == "setsid" and {"-w", "--wait"} & set(words[1:2]):
+            found["relays"] += (name,)
+            rest = words[2:]
         elif name in BECOMES:
             found["drops"] += (name,) if name in DROPS_PRIVILEGES else ()
             values, own = BECOMES[name]
             rest = _without_assignments(_after_options(words[1:], values)[own:])
         elif name in DROPS_PRIVILEGES:
             found["drops"] += (name,)
+            found["relays"] += (name,)
             rest = []
         elif name in RUNNERS and (ran := _behind_runner(name, words)) is not None:
             found["relays"] += (name,)
             rest = ran
-        elif name == "bun" or name in names.ENDERS or name in names.WRAPPERS:  # bun: what it runs is in package.json
+        elif name == "bun" or name in names.ENDERS | names.WRAPPERS:  # bun: what it runs is in package.json
             found["relays"] += (name,)
             rest = []
         else:
@@ -126,6 +132,11 @@ def find(argv: Sequence[str]) -> Launch:
         above, below = below, ()
     program, is_python, unbuffered = _program(words)
     return Launch(agent_init, above, below, **found, program=program, is_python=is_python, is_unbuffered=unbuffered)
+
+
+def behind_init(words: Sequence[str]) -> list[str] | None:
+    """Return the words behind a small init (tini and the like); None if they do not begin with one."""
+    return _after_options(words[1:], INIT_VALUES) if _name(words) in INITS else None
 
 
 def command_of(arguments: Sequence[str]) -> list[str]:
@@ -211,7 +222,7 @@ def _program(words: Sequence[str]) -> tuple[tuple[str, ...], bool, bool]:
     rest, unbuffered = list(words[1:]), False
     while rest and rest[0].startswith("-"):
         word = rest.pop(0)
-        unbuffered = unbuffered or (not word.startswith("--") and "u" in word[1:] and "m" not in word)
+        unbuffered = unbuffered or (not word.startswith("--") and "u" in re.split("[cmWX]", word)[0])
         if word == "-m" or (not word.startswith("--") and word.endswith("m")):
             return ((rest[0].partition(".__main__")[0], *rest[1:]) if rest else (), True, unbuffered)
         if word == "-c":

@@ -35,21 +35,26 @@ FLY = Platform("Fly.io", 5.0, "kill_timeout", 300.0)
 
 @dataclass
 class Hook:
-    """A preStop hook. `seconds`: how long it sleeps, None: not known."""
+    """A preStop hook. `seconds`: how long it takes at least. `is_all`: it takes no longer than that."""
 
     place: Place
-    seconds: float | None
+    seconds: float
+    is_all: bool
     text: str
 
 
 @dataclass
 class Probe:
-    """A probe of the kubelet: the words of its command, or the path and the port of a request."""
+    """A probe of the kubelet: the words of its command, or the port that it asks, and the path on that.
+
+    `host`: the address that it asks, if that is not the pod's.
+    """
 
     place: Place
     command: Words = ()
     path: str = ""
     port: str = ""
+    host: str = ""
 
 
 @dataclass
@@ -85,6 +90,7 @@ class Container:
     name: str
     place: Place
     kind: str = ""  # of the Kubernetes object
+    owner: str = ""  # the name of that
     image: str = ""
     image_of: Image | None = None
     entrypoint: Given[Words] | None = None
@@ -94,18 +100,22 @@ class Container:
     is_fragment: bool = False  # what is not known from this file may be set elsewhere
     user: Given[str] | None = None
     grace: Given[float] | None = None
+    grace_is_unknown: bool = False  # it is given, and has a variable in it
+    is_dedicated: bool = False  # the machine's processors are not shared: Fly.io waits as long as it is told to
     stop_signal: Given[str] | None = None
     hook: Hook | None = None
     init: Given[bool] | None = None
     restart: Given[str] | None = None
+    restart_is_of_swarm: bool = False  # `deploy.restart_policy` of Compose
     shared_processes: Given[str] | None = None  # the setting that shares the PID namespace
     dropped_capabilities: Given[frozenset[str]] | None = None
-    added_capabilities: frozenset[str] = frozenset()
+    added_capabilities: Words = ()
     readiness: Probe | None = None
     liveness: Probe | None = None
+    startup: Probe | None = None
     ports: bool = False
+    port: str = ""  # the first one
     rollout: Rollout | None = None
-    is_only_one: bool = True  # of the container's pod
 
     @property
     def image_is_known(self) -> bool:
@@ -166,17 +176,30 @@ class Container:
         """Return how long the platform waits, from the beginning of the stop; None: not known."""
         if self.grace is not None:
             return self.grace.value
-        return None if self.is_fragment else self.platform.wait
+        return self.platform.wait if self.grace_is_default else None
+
+    @property
+    def grace_is_default(self) -> bool:
+        """Whether the platform waits as long as it does by default."""
+        return self.grace is None and not self.grace_is_unknown and not self.is_fragment
+
+    @property
+    def maximum(self) -> float | None:
+        """Return how long the platform waits at most, whatever is set; None: it has no maximum."""
+        return None if self.is_dedicated else self.platform.maximum
 
     @property
     def seconds_after_hook(self) -> float | None:
-        """Return how long the platform waits after the stop signal; None: not known."""
+        """Return how long the platform waits at most after the stop signal; None: not known."""
         whole = self.seconds
-        if whole is None or self.hook is None:
-            return whole
-        return None if self.hook.seconds is None else max(0.0, whole - self.hook.seconds)
+        return whole if whole is None else max(0.0, whole - self.hook_seconds)
 
     @property
     def hook_seconds(self) -> float:
-        """Return how long the preStop hook takes, as far as that is known: the stop signal comes after it."""
-        return (self.hook.seconds or 0.0) if self.hook else 0.0
+        """Return how long the preStop hook takes at least: the stop signal comes after it."""
+        return self.hook.seconds if self.hook else 0.0
+
+    @property
+    def hook_is_known(self) -> bool:
+        """Whether it is known how long the preStop hook takes."""
+        return self.hook is None or self.hook.is_all

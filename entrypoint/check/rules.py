@@ -87,8 +87,8 @@ RULES = (
     Rule(
         "relay",
         WARNING,
-        "A package runner or another wrapper does not pass the stop signal on ([which ones](wrappers.md)). `uv "
-        "run`, `poetry run` and pnpm do.",
+        "A package runner or another wrapper does not pass the stop signal on ([which ones](wrappers.md)), or kills "
+        "its program 2 s later (su, runuser). `uv run`, `poetry run` and pnpm 12 pass it on; for pnpm a note.",
         '`CMD ["npm", "start"]` on Debian',
         "the program itself, or agent-init as the entry point",
         rules_start.relay,
@@ -173,7 +173,7 @@ RULES = (
     Rule(
         "platform-maximum",
         ERROR,
-        "The platform's figure is above its maximum: 120 s on Fargate, 300 s on Fly.io.",
+        "The platform's figure is above its maximum: 120 s on Fargate, 300 s on Fly.io with shared processors.",
         '`kill_timeout = "10m"`',
         "the maximum",
         rules_time.platform_maximum,
@@ -218,7 +218,8 @@ RULES = (
         "stop-signal",
         ERROR,
         "The stop signal is KILL or none at all, or agent-init does not take it for a stop request. A warning if "
-        "the program takes it as a request to quit now.",
+        "the program takes it as a request to quit now, or for something else. A note for gunicorn on Fly.io, "
+        "which sends INT by default.",
         "`STOPSIGNAL SIGQUIT` with gunicorn",
         "`STOPSIGNAL SIGTERM`",
         rules_time.stop_signal,
@@ -283,7 +284,7 @@ RULES = (
     Rule(
         "rollout-gap",
         WARNING,
-        "A rollout may stop every pod before a new one is ready. A note for `Recreate`.",
+        "A rollout may stop every pod before a new one is ready. A note for `Recreate`, and without `replicas:`.",
         "`replicas: 1` and `maxUnavailable: 1`",
         "`rollingUpdate: {maxSurge: 1, maxUnavailable: 0}`",
         rules_pods.rollout_gap,
@@ -291,8 +292,8 @@ RULES = (
     Rule(
         "no-readiness-probe",
         WARNING,
-        "A Deployment of a server or of a LiveKit worker without a readiness probe: a rollout stops the old pod "
-        "before the new one can work.",
+        "A Deployment of a server or of a LiveKit worker without a readiness or a startup probe: a rollout stops "
+        "the old pod before the new one can work.",
         "`uvicorn app:app` with `ports:` and no `readinessProbe:`",
         "a `readinessProbe:`",
         rules_pods.no_readiness_probe,

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import re
+from math import ceil, floor
 from typing import TYPE_CHECKING
 
 from .case import ERROR, NOTE, WARNING, Case, Finding
-from .frameworks import REQUESTS
-from .model import KUBERNETES
+from .combine import OTHERS
+from .frameworks import REQUESTS, TASKS
+from .from_dockerfile import name_of
+from .model import FLY, KUBERNETES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from .model import Rollout
+    from .source import Given
 
 ROLLING = "rollingUpdate: {maxSurge: 1, maxUnavailable: 0}"
-KILLS_PROCESS_1 = re.compile(r"\bkill\b[^;&|]*\s1(?![\w.])")
+LOOPBACK = ("", "127.0.0.1", "::1", "localhost")  # agent-init listens there by default
+PROCESS_1 = re.compile(r"\s1(?![\w.])")
 
 
 def job_counts_as_complete(case: Case) -> Iterator[Finding]:
@@ -32,8 +39,9 @@ def livekit_restart(case: Case) -> Iterator[Finding]:
     if not restart.value.lower().replace("-", "").startswith("onfailure") or case.container.kind in ("Job", "CronJob"):
         return
     reason = "a LiveKit worker that finds no server gives up with exit code 0: it is not started again"
-    line = "restartPolicy: Always" if case.platform is KUBERNETES else "restart: always"
-    yield Finding("livekit-restart", WARNING, restart.place, reason, line)
+    lines = {KUBERNETES: "restartPolicy: Always", FLY: 'policy = "always"'}
+    line = "condition: any" if case.container.restart_is_of_swarm else "restart: always"
+    yield Finding("livekit-restart", WARNING, restart.place, reason, lines.get(case.platform, line))
 
 
 def shared_processes(case: Case) -> Iterator[Finding]:
@@ -48,11 +56,19 @@ def shared_processes(case: Case) -> Iterator[Finding]:
 def kills_process_1(case: Case) -> Iterator[Finding]:
     """A hook signals process 1, which is not the agent."""
     hook, shared = case.container.hook, case.container.shared_processes
-    if hook is None or shared is None or not KILLS_PROCESS_1.search(hook.text):
+    if hook is None or shared is None or not _signals_process_1(hook.text):
         return
     whose = "the host's" if "host" in shared.value else "the pod's own: all its containers end"
     reason = f"with {shared.value} process 1 is {whose}"
     yield Finding("kills-process-1", ERROR, hook.place, reason, "preStop: {exec: {command: [agent-initctl, stop]}}")
+
+
+def _signals_process_1(text: str) -> bool:
+    for command in re.split("[;&|]", text):
+        found = re.search(r"\bkill\b", command)
+        if found and PROCESS_1.search(command, found.end()):
+            return True
+    return False
 
 
 def readiness_as_liveness(case: Case) -> Iterator[Finding]:
@@ -76,10 +92,11 @@ def readiness_as_liveness(case: Case) -> Iterator[Finding]:
 def loopback_probe(case: Case) -> Iterator[Finding]:
     """The kubelet cannot reach a server on the loopback interface."""
     http = case.settings.http if case.settings else None
-    if http is None or http[0] not in ("", "127.0.0.1", "::1"):
+    if http is None or http[0] not in LOOPBACK:
         return
-    for probe in (case.container.readiness, case.container.liveness):
-        if probe is not None and probe.path and probe.port == str(http[1]):
+    container = case.container
+    for probe in (container.readiness, container.liveness, container.startup):
+        if probe is not None and probe.port == str(http[1]) and probe.host not in LOOPBACK[1:]:
             reason = f"the kubelet cannot reach port {http[1]}, which agent-init opens on the loopback interface"
             remedy = case.variable_line("AGENT_INIT_HTTP", f"0.0.0.0:{http[1]}")
             yield Finding("loopback-probe", ERROR, probe.place, reason, remedy)
@@ -87,31 +104,56 @@ def loopback_probe(case: Case) -> Iterator[Finding]:
 
 def rollout_gap(case: Case) -> Iterator[Finding]:
     """A rollout stops every pod before a new one is ready."""
-    rollout = case.container.rollout
-    if rollout is None or not case.container.ports or not (case.use or case.expects_agent_init):
+    rollout, use = case.container.rollout, case.use
+    takes_calls = use is not None and use.is_livekit
+    if rollout is None or not (takes_calls or case.container.ports) or (use and use.framework.work == TASKS):
+        return
+    if name_of(case.container.image) in OTHERS:  # a database with one volume has to
         return
     if rollout.strategy is not None and rollout.strategy.value == "Recreate":
-        reason = "Recreate stops all pods before a new one starts: nothing serves meanwhile"
-        yield Finding("rollout-gap", NOTE, rollout.strategy.place, reason, ROLLING)
+        if use or case.expects_agent_init:
+            reason = "Recreate stops all pods before a new one starts: nothing serves meanwhile"
+            yield Finding("rollout-gap", NOTE, rollout.strategy.place, reason, "type: RollingUpdate")
         return
-    unavailable, surge = rollout.unavailable, rollout.surge
     replicas = rollout.replicas.value if rollout.replicas else 1.0
-    if unavailable is None or not replicas:
+    unavailable, surge = _of_pods(rollout.unavailable, replicas, floor), _of_pods(rollout.surge, replicas, ceil)
+    given = rollout.unavailable or rollout.surge
+    if unavailable is None or surge is None or given is None or not replicas:
         return
-    text = unavailable.value
-    number = replicas * float(text[:-1]) / 100 // 1 if re.fullmatch(r"\d+%", text) else None
-    number = float(text) if text.isdigit() else number
-    if number is None or number < replicas or (rollout.replicas is None and text != "100%"):
+    if not surge and not unavailable:
+        unavailable = 1.0  # so does Kubernetes, where 25 % are less than one pod
+    if unavailable < replicas:
         return
-    more = "" if surge is None or surge.value not in ("0", "0%") else ", and maxSurge starts none before"
-    reason = f"maxUnavailable: {text} lets all {replicas:g} pods stop before a new one is ready{more}"
-    yield Finding("rollout-gap", WARNING, unavailable.place, reason, ROLLING)
+    text = rollout.unavailable.value if rollout.unavailable else "25%"
+    which = f"maxUnavailable: {text}" + ("" if surge else ", with maxSurge: 0,")
+    if rollout.replicas is not None or text == "100%":
+        reason = f"{which} lets {_pods(rollout)} stop before a new one is ready"
+        yield Finding("rollout-gap", WARNING, given.place, reason, ROLLING)
+        return
+    reason = f"{which} lets the only pod stop before a new one is ready, unless another file has more replicas"
+    yield Finding("rollout-gap", NOTE, given.place, reason, ROLLING)
+
+
+def _of_pods(given: Given[str] | None, replicas: float, whole: Callable[[float], int]) -> float | None:
+    """Return the number of pods in a number or a share of them, 25 % if it is not given; None: not known."""
+    text = given.value if given else "25%"
+    if re.fullmatch(r"\d{1,4}%", text):
+        return float(whole(replicas * int(text[:-1]) / 100))
+    return float(text) if re.fullmatch(r"\d{1,9}", text) else None
+
+
+def _pods(rollout: Rollout) -> str:
+    if rollout.replicas is None:
+        return "all pods"
+    return "the only pod" if rollout.replicas.value == 1 else f"all {rollout.replicas.value:g} pods"
 
 
 def no_readiness_probe(case: Case) -> Iterator[Finding]:
     """A rollout goes on as soon as the new process exists, and stops the old pod."""
     container = case.container
-    if container.kind != "Deployment" or container.readiness is not None or container.is_fragment:
+    if container.kind != "Deployment" or container.is_fragment:
+        return
+    if container.readiness is not None or container.startup is not None:  # a pod that has not started is not ready
         return
     if container.rollout and container.rollout.strategy and container.rollout.strategy.value == "Recreate":
         return
@@ -120,7 +162,7 @@ def no_readiness_probe(case: Case) -> Iterator[Finding]:
         return
     what = "can answer" if serves else "can take a call"
     reason = f"without a readiness probe a rollout stops the old pod before {case.who} {what}"
-    remedy = "readinessProbe: {tcpSocket: {port: 8000}}" if serves else (
+    remedy = f"readinessProbe: {{tcpSocket: {{port: {container.port or 8000}}}}}" if serves else (
         "readinessProbe: {exec: {command: [test, -e, /tmp/ready]}}"
     )  # fmt: skip
     yield Finding("no-readiness-probe", WARNING, container.place, reason, remedy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 from . import launch, shell
@@ -14,10 +15,14 @@ if TYPE_CHECKING:
 
 # These leave the program behind them without the stop signal, under no init and under tini: docs/wrappers.md. npm 11
 # passes TERM on to the shell that it starts: the program gets it where that shell replaces itself (bash, busybox).
-OF_NODE = frozenset("npm npx yarn yarnpkg".split())
+# pnpm 10 does so too, pnpm 12 passes it to the program. Yarn has a shell of its own since version 2, and passes TERM on
+# to what that has started (`sigtermHandler` in its packages/yarnpkg-shell/sources/pipe.ts).
+YARN_2 = re.compile(r"--immutable|yarn set version|yarn@[2-9]|corepack prepare yarn|yarn workspaces focus")
+OF_NODE = frozenset("npm npx yarn yarnpkg pnpm pnpx".split())
+SWITCH_USER = ("su", "runuser")  # they send KILL 2 s after they have passed TERM on
 NOT_PASSED_ON = OF_NODE | frozenset(
     "hatch invoke inv nox watchfiles flock time unbuffer xvfb-run dbus-run-session xargs entr "
-    "chronic watch script bwrap py-spy".split()
+    "chronic watch script bwrap py-spy setsid task go-task strace proot su runuser".split()
 )
 ENDS_ITS_PROGRAM = {
     "pm2-runtime": "sends it INT, and KILL 1.6s later",
@@ -54,7 +59,7 @@ def shell_stays(case: Case) -> Iterator[Finding]:
 def _unless_entrypoint(case: Case, rule: str, severity: str, reason: str, remedy: str) -> Finding:
     """Return a finding about a command: a note where an entrypoint that is not known may run it."""
     if case.entrypoint_is_unknown:
-        severity, reason = NOTE, f"{reason}; unless the image's ENTRYPOINT is agent-init"
+        severity, reason = NOTE, f"{reason}; unless the image's ENTRYPOINT is agent-init, or starts it"
     return Finding(rule, severity, case.container.words_place, reason, remedy)
 
 
@@ -74,14 +79,24 @@ def _with_exec(case: Case, made: launch.Shell) -> str:
     prefix = given[: before[0]]  # such as tini
     program = line.program
     simple = len(line.commands) == 1 and not program.is_redirected and program.words == program.bare
+    inner = case.launch.above[case.launch.above.index(made) + 1 :]
+    inner_texts = {one.line.text: one.line.with_exec for one in inner if one.line}
+    if simple and inner_texts and None not in inner_texts.values():  # `sh -c "sh -c LINE"`
+        return case.command_line([*prefix, *(inner_texts.get(word) or word for word in program.argv)])
+    if inner:
+        return _under_agent_init(case)
     if simple and not any(character in line.text for character in "$*?~`"):
         return case.command_line([*prefix, *program.argv])
     return case.command_line([*prefix, made.name, *made.flags.split(), text])
 
 
 def _under_agent_init(case: Case) -> str:
-    """Return a line with agent-init as the entry point."""
+    """Return a line with agent-init as the entry point, in the place of a small init if there is one."""
     container = case.container
+    for part in case.written_parts:
+        behind = launch.behind_init(part.value)
+        if behind is not None:
+            return case.line_of(part, ["agent-init", "--", *behind])
     given = container.entrypoint.value if container.entrypoint else ()
     words = ["agent-init", "--", *given]
     if container.entrypoint is None and (container.image_is_known or case.platform is IMAGE):
@@ -139,7 +154,10 @@ def entrypoint_replaced(case: Case) -> Iterator[Finding]:
     container = case.container
     if container.entrypoint is None or case.has_agent_init or case.runs_once or not case.launch.program:
         return
-    if case.launch.program[0].endswith(MAY_START_AGENT_INIT) or "entrypoint" in case.launch.program[0]:
+    program = case.launch.program[0]
+    if program.endswith(MAY_START_AGENT_INIT) or program in shell.SHELLS or "entrypoint" in program:
+        return
+    if case.entrypoint_is_unknown:
         return
     replaced = container.replaced_entrypoint
     if replaced is not None and launch.find(replaced.value).agent_init is not None:
@@ -155,12 +173,13 @@ def entrypoint_replaced(case: Case) -> Iterator[Finding]:
 
 def two_inits(case: Case) -> Iterator[Finding]:
     """A second init beside agent-init has no use."""
-    if not case.has_agent_init:
+    if not case.expects_agent_init:
         return
     init = case.container.init
     if init is not None and init.value:
         reason = "the engine's init is process 1 and agent-init only its child: agent-init needs no other init"
-        yield Finding("two-inits", NOTE, init.place, reason, "init: false" if case.platform is COMPOSE else "")
+        remedy = "init: false" if case.platform is COMPOSE else '"initProcessEnabled": false'
+        yield Finding("two-inits", NOTE, init.place, reason, remedy)
     for name in case.launch.inits[:1]:
         reason = f"{name} and agent-init are both there: agent-init needs no other init"
         yield Finding("two-inits", NOTE, case.container.words_place, reason)
@@ -177,20 +196,28 @@ def relay(case: Case) -> Iterator[Finding]:
             continue
         reason = f"{name} does not pass the stop signal on: the program behind it gets none, and is killed"
         severity = WARNING
+        if name in SWITCH_USER:
+            reason = f"{name} passes the stop signal on and kills its program 2s later, whatever that has in hand"
+        if name.startswith("yarn") and case.container.image_of and YARN_2.search(case.container.image_of.mentions):
+            continue
         if name in OF_NODE:
             kind = case.sh
             if kind in ("bash", "busybox"):
                 continue
-            severity = WARNING if kind == "dash" else NOTE
-            reason = f"{name} passes the stop signal to its shell, and dash"
+            severity = WARNING if kind == "dash" and not name.startswith("pnp") else NOTE
+            which = f"{name} 10" if name.startswith("pnp") else name
+            reason = f"{which} passes the stop signal to its shell, and dash"
             reason += " (Debian, Ubuntu)" if kind == "dash" else ", if sh is that (Debian, Ubuntu),"
             reason += " does not pass it on: the program gets none, and is killed"
         yield _unless_entrypoint(case, "relay", severity, reason, _instead_of_relay(case, name))
 
 
 def _instead_of_relay(case: Case, name: str) -> str:
-    if name in OF_NODE:
-        return case.command_line(["node", "server.js"]) + "  # what package.json has for the script"
+    words = list(case.written)
+    if name == "npx" and words[0] == name:
+        behind = [index for index, word in enumerate(words) if index and not word.startswith("-")]
+        if behind and words[behind[0]].isidentifier():
+            return case.command_line([f"node_modules/.bin/{words[behind[0]]}", *words[behind[0] + 1 :]])
     return _under_agent_init(case)
 
 
@@ -198,7 +225,10 @@ def ender(case: Case) -> Iterator[Finding]:
     """A supervisor that ends its program in its own way, whatever process 1 does."""
     for name in case.launch.relays:
         if name in ENDS_ITS_PROGRAM:
-            if any(word.startswith("--kill-timeout") for word in case.container.words or ()):
+            text = " ".join(case.container.words or ())
+            if "--kill-timeout" in text:
+                continue
+            if name == "pm2" and "--no-daemon" not in text:  # nobody stops its daemon
                 continue
             if "PM2_KILL_TIMEOUT" in case.container.variables:
                 continue
@@ -229,8 +259,21 @@ def log_pipe(case: Case) -> Iterator[Finding]:
         last = line.commands[line.main + 1 :]
         reader = last[-1].name if last else "the reader"
         reason = f"the exit code is that of {reader}: a failure of {case.who} counts as success"
-        remedy = case.command_line(["bash", "-o", "pipefail", "-c", line.text])
-        yield Finding("log-pipe", WARNING, case.container.words_place, reason, remedy)
+        yield Finding("log-pipe", WARNING, case.container.words_place, reason, _with_pipefail(case, made))
+
+
+def _with_pipefail(case: Case, made: launch.Shell) -> str:
+    """Return the line that has a shell with pipefail, which dash has not, in the place of one without."""
+    for part in case.written_parts:
+        words = list(part.value)
+        found = [index for index, word in enumerate(words) if word.rpartition("/")[2] == made.name]
+        if found:
+            index = found[0]
+            if case.shell_kind(made) not in ("bash", "busybox"):
+                words[index] = "bash"
+            index += 2 if made.name == "busybox" else 1  # busybox sh
+            return case.line_of(part, [*words[:index], "-o", "pipefail", *words[index:]])
+    return ""
 
 
 def cannot_signal(case: Case) -> Iterator[Finding]:
@@ -240,15 +283,17 @@ def cannot_signal(case: Case) -> Iterator[Finding]:
     container, name = case.container, case.launch.drops[-1]
     user = (container.effective_user.value if container.effective_user else "").partition(":")[0]
     is_root = user in ("", "0", "root")
-    dropped = container.dropped_capabilities
+    dropped, added = container.dropped_capabilities, set(container.added_capabilities)
     if not is_root and name == "sudo" and "$" not in user:
         reason = f"agent-init runs as user {user} and may not signal what sudo starts as another one"
         yield Finding("cannot-signal", WARNING, container.words_place, reason, _as_root(case))
-    elif is_root and dropped and dropped.value & {"ALL", "KILL"} and not container.added_capabilities & {"ALL", "KILL"}:
-        if "ALL" in dropped.value and not container.added_capabilities & {"SETUID"}:
+    elif is_root and dropped and dropped.value & {"ALL", "KILL"} and not added & {"ALL", "KILL"}:
+        if "ALL" in dropped.value and "SETUID" not in added:
             return  # then it cannot change the user either
         reason = f"without CAP_KILL agent-init may not signal the agent, which {name} runs as another user"
-        remedy = "cap_add: [KILL]" if case.platform is COMPOSE else "add: [KILL]"
+        names = [*container.added_capabilities, "KILL"]
+        text = f"[{', '.join(names)}]" if case.platform in (COMPOSE, KUBERNETES) else json.dumps(names)
+        remedy = case.setting_line("cap_add" if case.platform is COMPOSE else "add", text)
         yield Finding("cannot-signal", ERROR, dropped.place, reason, remedy)
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 LONGEST_CALL = 600.0  # seconds, in the lines that are proposed; nobody but the author knows the right figure
 LONGEST_TASK = 60.0
+LIVEKIT_END = 28.0  # from the end of LiveKit's drain to that of the worker, at most: docs/agents.md
+STOPS = ("TERM", "INT", "QUIT")  # what servers and workers may take as a request to stop
 
 
 def grace_above_platform(case: Case) -> Iterator[Finding]:
@@ -41,7 +43,7 @@ def grace_above_platform(case: Case) -> Iterator[Finding]:
         yield Finding("grace-above-platform", WARNING, case.place_of("max_grace"), reason, remedy)
     elif settings.platform_grace is not None and settings.platform_grace > left:
         reason = f"{waits}, not {format_duration(settings.platform_grace)}"
-        remedy = case.variable_line("AGENT_INIT_PLATFORM_GRACE", format_duration(left))
+        remedy = case.option_line("platform_grace", format_duration(left))
         yield Finding("grace-above-platform", WARNING, case.place_of("platform_grace"), reason, remedy)
 
 
@@ -51,23 +53,26 @@ def _platform_waits(case: Case) -> str:
     assert left is not None
     default = " by default" if case.container.grace is None else ""
     waits = f"{case.platform.name} waits {format_duration(whole)}{default}"
-    return waits if left == whole else f"{waits}, {format_duration(left)} after the preStop hook"
+    if left == whole:
+        return waits
+    most = "" if case.container.hook_is_known else "at most "
+    return f"{waits}, {most}{format_duration(left)} after the preStop hook"
 
 
 def _either(case: Case, name: str, left: float) -> str:
     """Return the line for the side that is too small, or for agent-init's if the platform's was set."""
     if case.container.grace is None and case.deadline is not None:
         wanted = case.deadline + KILL_BEFORE_PLATFORM
-        if wanted <= (case.platform.maximum or INFINITY):
+        if wanted <= (case.container.maximum or INFINITY):
             return case.grace_line(wanted)
     if name == "AGENT_INIT_GRACE":
         return _own_grace(case, left)
-    return case.variable_line("AGENT_INIT_PLATFORM_GRACE", format_duration(left))
+    return case.option_line("platform_grace", format_duration(left))
 
 
 def _own_grace(case: Case, left: float) -> str:
     """Return the line that has agent-init send KILL before the platform does."""
-    return case.variable_line("AGENT_INIT_GRACE", format_duration(left - min(KILL_BEFORE_PLATFORM, left / 4)))
+    return case.option_line("grace", format_duration(left - min(KILL_BEFORE_PLATFORM, left / 4)))
 
 
 def grace_one_side(case: Case) -> Iterator[Finding]:
@@ -77,7 +82,7 @@ def grace_one_side(case: Case) -> Iterator[Finding]:
         return
     if case.deadline is not None or "grace" in settings.sources or settings.stop_schedule is not None:
         return
-    if not case.container.environment_is_known:
+    if not case.container.environment_is_known or not case.container.hook_is_known:
         return
     waits = _platform_waits(case)
     reason = f"{waits}, and agent-init has no grace: when the time is over, the log does not name what is left"
@@ -92,15 +97,15 @@ def delay_too_long(case: Case) -> Iterator[Finding]:
     reason = f"{_platform_waits(case)}: the agent is killed before it gets its stop signal"
     wanted = settings.stop_delay + 30
     remedy = case.grace_line(wanted)
-    if wanted > (case.platform.maximum or INFINITY):
-        remedy = case.variable_line("AGENT_INIT_STOP_DELAY", format_duration(left / 2))
+    if wanted > (case.container.maximum or INFINITY):
+        remedy = case.option_line("stop_delay", format_duration(left / 2))
     yield Finding("delay-too-long", ERROR, case.place_of("stop_delay"), reason, remedy)
 
 
 def prestop_too_long(case: Case) -> Iterator[Finding]:
     """The preStop hook uses up the whole grace."""
     hook, whole = case.container.hook, case.container.seconds
-    if hook is None or hook.seconds is None or whole is None or hook.seconds < whole:
+    if hook is None or whole is None or not hook.seconds or hook.seconds < whole:
         return
     default = " (the default)" if case.container.grace is None else ""
     reason = (
@@ -112,7 +117,7 @@ def prestop_too_long(case: Case) -> Iterator[Finding]:
 
 def platform_maximum(case: Case) -> Iterator[Finding]:
     """The platform waits no longer than its maximum."""
-    grace, maximum = case.container.grace, case.platform.maximum
+    grace, maximum = case.container.grace, case.container.maximum
     if grace is None or maximum is None or grace.value <= maximum:
         return
     reason = f"{case.platform.name} waits {format_duration(maximum)} at most"
@@ -125,17 +130,13 @@ def drain_too_short(case: Case) -> Iterator[Finding]:
     if use is None or time is None:
         return
     seconds, why = time
-    if use.seconds is not None and use.seconds > seconds:
+    if use.seconds is not None and (use.seconds > seconds or (use.is_livekit and use.seconds == seconds)):
         reason = (
             f"{use.framework.name} may finish its work for {format_duration(use.seconds)} ({use.written}), but {why}"
         )
-        yield Finding("drain-too-short", WARNING, _place_of_time(case), reason, _longer(case, use.seconds + 5))
-    elif (
-        use.is_livekit
-        and case.container.grace is None
-        and case.platform is not IMAGE
-        and not case.container.is_fragment
-    ):
+        wanted = use.seconds + (LIVEKIT_END if use.is_livekit else 5)
+        yield Finding("drain-too-short", WARNING, _place_of_time(case), reason, _longer(case, wanted))
+    elif use.is_livekit and case.container.grace_is_default and case.platform is not IMAGE:
         if case.deadline is not None and case.deadline < (case.container.seconds or 0):
             return
         reason = f"{why}: a longer call is cut, nothing of it is saved, and the caller hears 20s of silence"
@@ -148,7 +149,7 @@ def _place_of_time(case: Case) -> Place:
 
 def _longer(case: Case, seconds: float) -> str:
     if case.platform is IMAGE:
-        return case.variable_line("AGENT_INIT_GRACE", format_duration(seconds))
+        return case.option_line("grace", format_duration(seconds))
     return case.grace_line(seconds)
 
 
@@ -157,7 +158,7 @@ def default_grace(case: Case) -> Iterator[Finding]:
     use, time, container = case.use, case.time, case.container
     if use is None or time is None or use.framework.work != frameworks.TASKS or use.seconds is not None:
         return
-    if container.grace is not None or container.is_fragment:
+    if not container.grace_is_default:
         return
     reason = f"{time[1]}: {use.framework.name} finishes its tasks, but a longer one is killed"
     yield Finding("default-grace", NOTE, container.place, reason, _longer(case, LONGEST_TASK))
@@ -166,25 +167,27 @@ def default_grace(case: Case) -> Iterator[Finding]:
 def livekit_drain_timeout(case: Case) -> Iterator[Finding]:
     """A LiveKit worker waits longer for its calls than the platform waits for it, and cannot end them itself."""
     use, time = case.use, case.time
-    if use is None or not use.is_livekit or time is None or use.written or case.container.grace is None:
+    if use is None or not use.is_livekit or time is None or use.written or case.platform is IMAGE:
         return
     seconds, why = time
-    if use.words[2] != "start" or not 40 < seconds < 3600:
+    if case.container.grace_is_default:  # then the line for that is one with a longer figure
+        if case.deadline is not None:
+            return
+        seconds = min(LONGEST_CALL, case.container.maximum or LONGEST_CALL)
+    if use.command != "start" or not 40 < seconds < 3600 or not case.container.hook_is_known:
         return
     reason = f"{why}, and LiveKit drains for up to 1h: a longer call is killed. A limit of its own lets it end the call"
-    words = [*use.words, "--drain-timeout", f"{seconds - 28:.0f}"]
-    remedy = case.command_line(["python", *words[1:]] if case.launch.is_python else words)
+    remedy = case.replaced("start", "start", "--drain-timeout", f"{seconds - LIVEKIT_END:.0f}")
     yield Finding("livekit-drain-timeout", NOTE, case.container.words_place, reason, remedy)
 
 
 def livekit_dev(case: Case) -> Iterator[Finding]:
     """`dev` does not drain."""
     use = case.use
-    if use is None or not use.is_livekit or use.words[2] != "dev":
+    if use is None or not use.is_livekit or use.command != "dev":
         return
     severity = NOTE if case.platform is COMPOSE else WARNING
-    words = ["python" if word.startswith("python") else word for word in use.words[:1]]
-    remedy = case.command_line([*words, use.words[1], "start", *use.words[3:]])
+    remedy = case.replaced("dev", "start")
     reason = "`dev` does not drain: at a stop every call is over at once"
     yield Finding("livekit-dev", severity, case.container.words_place, reason, remedy)
 
@@ -192,6 +195,9 @@ def livekit_dev(case: Case) -> Iterator[Finding]:
 def stop_signal(case: Case) -> Iterator[Finding]:
     """The stop signal is none that the program finishes its work for."""
     given = case.container.signal
+    framework = case.use.framework if case.use else None
+    if given is None and framework is not None and "INT" in framework.quick:
+        yield from _default_of_fly(case, framework.name)
     if given is None or "$" in given.value:
         return
     try:
@@ -214,10 +220,19 @@ def stop_signal(case: Case) -> Iterator[Finding]:
             )
             yield Finding("stop-signal", ERROR, given.place, reason, _signal_line(case, "TERM"))
             return
-    framework = case.use.framework if case.use else None
     if framework is not None and name in framework.quick:
         reason = f"{framework.name} takes {name} as a request to quit now: the work in hand is lost"
         yield Finding("stop-signal", WARNING, given.place, reason, _signal_line(case, framework.stop))
+    elif framework is not None and name not in STOPS and not case.expects_agent_init:
+        reason = f"{framework.name} does not take {name} as a stop request: it goes on until it is killed"
+        yield Finding("stop-signal", WARNING, given.place, reason, _signal_line(case, framework.stop))
+
+
+def _default_of_fly(case: Case, name: str) -> Iterator[Finding]:
+    if case.platform is not FLY or case.expects_agent_init:
+        return
+    reason = f"Fly.io sends SIGINT unless kill_signal is set: {name} takes that as a request to quit now"
+    yield Finding("stop-signal", NOTE, case.container.words_place, reason, 'kill_signal = "SIGTERM"')
 
 
 def term_loses_work(case: Case) -> Iterator[Finding]:
@@ -229,7 +244,7 @@ def term_loses_work(case: Case) -> Iterator[Finding]:
     if own is not None:
         if own.stop_signal == signals.INT or own.stop_schedule or own.rewrite or "TERM" not in use.framework.quick:
             return
-        remedy = case.variable_line("AGENT_INIT_STOP_SIGNAL", "INT")
+        remedy = case.option_line("stop_signal", "INT")
     elif case.expects_agent_init or given is not None or case.platform is FLY or not case.container.words:
         return
     else:

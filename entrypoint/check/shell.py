@@ -21,8 +21,11 @@ ASIDE = frozenset(
     "true false : exit echo printf sleep wait tail cd export set source . test [ mkdir chmod chown cat ls umask trap "
     "kill date env unset ulimit eval read rm cp mv ln touch".split()
 )
+FEEDERS = ASIDE | frozenset("yes seq envsubst".split())  # at the head of a pipe: the program is behind them
 COMPOUND = frozenset("if then else elif fi for while until do done case esac select function { } ! [[ (( time".split())
+PIPES = ("|", "|&")
 REDIRECTION = re.compile(r"(&>>?|>>?&?|<&?|>\|)\s*([^\s;&|<>()]*|&\d)")
+ESCAPED = re.compile(r'\\([$`"\\\n])')  # inside double quotes
 OPERATORS = re.compile(r"&&|\|\||\|&|;;|[;&|\n()]")
 
 
@@ -44,6 +47,11 @@ class Command:
     def is_exec(self) -> bool:
         """Whether the shell is told to replace itself by it."""
         return self.bare[:1] == ["exec"] and len(self.bare) > 1
+
+    @property
+    def is_compound(self) -> bool:
+        """Whether it is a part of a loop or the like."""
+        return self.bare[:1] != [] and self.bare[0] in COMPOUND
 
     @property
     def bare(self) -> list[str]:
@@ -85,7 +93,13 @@ class Line:
     @property
     def is_piped(self) -> bool:
         """Whether the output of the main command goes into another program."""
-        return self.program.after in ("|", "|&")
+        return self.program.after in PIPES
+
+    @property
+    def is_in_pipe(self) -> bool:
+        """Whether the main command is a part of a pipe, its last one included."""
+        before = self.commands[self.main - 1].after if self.main else ""
+        return self.is_piped or before in PIPES
 
     @property
     def has_trap(self) -> bool:
@@ -106,7 +120,7 @@ class Line:
     def with_exec(self) -> str | None:
         """Return the line with `exec` before the main command; None if another command follows that."""
         program = self.program
-        if self.main != len(self.commands) - 1 or program.after == "&":
+        if self.main != len(self.commands) - 1 or self.is_in_pipe or program.after == "&":
             return None
         start = program.starts[len(program.words) - len(program.bare)]
         return f"{self.text[:start]}exec {self.text[start:]}"
@@ -117,10 +131,10 @@ class Line:
         `shell`: dash, bash, busybox; empty if it may be any of these.
         """
         last = self.main == len(self.commands) - 1
-        if self.program.is_exec and not self.is_piped:
+        if self.program.is_exec and not self.is_in_pipe:
             return REPLACED
         traps_exit = any(made.name == "trap" and {"EXIT", "0"} & set(made.words[2:]) for made in self.commands)
-        if not last or self.is_piped or traps_exit or self.program.after == "&" or shell == "dash":
+        if not last or self.is_in_pipe or traps_exit or self.program.after == "&" or shell == "dash":
             return STAYS
         if shell == "bash":
             background = any(made.after == "&" for made in self.commands)
@@ -130,23 +144,27 @@ class Line:
 
 def understand(text: str) -> Line | None:
     """Return what a shell's line does; None if it is not understood."""
-    commands = _split(text)
+    commands = split(text)
     if not commands:
         return None
     for made in commands:
-        if (made.bare and made.bare[0] in COMPOUND) or made.after in ("(", ")", ";;"):
+        if made.is_compound or made.after in ("(", ")", ";;"):
             return None
     candidates = [index for index, made in enumerate(commands) if made.name and made.name not in ASIDE]
     front = [index for index in candidates if commands[index].after != "&"]
     if not candidates:
         return None
     main = (front or candidates)[-1]
-    while main and commands[main - 1].after in ("|", "|&"):  # the first part of a pipe does the work
+    while main and commands[main - 1].after in PIPES:  # the first part of a pipe does the work
         main -= 1
-    return Line(text, tuple(commands), main) if commands[main].name not in ASIDE else None
+    while commands[main].name in FEEDERS and commands[main].after in PIPES and main + 1 < len(commands):
+        main += 1
+    if commands[main].name in ASIDE or commands[-1].after in PIPES:
+        return None
+    return Line(text, tuple(commands), main)
 
 
-def _split(text: str) -> list[Command] | None:
+def split(text: str) -> list[Command] | None:
     """Return the simple commands of a line; None if a part of it is not understood."""
     if "<<" in text or "`" in text:
         return None
@@ -162,19 +180,13 @@ def _split(text: str) -> list[Command] | None:
         first = first if pieces else index
         character = text[index]
         if character == "\\" and index + 1 < len(text):
-            pieces.append(text[index + 1].replace("\n", ""))
+            pieces += [text[index + 1]] if text[index + 1] != "\n" else []  # else the line goes on
             index += 2
-        elif character in "'\"":
-            end = _end_of_quotes(text, index)
+        elif character in "'\"" or text[index : index + 2] in ("$(", "${"):
+            end = _end_of_quotes(text, index) if character != "$" else _end_of_expansion(text, index + 1)
             if end is None:
                 return None
-            pieces.append(text[index + 1 : end])
-            index = end + 1
-        elif character == "$" and text[index + 1 : index + 2] in ("(", "{"):
-            end = _end_of_expansion(text, index + 1)
-            if end is None:
-                return None
-            pieces.append(text[index : end + 1])
+            pieces.append(_unquoted(text[index : end + 1]))
             index = end + 1
         elif match := REDIRECTION.match(text, index):
             if "".join(pieces).isdigit():  # a descriptor
@@ -197,6 +209,13 @@ def _split(text: str) -> list[Command] | None:
             index += 1
     end_word()
     return [made for made in commands if made.words or made.is_redirected or made.after in ("(", ")", ";;")]
+
+
+def _unquoted(text: str) -> str:
+    """Return what a shell makes of a text in quotes; an expansion stays as it is."""
+    if text[0] == '"':
+        return ESCAPED.sub(lambda match: match[1].strip("\n"), text[1:-1])
+    return text[1:-1] if text[0] == "'" else text
 
 
 def _end_command(commands: list[Command], operator: str) -> None:

@@ -7,6 +7,7 @@ keeps no lines: each statement is parsed once more by itself.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,10 @@ from .source import Given, Place, Unreadable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+TRUE, FALSE = ("true", "yes", "on", "y"), ("false", "no", "off", "n")
+TOKEN = re.compile(
+    r'"""(?:\\.|[^\\])*?"""|' r"'''.*?'''|" r'"(?:\\.|[^"\\\n])*"|' r"'[^'\n]*'|#[^\n]*|[\[\]{}\n]", re.DOTALL
+)
 TOO_DEEP = "it is nested too deeply to be read"
 
 
@@ -69,10 +74,9 @@ class Node:
 
     @property
     def switch(self) -> Given[bool] | None:
-        """Return a truth value, with its place."""
-        if not isinstance(self.value, str) or self.value.lower() not in ("true", "false"):
-            return None
-        return Given(self.value.lower() == "true", self.place)
+        """Return a truth value, with its place. Compose and Kubernetes take those of YAML 1.1."""
+        text = self.value.lower() if isinstance(self.value, str) else ""
+        return Given(text in TRUE, self.place) if text in TRUE + FALSE else None
 
     @property
     def words(self) -> Given[tuple[str, ...]] | None:
@@ -206,17 +210,14 @@ def _numbered(path: tuple[str, ...], numbers: dict[tuple[str, ...], int]) -> tup
 
 
 def _statements(text: str) -> Iterator[tuple[int, str]]:
-    """Yield the line and the text of each statement: as many lines as are valid TOML by themselves."""
-    statement, first = "", 1
-    for number, line in enumerate(text.split("\n"), 1):
-        first = first if statement else number
-        statement += line + "\n"
-        if not statement.strip() or statement.lstrip().startswith("#"):
-            statement = ""
+    """Yield the line and the text of each statement: it ends with a line, but not inside of brackets or a string."""
+    begin, first, depth = 0, 1, 0
+    for match in TOKEN.finditer(text + "\n"):
+        token = match[0]
+        depth += (token in ("[", "{")) - (token in ("]", "}"))
+        if token != "\n" or depth > 0:
             continue
-        try:
-            tomllib.loads(statement)
-        except tomllib.TOMLDecodeError:
-            continue
-        yield first, statement
-        statement = ""
+        statement = text[begin : match.end()]
+        if statement.strip() and not statement.lstrip().startswith("#"):
+            yield first, statement
+        begin, first = match.end(), first + statement.count("\n")

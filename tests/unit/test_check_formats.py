@@ -64,6 +64,12 @@ def test_sarif_has_what_its_schema_requires() -> None:
     assert place["region"]["startLine"] == 3
 
 
+def test_sarif_has_the_uri_of_a_file() -> None:
+    for file, uri in (("./a/b", "a/b"), ("/a b/c", "file:///a%20b/c"), ("a:b", "a%3Ab"), ("../a", "../a")):
+        log = json.loads(formats.as_sarif([Finding("relay", "note", Place(file, 1), "x")]))
+        assert log["runs"][0]["results"][0]["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == uri
+
+
 @given(st.text(), st.text(), st.integers(0, 9))
 def test_a_command_for_github_is_one_line(reason: str, file: str, line: int) -> None:
     text = formats.as_github([Finding("relay", "note", Place(file, line), reason, "a\nb")])

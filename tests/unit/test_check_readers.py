@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entrypoint.check import combine, dockerfile, from_dockerfile, from_yaml, rules, tree
+from entrypoint.check import combine, dockerfile, from_dockerfile, from_yaml, rules, sleep, tree
 from entrypoint.check.case import Finding
 from entrypoint.check.source import Place, Unreadable
 
@@ -95,6 +96,43 @@ def test_a_target_is_a_stage_by_its_name() -> None:
         assert command.value[-1] == text
 
 
+def test_a_here_document_ends_at_its_own_line_only() -> None:
+    text = "FROM a\nRUN [ -n x ] && cat <<EOF >f\nhello\n  EOF\nEOF\nRUN cat <<-END\nhello\n\tEND\nUSER x\n"
+    made = dockerfile.read("f", text).stages[0].instructions
+    assert [(one.name, one.place.line) for one in made] == [("RUN", 2), ("RUN", 6), ("USER", 9)]
+
+
+def test_the_arguments_before_the_first_from_name_images_and_stages() -> None:
+    text = "ARG PY=3.13\nARG IMAGE=python:${PY}\nARG STAGE=prod\nFROM $IMAGE AS prod\nCMD one\nFROM ${STAGE}\nUSER x\n"
+    image = from_dockerfile.image(dockerfile.read("f", text))
+    assert (image.base, image.shell) == ("python:3.13", "dash")
+    assert image.command is not None
+    assert image.command.value[-1] == "one"
+    endless = "ARG A=$B\nARG B=$A\nFROM $A\n"
+    assert from_dockerfile.image(dockerfile.read("f", endless)).base.startswith("$")
+    unknown = from_dockerfile.image(dockerfile.read("f", "ARG TAG\nFROM python:$TAG\n"))
+    assert (unknown.base, unknown.shell) == ("python:$TAG", "")
+    empty = 'ARG PY=""\nFROM python:${PY:-3.13}\n'
+    assert from_dockerfile.image(dockerfile.read("f", empty)).base == "python:3.13"
+
+
+def test_the_quotes_of_an_instruction_are_no_part_of_it() -> None:
+    image = from_dockerfile.image(dockerfile.read("f", "FROM a\nSTOPSIGNAL \"SIGINT\"\nUSER 'app'\n"))
+    assert image.stop_signal is not None
+    assert image.user is not None
+    assert (image.stop_signal.value, image.user.value) == ("SIGINT", "app")
+
+
+def test_what_a_stage_does_on_build_is_done_in_the_stages_built_on_it() -> None:
+    text = 'FROM a AS base\nONBUILD ENTRYPOINT ["agent-init", "--"]\nONBUILD\nFROM base\nCMD ["x"]\n'
+    image = from_dockerfile.image(dockerfile.read("f", text))
+    assert image.entrypoint is not None
+    assert image.entrypoint.value == ("agent-init", "--")
+    assert image.entrypoint.place.line == 2
+    assert image.command is not None
+    assert from_dockerfile.image(dockerfile.read("f", text), "base").entrypoint is None
+
+
 @pytest.mark.parametrize(
     ("text", "line", "problem"),
     [
@@ -121,6 +159,14 @@ def test_yaml_has_the_line_of_each_key_and_resolves_aliases() -> None:
     assert [item.place.line for item in document["list"]] == [8, 9]
     assert not document["list"]["nothing"]["at"]["all"]
     assert document["list"]["nothing"].place.line == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("true", True), ("yes", True), ("On", True), ("y", True), ("no", False), ("maybe", None)]
+)
+def test_a_truth_value_is_one_of_yaml_1_1(text: str, expected: bool | None) -> None:
+    switch = tree.read_yaml("f", f"init: {text}\n")[0]["init"].switch
+    assert (switch.value if switch else None) is expected
 
 
 def test_json_with_tabs_is_read() -> None:
@@ -163,6 +209,36 @@ def test_toml_has_the_line_of_each_key() -> None:
     assert [table["size"].place.line for table in document["vm"]] == [8, 11]
 
 
+def test_toml_with_brackets_and_quotes_in_values() -> None:
+    text = (
+        "app = 'x' # ]\nA = [ # [\n '[', \"\\\"]\",\n]\nB = {c = '}', d = [1]}\n"
+        'C = """a\n[ \\"""""\nD = \'\'\'\n\'\n\'\'\'\n[e]\nF = 1\n'
+    )
+    document = tree.read_toml("f", text)
+    assert {key: node.place.line for key, node in document.items()} == {
+        "app": 1, "A": 2, "B": 5, "C": 6, "D": 8, "e": 11,
+    }  # fmt: skip
+    assert document["e"]["F"].place.line == 12
+
+
+def test_long_files_take_a_time_that_grows_with_their_length() -> None:
+    toml = 'app = "x"\nA = [\n' + '"value",\n' * 20_000 + "]\n[env]\nB = 1\n"
+    kills = "kill " * 50_000
+    pod = "apiVersion: v1\nkind: Pod\nspec:\n  hostPID: true\n  containers:\n  - image: a\n"
+    pod += f"    lifecycle: {{preStop: {{exec: {{command: [sh, -c, '{kills}']}}}}}}\n"
+    begin = time.process_time()
+    assert tree.read_toml("f", toml)["env"]["B"].place.line == 20_005
+    assert findings_or_problem("pod.yaml", pod)[1] is None
+    assert time.process_time() - begin < 20  # minutes, where it grows with the square
+
+
+def test_a_fly_toml_may_leave_its_app_to_the_command_line() -> None:
+    text = 'kill_signal = "KILL"\n[build]\nimage = "x"\n'
+    assert [made.rule for made in findings_or_problem("a/fly.toml", text)[0]] == ["stop-signal"]
+    assert [made.rule for made in findings_or_problem("fly.staging.toml", text)[0]] == ["stop-signal"]
+    assert combine.read([("pyproject.toml", text)]).ignored
+
+
 def test_bad_toml_is_one_line_with_its_place() -> None:
     with pytest.raises(Unreadable) as caught:
         tree.read_toml("fly.toml", 'app = "x"\nbroken\n')
@@ -173,7 +249,7 @@ def test_bad_toml_is_one_line_with_its_place() -> None:
 def test_what_is_no_finite_number_is_not_known(number: str) -> None:
     assert tree.read_yaml("f", f"stopTimeout: {number}\n")[0]["stopTimeout"].number is None
     assert from_yaml.duration(f"{number}s") is None
-    assert from_yaml.slept(("sleep", number)) is None
+    assert sleep.slept(("sleep", number)) == (0.0, False)
     pod = f"apiVersion: v1\nkind: Pod\nspec:\n  terminationGracePeriodSeconds: {number}\n  containers:\n"
     words = f"[agent-init, --, gunicorn, --graceful-timeout, '{number}', a]"
     found, problem = findings_or_problem("f", f"{pod}  - {{image: x, command: {words}}}\n")

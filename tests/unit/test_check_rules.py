@@ -14,6 +14,13 @@ AGENT = PYTHON + 'ENTRYPOINT ["agent-init", "--"]\n'
 FLY = 'app = "x"\n[processes]\n'
 FARGATE = '"requiresCompatibilities": ["FARGATE"], '
 HOOK = "lifecycle: {preStop: {exec: {command: [sleep, '60']}}}\n"
+SIDECAR = "initContainers: [{name: s, image: x, restartPolicy: Always, lifecycle: {preStop: {sleep: {seconds: 60}}}}]\n"
+ECS_INIT = '"linuxParameters": {"initProcessEnabled": true}'
+RECREATE = "strategy:\n  type: Recreate"
+NO_KILL = '"linuxParameters": {"capabilities": {"drop": ["KILL"]}}'
+SECONDS_20 = "terminationGracePeriodSeconds: 20"
+MINUTE = "stop_grace_period: 1m\n"
+ONE_DOWN = "strategy: {rollingUpdate: {maxUnavailable: 1}}"
 KUBERNETES_GRACE = "terminationGracePeriodSeconds"
 SUDO_USER = "securityContext: {runAsUser: 1000}"
 LIVEKIT = PYTHON + "RUN pip install livekit-agents\n"
@@ -221,7 +228,125 @@ SPEAKS: list[tuple[str, str, dict[str, str]]] = [
         NOTE,
         {"pod": pod("", "command: [uvicorn, a:b]\nports: [{containerPort: 80}]", spec="strategy: {type: Recreate}")},
     ),
+    (
+        "no-readiness-probe",
+        WARNING,
+        {"pod": pod("terminationGracePeriodSeconds: $G", "command: [uvicorn, a:b]\nports: [{containerPort: 80}]")},
+    ),
     ("no-readiness-probe", WARNING, {"pod": pod("", "command: [uvicorn, a:b]\nports: [{containerPort: 80}]")}),
+    ("shell-stays", WARNING, {"dockerfile": "FROM node:24\nCMD node build\n"}),
+    ("shell-stays", WARNING, {"dockerfile": PYTHON + "CMD celery -A test worker\n"}),
+    ("two-inits", NOTE, {"compose": service("init: true\nenvironment: {AGENT_INIT_GRACE: 5s}", "image: mine/agent")}),
+    ("grace-one-side", NOTE, {"dockerfile": AGENT, "fly": "kill_timeout = 60\n" + FLY + 'web = "uvicorn a:b"\n'}),
+    (
+        "grace-one-side",
+        NOTE,
+        {"dockerfile": AGENT, "ecs": task('"stopTimeout": 90, "secrets": [{"name": "KEY", "valueFrom": "x"}]')},
+    ),
+    (
+        "grace-one-side",
+        NOTE,
+        {
+            "pod": pod(
+                "terminationGracePeriodSeconds: 60",
+                env(AGENT_INIT_READY_FILE="/r") + "- {name: KEY, valueFrom: {secretKeyRef: {name: a, key: b}}}",
+            )
+        },
+    ),
+    ("shell-stays", WARNING, {"dockerfile": "FROM python:3-alpine\nCMD yes | python agent.py\n"}),
+    ("log-pipe", WARNING, {"dockerfile": PYTHON + "CMD cat x | python agent.py | pino-pretty\n"}),
+    ("ender", WARNING, {"dockerfile": 'FROM node:24\nCMD ["pm2", "start", "--no-daemon", "app.json"]\n'}),
+    ("relay", NOTE, {"dockerfile": 'FROM node:24\nENTRYPOINT ["/docker-entrypoint.sh"]\nCMD ["npm", "start"]\n'}),
+    (
+        "drain-too-short",
+        WARNING,
+        {
+            "dockerfile": LIVEKIT + 'CMD ["python", "a.py", "start", "--drain-timeout", "600"]\n',
+            "pod": pod("terminationGracePeriodSeconds: 600"),
+        },
+    ),
+    ("term-loses-work", WARNING, {"compose": service("command: python manage.py run_huey")}),
+    ("default-grace", NOTE, {"compose": service("command: ./manage.py rqworker default")}),
+    ("default-grace", NOTE, {"compose": service("command: celery --broker x -A beat worker")}),
+    (
+        "livekit-restart",
+        WARNING,
+        {"fly": FLY + 'w = "python agent.py start"\n[env]\nLIVEKIT_URL = "y"\n[[restart]]\npolicy = "on-failure"\n'},
+    ),
+    ("relay", WARNING, {"dockerfile": 'FROM node:24\nRUN yarn install\nCMD ["yarn", "start"]\n'}),
+    ("two-inits", NOTE, {"ecs": task('"command": ["agent-init", "a"], ' + ECS_INIT)}),
+    ("relay", WARNING, {"dockerfile": PYTHON + 'CMD ["su", "app", "-c", "python agent.py"]\n'}),
+    ("relay", WARNING, {"dockerfile": PYTHON + 'CMD ["runuser", "-u", "app", "--", "python", "agent.py"]\n'}),
+    ("relay", WARNING, {"dockerfile": PYTHON + 'CMD ["setsid", "-w", "python", "agent.py"]\n'}),
+    ("relay", WARNING, {"dockerfile": PYTHON + 'CMD ["task", "agent"]\n'}),
+    ("relay", NOTE, {"dockerfile": 'FROM node:24\nCMD ["pnpm", "start"]\n'}),
+    ("prestop-too-long", ERROR, {"pod": pod("", 'lifecycle: {preStop: {exec: {command: [sh, -c, "sleep 45; x"]}}}')}),
+    ("prestop-too-long", ERROR, {"pod": pod("", "lifecycle: {preStop: {exec: {command: [sleep, 1m]}}}")}),
+    ("prestop-too-long", ERROR, {"pod": pod().replace("containers:", SIDECAR + "      containers:", 1)}),
+    (
+        "drain-too-short",
+        WARNING,
+        {"dockerfile": LIVEKIT + 'CMD ["python", "-m", "src.agent", "start"]\n', "pod": pod()},
+    ),
+    ("livekit-dev", WARNING, {"dockerfile": LIVEKIT + 'CMD ["uv", "run", "-m", "src.agent", "dev"]\n'}),
+    (
+        "drain-too-short",
+        WARNING,
+        {"compose": service("command: uvicorn a:b\nenvironment: {UVICORN_TIMEOUT_GRACEFUL_SHUTDOWN: 60}")},
+    ),
+    (
+        "drain-too-short",
+        WARNING,
+        {"compose": service("command: granian a:b\nenvironment: {GRANIAN_WORKERS_KILL_TIMEOUT: 60}")},
+    ),
+    ("stop-signal", WARNING, {"compose": service("command: fastapi run app.py\nstop_signal: QUIT")}),
+    ("stop-signal", WARNING, {"compose": service("command: gunicorn a:b\nstop_signal: HUP")}),
+    ("stop-signal", NOTE, {"fly": FLY + 'web = "gunicorn a:b"\n'}),
+    (
+        "loopback-probe",
+        ERROR,
+        {"pod": pod("", env(AGENT_INIT_HTTP=":8081") + "livenessProbe: {tcpSocket: {port: 8081}}")},
+    ),
+    (
+        "loopback-probe",
+        ERROR,
+        {"pod": pod("", env(AGENT_INIT_HTTP=":8081") + "startupProbe: {httpGet: {path: /startupz, port: 8081}}")},
+    ),
+    (
+        "readiness-as-liveness",
+        ERROR,
+        {
+            "pod": pod(
+                "",
+                env(AGENT_INIT_HTTP="0.0.0.0:8081")
+                + "ports: [{name: health, containerPort: 8081}]\n"
+                + "livenessProbe: {httpGet: {path: /readyz, port: health}}",
+            )
+        },
+    ),
+    (
+        "rollout-gap",
+        WARNING,
+        {
+            "dockerfile": LIVEKIT + 'CMD ["python", "agent.py", "start"]\n',
+            "pod": pod(spec="replicas: 1\n" + ONE_DOWN),
+        },
+    ),
+    (
+        "rollout-gap",
+        WARNING,
+        {"pod": pod("", "ports: [{containerPort: 80}]", spec="replicas: 1\n" + ONE_DOWN)},
+    ),
+    (
+        "rollout-gap",
+        WARNING,
+        {"pod": pod("", "ports: [{containerPort: 80}]", spec="replicas: 1\nstrategy: {rollingUpdate: {maxSurge: 0}}")},
+    ),
+    (
+        "rollout-gap",
+        NOTE,
+        {"pod": pod("", "ports: [{containerPort: 80}]", spec=ONE_DOWN)},
+    ),
 ]
 
 SILENT: list[tuple[str, dict[str, str]]] = [
@@ -237,6 +362,7 @@ SILENT: list[tuple[str, dict[str, str]]] = [
     ("shell-stays", {"dockerfile": PYTHON + "CMD ['python', 'agent.py']\n"}),
     ("background-job", {"dockerfile": AGENT + "CMD celery -A app worker & exec uvicorn app:app\n"}),
     ("shell-above-agent-init", {"dockerfile": PYTHON + "CMD cd /app && exec agent-init -- python agent.py\n"}),
+    ("shell-above-agent-init", {"dockerfile": AGENT + "CMD cd /app && agent-init -- python agent.py\n"}),
     ("agent-init-without-command", {"dockerfile": AGENT}),
     ("agent-init-without-command", {"dockerfile": PYTHON + "ENTRYPOINT exec agent-init -- python agent.py\n"}),
     ("entrypoint-replaced", {"dockerfile": AGENT, "pod": pod("", "args: [python, agent.py]")}),
@@ -252,6 +378,13 @@ SILENT: list[tuple[str, dict[str, str]]] = [
     ("bad-option", {"compose": service('command: agent-init -- a\nenvironment: {AGENT_INIT_GRACE: "${GRACE}"}')}),
     ("log-pipe", {"dockerfile": AGENT + 'SHELL ["bash", "-o", "pipefail", "-c"]\nCMD python a.py | tee log\n'}),
     ("log-pipe", {"dockerfile": AGENT + "CMD set -o pipefail; python agent.py | tee log\n"}),
+    (
+        "cannot-signal",
+        {
+            "dockerfile": PYTHON + 'ENTRYPOINT ["gosu", "app", "agent-init", "--"]\nCMD ["python", "a.py"]\n',
+            "compose": service("cap_drop: [ALL]\ncap_add: [SETUID, SETGID]", "build: ."),
+        },
+    ),
     ("cannot-signal", {"dockerfile": AGENT + 'CMD ["gosu", "app", "python", "a.py"]\n'}),
     ("unbuffered", {"dockerfile": 'FROM python:3.13\nCMD ["python", "-u", "agent.py"]\n'}),
     ("unbuffered", {"dockerfile": 'FROM python:3.13\nCMD ["uvicorn", "a:b"]\n'}),
@@ -340,6 +473,75 @@ SILENT: list[tuple[str, dict[str, str]]] = [
     ),
     ("no-readiness-probe", {"pod": pod("", "command: [celery, worker]")}),
     ("no-readiness-probe", {"pod": pod("", "ports: [{containerPort: 80}]")}),
+    ("shell-stays", {"dockerfile": PYTHON + "CMD python -m build\n"}),
+    ("shell-stays", {"dockerfile": "FROM mcr.microsoft.com/windows/servercore:ltsc2022\nCMD python a.py\n"}),
+    ("relay", {"dockerfile": 'FROM node:24\nRUN yarn install --immutable\nCMD ["yarn", "start"]\n'}),
+    ("default-grace", {"compose": service("command: celery -A worker beat")}),
+    ("default-grace", {"compose": service("command: python manage.py worker")}),
+    ("entrypoint-replaced", {"dockerfile": AGENT, "pod": pod("", "command: [bash, start]")}),
+    ("entrypoint-replaced", {"dockerfile": AGENT, "pod": pod("", "command: [docker-entrypoint.sh, python, a.py]")}),
+    ("ender", {"dockerfile": "FROM node:24\nCMD pm2 start app.json && tail -f log\n"}),
+    ("unbuffered", {"dockerfile": 'FROM python:3.13\nCMD ["python", "-Eum", "agent"]\n'}),
+    ("log-pipe", {"dockerfile": AGENT + "CMD yes | python agent.py\n"}),
+    ("log-pipe", {"dockerfile": AGENT + "CMD cat x | exec python agent.py\n"}),
+    (
+        "grace-one-side",
+        {"dockerfile": AGENT, "ecs": task('"stopTimeout": 90, "secrets": [{"name": "AGENT_INIT_GRACE"}]')},
+    ),
+    (
+        "grace-one-side",
+        {"dockerfile": AGENT, "compose": service(MINUTE + "environment: [AGENT_INIT_GRACE]", "build: .")},
+    ),
+    (
+        "grace-one-side",
+        {"dockerfile": AGENT, "compose": service(MINUTE + "environment: {AGENT_INIT_GRACE:}", "build: .")},
+    ),
+    ("entrypoint-replaced", {"dockerfile": AGENT, "pod": pod("", "command: []\nargs: [python, agent.py]")}),
+    ("relay", {"dockerfile": PYTHON + 'ENTRYPOINT ["agent-init", "--"]\nCMD ["su", "app", "-c", "python a.py"]\n'}),
+    ("relay", {"dockerfile": PYTHON + 'CMD ["setsid", "python", "agent.py"]\n'}),
+    ("prestop-too-long", {"pod": pod("", 'lifecycle: {preStop: {exec: {command: [sh, -c, "x || sleep 45"]}}}')}),
+    ("prestop-too-long", {"pod": pod("", 'lifecycle: {preStop: {exec: {command: [sh, -c, "sleep 45 & x"]}}}')}),
+    ("prestop-too-long", {"pod": pod("", 'lifecycle: {preStop: {exec: {command: [sh, -c, "exit; sleep 45"]}}}')}),
+    ("platform-maximum", {"fly": 'app = "x"\nkill_timeout = "10m"\n[[vm]]\nsize = "performance-2x"\n'}),
+    ("platform-maximum", {"fly": 'app = "x"\nkill_timeout = "10m"\n[[vm]]\ncpu_kind = "performance"\n'}),
+    ("stop-signal", {"fly": 'kill_signal = "SIGTERM"\n' + FLY + 'web = "gunicorn a:b"\n'}),
+    ("stop-signal", {"fly": FLY + 'web = "agent-init -- gunicorn a:b"\n'}),
+    ("stop-signal", {"fly": FLY + 'web = "uvicorn a:b"\n'}),
+    ("loopback-probe", {"pod": pod("", env(AGENT_INIT_HTTP=":8081") + "readinessProbe: {tcpSocket: {port: 80}}")}),
+    (
+        "loopback-probe",
+        {
+            "pod": pod(
+                "hostNetwork: true",
+                env(AGENT_INIT_HTTP=":8081") + "readinessProbe: {httpGet: {host: 127.0.0.1, port: 8081}}",
+            )
+        },
+    ),
+    (
+        "rollout-gap",
+        {
+            "pod": pod("", "command: [celery, worker]", spec="replicas: 1\n" + ONE_DOWN),
+        },
+    ),
+    ("rollout-gap", {"pod": pod("", "ports: [{containerPort: 80}]", spec="strategy: {type: Recreate}")}),
+    ("rollout-gap", {"pod": pod("", "ports: [{containerPort: 80}]", spec="replicas: 4\n" + ONE_DOWN)}),
+    (
+        "rollout-gap",
+        {
+            "pod": pod("", "ports: [{containerPort: 80}]", spec="replicas: 1\n" + ONE_DOWN).replace(
+                "registry/my-agent:1", "docker.io/library/postgres:17"
+            )
+        },
+    ),
+    ("rollout-gap", {"pod": pod("", "ports: [{containerPort: 80}]", spec="replicas: 0\n" + ONE_DOWN)}),
+    (
+        "no-readiness-probe",
+        {
+            "pod": pod(
+                "", "command: [uvicorn, a:b]\nports: [{containerPort: 80}]\nstartupProbe: {tcpSocket: {port: 80}}"
+            )
+        },
+    ),
 ]
 
 
@@ -357,6 +559,8 @@ def test_an_init_that_signals_all_processes_is_another_reason() -> None:
     for init in ('"dumb-init"', '"tini", "-g", "--"'):
         (made,) = judge(dockerfile=PYTHON + f"ENTRYPOINT [{init}]\nCMD cd /app && python agent.py\n")
         assert "gets it too, but is killed at once" in made.reason
+    (made,) = judge(dockerfile=PYTHON + 'ENTRYPOINT ["dumb-init", "-c", "--"]\nCMD cd /app && python agent.py\n')
+    assert "passes no signal on" in made.reason
 
 
 def test_every_rule_is_tried_both_ways() -> None:
@@ -491,11 +695,192 @@ def test_the_highest_severity_of_each_rule_is_the_one_in_the_table() -> None:
             4,
             'CMD ["python", "a.py", "start", "--drain-timeout", "572"]',
         ),
+        (
+            {"dockerfile": LIVEKIT + 'CMD ["uv", "run", "-m", "src.agent", "dev", "--x"]\n'},
+            "livekit-dev",
+            4,
+            'CMD ["uv", "run", "-m", "src.agent", "start", "--x"]',
+        ),
+        (
+            {"dockerfile": LIVEKIT + "CMD cd /app && exec uv run agent.py dev\n"},
+            "livekit-dev",
+            4,
+            'CMD ["/bin/sh", "-c", "cd /app && exec uv run agent.py start"]',
+        ),
+        (
+            {
+                "dockerfile": LIVEKIT + 'ENTRYPOINT ["tini", "--", "python3", "a.py", "start"]\n',
+                "pod": pod("terminationGracePeriodSeconds: 600", "args: [--log-level, info]"),
+            },
+            "livekit-drain-timeout",
+            10,
+            'ENTRYPOINT ["tini", "--", "python3", "a.py", "start", "--drain-timeout", "572"]',
+        ),
+        (
+            {"dockerfile": "FROM python:3-alpine\nCMD python a.py | tee log\n"},
+            "log-pipe",
+            2,
+            'CMD ["/bin/sh", "-o", "pipefail", "-c", "python a.py | tee log"]',
+        ),
+        (
+            {"dockerfile": PYTHON + 'ENTRYPOINT ["gosu", "app", "busybox", "sh", "-c", "a.py | tee log"]\n'},
+            "log-pipe",
+            3,
+            'ENTRYPOINT ["gosu", "app", "busybox", "sh", "-o", "pipefail", "-c", "a.py | tee log"]',
+        ),
+        (
+            {"compose": service("entrypoint: [sh, -c, '\"$$@\" | tee log', --]\ncommand: python a.py")},
+            "log-pipe",
+            5,
+            r'entrypoint: ["bash", "-o", "pipefail", "-c", "\"$$@\" | tee log", "--"]',
+        ),
+        (
+            {"dockerfile": PYTHON + 'CMD python -c "print(\\"a\\")"\n'},
+            "shell-stays",
+            3,
+            r'CMD ["python", "-c", "print(\"a\")"]',
+        ),
+        (
+            {"pod": pod("", "command: [uvicorn, a:b]\nports: [{containerPort: 80}]")},
+            "no-readiness-probe",
+            7,
+            "readinessProbe: {tcpSocket: {port: 80}}",
+        ),
+        (
+            {
+                "dockerfile": AGENT + 'CMD ["gosu", "app", "python", "a.py"]\n',
+                "pod": pod("", "securityContext: {capabilities: {drop: [ALL], add: [SETUID, SETGID]}}"),
+            },
+            "cannot-signal",
+            9,
+            "add: [SETUID, SETGID, KILL]",
+        ),
+        (
+            {
+                "ecs": task('"command": ["agent-init", "gosu", "x", "y"], ' + NO_KILL),
+            },
+            "cannot-signal",
+            1,
+            '"add": ["KILL"]',
+        ),
+        ({"pod": pod("", "ports: [{}]\ncommand: [uvicorn]", spec=RECREATE)}, "rollout-gap", 5, "type: RollingUpdate"),
+        ({"dockerfile": 'FROM node:24\nCMD ["npm", "start"]\n'}, "relay", 2, 'ENTRYPOINT ["agent-init", "--"]'),
+        (
+            {"dockerfile": 'FROM node:24\nCMD ["npx", "-y", "tsx", "src/agent.ts", "start"]\n'},
+            "relay",
+            2,
+            'CMD ["node_modules/.bin/tsx", "src/agent.ts", "start"]',
+        ),
+        ({"compose": service("command: npm start", "image: node:24")}, "relay", 4, 'entrypoint: ["agent-init", "--"]'),
+        (
+            {
+                "dockerfile": LIVEKIT + 'CMD ["python", "a.py", "start"]\n',
+                "compose": service("deploy:\n  restart_policy:\n    condition: on-failure", "build: ."),
+            },
+            "livekit-restart",
+            6,
+            "condition: any",
+        ),
+        (
+            {
+                "dockerfile": LIVEKIT + 'CMD ["python", "a.py", "start", "--drain-timeout", "600"]\n',
+                "pod": pod("terminationGracePeriodSeconds: 600"),
+            },
+            "drain-too-short",
+            6,
+            f"{KUBERNETES_GRACE}: 628",
+        ),
+        (
+            {"dockerfile": PYTHON + 'CMD sh -c "uvicorn a:b --port $PORT"\n'},
+            "shell-stays",
+            3,
+            'CMD ["sh", "-c", "exec uvicorn a:b --port $PORT"]',
+        ),
+        (
+            {"dockerfile": PYTHON + "CMD cd /app && sh -c 'python a.py'\n"},
+            "shell-stays",
+            3,
+            'ENTRYPOINT ["agent-init", "--"]',
+        ),
+        (
+            {"dockerfile": 'FROM node:24\nCMD ["tini", "-g", "--", "npm", "start"]\n'},
+            "relay",
+            2,
+            'CMD ["agent-init", "--", "npm", "start"]',
+        ),
+        (
+            {"dockerfile": PYTHON + 'ENTRYPOINT ["/usr/bin/tini", "-e", "143", "--"]\nCMD python a.py; exit $?\n'},
+            "shell-stays",
+            4,
+            'ENTRYPOINT ["agent-init", "--"]',
+        ),
+        (
+            {"compose": service("entrypoint: [tini, --]\ncommand: npm start", "image: node:24")},
+            "relay",
+            5,
+            'entrypoint: ["agent-init", "--"]',
+        ),
+        (
+            {
+                "dockerfile": PYTHON + 'ENTRYPOINT ["agent-init", "-t", "25s", "--"]\n',
+                "compose": service("stop_grace_period: 20s\ncommand: gunicorn -t 9 a:b", "build: ."),
+            },
+            "grace-above-platform",
+            3,
+            'ENTRYPOINT ["agent-init", "-t", "18s", "--"]',
+        ),
+        (
+            {"pod": pod(SECONDS_20, "command: [agent-init, --grace=25s, --]\nargs: [gunicorn, -t, '9', a]")},
+            "grace-above-platform",
+            10,
+            'command: ["agent-init", "--grace=18s", "--"]',
+        ),
+        (
+            {"pod": pod(SECONDS_20, 'command: [sh, -c, "exec agent-init -t25s -- gunicorn -t 9 a"]')},
+            "grace-above-platform",
+            10,
+            'command: ["sh", "-c", "exec agent-init -t18s -- gunicorn -t 9 a"]',
+        ),
+        (
+            {"pod": pod(SECONDS_20, "command: [agent-init, -t25s, --]\nargs: [gunicorn, -t, '9', a]")},
+            "grace-above-platform",
+            10,
+            'command: ["agent-init", "-t18s", "--"]',
+        ),
+        ({"ecs": task('"command": ["agent-init", "a"], ' + ECS_INIT)}, "two-inits", 1, '"initProcessEnabled": false'),
     ],
 )
 def test_the_line_to_write(files: dict[str, str], rule: str, line: int, remedy: str) -> None:
     made = next(made for made in judge(**files) if made.rule == rule)
     assert (made.place.line, made.remedy) == (line, remedy)
+
+
+def test_a_hook_of_an_unknown_length_is_no_excuse() -> None:
+    request = "lifecycle: {preStop: {httpGet: {path: /x, port: 1}}}\n"
+    assert ("grace-above-platform", ERROR) in found(pod=pod("", request + env(AGENT_INIT_GRACE="40s")))
+    alone = env(AGENT_INIT_READY_FILE="/run/ready")
+    assert found(pod=pod("terminationGracePeriodSeconds: 60", alone)) == {("grace-one-side", NOTE)}
+    assert not found(pod=pod("terminationGracePeriodSeconds: 60", request + alone))
+    partly = 'lifecycle: {preStop: {exec: {command: [sh, -c, "sleep 10; x"]}}}\n'
+    (made,) = judge(pod=pod("", partly + env(AGENT_INIT_GRACE="25s")))
+    assert "at most 20s after the preStop hook" in made.reason
+
+
+def test_both_lines_for_a_livekit_worker_leave_nothing_to_say() -> None:
+    dockerfile = LIVEKIT + 'CMD ["python", "a.py", "start"]\n'
+    worker = pod("", "readinessProbe: {exec: {command: [test, -e, /tmp/ready]}}")
+    lines = {made.rule: made.remedy for made in judge(dockerfile=dockerfile, pod=worker)}
+    assert lines == {
+        "drain-too-short": "terminationGracePeriodSeconds: 600",
+        "livekit-drain-timeout": 'CMD ["python", "a.py", "start", "--drain-timeout", "572"]',
+    }
+    dockerfile = LIVEKIT + lines["livekit-drain-timeout"] + "\n"
+    worker = worker.replace("containers:", lines["drain-too-short"] + "\n      containers:")
+    assert judge(dockerfile=dockerfile, pod=worker) == []
+    fly = FLY + 'w = "python a.py start"\n[env]\nLIVEKIT_URL = "y"\n'
+    assert {made.remedy for made in judge(fly=fly)} == {
+        'kill_timeout = "300s"', 'w = "python a.py start --drain-timeout 272"',
+    }  # fmt: skip
 
 
 # --- Files together. --------------------------------------------------------------------------------------------------
@@ -530,6 +915,41 @@ def test_an_override_file_completes_the_service_that_it_overrides() -> None:
     override = "services:\n  agent:\n    stop_grace_period: 5m\n"
     files = [("compose.yaml", base), ("compose.override.yaml", override)]
     assert rules.judge(combine.read(files).all()) == []
+    unknown = override.replace("5m", "${GRACE}")
+    assert rules.judge(combine.read([files[0], ("compose.override.yaml", unknown)]).all()) == []
+
+
+def test_a_service_is_completed_by_the_one_that_it_extends() -> None:
+    base = "services:\n  base: {build: ., command: celery -A a worker, environment: {A: 1}, stop_grace_period: 1m}\n"
+    for extends in ("base", "{service: base}"):
+        worker = f"  worker:\n    extends: {extends}\n    environment: [AGENT_INIT_GRACE=2m]\n"
+        made = [one for one in judge(dockerfile=AGENT, compose=base + worker) if one.rule == "grace-above-platform"]
+        assert [one.place.line for one in made] == [5]
+    default = "  worker: {extends: other}\n  other: {image: x, command: celery -A a worker}\n"
+    assert [one.place.line for one in judge(compose="services:\n" + default)] == [2, 3]
+    elsewhere = "  worker: {extends: {service: base, file: base.yaml}, command: celery -A a worker}\n"
+    assert not judge(compose="services:\n" + elsewhere)
+    assert not judge(compose="services:\n  a: {image: x, extends: b}\n  b: {extends: a}\n  c: {extends: none}\n")
+
+
+def test_a_dockerfile_in_a_compose_file_is_not_the_one_beside_it() -> None:
+    inline = "build:\n      dockerfile_inline: |\n        FROM a\n"
+    assert judge(dockerfile=AGENT, compose=service("init: true", inline)) == []
+
+
+def test_a_patch_completes_the_object_that_it_patches() -> None:
+    def named(text: str) -> str:
+        return text.replace("spec:", "metadata: {name: worker}\nspec:", 1)
+
+    base = named(pod("", env(AGENT_INIT_GRACE="55s")))
+    patch = named(pod("terminationGracePeriodSeconds: 60")).replace("        image: registry/my-agent:1\n", "")
+    assert [made.rule for made in judge(base=base)] == ["grace-above-platform"]
+    assert judge(base=base, patch=patch) == []
+    too_short = patch.replace("60", "50")
+    assert [made.rule for made in judge(base=base, patch=too_short)] == ["grace-above-platform"]
+    assert judge(base=base, patch=patch, another=too_short) == []  # one of two overlays: which one is not known
+    other = patch.replace("worker", "another")
+    assert [made.rule for made in judge(base=base, patch=other)] == ["grace-above-platform"]
 
 
 def test_lists_and_cron_jobs_are_read() -> None:
