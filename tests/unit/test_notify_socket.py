@@ -174,7 +174,7 @@ def test_after_20_ms_the_messages_behind_a_full_queue_have_to_wait(
 
 def test_a_full_queue_is_received_however_long_that_takes(stage: Stage) -> None:
     """It may hold the last messages of an agent that has exited."""
-    sent = []
+    sent: list[dict[str, str]] = []
     while len(sent) < MIN_MESSAGES:
         stage.send(f"N={len(sent)}")
         sent.append({"N": str(len(sent))})
