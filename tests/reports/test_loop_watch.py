@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -87,7 +88,8 @@ class Watched:
     def close(self) -> None:
         if self.process.poll() is None:
             for child in psutil.Process(self.pid).children(recursive=True):
-                child.kill()
+                with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+                    child.kill()
             self.process.kill()
         self.process.communicate()
 
