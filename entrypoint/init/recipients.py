@@ -143,9 +143,10 @@ def _behind_relay(
     is_shell = procfs.is_shell(process)
     has_trap = is_shell and foreground.has_trap(process, number)
     if below and names.is_init(process):
-        # It would pass TERM on to a program that prefers INT.
+        # It would pass TERM on to a program that prefers INT, or to a shell that dies of it before its program.
+        is_direct = all(recipient.parent == process.pid for recipient in below)
         handled = not to_stop or any(procfs.handles(recipient, number) for recipient in below)
-        if handled or not names.runs_one_program(process):
+        if (is_direct and handled) or not names.runs_one_program(process):
             return [process]
     if below:
         found.guardians = {**{recipient.pid: process for recipient in below}, **found.guardians}

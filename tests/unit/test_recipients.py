@@ -361,13 +361,41 @@ def test_init_sends_what_the_program_behind_it_handles(
     family: Family, relays: dict[str, set[int]], agent_handles: bool
 ) -> None:
     relays["init"] = {11}
-    family.handling = {11, 15} if agent_handles else {11}
+    family.handling = {11, 13} if agent_handles else {11}
     assert pids(found(family, to_stop=False).processes) == ([11] if agent_handles else [])
     assert pids(found(family).processes) == [11]
 
 
+@pytest.mark.parametrize("to_stop", [True, False])
 @pytest.mark.parametrize(
-    ("handling", "several", "expected"), [({11}, False, 15), ({11}, True, 11), ({11, 15}, False, 11)]
+    ("trap", "several", "expected", "shells"),
+    [
+        (False, False, [15], []),  # tini would end the shell, and the shell's end tini
+        (True, False, [15], [13]),
+        (False, True, [11], []),
+        (True, True, [11], []),
+    ],
+)
+def test_a_program_behind_a_shell_behind_an_init_gets_the_signal_itself(
+    monkeypatch: pytest.MonkeyPatch,
+    family: Family,
+    relays: dict[str, set[int]],
+    to_stop: bool,
+    trap: bool,
+    several: bool,
+    expected: list[int],
+    shells: list[int],
+) -> None:
+    monkeypatch.setattr(names, "runs_one_program", lambda _: not several)
+    relays["init"], relays["shell"] = {11}, {13}
+    family.handling = {11, 15, 13} if trap else {11, 15}
+    relays["trap"] = {13} if trap else set()
+    result = found(family, to_stop=to_stop)
+    assert (pids(result.processes), pids(result.shells)) == (expected, shells)
+
+
+@pytest.mark.parametrize(
+    ("handling", "several", "expected"), [({11}, False, 15), ({11}, True, 11), ({11, 13}, False, 11)]
 )
 def test_program_that_prefers_int_is_interrupted_behind_an_init(
     monkeypatch: pytest.MonkeyPatch,
@@ -429,8 +457,11 @@ def test_tracer_has_a_child_that_it_traces(monkeypatch: pytest.MonkeyPatch, fami
     assert not recipients.is_tracer(family.process(12))
 
 
-def test_nobody_below_a_recipient_gets_the_signal(family: Family, relays: dict[str, set[int]]) -> None:
-    """An init passes it on, and its shell would get it twice."""
+def test_nobody_below_a_recipient_gets_the_signal(
+    monkeypatch: pytest.MonkeyPatch, family: Family, relays: dict[str, set[int]]
+) -> None:
+    """Such as concurrently, which passes it on: its shell would get it twice."""
+    monkeypatch.setattr(names, "runs_one_program", lambda _: False)
     relays["init"], relays["shell"], relays["trap"] = {11}, {13}, {13}
     family.handling = {11, 13, 15}
     result = found(family)
@@ -441,7 +472,10 @@ def test_nobody_below_a_recipient_gets_the_signal(family: Family, relays: dict[s
     assert (pids(result.processes), result.idle) == ([11], [])
 
 
-def test_nobody_below_a_recipient_is_held_back(family: Family, relays: dict[str, set[int]]) -> None:
+def test_nobody_below_a_recipient_is_held_back(
+    monkeypatch: pytest.MonkeyPatch, family: Family, relays: dict[str, set[int]]
+) -> None:
+    monkeypatch.setattr(names, "runs_one_program", lambda _: False)
     relays["init"], family.handling, family.agents = {11}, {11, 15, 14}, {10, 12, 13}
     result = found(family)
     assert sorted(pids(result.processes)) == [11, 14]
