@@ -25,8 +25,8 @@ GO = HERE / "go"
 DEBIAN = (
     "bash", "bubblewrap", "busybox-static", "catatonit", "coreutils", "cpulimit", "daemontools", "dash", "dbus-daemon",
     "dumb-init", "entr", "expect", "findutils", "firejail", "fish", "gdb", "gosu", "ksh", "make", "mksh", "moreutils",
-    "parallel", "perl", "procps", "proot", "redis-server", "ruby", "runit", "strace", "sudo", "supervisor", "systemd",
-    "time", "tini", "util-linux", "util-linux-extra", "xauth", "xvfb", "yash", "zsh",
+    "parallel", "perl", "php-cli", "procps", "proot", "redis-server", "ruby", "runit", "strace", "sudo", "supervisor",
+    "systemd", "time", "tini", "util-linux", "util-linux-extra", "xauth", "xvfb", "yash", "zsh",
 )  # fmt: skip
 # A machine may have these from elsewhere, so it is the program that counts.
 DEBIAN_PROGRAMS = {"node": "nodejs", "npm": "npm", "go": "golang-go"}

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entrypoint.init import foreground, names, procfs, recipients, tree
+from entrypoint.init import foreground, names, output_pipes, procfs, recipients, tree
 from entrypoint.init.procfs import Process
 from tests.support.init import until
 
@@ -322,6 +322,37 @@ def pids(processes: list[Process]) -> list[int]:
     return [process.pid for process in processes]
 
 
+@pytest.mark.parametrize("to_stop", [True, False])
+def test_launcher_that_handles_the_stop_signal_from_its_start_is_looked_through(
+    monkeypatch: pytest.MonkeyPatch, family: Family, relays: dict[str, set[int]], to_stop: bool
+) -> None:
+    monkeypatch.setattr(recipients, "is_launcher", lambda process, _: process.pid == 11)
+    family.handling = {11, 15}
+    result = found(family, to_stop=to_stop)
+    assert pids(result.processes) == ([15] if to_stop else [11])
+    assert [guardian.pid for guardian in result.guardians.values()] == ([11] if to_stop else [])
+
+
+@pytest.mark.parametrize(
+    ("programs", "children", "where", "expected"),
+    [
+        ({"node", "agent title"}, 1, b"ep_poll", True),
+        ({"php8.4"}, 1, b"poll_schedule", True),
+        ({"ruby"}, 1, b"anon_pipe_read", False),  # of another pipe
+        ({"node"}, 2, b"ep_poll", False),
+        ({"python3"}, 1, b"ep_poll", False),
+    ],
+)
+def test_launcher_of_a_language_that_handles_term_from_its_start(
+    monkeypatch: pytest.MonkeyPatch, family: Family, programs: set[str], children: int, where: bytes, expected: bool
+) -> None:
+    monkeypatch.setattr(procfs, "program_names", lambda _: programs)
+    monkeypatch.setattr(procfs, "wait_channel", lambda _: where)
+    monkeypatch.setattr(output_pipes, "copies_output", lambda *_: True)
+    below = [family.process(pid) for pid in (11, 12)][:children]
+    assert recipients.is_launcher(family.process(10), below) is expected
+
+
 def test_relay_is_looked_through_for_those_that_handle_the_signal(family: Family, relays: dict[str, set[int]]) -> None:
     family.handling, relays["relay"] = {10, 11, 12, 15}, {10, 11}
     result = found(family)
@@ -410,6 +441,19 @@ def test_program_that_prefers_int_is_interrupted_behind_an_init(
     monkeypatch.setattr(procfs, "prefers_int", lambda process: process.pid == 15)
     result = recipients.resolve(family.process(10), TERM, to_stop=True, adapts=True)
     assert pids(result.processes) == [expected]
+
+
+@pytest.mark.parametrize("handles", [True, False])
+def test_mksh_gets_no_signal_that_requests_no_stop(
+    monkeypatch: pytest.MonkeyPatch, family: Family, relays: dict[str, set[int]], handles: bool
+) -> None:
+    monkeypatch.setattr(procfs, "program_names", lambda process: {"mksh" if process.pid == 11 else "x"})
+    family.handling = {11, 13} if handles else {11}
+    relays["shell"], relays["trap"] = {11}, {11}
+    result = found(family, to_stop=False)
+    assert (pids(result.processes), pids(result.shells)) == ([13] if handles else [], [])
+    result = found(family)
+    assert (pids(result.processes), pids(result.shells)) == (([13], [11]) if handles else ([11], []))
 
 
 def test_shells_with_a_trap_come_before_their_foreground_outermost_first(
