@@ -20,6 +20,8 @@ Some wrappers handle or ignore signals themselves, and are looked through all th
 on the signal:
 
     a relay (see `names`)          what it catches says nothing about the program behind it
+    a relay or a shell that starts one
+                                   it may keep the signal, and the program would begin its work: both are signalled
     a shell with a trap            it runs the trap only after the program in its foreground has ended (`foreground`).
                                    So the program is signalled, and the shell just before it: the shell then runs
                                    its trap instead of the next command. With a trap for EXIT bash would end at once
@@ -47,9 +49,9 @@ class Recipients:
 
     `processes`: those that get the signal in the agent's place; none: the agent gets it. `held_back`: those between
     the agent and them, the agent included, that may need it too. `shells`: those above them that get it before them.
-    `idle`: those that get it after a shell, so that its trap runs now. `guardians`: by the pid of a recipient, who
-    gets the signal if that one may not be signalled. `unhandled`: the agent only relays the signal, and no process
-    behind it handles it. `seen`: all processes, by pid; empty if `quickly`.
+    `idle`: those that get it after a shell, so that its trap runs now, or that are starting behind a relay.
+    `guardians`: by the pid of a recipient, who gets the signal if that one may not be signalled. `unhandled`: the agent
+    only relays the signal, and no process behind it handles it. `seen`: all processes, by pid; empty if `quickly`.
     """
 
     __slots__ = ("guardians", "held_back", "idle", "processes", "seen", "shells", "unhandled")
@@ -158,15 +160,26 @@ def _behind_relay(
         if has_trap:
             found.shells.insert(0, process)  # the outermost one first
         return below
-    is_idle = bool(node.children) and all(map(names.is_idle, node.children))
     if to_stop:
-        found.idle += node.children if is_shell and is_idle else []
+        found.idle += _lose_nothing(node.children, is_shell=is_shell)
         return [process]
+    is_idle = bool(node.children) and all(map(names.is_idle, node.children))
     # The shell would end at once, or it would run a trap after its foreground: of use only in a loop around sleep(1).
     if is_shell:
         return [process] if has_trap or is_idle else []
     programs = (child for child in node.children if not procfs.is_shell(child))
     return [process] if any(procfs.handles_or_ignores(program, number) for program in programs) else []
+
+
+def _lose_nothing(children: "list[Process]", *, is_shell: bool) -> "list[Process]":
+    """Return the children of a process that may keep the stop signal to itself which end by it and lose no work.
+
+    A program that is starting has no work yet, and would begin with it once the signal has gone by. What is idle keeps
+    a shell from running its trap.
+    """
+    lose_nothing = [child for child in children if child.is_starting or (is_shell and names.is_idle(child))]
+    others = [child for child in children if child not in lose_nothing]
+    return [] if is_shell and not all(map(names.is_passive, others)) else lose_nothing
 
 
 def _takes_int(node: _Node, below: "list[Process]", number: int) -> bool:
@@ -188,7 +201,9 @@ def _look_through(
         children = [child for child in children_of(process.pid) if child.alive and child.pid not in known]
         if procfs.handles(process, number):
             children = _behind(process, children, to_stop=to_stop)
-            node.kind = RELAY if children else HANDLER
+            # A fork of a shell that has not executed its program yet still has the shell's handlers, and loses them.
+            is_fork = not children and process.is_starting and procfs.is_shell(process)
+            node.kind = RELAY if children else WRAPPER if is_fork else HANDLER
         elif children and not is_wrapper(process, children):
             node.kind = HELPED if any(is_helper(child, process) for child in children) else UNCERTAIN
         if node.kind != HELPED:

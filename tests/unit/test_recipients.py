@@ -494,6 +494,57 @@ def test_shell_gets_the_signal_itself_where_its_foreground_does_not_handle_it(
     assert pids(result.idle) == woken
 
 
+@pytest.mark.parametrize(
+    ("kind", "starting", "passive", "to_stop", "woken"),
+    [
+        ("shell", {13}, set(), True, [13]),
+        ("shell", {13}, {16}, True, [13]),  # | tee
+        ("shell", {13}, set(), False, []),
+        ("shell", set(), {16}, True, []),
+        ("relay", {13}, set(), True, [13]),
+        ("relay", {13}, {16}, True, [13]),
+        ("relay", set(), set(), True, []),
+    ],
+)
+def test_a_program_that_is_starting_gets_the_signal_after_the_wrapper_that_caught_it(
+    monkeypatch: pytest.MonkeyPatch,
+    family: Family,
+    relays: dict[str, set[int]],
+    kind: str,
+    starting: set[int],
+    passive: set[int],
+    to_stop: bool,
+    woken: list[int],
+) -> None:
+    """It would have its handlers, and begin to work, when the stop signal has gone by."""
+    monkeypatch.setattr(Process, "is_starting", property(lambda process: process.pid in starting))
+    monkeypatch.setattr(names, "is_passive", lambda process: process.pid in passive)
+    family.PARENTS = {10: 1, 11: 10, 13: 11, **dict.fromkeys(passive, 11)}
+    family.listed = set(family.PARENTS)
+    family.handling, relays[kind], relays["trap"] = {11}, {11}, {11} if kind == "shell" else set()
+    result = found(family, to_stop=to_stop)
+    assert pids(result.processes) == ([11] if to_stop or kind == "shell" else [])
+    assert pids(result.idle) == woken
+
+
+@pytest.mark.parametrize(("starting", "recipients_", "woken"), [(True, [11], [13]), (False, [13], [])])
+def test_a_fork_of_a_shell_before_its_exec_is_no_recipient(
+    monkeypatch: pytest.MonkeyPatch,
+    family: Family,
+    relays: dict[str, set[int]],
+    starting: bool,
+    recipients_: list[int],
+    woken: list[int],
+) -> None:
+    """It still has the shell's handlers, and execve(2) takes them away, and the signal with them."""
+    monkeypatch.setattr(Process, "is_starting", property(lambda process: starting and process.pid == 13))
+    family.PARENTS = {10: 1, 11: 10, 13: 11}
+    family.listed = set(family.PARENTS)
+    family.handling, relays["shell"] = {11, 13}, {11, 13}
+    result = found(family)
+    assert (pids(result.processes), pids(result.idle)) == (recipients_, woken)
+
+
 def test_tracer_has_a_child_that_it_traces(monkeypatch: pytest.MonkeyPatch, family: Family) -> None:
     tracers = {12: 10}
     monkeypatch.setattr(procfs, "tracer_of", lambda pid: tracers.get(pid, 0))
