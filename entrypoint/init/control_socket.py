@@ -30,7 +30,7 @@ else:
     control_access = later.Module("init.control_access")
 
 SO_PASSRIGHTS = 83  # since Linux 6.16 (include/uapi/asm-generic/socket.h); off, nobody can send a descriptor
-MAX_CLIENTS, MAX_FOLLOWERS = 16, 4
+MAX_CLIENTS, MAX_FOLLOWERS = 16, 4  # of each kind
 BACKLOG = 16  # connections that wait to be accepted
 SHARE = 10  # clients get one part in so many of the time,
 BURST = 0.02  # ... but so many seconds at once
@@ -193,8 +193,8 @@ class ControlSocket:
         self._drop(client)
 
     def _is_follower(self, client: Client) -> bool:
-        """Whether there is a place for another follower."""
-        if sum(other.render is not None for other in self._clients.values()) <= MAX_FOLLOWERS:  # with this one
+        """Whether there is a place for it. Those that wait for a stop have their own: none that others can take."""
+        if sum(other.render is client.render for other in self._clients.values()) <= MAX_FOLLOWERS:  # with this one
             return True
         client.send([control.PROBLEM + BUSY])
         return False

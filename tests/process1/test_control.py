@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from entrypoint.init.control_socket import MAX_FOLLOWERS
 from tests.support.control import AGENT_INITCTL, argv, ask, begin, records, status, wait_until_served
 from tests.support.init import AGENT_INIT, clean_environment, until
 from tests.support.proc import IDLE, PYTHON, descriptors, inner_pid, wait_for_agent
@@ -337,6 +339,30 @@ def test_stop_wait_with_a_timeout(start_in_role: Start) -> None:
     assert init.wait() == 137
 
 
+def test_a_stop_that_agent_init_has_not_answered_is_not_said_to_go_on(start: Start) -> None:
+    init = started(start, process1=False)
+    os.kill(init.pid, signal.SIGSTOP)
+    ran = ask(init, "stop", "--wait", "--timeout", "300ms")
+    os.kill(init.pid, signal.SIGCONT)
+    problem = f"agent-initctl: agent-init (pid {init.pid}) does not answer within 300ms\n"
+    assert (ran.returncode, ran.stdout, ran.stderr) == (125, "", problem)
+    init.signal("TERM")
+    assert init.wait() == 0
+
+
+def test_those_that_follow_the_log_do_not_keep_a_stop_from_being_waited_for(start_in_role: Start) -> None:
+    init = started(start_in_role)
+    followers = [begin(init, "events", "--follow") for _ in range(MAX_FOLLOWERS)]
+    for follower in followers:
+        assert follower.stdout is not None
+        assert json.loads(follower.stdout.readline())["event"] == "started"
+    out, err = begin(init, "stop", "--wait").communicate(timeout=60)
+    assert init.wait() == 0
+    assert out.splitlines()[-1].startswith("agent-init: ended: "), err
+    for follower in followers:
+        follower.communicate(timeout=30)
+
+
 def test_stop_grace_replaces_the_grace_of_this_stop(start_in_role: Start) -> None:
     init = started(start_in_role, "-t", "60s", agent=STAYS)
     began = begin(init, "stop", "--wait", "--grace", "1s")
@@ -575,6 +601,27 @@ def test_events_are_followed_by_several_clients_to_the_end(start_in_role: Start)
         found = [record["event"] for record in records(out)]
         assert found[-1] == "ended", err
         assert client.returncode in ((0, -signal.SIGKILL, 137) if init.process1 else (0,))
+
+
+def test_a_follower_ends_when_nobody_reads_what_it_prints(start: Start) -> None:
+    init = started(start)
+    client = begin(init, "events", "--follow")
+    assert client.stdout is not None
+    assert json.loads(client.stdout.readline())["event"] == "started"
+    client.stdout.close()
+    assert client.wait(timeout=30) == 1
+    init.signal("TERM")
+    assert init.wait() == 0
+
+
+@pytest.mark.parametrize("command", ["events", "report", "signal WINCH"])
+def test_a_client_whose_standard_files_are_closed(start: Start, command: str) -> None:
+    init = started(start)
+    line = shlex.join(argv(init, *command.split()))
+    ran = subprocess.run(["sh", "-c", f"{line} <&- >&- 2>&-"], env=clean_environment(), timeout=60)
+    assert ran.returncode == 0
+    init.signal("TERM")
+    assert init.wait() == 0
 
 
 def test_a_follower_that_does_not_read_is_cut_off(start: Start) -> None:

@@ -35,6 +35,7 @@ class Stage:
         self.loop, self.history = FakeLoop(), History()
         self.answers, self.follows = [control.LINES + b"yes\n"], False
         self.asked: list[dict[str, str]] = []
+        self.render: Callable[[Any], list[bytes]] = lambda record: [control.LINES + record[3].encode()]
         agent: Any = None
         loop: Any = self.loop
         self.socket = ControlSocket(loop, self.history, agent, self.answer)
@@ -44,7 +45,7 @@ class Stage:
     def answer(self, client: Client, fields: dict[str, str]) -> list[bytes]:
         self.asked.append(fields)
         if self.follows:
-            client.render = lambda record: [control.LINES + record[3].encode()]
+            client.render = self.render
         return self.answers
 
     def connect(self, request: bytes | None = b"COMMAND=status") -> socket.socket:
@@ -260,6 +261,19 @@ def test_only_so_many_may_follow(stage: Stage) -> None:
         stage.turn()
     assert received(clients[-1]) == [*stage.answers, control.PROBLEM + control_socket.BUSY]
     assert len(stage.socket._clients) == MAX_FOLLOWERS
+
+
+def test_followers_of_the_log_take_no_place_of_those_that_wait_for_a_stop(stage: Stage) -> None:
+    stage.follows = True
+    for _ in range(MAX_FOLLOWERS):
+        stage.connect()
+        stage.turn()
+    stage.render = lambda record: [control.DONE]
+    waits = stage.connect()
+    stage.turn()
+    stage.history.add(INFO, "ended", "the end", {})
+    assert [waits.recv(100), waits.recv(100)] == [*stage.answers, control.DONE]
+    assert len(stage.socket._clients) == MAX_FOLLOWERS + 1
 
 
 # --- Time. ----------------------------------------------------------------------------------------------------------
