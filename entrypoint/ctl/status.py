@@ -21,7 +21,7 @@ def complete(fields: dict[str, str], pid: int) -> dict[str, Any]:
     """
     agent = int(fields["AGENT"]) or None
     memory = cgroup.Memory(own=f"/proc/{pid}/cgroup")
-    below = _below(pid)
+    below = _below(pid, {int(helper) for helper in fields.get("HELPERS", "").split(",") if helper})
     stopping = "STOPPING_FOR" in fields
     return {
         "format": FORMAT,
@@ -129,8 +129,9 @@ def _ago(seconds: float) -> str:
     return units.format_duration(round(seconds, 1))
 
 
-def _below(pid: int) -> list[procfs.Process] | None:
+def _below(pid: int, helpers: set[int]) -> list[procfs.Process] | None:
+    """Return the processes below agent-init, except its own helpers; None where they are not known."""
     try:
-        return tree.below(pid, tree.everything())
+        return [process for process in tree.below(pid, tree.everything()) if process.pid not in helpers]
     except OSError:
         return None

@@ -142,6 +142,7 @@ def state_of(supervisor: "Supervisor") -> dict[str, object]:
         "OOM_KILLS": supervisor.memory.new_kills,
         "FORWARDED": signals.counts(counters.forwarded),
         "DROPPED": signals.counts(counters.dropped),
+        "HELPERS": ",".join(map(str, sorted(supervisor.helper_pids))),
         "REAPED": counters.reaped,
         "REFUSED": supervisor.control.refused if supervisor.control is not None else 0,
     }

@@ -96,6 +96,12 @@ def test_status_has_what_the_agent_has_sent(control: Callable[..., Control]) -> 
     assert 0 <= float(fields["LAST_PING"]) < 60
 
 
+def test_status_names_our_helper_processes(control: Callable[..., Control]) -> None:
+    made = control()
+    made.supervisor.helper_pids.update({43, 42})
+    assert made.status()["HELPERS"] == "42,43"
+
+
 def test_status_counts_signals_and_orphans(control: Callable[..., Control]) -> None:
     made = control("-t", "5s")
     made.harness.world.handled[AGENT] = {USR1}
