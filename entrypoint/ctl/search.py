@@ -19,6 +19,8 @@ NO_SOCKET = "it has no socket (--no-control, or an older version?)"
 def find(pid: int | None) -> int:
     """Return the only agent-init of this container, where it is neither given nor near. Raises Failure."""
     if pid is not None:
+        if _is_hidden(pid):
+            return pid
         raise connection.Failure(
             f"there is no process {pid} here; accepted: the pid of an agent-init, as ps shows it here"
         )
@@ -26,6 +28,8 @@ def find(pid: int | None) -> int:
         found = [1] if _is_ours(1) else [pid for pid in procfs.pids() if _is_ours(pid)]
     except OSError:
         found = []
+    if not found and _is_hidden(1) and _listens(1):
+        found = [1]
     if not found:
         raise connection.Failure("no agent-init is running here: it is no ancestor, and no process of this container")
     if len(found) > 1:
@@ -40,6 +44,25 @@ def _is_ours(pid: int) -> bool:
     process = procfs.look(pid)
     is_one = process is not None and process.alive and process.name == control.NAME
     return is_one and procfs.is_in_our_container(pid) is not False
+
+
+def _is_hidden(pid: int) -> bool:
+    """Whether it is a process of another user, and /proc does not show those (hidepid, proc(5))."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return control.namespace() != 0 and procfs.look(pid) is None
+    except (OSError, OverflowError):
+        pass
+    return False
+
+
+def _listens(pid: int) -> bool:
+    """Whether a process of our PID namespace has the socket of an agent-init."""
+    made, _, _ = connection.connect_to(control.address(pid, control.namespace()), pid, OPENS_WITHIN)
+    if made is not None:
+        made.close()
+    return made is not None
 
 
 def connect(name: str, pid: int, timeout: float | None, problem: str) -> "tuple[_socket.socket, int]":
@@ -57,11 +80,22 @@ def connect(name: str, pid: int, timeout: float | None, problem: str) -> "tuple[
                 return made, peer
             problem = why or problem
         if problem or time.monotonic() >= end:
-            raise connection.Failure(f"cannot reach agent-init (pid {pid}): {problem or NO_SOCKET}")
+            raise connection.Failure(_unreachable(pid, problem))
         time.sleep(LOOK_AGAIN)
         made, peer, problem = connection.connect_to(name, pid, timeout)
         if made is not None:
             return made, peer
+
+
+def _unreachable(pid: int, problem: str) -> str:
+    """Return what keeps us from a process. `problem`: what the kernel says, nothing if nobody listens."""
+    process = procfs.look(pid)
+    if not problem and process is not None and process.alive and process.name != control.NAME:
+        return f"process {pid} ({process.name}) is no agent-init"
+    if not problem:
+        is_there = process.alive if process is not None else _is_hidden(pid)
+        problem = NO_SOCKET if is_there else "it has ended"
+    return f"cannot reach agent-init (pid {pid}): {problem}"
 
 
 def _age(pid: int) -> float:

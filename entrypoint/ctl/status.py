@@ -130,7 +130,9 @@ def _ago(seconds: float) -> str:
 
 
 def _below(pid: int, helpers: set[int]) -> list[procfs.Process] | None:
-    """Return the processes below agent-init, except its own helpers; None where they are not known."""
+    """Return the processes below agent-init, except its own helpers; None where they cannot be seen."""
+    if procfs.look(pid) is None:
+        return None
     try:
         return [process for process in tree.below(pid, tree.everything()) if process.pid not in helpers]
     except OSError:

@@ -251,7 +251,22 @@ def test_a_pid_that_is_no_agent_init(pid: str) -> None:
     ran = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, timeout=60)
     assert ran.returncode == 125
     assert len(ran.stderr.splitlines()) == 1
-    assert ("there is no process 999999999 here" in ran.stderr) == (pid != "1")
+    reason = "process 1 (sh) is no agent-init" if pid == "1" else "there is no process 999999999 here"
+    assert reason in ran.stderr
+
+
+def test_one_that_has_ended_and_is_not_reaped() -> None:
+    script = f"""
+import subprocess, time
+one = subprocess.Popen([{str(AGENT_INIT)!r}, "-q", "--", "true"])
+while open(f"/proc/{{one.pid}}/stat").read().rpartition(") ")[2][0] != "Z":
+    time.sleep(0.02)
+print(subprocess.run([{str(AGENT_INITCTL)!r}, "live", "--pid", str(one.pid)]).returncode)
+"""
+    command = [sys.executable, "-c", script]
+    ran = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, timeout=60)
+    assert ran.stdout == "125\n"
+    assert re.fullmatch(r"agent-initctl: cannot reach agent-init \(pid \d+\): it has ended\n", ran.stderr)
 
 
 def test_two_of_one_container_must_be_chosen_between(start: Start) -> None:
