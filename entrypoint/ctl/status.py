@@ -104,12 +104,13 @@ def as_text(found: dict[str, Any]) -> str:
 
 
 def _stop_lines(stop: dict[str, Any]) -> list[str]:
-    if stop["seconds"] is None:
+    if stop["seconds"] is None and not stop["next"]:
         return []
     steps = [f"{step['signal']} in {_ago(step['seconds'])}" for step in stop["next"]]
     if stop["ended_by"]:
         steps.append(f"the end is that of {stop['ended_by']}")
-    return [f"stop: requested {_ago(stop['seconds'])} ago; {', '.join(steps) or 'nothing more is sent'}"]
+    requested = "not requested" if stop["seconds"] is None else f"requested {_ago(stop['seconds'])} ago"
+    return [f"stop: {requested}; {', '.join(steps) or 'nothing more is sent'}"]
 
 
 def _memory_lines(memory: dict[str, Any]) -> list[str]:

@@ -463,6 +463,17 @@ def test_extend_while_leftovers_exit(start_in_role: Start) -> None:
     assert init.wait() == 0
 
 
+def test_status_says_how_long_leftover_processes_have_where_no_stop_was_requested(start_in_role: Start) -> None:
+    code = f"child('stays', {STAYS!r}, session=True); leave(after=0.2)"
+    init = start_in_role("--linger", "30s", "-t", "60s", agent=code)
+    init.wait_for_event("ready", "stays")
+    until(lambda: status(init)["state"] == "lingering", "the linger phase")
+    text = ask(init, "status").stdout
+    assert re.search(r"^stop: not requested; KILL in (30|2[0-9](\.[0-9])?)s$", text, re.MULTILINE), text
+    os.kill(stays_pid(init), signal.SIGKILL)
+    assert init.wait() == 0
+
+
 def stays_pid(init: Init) -> int:
     pid = int(init.wait_for_event("ready", "stays")["pid"])
     if not init.process1:
