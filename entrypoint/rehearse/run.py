@@ -431,6 +431,7 @@ class Trial:
             left_over=judged.left_over,
             held_up_by=judged.held_up_by,
             broken_lines=judged.broken_lines,
+            interrupted=judged.interrupted,
             events=tuple(sorted(self.journal.events, key=lambda event: event.seconds)),
             lives=self.lives,
             folder=self.folder,

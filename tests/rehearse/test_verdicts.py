@@ -52,7 +52,7 @@ def test_plain_asyncio_program_holds_everywhere(rehearse: Rehearse, how: tuple[s
     assert "cleaned" not in (ran.keep / "grace-too-short" / "output.log").read_text()
     assert ran.run("kill-child")["reasons"] == ["the agent has no child"]
     assert "cleaned" in (ran.keep / "term" / "output.log").read_text()
-    assert any("-e 143" in advice["line"] for advice in ran.report["advice"])
+    assert "agent-init -e 143" in [advice["line"] for advice in ran.report["advice"]]
     assert any("--work" in note for note in ran.report["notes"])
 
 
