@@ -10,6 +10,7 @@ import errno
 import os
 import socket
 import sys
+import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -283,10 +284,15 @@ def test_clients_get_a_tenth_of_the_time(stage: Stage, monkeypatch: pytest.Monke
     idle = stage.connect(None)
     stage.turn()
 
+    used = 0.0
+
     def slowly(client: Client, fields: dict[str, str]) -> list[bytes]:
+        nonlocal used
         stage.loop.now += 0.03
+        used += 0.03
         return stage.answers
 
+    monkeypatch.setattr(control_socket, "_processor_time", lambda: used)
     monkeypatch.setattr(stage.socket, "_answer", slowly)
     stage.connect()
     stage.turn()
@@ -305,6 +311,28 @@ def test_clients_get_a_tenth_of_the_time(stage: Stage, monkeypatch: pytest.Monke
     stage.connect()
     stage.turn()
     assert stage.loop.timers == []
+
+
+def test_time_without_a_processor_is_not_the_clients(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine, or with a small quota, process 1 may stand still for long in the middle of an answer."""
+
+    def interrupted(client: Client, fields: dict[str, str]) -> list[bytes]:
+        stage.loop.now += 3.0
+        return stage.answers
+
+    monkeypatch.setattr(stage.socket, "_answer", interrupted)
+    client = stage.connect()
+    stage.turn()
+    assert received(client) == stage.answers
+    assert stage.loop.timers == []
+    assert len(stage.loop.readers) == 1
+
+
+def test_where_the_processor_time_is_not_known_it_is_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = SimpleNamespace(thread_time=failing(time.thread_time, PermissionError()), monotonic=lambda: 7.0)
+    monkeypatch.setattr(control_socket, "time", times)
+    assert control_socket._processor_time() == 7.0
+    assert control_socket._processor_time() > 0
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.EPERM])
