@@ -111,13 +111,14 @@ def _measures(run: Run) -> bool:
 def _exit_codes(runs: Sequence[Run]) -> list[Advice]:
     """Return the advice for an agent that ends by the stop signal: 143 is a failure for a Job or a restart policy.
 
-    With another stop signal only the runs with that signal show the exit code.
+    With an option that has helped it is the code of the run with that option; with another stop signal, of that only.
     """
     helped = _what_helped(runs)
-    if helped is not None and helped[0] == STOP_SIGNAL:
-        right = [run for run in runs if run.scenario.name == RETRY + " ".join(helped)]
-    else:
+    right = []
+    if helped is None or helped[0] != STOP_SIGNAL:
         right = [run for run in runs if _measures(run) and run.verdict is Verdict.HELD]
+    if helped is not None:
+        right += [run for run in runs if run.scenario.name == RETRY + " ".join(helped)]
     by_signal = [run for run in right if run.exit_code in (128 + TERM, 128 + INT)]
     if not by_signal:
         return []

@@ -209,6 +209,14 @@ def test_exit_code_is_that_with_the_stop_signal_that_is_recommended() -> None:
     assert [line for line in found if line.startswith("command line")] == ["command line agent-init -e 130"]
 
 
+def test_exit_code_with_the_delay_that_is_recommended_counts_too() -> None:
+    _, _, delayed = retries(30.0, killed=False)
+    lost = run(verdict=Verdict.LOST, work_kept=False, reasons=("the work failed",), exit_code=130, interrupted=True)
+    kept = run(delayed, verdict=Verdict.INFORMATIONAL, work_kept=True, exit_code=130, interrupted=True)
+    assert "command line agent-init -e 143" in advised(lost, kept)
+    assert "command line agent-init -e 130 -e 143" in advised(lost, kept, run(NAMES["hup"], exit_code=130))
+
+
 def test_int_in_place_of_term_is_seen() -> None:
     assert judged(records=[Record(10.0, "ended", "ended: ...", {"by_int": True})]).interrupted
     assert not judged(records=[Record(10.0, "ended", "ended: ...", {})]).interrupted
