@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 # Seconds. agent-init opens its socket just after the agent's start, which takes long where the processors are busy.
 OPENS_WITHIN, YOUNG, LOOK_AGAIN = 1.0, 10.0, 0.02
+OTHER_NETWORK = "it is in another network namespace"
 NO_SOCKET = "it has no socket (--no-control, or an older version?)"
 
 
@@ -94,8 +95,16 @@ def _unreachable(pid: int, problem: str) -> str:
         return f"process {pid} ({process.name}) is no agent-init"
     if not problem:
         is_there = process.alive if process is not None else _is_hidden(pid)
-        problem = NO_SOCKET if is_there else "it has ended"
+        problem = "it has ended" if not is_there else OTHER_NETWORK if _is_in_another_network(pid) else NO_SOCKET
     return f"cannot reach agent-init (pid {pid}): {problem}"
+
+
+def _is_in_another_network(pid: int) -> bool:
+    """Whether it is not in our network namespace, in which the names of sockets are; False where that is not known."""
+    try:
+        return os.readlink(f"/proc/{pid}/ns/net") != os.readlink("/proc/self/ns/net")
+    except OSError:
+        return False
 
 
 def _age(pid: int) -> float:

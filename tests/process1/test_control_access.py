@@ -146,6 +146,16 @@ def test_a_descendant_with_other_files_is_served(start_in_role: Start) -> None:
     assert init.wait() == 0, init.stderr
 
 
+def test_a_client_in_another_network_namespace_is_told_so(start_in_role: Start) -> None:
+    """The name of the socket is there in that of agent-init only."""
+    init = idle(start_in_role)
+    wait_until_served(init)
+    ran = ask(init, "live", before=["unshare", "--net"])
+    assert ran.returncode == 125
+    assert ran.stderr.endswith(": it is in another network namespace\n")
+    stop(init)
+
+
 def test_root_outside_of_the_pid_namespace_is_refused(start: Start) -> None:
     """A process of another pod on this node, with hostNetwork: the socket can be reached, the pid is not visible."""
     init = idle(start)
