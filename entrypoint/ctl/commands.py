@@ -36,12 +36,9 @@ class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         if isinstance(value, float):
             return value
         try:
-            seconds = units.parse_duration(value)
+            return units.parse_duration(value, infinite=False)
         except ValueError as error:
             self.fail(str(error), param, ctx)
-        if seconds == units.INFINITY:
-            self.fail("infinity is not accepted here; accepted: a finite time, such as 25s", param, ctx)
-        return seconds
 
 
 class Pid(click.ParamType):  # type: ignore[type-arg,unused-ignore]

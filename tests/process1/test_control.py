@@ -672,6 +672,9 @@ WRONG = {
     ("nonsense",): "No such command 'nonsense'; accepted: ",
     ("extend",): "Missing argument 'DURATION'",
     ("extend", "soon"): "'soon' is not a duration",
+    ("extend", "soon "): "accepted: 25s, 1m30s, 500ms, 2h, a number of seconds\n",
+    ("extend", "400d"): "'400d' is longer than a year; accepted: up to 366d\n",
+    ("ready", "--timeout=400d"): "accepted: up to 366d\n",
     ("extend", "infinity"): "infinity is not accepted here; accepted: a finite time, such as 25s",
     ("ready", "--nonsense"): "No such option",
     ("ready", "more"): "Got unexpected extra argument",
@@ -697,7 +700,7 @@ def test_bad_usage_is_one_line(arguments: tuple[str, ...]) -> None:
         [AGENT_INITCTL, *arguments], env=clean_environment(), capture_output=True, text=True, timeout=60
     )
     assert (ran.returncode, ran.stdout) == (125, "")
-    (line,) = ran.stderr.splitlines()
+    (line,) = ran.stderr.splitlines(keepends=True)
     assert line.startswith("agent-initctl: ")
     assert WRONG[arguments] in line
 
