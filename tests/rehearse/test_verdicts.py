@@ -56,6 +56,15 @@ def test_plain_asyncio_program_holds_everywhere(rehearse: Rehearse, how: tuple[s
     assert any("--work" in note for note in ran.report["notes"])
 
 
+@pytest.mark.parametrize(("up", "is_told"), [((), True), (("--up=1s",), False)], ids=["automatic", "--up"])
+def test_agent_that_is_only_quiet_is_told_so(rehearse: Rehearse, up: tuple[str, ...], is_told: bool) -> None:
+    """One that listens after some seconds is taken to be up before that."""
+    ran = rehearse("import time; time.sleep(1000)", "--scenarios=term", *up)
+    assert ran.code == 0, ran.errors
+    note = "The agent was taken to be up after 6s of quiet, with neither READY=1 nor a port: use --up if it was not."
+    assert (note in ran.report["notes"]) == is_told
+
+
 @pytest.mark.parametrize("how", NAMESPACE, ids=IDS)
 def test_server_that_drains_keeps_the_request_in_hand(rehearse: Rehearse, tmp_path: Path, how: tuple[str, ...]) -> None:
     command, work = server(tmp_path, agents.GOOD_SERVER)
