@@ -22,6 +22,7 @@ MAX_EVENT_BYTES = 65536
 READ_ONLY = frozenset(("status", "report", "events"))
 NOT_EXTENDED = {
     "not-stopping": "there is no stop to extend: none was requested",
+    "over": "it is too late: all has ended, or was sent SIGKILL",
     "--max-grace": "the stop lasts as long as --max-grace allows",
 }
 

@@ -223,9 +223,9 @@ class Lifecycle:
 
     @property
     def why_no_more_time(self) -> str:
-        """Why a stop cannot get more time: not-stopping, no-deadline, or the option that bounds it; nothing if not."""
+        """Why a stop cannot get more time, or nothing: not-stopping, over, no-deadline, the option that bounds it."""
         if self.state not in (STOPPING, LINGERING):
-            return "not-stopping"
+            return "not-stopping" if self.state == RUNNING else "over"
         if self.kill_due == INFINITY:
             return "no-deadline"
         bound = self._requested + self.plan.max_grace

@@ -244,6 +244,14 @@ def test_extend_is_refused_where_the_platform_comes_first(control: Callable[...,
     )
 
 
+def test_extend_is_refused_where_all_has_been_killed(control: Callable[..., Control]) -> None:
+    made = control("--stop-schedule", "KILL")
+    assert made.refusal("extend", SECONDS="5") == "there is no stop to extend: none was requested"
+    made.harness.receive(TERM)
+    assert made.status()["STATE"] == "killing"
+    assert made.refusal("extend", SECONDS="5") == "it is too late: all has ended, or was sent SIGKILL"
+
+
 def test_signal_is_treated_as_if_it_had_been_received(control: Callable[..., Control]) -> None:
     made = control("-t", "5s")
     made.harness.world.handled[AGENT] = {USR1}
