@@ -41,11 +41,14 @@ def fail(text: str, code: int = OWN_FAULT) -> int:
 
 
 def _open_standard_files() -> None:
-    """Have the descriptors 0, 1 and 2 that are closed lead to /dev/null: a socket, say, would take their place."""
+    """Have the descriptors 0, 1 and 2 that are closed lead to /dev/null: a socket, say, would take their place.
+
+    `sys.stdin` stays None where it was closed, for `check -` to see.
+    """
     while (fd := posix.open("/dev/null", posix.O_RDWR)) <= 2:
         posix.set_inheritable(fd, True)
     posix.close(fd)
-    sys.stdin, sys.stdout, sys.stderr = (open(fd, mode, closefd=False) for fd, mode in enumerate("rww"))  # noqa: SIM115
+    sys.stdout, sys.stderr = (open(fd, "w", closefd=False) for fd in (1, 2))  # noqa: SIM115
 
 
 def _answer(arguments: "Sequence[str]") -> int:
