@@ -59,7 +59,7 @@ def rule_table() -> str:
 
 def scenario_table() -> str:
     """The table of a rehearsal's scenarios as Markdown."""
-    rows = ["| name | what happens | as it is with | judged |", "|---|---|---|---|"]
+    rows = ["| name | what happens | where this happens | judged |", "|---|---|---|---|"]
     for way in scenarios.WAYS:
         judged = ["the end", *(str(what) for what in scenarios.Judged if what in way.judged)]
         text = ", ".join(judged).replace("tracebacks", "log lines") if way.scenario.counts else "nothing"
