@@ -194,7 +194,7 @@ RULES = (
         "A worker of a queue (Celery, Dramatiq, rq, Huey) finishes its task, but the platform waits only its default "
         "time: a longer task is killed.",
         "`command: celery -A app worker` without `stop_grace_period`",
-        "a time of your longest task plus 5 s",
+        "the length of your longest task plus 5 s",
         rules_time.default_grace,
     ),
     Rule(
@@ -251,7 +251,8 @@ RULES = (
     Rule(
         "shared-processes",
         WARNING,
-        "In a shared PID namespace agent-init is not process 1, and `--no-subreaper` leaves orphans to another process.",
+        "In a shared PID namespace agent-init is not process 1, and `--no-subreaper` leaves orphans to another "
+        "process.",
         "`shareProcessNamespace: true` and `AGENT_INIT_SUBREAPER: off`",
         "no `--no-subreaper`",
         rules_pods.shared_processes,
@@ -267,7 +268,8 @@ RULES = (
     Rule(
         "readiness-as-liveness",
         ERROR,
-        "The liveness probe asks whether the agent is ready, so an agent that is starting or stopping fails it.",
+        "The liveness probe asks whether the agent is ready, so an agent that is starting or stopping fails it "
+        "and is stopped.",
         "`livenessProbe: {exec: {command: [agent-initctl, ready]}}`",
         "`agent-initctl live`",
         rules_pods.readiness_as_liveness,
