@@ -245,7 +245,7 @@ OPTIONS = (
         limit,
         "0",
         "How long the platform itself waits, from the stop request to its SIGKILL. agent-init sends its own SIGKILL 2s "
-        "before that at the latest, whatever the other options say; with --grace auto, just then. 0: not known.",
+        "before that at the latest, whatever the other options say; with --grace auto, exactly then. 0: not known.",
         metavar="DURATION",
         flags=("--platform-grace",),
     ),
