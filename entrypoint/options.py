@@ -370,7 +370,7 @@ OPTIONS = (
         "notify",
         boolean,
         "on",
-        "Give the agent a NOTIFY_SOCKET (sd_notify); --no-notify turns this off and leaves an inherited one as it is.",
+        "Turn off the NOTIFY_SOCKET (sd_notify) that the agent gets, and leave an inherited one as it is.",
         constants={"--no-notify": "off"},
     ),
     Option(
@@ -431,7 +431,7 @@ OPTIONS = (
         "control",
         boolean,
         "on",
-        "Answer agent-initctl; --no-control opens no socket for it.",
+        "Turn off the socket that answers agent-initctl.",
         constants={"--no-control": "off"},
     ),
     Option(

@@ -139,17 +139,17 @@ def _status(pid: int | None, timeout: float, as_json: bool, watch: bool) -> int:
         time.sleep(1)
 
 
-@group.command(short_help="Exit with 0 if the agent is ready, else 1.")
+@group.command(short_help="Exit with 0 if the agent is ready, with 1 if not.")
 @_common
 def ready(pid: int | None, timeout: float) -> int:
-    """Exit with 0 if the agent has sent READY=1 and no stop was requested, else with 1. For an exec probe."""
+    """Exit with 0 if the agent has sent READY=1 and no stop was requested, with 1 if not. For an exec probe."""
     return probes.ready(pid, timeout)
 
 
-@group.command(short_help="Exit with 0 unless a hang was detected, then 1.")
+@group.command(short_help="Exit with 0 if no hang was detected, with 1 if one was.")
 @_common
 def live(pid: int | None, timeout: float) -> int:
-    """Exit with 1 if a hang was detected (--watchdog, --ready-timeout), else with 0. For an exec probe."""
+    """Exit with 0 if no hang was detected (--watchdog, --ready-timeout), with 1 if one was. For an exec probe."""
     return probes.live(pid, timeout)
 
 
@@ -208,7 +208,7 @@ def _signal(pid: int | None, timeout: float, signal: int) -> int:
 @_common
 @click.option("--tasks", is_flag=True, help="Print every task of the agent's event loops, too.")
 def report(pid: int | None, timeout: float, tasks: bool) -> int:
-    """Print a stall report: what the processes below agent-init are doing now. Nothing else happens."""
+    """Print a stall report, what the processes below agent-init are doing now, and change nothing."""
     request = read(lambda fields: dict(json.loads(fields["REQUEST"])), find(pid), timeout, "report")
     return reports.make(request, tasks=tasks)
 
