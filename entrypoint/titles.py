@@ -9,7 +9,7 @@ MAX_CHARACTERS = 40  # of a title that a process has given itself
 BEFORE_ARGUMENTS = (" -", " (", "=", "://", "@")
 INTERPRETERS = ("python", "pypy", "node", "ruby", "perl")
 NODES = frozenset(("MainThread", "node-MainThread"))  # what Node calls its main thread, so itself
-SHELLS = frozenset(("sh", "bash", "dash", "ash", "ksh", "zsh", "fish"))
+SHELLS = frozenset("sh bash rbash dash ash ksh ksh93 mksh lksh oksh posh zsh yash fish csh tcsh".split())
 WITH_VALUE = frozenset(("-W", "-X", "-r", "--require", "--import", "--check-hash-based-pycs", "-o", "-O"))
 # How multiprocessing starts its own processes: the beginning of the code for -c, and what it is.
 MULTIPROCESSING = (

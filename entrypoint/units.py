@@ -5,14 +5,16 @@ SECONDS_IN = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 MAX_DURATION_SECONDS = 366 * SECONDS_IN["d"]
 
 
-def parse_duration(text: str) -> float:
+def parse_duration(text: str, *, infinite: bool = True) -> float:
     """Return the seconds in `25s`, `1m30s`, `500ms`, `1.5h`, a bare number of seconds, or `infinity`.
 
-    Raises ValueError; the message names what is accepted.
+    `infinite`: whether that is accepted. Raises ValueError; the message names what is.
     """
     from .signals import quote  # probes format durations, and import nothing that they do not need
 
     if text == "infinity":
+        if not infinite:
+            raise ValueError("infinity is not accepted here; accepted: a finite time, such as 25s")
         return INFINITY
     seconds, number, rest = 0.0, "", text
     try:
@@ -27,10 +29,10 @@ def parse_duration(text: str) -> float:
     except (ValueError, KeyError):
         number = ""
     if not number:
-        accepted = "25s, 1m30s, 500ms, 2h, a number of seconds, infinity"
+        accepted = "25s, 1m30s, 500ms, 2h, a number of seconds" + ", infinity" * infinite
         raise ValueError(f"{quote(text)} is not a duration; accepted: {accepted}")
     if seconds > MAX_DURATION_SECONDS:
-        raise ValueError(f"{quote(text)} is longer than a year; accepted: up to 366d, or infinity")
+        raise ValueError(f"{quote(text)} is longer than a year; accepted: up to 366d{', or infinity' * infinite}")
     return seconds
 
 

@@ -74,6 +74,8 @@ class KnownTime:
         self.gil_held = 0.0
         self._last: float | None = None
         self._switches = 0
+        self._at = 0.0  # the monotonic clock at this look
+        self._known = 0.0  # our time at the look before
 
     def is_late(self, now: float) -> bool:
         """Whether the look is so late that something kept us from looking."""
@@ -86,7 +88,7 @@ class KnownTime:
         a processor since the look before.
         """
         gap = 0.0 if self._last is None else max(0.0, now - self._last)
-        self.gil_held = 0.0
+        self._known, self.gil_held = self.now, 0.0
         known = gap
         if self.is_late(now):
             waits = 0 if switches is None else switches - self._switches
@@ -96,7 +98,14 @@ class KnownTime:
             if waited >= gap / 2:
                 self.gil_held = min(gap - self.period, starved + waited)
         self.now += known
-        self._last, self._switches = now, switches or 0
+        self._last, self._at, self._switches = now, now, switches or 0
+
+    def of(self, at: float) -> float:
+        """Return our time at a moment between the look before and this one. `at`: on the monotonic clock.
+
+        What is not known of the time between them was its beginning: a stop, after which our thread waited for the GIL.
+        """
+        return max(self._known, self.now - (self._at - at))
 
     def skip(self) -> None:
         """Nothing is known about the time until the next look."""
@@ -286,7 +295,6 @@ class Watch:
         self._delay: float | None = None  # of our own thread at the last look, if a beat was on its way
         self._looked = 0.0  # when, on the monotonic clock
         self._countdown = 0  # looks until the functions that run a loop are learnt again
-        self._offset = 0.0  # of the monotonic clock to the known time
         self._loops: dict[int, _Watched] = {}  # by the ident of the thread that runs it
         self._dead: list[Any] = []  # frames of loops that a forked child has on its stack and never goes on with
         self._codes: dict[str, CodeType | None] = {}
@@ -310,7 +318,6 @@ class Watch:
         if self._delay is not None and self._time.is_late(now):
             starved = (_run_delay(get_native_id()) or self._delay) - self._delay
         self._time.look(now, switches, sys.getswitchinterval(), starved)
-        self._offset = now - self._time.now
         modules = sys.modules
         if "asyncio.base_events" not in modules and "uvloop" not in modules:
             return
@@ -425,7 +432,7 @@ class Watch:
         state, beat = watched.state, watched.beat
         if is_idle and beat is None:
             watched.steps = []
-        arrived = None if beat is None or beat.at is None else beat.at - self._offset
+        arrived = None if beat is None or beat.at is None else self._time.of(beat.at)
         delay = _run_delay(_native_id(ident)) if state.posted is not None or not is_idle else None
         verdict, seconds = state.look(
             self._time.now, is_idle=is_idle, arrived=arrived, delay=delay, gil_held=self._time.gil_held

@@ -13,6 +13,7 @@ import click
 from .. import __version__, control, signals, units
 from . import main, probes, reports, status
 from .connection import Connection, Failure, find, read
+from .follow import Follower
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,12 +36,9 @@ class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         if isinstance(value, float):
             return value
         try:
-            seconds = units.parse_duration(value)
+            return units.parse_duration(value, infinite=False)
         except ValueError as error:
             self.fail(str(error), param, ctx)
-        if seconds == units.INFINITY:
-            self.fail("infinity is not accepted here; accepted: a finite time, such as 25s", param, ctx)
-        return seconds
 
 
 class Pid(click.ParamType):  # type: ignore[type-arg,unused-ignore]
@@ -164,25 +162,24 @@ def stop(pid: int | None, timeout: float, wait: bool, grace: float | None) -> in
     """
     given = click.get_current_context().get_parameter_source("timeout")
     limited = given is not None and given.name != "DEFAULT"
-    end = time.monotonic() + timeout if limited or not wait else None
-    connection = Connection(find(pid), timeout)
+    end = time.monotonic() + timeout if limited else None
     fields = {"WAIT": "1"} if wait else {}
     if grace is not None:
         fields["GRACE"] = f"{grace:.3f}"
-    if end is None:
-        connection.wait_at_most(None)
+    target = find(pid)
+    connection = Follower(target, timeout, end) if wait else Connection(target, timeout)
+    accepted = False
     try:
         for kind, data in connection.ask("stop", **fields):
+            accepted = True
             if kind == control.DONE:
                 return 0
-            sys.stdout.buffer.write(data)
-            sys.stdout.flush()
-            if end is not None:
-                connection.wait_at_most(max(0.001, end - time.monotonic()))
-    except Failure as failure:
-        if end is not None and wait and time.monotonic() >= end:
-            raise Failure(f"the stop has not ended within {units.format_duration(timeout)}; it goes on", 1) from None
-        raise failure
+            _put(data)
+    except TimeoutError:
+        limit = units.format_duration(timeout)
+        if not accepted:
+            raise Failure(f"agent-init (pid {target}) does not answer within {limit}") from None
+        raise Failure(f"the stop has not ended within {limit}; it goes on", 1) from None
     if wait:
         raise Failure("the connection has ended before the stop", 1)
     return 0
@@ -218,12 +215,10 @@ def report(pid: int | None, timeout: float, tasks: bool) -> int:
 @click.option("--follow", "-f", is_flag=True, help="Then print new lines as they come.")
 def events(pid: int | None, timeout: float, follow: bool) -> int:
     """Print the last lines of agent-init's log as JSON, 64 KiB at most."""
-    connection = Connection(find(pid), timeout)
-    if follow:
-        connection.wait_at_most(None)
+    target = find(pid)
+    connection = Follower(target, timeout, None) if follow else Connection(target, timeout)
     for _, data in connection.ask("events", **({"FOLLOW": "1"} if follow else {})):
-        sys.stdout.buffer.write(data)
-        sys.stdout.flush()
+        _put(data)
     return 0
 
 
@@ -251,8 +246,13 @@ def check(files: tuple[str, ...], form: str) -> int:
 
 def _print_answer(pid: int | None, timeout: float, command: str, **fields: str) -> int:
     for _, data in Connection(find(pid), timeout).ask(command, **fields):
-        sys.stdout.buffer.write(data)
+        _put(data)
     return 0
+
+
+def _put(data: bytes) -> None:
+    sys.stdout.buffer.write(data)
+    sys.stdout.flush()
 
 
 def run(arguments: Sequence[str]) -> int:

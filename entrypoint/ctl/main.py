@@ -16,9 +16,10 @@ OWN_FAULT = 125  # bad usage, no agent-init, no answer
 def main(arguments: "Sequence[str]") -> int:
     """Run agent-initctl and return its exit code."""
     try:
+        if sys.stdin is None or sys.stdout is None or sys.stderr is None:
+            _open_standard_files()
         code = _answer(arguments)
-        if sys.stdout is not None:  # it is None where descriptor 1 is closed
-            sys.stdout.flush()
+        sys.stdout.flush()
         return code
     except BrokenPipeError:  # nobody reads what is printed
         return 1
@@ -37,6 +38,14 @@ def fail(text: str, code: int = OWN_FAULT) -> int:
     except OSError:
         pass
     return code
+
+
+def _open_standard_files() -> None:
+    """Have the descriptors 0, 1 and 2 that are closed lead to /dev/null: a socket, say, would take their place."""
+    while (fd := posix.open("/dev/null", posix.O_RDWR)) <= 2:
+        posix.set_inheritable(fd, True)
+    posix.close(fd)
+    sys.stdin, sys.stdout, sys.stderr = (open(fd, mode, closefd=False) for fd, mode in enumerate("rww"))  # noqa: SIM115
 
 
 def _answer(arguments: "Sequence[str]") -> int:

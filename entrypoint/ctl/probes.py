@@ -26,10 +26,8 @@ def parse(arguments: "Sequence[str]") -> tuple[int | None, float] | None:
             pid = int(value)
         elif name == "--timeout":
             try:
-                timeout = units.parse_duration(value)
+                timeout = units.parse_duration(value, infinite=False)
             except ValueError:
-                return None
-            if timeout == units.INFINITY:
                 return None
         else:
             return None

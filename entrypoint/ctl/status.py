@@ -21,7 +21,7 @@ def complete(fields: dict[str, str], pid: int) -> dict[str, Any]:
     """
     agent = int(fields["AGENT"]) or None
     memory = cgroup.Memory(own=f"/proc/{pid}/cgroup")
-    below = _below(pid)
+    below = _below(pid, {int(helper) for helper in fields.get("HELPERS", "").split(",") if helper})
     stopping = "STOPPING_FOR" in fields
     return {
         "format": FORMAT,
@@ -104,12 +104,13 @@ def as_text(found: dict[str, Any]) -> str:
 
 
 def _stop_lines(stop: dict[str, Any]) -> list[str]:
-    if stop["seconds"] is None:
+    if stop["seconds"] is None and not stop["next"]:
         return []
     steps = [f"{step['signal']} in {_ago(step['seconds'])}" for step in stop["next"]]
     if stop["ended_by"]:
         steps.append(f"the end is that of {stop['ended_by']}")
-    return [f"stop: requested {_ago(stop['seconds'])} ago; {', '.join(steps) or 'nothing more is sent'}"]
+    requested = "not requested" if stop["seconds"] is None else f"requested {_ago(stop['seconds'])} ago"
+    return [f"stop: {requested}; {', '.join(steps) or 'nothing more is sent'}"]
 
 
 def _memory_lines(memory: dict[str, Any]) -> list[str]:
@@ -129,8 +130,11 @@ def _ago(seconds: float) -> str:
     return units.format_duration(round(seconds, 1))
 
 
-def _below(pid: int) -> list[procfs.Process] | None:
+def _below(pid: int, helpers: set[int]) -> list[procfs.Process] | None:
+    """Return the processes below agent-init, except its own helpers; None where they cannot be seen."""
+    if procfs.look(pid) is None:
+        return None
     try:
-        return tree.below(pid, tree.everything())
+        return [process for process in tree.below(pid, tree.everything()) if process.pid not in helpers]
     except OSError:
         return None

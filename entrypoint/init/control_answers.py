@@ -22,6 +22,7 @@ MAX_EVENT_BYTES = 65536
 READ_ONLY = frozenset(("status", "report", "events"))
 NOT_EXTENDED = {
     "not-stopping": "there is no stop to extend: none was requested",
+    "over": "it is too late: all has ended, or was sent SIGKILL",
     "--max-grace": "the stop lasts as long as --max-grace allows",
 }
 
@@ -142,6 +143,7 @@ def state_of(supervisor: "Supervisor") -> dict[str, object]:
         "OOM_KILLS": supervisor.memory.new_kills,
         "FORWARDED": signals.counts(counters.forwarded),
         "DROPPED": signals.counts(counters.dropped),
+        "HELPERS": ",".join(map(str, sorted(supervisor.helper_pids))),
         "REAPED": counters.reaped,
         "REFUSED": supervisor.control.refused if supervisor.control is not None else 0,
     }
@@ -176,8 +178,5 @@ def _as_text(record: "Record") -> list[bytes]:
 
 
 def _seconds(fields: dict[str, str], name: str) -> float:
-    """Return a duration of the request, in seconds. Raises Refused, ValueError."""
-    seconds = units.parse_duration(fields.get(name, ""))
-    if seconds == units.INFINITY:
-        raise Refused("infinity is not accepted here; accepted: a finite time, such as 25s")
-    return seconds
+    """Return a duration of the request, in seconds. Raises ValueError."""
+    return units.parse_duration(fields.get(name, ""), infinite=False)

@@ -4,14 +4,15 @@ That namespace is the network's: a whole pod's, with hostNetwork the whole host'
 and the user that the kernel reports, see `control_access`; the others cost a counter.
 
 No client delays anything. Every call returns at once, and a client that does not read is cut off. All clients together
-get a tenth of the time: when they have used it, nobody is listened to for a while. To close a descriptor that a client
-sends could take as long as it likes (see `notify_socket`): the kernel refuses to send any, and where it cannot do that,
-a thread closes the connections.
+get a tenth of a processor: when they have used it, nobody is listened to for a while. To close a descriptor that a
+client sends could take as long as it likes (see `notify_socket`): the kernel refuses to send any, and where it cannot
+do that, a thread closes the connections.
 """
 
 import _socket
 import _thread
 import os
+import time
 
 from .. import control, notify
 from . import later
@@ -30,9 +31,9 @@ else:
     control_access = later.Module("init.control_access")
 
 SO_PASSRIGHTS = 83  # since Linux 6.16 (include/uapi/asm-generic/socket.h); off, nobody can send a descriptor
-MAX_CLIENTS, MAX_FOLLOWERS = 16, 4
+MAX_CLIENTS, MAX_FOLLOWERS = 16, 4  # of each kind
 BACKLOG = 16  # connections that wait to be accepted
-SHARE = 10  # clients get one part in so many of the time,
+SHARE = 10  # clients get one part in so many of a processor's time,
 BURST = 0.02  # ... but so many seconds at once
 RETRY_AFTER = 1.0  # seconds after an error, which may be for ever
 ANCILLARY_BYTES = _socket.CMSG_SPACE(12)  # for credentials
@@ -125,7 +126,7 @@ class ControlSocket:
     # --- Clients. ---------------------------------------------------------------------------------------------------
 
     def _accept_next(self) -> None:
-        began = self._loop.time()
+        began = _processor_time()
         try:
             client = self._accept()
             if client is not None:
@@ -166,7 +167,7 @@ class ControlSocket:
         return rights != control_access.NONE
 
     def _readable(self, client: Client) -> None:
-        began = self._loop.time()
+        began = _processor_time()
         try:
             self._handle(client)
         finally:
@@ -193,8 +194,8 @@ class ControlSocket:
         self._drop(client)
 
     def _is_follower(self, client: Client) -> bool:
-        """Whether there is a place for another follower."""
-        if sum(other.render is not None for other in self._clients.values()) <= MAX_FOLLOWERS:  # with this one
+        """Whether there is a place for it. Those that wait for a stop have their own: none that others can take."""
+        if sum(other.render is client.render for other in self._clients.values()) <= MAX_FOLLOWERS:  # with this one
             return True
         client.send([control.PROBLEM + BUSY])
         return False
@@ -232,9 +233,12 @@ class ControlSocket:
     # --- Their share of the time. -----------------------------------------------------------------------------------
 
     def _charge(self, began: float) -> None:
-        """Clients have used the time since `began`."""
+        """Clients have used the processor since `began`.
+
+        The time that we have waited for one is not theirs: on a busy machine a single request would shut out the next.
+        """
         now = self._loop.time()
-        self._debt = max(0.0, self._debt - (began - self._debt_at) / SHARE) + now - began
+        self._debt = max(0.0, self._debt - (now - self._debt_at) / SHARE) + _processor_time() - began
         self._debt_at = now
         if self._debt > BURST:
             self._pause(self._debt * SHARE)
@@ -250,6 +254,14 @@ class ControlSocket:
         self._loop.add_reader(self._listener.fileno(), self._accept_next)
         for fd, client in self._clients.items():
             self._loop.add_reader(fd, lambda client=client: self._readable(client))  # type: ignore[misc]
+
+
+def _processor_time() -> float:
+    """Return the seconds of processor time that this thread has used; where they are not known (seccomp), all time."""
+    try:
+        return time.thread_time()
+    except OSError:
+        return time.monotonic()
 
 
 def open_or_log(console: "Console", make: "Callable[[], ControlSocket]") -> ControlSocket | None:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 else:
     by_name, foreground, leftovers = map(later.Module, ("init.by_name", "init.foreground", "init.leftovers"))
     names, recipients, wrapper = map(later.Module, ("init.names", "init.recipients", "init.wrapper"))
+    later.Module("init.output_pipes")  # which `recipients` imports
 
 MAX_NAMED = 12  # processes that a line names as not signalled
 
@@ -497,7 +498,7 @@ class Delivery:
         known = self._agent.dispositions.handles_or_ignores(number)
         if known is None and not by_names:
             return recipients.Recipients()
-        if known and not self._is_shells_habit(number) and not self._is_transparent(agent, number):
+        if known and not self._is_shells_habit(number) and not self._is_transparent(agent, number, to_stop=to_stop):
             return recipients.Recipients()
         try:
             if by_names:
@@ -507,9 +508,11 @@ class Delivery:
         except OSError:
             return recipients.Recipients()  # no /proc: nothing is known
 
-    def _is_transparent(self, agent: "Process", number: int) -> bool:
+    def _is_transparent(self, agent: "Process", number: int, *, to_stop: bool) -> bool:
         """Whether a signal that the agent handles or ignores may be meant for a process behind it."""
         if names.may_be_looked_through(agent):
+            return True
+        if to_stop and recipients.is_launcher(agent, procfs.children(agent.pid)):
             return True
         return not self._agent.dispositions.handles(number) and recipients.is_tracer(agent)
 

@@ -7,13 +7,15 @@ and in the system call of a shell the two look alike, so each child is judged:
     it ignores INT or QUIT        a background job: a shell without job control has these ignored (POSIX, 2.11); fish
                                   has them blocked. Of a child that is a shell itself only INT counts: most shells
                                   ignore QUIT for their own sake, and do not touch INT where it was ignored.
-    it has QUIT's default action  in the foreground: programs leave QUIT alone, and what is ignored survives exec(2)
+    it has QUIT's default action  in the foreground: programs leave QUIT alone, and what is ignored survives exec(2).
+                                  But with traps of its own for INT and QUIT mksh leaves them to a job; its stdin tells.
     neither                       it has handlers for both, or its runtime resets all signals at its start, as Node
                                   does. A background job would have got /dev/null for its stdin; and some shells wait
                                   in different ways: dash and busybox sh in wait4(2) for the foreground and in
                                   sigsuspend(2) for a job, zsh with INT blocked only for the foreground.
 
-Where even that shows nothing, the child counts as a background job, and the shell gets the signal alone.
+Where even that shows nothing, the child counts as a background job, and the shell gets the signal alone. fish is an
+exception: it runs no handler in `wait`, so its jobs count as in the foreground unless something else is.
 """
 
 import _signal
@@ -48,6 +50,8 @@ def children(shell: "Process", among: "list[Process]") -> "list[Process]":
             unknown.append(child)
     if unknown and not certain and _waits_for_foreground(shell, own[0]):
         certain = [max(unknown, key=lambda child: child.start)]  # what was started before is in the background
+    if not certain and "fish" in procfs.program_names(shell):
+        return [child for child in among if child.group == shell.group]
     return certain
 
 
@@ -77,7 +81,7 @@ def _is_in_foreground(shell: "Process", ignored_by_shell: int, child: "Process")
     if (ignored | blocked) & (INT | QUIT) & ~inherited:
         return False
     if not caught & QUIT and RESETTING.isdisjoint(programs):
-        return True
+        return procfs.PDKSH.isdisjoint(procfs.program_names(shell)) or _shares_stdin(shell, child) is not False
     return _shares_stdin(shell, child)
 
 

@@ -24,7 +24,8 @@ at once, and without one none stops, so the evidence is weighed. In this order:
     a shell's foreground job                    no: a trap runs once the job is over, an EXIT trap at once; both are
                                                 there to clean up. See `foreground`
     a shell's background job                    yes: `trap 'kill $!' TERM`, `trap 'kill 0' EXIT`; but if the script is
-                                                a file, not where the shell died of the signal: after an EXIT trap
+                                                a file, not where the shell died of the signal: without a trap, or
+                                                after an EXIT trap. mksh that dies of a signal sends it to its group.
     any other wrapper that died of the signal   no: it is its runtime's default action
     watch(1)                                    no: it exits at once
     any other wrapper that exited with a code   yes: it caught the signal
@@ -80,12 +81,14 @@ class Wrapper:
         "_awaited",
         "_below",
         "_cleans_up",
+        "_has_trap",
         "_is_known",
         "_is_shell",
         "_number",
         "_only_runs_until",
         "_pid",
         "_script",
+        "_signals_group",
         "_signals_nobody",
     )
 
@@ -105,6 +108,8 @@ class Wrapper:
         programs = procfs.program_names(process)
         self._signals_nobody = not SIGNALS_NOBODY.isdisjoint(programs)
         self._script = _script(process.pid) if self._is_shell else None
+        self._has_trap = self._is_shell and foreground.has_trap(process, number)
+        self._signals_group = process.group == process.pid and not procfs.PDKSH.isdisjoint(programs)
         is_event_loop = not EVENT_LOOPS.isdisjoint(programs)
         self._cleans_up = number == INT and not is_event_loop and procfs.handles(process, number) is True
         only_runs = is_event_loop and not _has_sockets(process.pid)
@@ -150,8 +155,11 @@ class Wrapper:
         has_slept = switches is not None and switches == entry.switches
         if has_slept or entry.process.parent != self._pid:
             return False
+        if self._is_shell and died and self._signals_group:
+            return entry.in_background
         if self._is_shell:
-            return entry.in_background and (not died if self._script is None else "kill" in self._script)
+            may_have = not died or self._has_trap if self._script is None else "kill" in self._script
+            return entry.in_background and may_have
         return not died and not self._signals_nobody
 
 

@@ -197,10 +197,15 @@ class Lifecycle:
         return [Forward(rewritten, sender, always=self.settings.unhandled == "forward", origin=origin)]
 
     def stop(self, now: float, sender: object, origin: str, grace: float | None) -> list[Action]:
-        """A stop was requested by command: as by TERM. `grace`: for this stop, unless it has begun already."""
+        """A stop was requested by command: as by TERM, but --stop-on and a rewrite to nothing do not prevent it.
+
+        `grace`: for this stop, unless it has begun already.
+        """
+        rewritten = self.settings.rewrite.get(TERM, TERM)
+        instead = rewritten if rewritten not in (TERM, 0) else None
         if self.state == RUNNING and grace is not None:
-            return self._start_stop(now, TERM, sender, None, origin, grace=grace)
-        return self._stop_requested(now, TERM, sender, None, origin)
+            return self._start_stop(now, TERM, sender, instead, origin, grace=grace)
+        return self._stop_requested(now, TERM, sender, instead, origin)
 
     def more_time(self, now: float, seconds: float, sender: object) -> list[Action]:
         """The stop gets so much more time by command, as far as `why_no_more_time` allows; see there."""
@@ -218,9 +223,9 @@ class Lifecycle:
 
     @property
     def why_no_more_time(self) -> str:
-        """Why a stop cannot get more time: not-stopping, no-deadline, or the option that bounds it; nothing if not."""
+        """Why a stop cannot get more time, or nothing: not-stopping, over, no-deadline, the option that bounds it."""
         if self.state not in (STOPPING, LINGERING):
-            return "not-stopping"
+            return "not-stopping" if self.state == RUNNING else "over"
         if self.kill_due == INFINITY:
             return "no-deadline"
         bound = self._requested + self.plan.max_grace

@@ -5,7 +5,7 @@
                them to itself (go-task), or ends the program after a time of its own (su). That it catches a signal
                does not show whether the program behind it can act on it: only a look at the program does.
     init       a relay that has several programs, or may be set up to translate signals: it sends on the stop signal
-               itself, unless the program behind it prefers INT
+               itself, unless its only program prefers INT, or is a wrapper that would not pass the signal on
     ender      ends the program that it runs by signals of its own, soon after it gets one
     tracer     a wrapper that ignores signals, and sees those of the program that it traces
     idle       waits for the time or for input; it ends by the default action of a signal, and loses no work by that
@@ -32,7 +32,7 @@ RELAYS = (
     RELAY_SCRIPTS
     | TRACERS
     | frozenset(
-        "su runuser sudo doas unshare nsenter timeout script watch make gmake task go-task just mise "
+        "su runuser sudo doas unshare nsenter timeout script watch expect cpulimit make gmake task go-task just mise "
         "uv uvx rye pixi micromamba bunx doppler infisical aws-vault chamber direnv op teller".split()
     )
 )
@@ -42,7 +42,7 @@ WRAPPERS = (
     | WRAPPER_SCRIPTS
     | frozenset(
         "bwrap catatonit py-spy setpriv gosu su-exec setuidgid chpst nice ionice nohup stdbuf setsid flock time "
-        "xargs find entr firejail dbus-run-session xvfb-run faketime".split()
+        "xargs find entr firejail dbus-run-session xvfb-run faketime runsvdir".split()
     )
 )
 INIT_SCRIPTS = frozenset(("concurrently",))

@@ -376,7 +376,7 @@ def labels(processes: "Sequence[Process]") -> list[str]:
 # --- Events. --------------------------------------------------------------------------------------------------------
 
 TEXT_ONLY = frozenset(  # facts that do not go into JSON
-    ("why", "hung", "extended", "by_int", "counts_as", "lifted_by", "limited_by", "cut", "has_had_it")
+    ("why", "hung", "extended", "counts_as", "lifted_by", "limited_by", "cut", "has_had_it")
 )
 MAX_LIST_SECONDS = 0.2  # for the list of processes in a line: the SIGKILL comes after it
 NAMES, COUNT = "names", "count"  # the processes that are still running, at the end of a line

@@ -20,7 +20,8 @@ ATTEMPTS = 3  # at a read whose one failure must not pass for "unknown"
 
 # While a command runs, shells catch INT and bash ignores QUIT for their own sake: no evidence about the command.
 SHELL_HABITS = (_signal.SIGINT, _signal.SIGQUIT)
-SHELLS = frozenset(("sh", "bash", "dash", "ash", "busybox", "ksh", "mksh", "zsh", "fish"))
+PDKSH = frozenset("mksh lksh oksh posh".split())
+SHELLS = PDKSH | frozenset("sh bash rbash dash ash busybox ksh ksh93 zsh yash fish csh tcsh".split())
 # A handler for one of these is one that the program has set: no interpreter or debugging aid sets it for itself.
 TELLTALES = (_signal.SIGHUP, _signal.SIGUSR1, _signal.SIGUSR2, _signal.SIGTERM)
 # Python's own start takes 1 to 3 clock ticks, of 10 ms each. INT in that time ends it with code 1 and a "Fatal Python
@@ -584,7 +585,8 @@ def prefers_int(process: Process) -> bool:
     """Whether TERM would kill it and INT would not: it handles INT, and TERM has its default action.
 
     That is so of every Python program that does not handle TERM itself: INT raises KeyboardInterrupt, and `finally` is
-    run. False for a shell, for a program that is starting, and where nothing is known.
+    run. False for a shell, for a program that is starting, where INT is blocked for good (fish starts a background job
+    like that), and where nothing is known.
     """
     now = look(process.pid)
     if now is None or now.is_starting:
@@ -592,9 +594,14 @@ def prefers_int(process: Process) -> bool:
     dispositions = Dispositions(process.pid)
     try:
         dies_of_term = dispositions.handles_or_ignores(_signal.SIGTERM) is False
-        return dies_of_term and dispositions.handles(_signal.SIGINT) is True and not is_shell(process)
+        if not dies_of_term or not dispositions.handles(_signal.SIGINT) or is_shell(process):
+            return False
     finally:
         dispositions.close()
+    known = masks(process.pid)
+    if known is None or not known[0] & signal_bit(_signal.SIGINT):
+        return True
+    return is_reached(process, _signal.SIGINT) is True
 
 
 def handles_or_ignores(process: Process, number: int) -> bool | None:

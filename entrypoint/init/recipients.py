@@ -5,8 +5,9 @@ Python), whose child is the one to signal, or an agent with helpers (an MCP serv
 which must be signalled itself: a helper's exit does not stop it. The two look alike in the signal masks, so each
 process is judged by what it is doing at that moment:
 
-    it waits for a child           its main thread sits in wait4(2) or waitid(2), or reads its only child's output, or
-                                   it is a shell or a wrapper known by name: a wrapper, look through it
+    it waits for a child           its main thread sits in wait4(2) or waitid(2), or it does nothing but read its only
+                                   child's output (see `output_pipes`), or it is a shell or a wrapper known by name: a
+                                   wrapper, look through it
     it talks to a child            the child's stdin or stdout is a pipe or a socket that it made: an agent with a
                                    helper, whatever the helper handles
     neither                        a launcher that polls, but also an agent with a database beside it: the children
@@ -19,16 +20,19 @@ Some wrappers handle or ignore signals themselves, and are looked through all th
 on the signal:
 
     a relay (see `names`)          what it catches says nothing about the program behind it
+    a relay or a shell that starts one
+                                   it may keep the signal, and the program would begin its work: both are signalled
     a shell with a trap            it runs the trap only after the program in its foreground has ended (`foreground`).
                                    So the program is signalled, and the shell just before it: the shell then runs
                                    its trap instead of the next command. With a trap for EXIT bash would end at once
                                    and leave the program behind, so it gets the signal only if it stays after that.
     a tracer                       it ignores signals, and the program that it traces does not
+    a launcher in Node, Ruby, PHP  that does nothing but read its child's output; only for the stop signal
 """
 
 import os
 
-from . import foreground, names, procfs, tree
+from . import foreground, names, output_pipes, procfs, tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
 
     from .procfs import Process
 
+RUNTIMES = ("node", "ruby", "php")  # of languages: they handle TERM from their start, whatever the program does
 O_ACCMODE = 0o3  # the access mode in the flags of open(2)
 
 
@@ -44,9 +49,9 @@ class Recipients:
 
     `processes`: those that get the signal in the agent's place; none: the agent gets it. `held_back`: those between
     the agent and them, the agent included, that may need it too. `shells`: those above them that get it before them.
-    `idle`: those that get it after a shell, so that its trap runs now. `guardians`: by the pid of a recipient, who
-    gets the signal if that one may not be signalled. `unhandled`: the agent only relays the signal, and no process
-    behind it handles it. `seen`: all processes, by pid; empty if `quickly`.
+    `idle`: those that get it after a shell, so that its trap runs now, or that are starting behind a relay.
+    `guardians`: by the pid of a recipient, who gets the signal if that one may not be signalled. `unhandled`: the agent
+    only relays the signal, and no process behind it handles it. `seen`: all processes, by pid; empty if `quickly`.
     """
 
     __slots__ = ("guardians", "held_back", "idle", "processes", "seen", "shells", "unhandled")
@@ -101,7 +106,7 @@ def _resolve(
     agent: "Process", number: int, children_of: "Callable[[int], list[Process]]", *, to_stop: bool, adapts: bool
 ) -> Recipients:
     found = Recipients()
-    nodes = _look_through(agent, number, children_of)
+    nodes = _look_through(agent, number, children_of, to_stop=to_stop)
     recipients: dict[int, list[Process]] = {}  # at or below each process
     for node in reversed(nodes):  # children before their parents
         process = node.process
@@ -141,26 +146,40 @@ def _behind_relay(
     """Return the recipients at or below a process that handles the signal and was looked through."""
     process = node.process
     is_shell = procfs.is_shell(process)
-    has_trap = is_shell and foreground.has_trap(process, number)
+    # mksh catches HUP and QUIT too, and ends by them.
+    by_habit = not to_stop and not procfs.PDKSH.isdisjoint(procfs.program_names(process))
+    has_trap = is_shell and not by_habit and foreground.has_trap(process, number)
     if below and names.is_init(process):
-        # It would pass TERM on to a program that prefers INT.
+        # It would pass TERM on to a program that prefers INT, or to a shell that dies of it before its program.
+        is_direct = all(recipient.parent == process.pid for recipient in below)
         handled = not to_stop or any(procfs.handles(recipient, number) for recipient in below)
-        if handled or not names.runs_one_program(process):
+        if (is_direct and handled) or not names.runs_one_program(process):
             return [process]
     if below:
         found.guardians = {**{recipient.pid: process for recipient in below}, **found.guardians}
         if has_trap:
             found.shells.insert(0, process)  # the outermost one first
         return below
-    is_idle = bool(node.children) and all(map(names.is_idle, node.children))
     if to_stop:
-        found.idle += node.children if is_shell and is_idle else []
+        found.idle += _lose_nothing(node.children, is_shell=is_shell)
         return [process]
+    is_idle = bool(node.children) and all(map(names.is_idle, node.children))
     # The shell would end at once, or it would run a trap after its foreground: of use only in a loop around sleep(1).
     if is_shell:
         return [process] if has_trap or is_idle else []
     programs = (child for child in node.children if not procfs.is_shell(child))
     return [process] if any(procfs.handles_or_ignores(program, number) for program in programs) else []
+
+
+def _lose_nothing(children: "list[Process]", *, is_shell: bool) -> "list[Process]":
+    """Return the children of a process that may keep the stop signal to itself which end by it and lose no work.
+
+    A program that is starting has no work yet, and would begin with it once the signal has gone by. What is idle keeps
+    a shell from running its trap.
+    """
+    lose_nothing = [child for child in children if child.is_starting or (is_shell and names.is_idle(child))]
+    others = [child for child in children if child not in lose_nothing]
+    return [] if is_shell and not all(map(names.is_passive, others)) else lose_nothing
 
 
 def _takes_int(node: _Node, below: "list[Process]", number: int) -> bool:
@@ -170,7 +189,9 @@ def _takes_int(node: _Node, below: "list[Process]", number: int) -> bool:
     return procfs.prefers_int(node.process)
 
 
-def _look_through(agent: "Process", number: int, children_of: "Callable[[int], list[Process]]") -> list[_Node]:
+def _look_through(
+    agent: "Process", number: int, children_of: "Callable[[int], list[Process]]", *, to_stop: bool
+) -> list[_Node]:
     """Return the processes from the agent down to those that handle the signal, or have helpers."""
     nodes = [_Node(agent)]
     known = {agent.pid}
@@ -179,8 +200,10 @@ def _look_through(agent: "Process", number: int, children_of: "Callable[[int], l
         # A pid that was reused during the look may lead round in a circle.
         children = [child for child in children_of(process.pid) if child.alive and child.pid not in known]
         if procfs.handles(process, number):
-            children = _behind(process, children)
-            node.kind = RELAY if children else HANDLER
+            children = _behind(process, children, to_stop=to_stop)
+            # A fork of a shell that has not executed its program yet still has the shell's handlers, and loses them.
+            is_fork = not children and process.is_starting and procfs.is_shell(process)
+            node.kind = RELAY if children else WRAPPER if is_fork else HANDLER
         elif children and not is_wrapper(process, children):
             node.kind = HELPED if any(is_helper(child, process) for child in children) else UNCERTAIN
         if node.kind != HELPED:
@@ -190,8 +213,10 @@ def _look_through(agent: "Process", number: int, children_of: "Callable[[int], l
     return nodes
 
 
-def _behind(process: "Process", children: "list[Process]") -> "list[Process]":
+def _behind(process: "Process", children: "list[Process]", *, to_stop: bool) -> "list[Process]":
     """Return the children that a signal may be meant for which the process itself handles."""
+    if to_stop and is_launcher(process, children):
+        return children
     if not children:
         return []
     if procfs.is_shell(process):
@@ -210,12 +235,29 @@ def _behind(process: "Process", children: "list[Process]") -> "list[Process]":
     return []
 
 
+def only_reads_output(process: "Process", children: "list[Process]") -> bool:
+    """Whether it does nothing but read its only child's output."""
+    if len(children) != 1:
+        return False
+    [child] = children
+    where = procfs.wait_channel(process.pid)
+    return _reads_output(process, child) if b"pipe_read" in where else output_pipes.copies_output(process, child)
+
+
+def is_launcher(process: "Process", children: "list[Process]") -> bool:
+    """Whether it does nothing but read its child's output, and handles TERM only as every program of its language does.
+
+    It would end by that TERM, and its child of the broken pipe; or it would wait for the child.
+    """
+    is_in_runtime = any(name.startswith(RUNTIMES) for name in procfs.program_names(process))
+    return is_in_runtime and only_reads_output(process, children)
+
+
 def is_wrapper(process: "Process", children: "list[Process]") -> bool:
     """Whether it does nothing but wait for a child."""
     if names.is_wrapper(process):
         return True
-    where = procfs.wait_channel(process.pid)
-    return b"do_wait" in where or (b"pipe_read" in where and len(children) == 1 and _reads_output(process, children[0]))
+    return b"do_wait" in procfs.wait_channel(process.pid) or only_reads_output(process, children)
 
 
 def _reads_output(process: "Process", child: "Process") -> bool:

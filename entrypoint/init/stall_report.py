@@ -113,6 +113,7 @@ class Reporter:
                 "agent": agent,
                 "since": self._since,
                 "cpu": self._cpu_snapshot,
+                "helpers": sorted(self.helper_pids),
                 "seconds": seconds * SHARE_OF_REPORTER,
                 "answers": max(MAX_ANSWER_SECONDS, seconds / 2),
                 "room": self._memory.available_bytes,

@@ -11,7 +11,7 @@ from .model import Advice, Verdict
 from .scenarios import GRACE, INT, STOP_DELAY, STOP_SIGNAL, TERM, TERM_ONCE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from .model import Run
 
@@ -108,13 +108,27 @@ def _measures(run: Run) -> bool:
     return run.scenario.counts and run.scenario.measures and run.verdict is not Verdict.SKIPPED
 
 
-def _exit_codes(runs: Iterable[Run]) -> list[Advice]:
-    """Return the advice for an agent that ends by the stop signal: 143 is a failure for a Job or a restart policy."""
-    by_signal = {128 + TERM, 128 + INT}
-    held = (run for run in runs if _measures(run) and run.verdict is Verdict.HELD)
-    codes = sorted({run.exit_code for run in held if run.exit_code in by_signal})
-    if not codes:
+def _exit_codes(runs: Sequence[Run]) -> list[Advice]:
+    """Return the advice for an agent that ends by the stop signal: 143 is a failure for a Job or a restart policy.
+
+    With an option that has helped it is the code of the run with that option; with another stop signal, of that only.
+    """
+    helped = _what_helped(runs)
+    right = []
+    if helped is None or helped[0] != STOP_SIGNAL:
+        right = [run for run in runs if _measures(run) and run.verdict is Verdict.HELD]
+    if helped is not None:
+        right += [run for run in runs if run.scenario.name == RETRY + " ".join(helped)]
+    by_signal = [run for run in right if run.exit_code in (128 + TERM, 128 + INT)]
+    if not by_signal:
         return []
-    names = " or ".join(f"{code} ({signals.name_of(code - 128)})" for code in codes if code is not None)
+    codes = sorted({run.exit_code for run in by_signal if run.exit_code is not None})
+    names = " or ".join(f"{code} ({signals.name_of(code - 128)})" for code in codes)
     reason = f"its exit code after a stop is {names}, which a Job or `restart: on-failure` takes for a failure"
-    return [Advice("command line", "agent-init -e 143", reason)]
+    options = " ".join(f"-e {code}" for code in sorted({_counts_as(run) for run in by_signal}))
+    return [Advice("command line", f"agent-init {options}", reason)]
+
+
+def _counts_as(run: Run) -> int:
+    """Return the exit code that --ok-exit takes that of an agent for which has ended by a signal."""
+    return 128 + INT if run.exit_code == 128 + INT and not run.interrupted else 128 + TERM

@@ -55,7 +55,7 @@ def find(lines: Iterable[Line], request: float, started: float) -> tuple[BrokenL
     ]
     named = {line.line for _, line in found}
     for stream in ("out", "err"):  # a traceback is in one of them
-        for line in _ends_of_tracebacks(line for line in after if line.stream == stream):
+        for line in _ends_of_tracebacks(_of(after, stream)):
             if line.text.strip() not in named | usual:
                 found.append((line.at, BrokenLine(max(0.0, line.at - started), line.text.strip(), TRACEBACK)))
     return tuple(line for _, line in sorted(found, key=lambda item: item[0]))
@@ -64,6 +64,20 @@ def find(lines: Iterable[Line], request: float, started: float) -> tuple[BrokenL
 def rule_of(text: str) -> str:
     """Return the rule that a line breaks, tracebacks aside; an empty text if there is none."""
     return next((rule for rule, pattern in RULES if pattern.search(text)), "")
+
+
+def last_error(lines: Iterable[Line]) -> str:
+    """Return the last line of a stream that ends with a traceback; an empty text if none does."""
+    lines = [line for line in lines if line.text.strip()]
+    for stream in ("err", "out"):
+        *_, last = [None, *_of(lines, stream)]
+        if last is not None and last in _ends_of_tracebacks(_of(lines, stream)):
+            return last.text.strip()
+    return ""
+
+
+def _of(lines: Iterable[Line], stream: str) -> Iterator[Line]:
+    return (line for line in lines if line.stream == stream)
 
 
 def _ends_of_tracebacks(lines: Iterable[Line]) -> Iterator[Line]:

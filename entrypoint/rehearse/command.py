@@ -47,8 +47,8 @@ class Text(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
 
 def _duration(text: str) -> float:
-    seconds = units.parse_duration(text)
-    if not 0 < seconds < units.INFINITY:
+    seconds = units.parse_duration(text, infinite=False)
+    if not seconds > 0:
         raise ValueError(f"{signals.quote(text)} is not accepted here; accepted: a finite time above 0, such as 25s")
     return seconds
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from .records import Line, Record
 
-DEADLINE, LINGER_OVER, REPORT = "deadline", "linger-over", "report"
+DEADLINE, LINGER_OVER, REPORT, ENDED = "deadline", "linger-over", "report", "ended"
 KILLS = frozenset((DEADLINE, LINGER_OVER))
 MAX_NAMED = 4
 
@@ -57,6 +57,7 @@ class Judgement:
     left_over: tuple[str, ...]
     held_up_by: str | None
     broken_lines: tuple[BrokenLine, ...]
+    interrupted: bool
 
 
 def judge(facts: Facts) -> Judgement:
@@ -81,7 +82,8 @@ def judge(facts: Facts) -> Judgement:
     else:
         verdict = Verdict.LOST if reasons else Verdict.HELD
     held_up_by = _held_up_by(facts.records) if killed else None
-    return Judgement(verdict, tuple(reasons), killed, work_kept, left_over, held_up_by, lines)
+    interrupted = any(record.event == ENDED and record.fields.get("by_int") is True for record in facts.records)
+    return Judgement(verdict, tuple(reasons), killed, work_kept, left_over, held_up_by, lines, interrupted)
 
 
 def _left_over(records: Sequence[Record]) -> tuple[str, ...]:

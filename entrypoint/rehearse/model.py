@@ -84,6 +84,7 @@ class Run:
     broken_lines: tuple[BrokenLine, ...] = ()
     events: tuple[Event, ...] = ()
     lives: tuple[Life, ...] = ()
+    interrupted: bool = False  # the exit code is that of the INT which agent-init has sent in place of TERM
     folder: Path | None = None  # has the run's whole output: output.log, events.jsonl, work.log
 
     @property

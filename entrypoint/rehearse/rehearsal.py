@@ -258,5 +258,8 @@ def _notes(options: Options, mode: Mode, first: Run, runs: Sequence[Run]) -> Ite
         yield f"{why}: agent-init ran as a subreaper, not as process 1."
     if first.up_after is None:
         yield "The agent was not seen to come up (no READY=1, no port, never quiet): use --up."
+    seen = next((event.text for event in first.events if event.kind == "up"), "")
+    if options.up is None and seen.endswith(up.OF_QUIET):
+        yield f"The agent was taken to be up after {seen}, with neither READY=1 nor a port: use --up if it was not."
     if any("stdout is read again" in event.text for run in runs for event in run.events):
         yield "Stdout was read again after seconds: a drain that prints more than a pipe holds would wait for ever."

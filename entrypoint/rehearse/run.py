@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .. import signals, units
-from . import beside, memory, up
+from . import beside, broken, memory, up
 from .container import Container, send
 from .journal import Journal
 from .judge import Facts, judge
@@ -40,6 +40,7 @@ RELOADS_WITHIN = 30.0
 AFTER_THE_CHILD = 0.5
 MAX_READER_STOPS = 3.0
 BREAK_SECONDS = 60.0
+END_OF_STDIN = "EOFError: EOF when reading a line"  # CPython's input()
 IN_USE = re.compile(r"address already in use|EADDRINUSE|Errno 98\b", re.IGNORECASE)
 
 
@@ -216,11 +217,15 @@ class Trial:
             words = [*(record.message for record in self.journal.records), *(line.text for line in self.journal.lines)]
             return (words or ["agent-init has ended at once"])[-1].removeprefix("agent-init: ").removeprefix("error: ")
         code = self.container.exit_code()
-        last = next((line.text.strip() for line in reversed(self.journal.lines) if line.text.strip()), "")
+        # What is left in the buffer of stdout, such as a question, is written after the traceback.
+        printed = next((line.text.strip() for line in reversed(self.journal.lines) if line.text.strip()), "")
+        last = broken.last_error(self.journal.lines) or printed
         seconds = units.format_duration(round(time.monotonic() - self.signs.started, 1))
         text = f"the agent ended by itself after {seconds}, {when}, with exit code {code}"
         if code == 0 and not self.setting.options.keep_stdin:
             text += " (one that reads stdin needs --stdin, and none may go to the background)"
+        elif last.startswith(END_OF_STDIN) and not self.setting.options.keep_stdin:
+            text += " (one that reads stdin needs --stdin)"
         return text + (f"; its last line: {signals.quote(last)}" if last else "")
 
     def _prepare(self, group: Path | None) -> None:
@@ -431,6 +436,7 @@ class Trial:
             left_over=judged.left_over,
             held_up_by=judged.held_up_by,
             broken_lines=judged.broken_lines,
+            interrupted=judged.interrupted,
             events=tuple(sorted(self.journal.events, key=lambda event: event.seconds)),
             lives=self.lives,
             folder=self.folder,

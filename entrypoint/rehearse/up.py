@@ -14,6 +14,7 @@ from .. import units
 from ..signals import quote
 
 READY = "READY=1"
+OF_QUIET = " of quiet"  # after a time: how that sign is named
 QUIET_SECONDS = 3.0  # without output or a new process, after some output
 SILENT_SECONDS = 6.0  # the same, of an agent that has printed nothing at all
 SETTLED_SECONDS = 0.5  # the same, after a port was opened: the master of a server opens it before its workers are there
@@ -186,7 +187,7 @@ class Automatic:
                 self.found = f"a listening port ({port})"
                 return max(since, min(signs.active_at, signs.now))
         elif signs.now >= signs.started + self.at_least and quiet >= shorter * needed:
-            self.found = f"{units.format_duration(needed)} of quiet"
+            self.found = f"{units.format_duration(needed)}{OF_QUIET}"
             return signs.active_at
         return None
 

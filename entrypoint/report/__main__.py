@@ -79,7 +79,13 @@ def report(request: dict[str, Any]) -> Iterator[str]:
     if processes.MISSING_PSUTIL and not os.path.exists("/proc/self/stat"):
         yield f"no process list: {processes.MISSING_PSUTIL}"
         return
-    found = processes.descendants(request["root"], request["agent"], request["cpu"], arguments=request["arguments"])
+    found = processes.descendants(
+        request["root"],
+        request["agent"],
+        request["cpu"],
+        arguments=request["arguments"],
+        helpers=request.get("helpers", ()),
+    )
     yield from render.process_lines(found)
     if processes.MISSING_PSUTIL:
         yield f"without memory and arguments: {processes.MISSING_PSUTIL} (install psutil)"

@@ -13,7 +13,7 @@ from .by_proc import TICKS_PER_SECOND, inner_pid, read_file, read_stat
 from .states import GONE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from .states import State
 
@@ -58,16 +58,22 @@ class Process:
 
 
 def descendants(
-    root: int, agent: int, cpu_baseline: Mapping[str, tuple[int, int]], *, arguments: bool
+    root: int,
+    agent: int,
+    cpu_baseline: Mapping[str, tuple[int, int]],
+    *,
+    arguments: bool,
+    helpers: Collection[int] = (),
 ) -> list[Process]:
     """Return the descendants of `root` except this process, each after its parent.
 
-    `cpu_baseline`: the request's `cpu`. `arguments`: whether to include program arguments.
+    `cpu_baseline`: the request's `cpu`. `arguments`: whether to include program arguments. `helpers`: agent-init's own
+    processes, which are left out.
     """
     children: dict[int, list[tuple[int, int]]] = {}  # by their parent: pid and parent
     names, shown = {root: "agent-init"}, {root: "agent-init"}  # as the kernel has them; as they are shown
     for pid, parent, name in tree(root, MAX_PROCESSES):
-        if pid != os.getpid():
+        if pid != os.getpid() and pid not in helpers:
             children.setdefault(parent, []).append((pid, parent))
             names[pid], shown[pid] = name, titles.of(name, read_file(f"/proc/{pid}/cmdline").split("\0")[:-1])
     inspected: list[Process] = []

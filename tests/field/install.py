@@ -23,10 +23,10 @@ GO = HERE / "go"
 
 # Never `busybox`: it replaces `busybox-static`, from which the tests' musl image is made.
 DEBIAN = (
-    "bash", "bubblewrap", "busybox-static", "catatonit", "coreutils", "daemontools", "dash", "dbus-daemon", "dumb-init",
-    "entr", "expect", "findutils", "firejail", "fish", "gdb", "gosu", "ksh", "make", "moreutils", "parallel", "perl",
-    "procps", "proot", "redis-server", "ruby", "strace", "sudo", "supervisor", "systemd", "time", "tini", "util-linux",
-    "util-linux-extra", "xauth", "xvfb", "zsh",
+    "bash", "bubblewrap", "busybox-static", "catatonit", "coreutils", "cpulimit", "daemontools", "dash", "dbus-daemon",
+    "dumb-init", "entr", "expect", "findutils", "firejail", "fish", "gdb", "gosu", "ksh", "make", "mksh", "moreutils",
+    "parallel", "perl", "php-cli", "procps", "proot", "redis-server", "ruby", "runit", "strace", "sudo", "supervisor",
+    "systemd", "time", "tini", "util-linux", "util-linux-extra", "xauth", "xvfb", "yash", "zsh",
 )  # fmt: skip
 # A machine may have these from elsewhere, so it is the program that counts.
 DEBIAN_PROGRAMS = {"node": "nodejs", "npm": "npm", "go": "golang-go"}

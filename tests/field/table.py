@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.agents import environments
-from tests.field import trial, trials, wrappers
+from tests.field import running, trial, trials, wrappers
 from tests.field.running import INITS
 from tests.field.trial import Trial
 from tests.field.wrappers import WRAPPERS
@@ -244,6 +244,8 @@ def main() -> int:
     if missing := {program for name in names if (program := EVERYTHING[name].missing())}:
         print(f"not installed: {', '.join(sorted(missing))}; python -m tests.field.install", file=sys.stderr)
         return 1
+    for init in options.init or INITS:
+        running.init(init)  # the threads would install agent-init each
     if options.names:
         show(names, options.init or list(INITS), options.parallel)
     else:

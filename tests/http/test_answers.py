@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from entrypoint.serve.metrics import FROM_ZERO
 from tests.http.serving import LEAVES, READY, Served
+from tests.support.control import ask, status
 from tests.support.init import clean_environment, until
 
 if TYPE_CHECKING:
@@ -90,6 +91,18 @@ def test_status_counts_what_has_happened(start: Start) -> None:
     assert 0 <= found["stop"]["seconds"] <= found["uptime_seconds"]
     assert 0 < found["stop"]["seconds_left"] <= 90
     assert [step["signal"] for step in found["stop"]["next"]] == ["TERM", "KILL"]
+    served.init.signal("TERM")
+    assert served.init.wait() == 0
+
+
+def test_agent_initctl_counts_and_reports_the_agents_processes_only(start_in_role: Start) -> None:
+    served = Served(start_in_role, agent=LEAVES + READY + "ready()")
+    served.init.wait_for_event("ready")
+    served.wait_until("/readyz", 200)
+    assert status(served.init)["processes"] == served.state()["processes"] == 1
+    lines = ask(served.init, "report").stdout.splitlines()
+    assert [line for line in lines if ", child of agent-init" in line] == []
+    assert [line for line in lines if "__main__.py" in line] == []
     served.init.signal("TERM")
     assert served.init.wait() == 0
 

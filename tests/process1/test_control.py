@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from entrypoint.init.control_socket import MAX_FOLLOWERS
 from tests.support.control import AGENT_INITCTL, argv, ask, begin, records, status, wait_until_served
 from tests.support.init import AGENT_INIT, clean_environment, until
 from tests.support.proc import IDLE, PYTHON, descriptors, inner_pid, wait_for_agent
@@ -249,7 +251,22 @@ def test_a_pid_that_is_no_agent_init(pid: str) -> None:
     ran = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, timeout=60)
     assert ran.returncode == 125
     assert len(ran.stderr.splitlines()) == 1
-    assert ("there is no process 999999999 here" in ran.stderr) == (pid != "1")
+    reason = "process 1 (sh) is no agent-init" if pid == "1" else "there is no process 999999999 here"
+    assert reason in ran.stderr
+
+
+def test_one_that_has_ended_and_is_not_reaped() -> None:
+    script = f"""
+import subprocess, time
+one = subprocess.Popen([{str(AGENT_INIT)!r}, "-q", "--", "true"])
+while open(f"/proc/{{one.pid}}/stat").read().rpartition(") ")[2][0] != "Z":
+    time.sleep(0.02)
+print(subprocess.run([{str(AGENT_INITCTL)!r}, "live", "--pid", str(one.pid)]).returncode)
+"""
+    command = [sys.executable, "-c", script]
+    ran = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, timeout=60)
+    assert ran.stdout == "125\n"
+    assert re.fullmatch(r"agent-initctl: cannot reach agent-init \(pid \d+\): it has ended\n", ran.stderr)
 
 
 def test_two_of_one_container_must_be_chosen_between(start: Start) -> None:
@@ -337,6 +354,30 @@ def test_stop_wait_with_a_timeout(start_in_role: Start) -> None:
     assert init.wait() == 137
 
 
+def test_a_stop_that_agent_init_has_not_answered_is_not_said_to_go_on(start: Start) -> None:
+    init = started(start, process1=False)
+    os.kill(init.pid, signal.SIGSTOP)
+    ran = ask(init, "stop", "--wait", "--timeout", "300ms")
+    os.kill(init.pid, signal.SIGCONT)
+    problem = f"agent-initctl: agent-init (pid {init.pid}) does not answer within 300ms\n"
+    assert (ran.returncode, ran.stdout, ran.stderr) == (125, "", problem)
+    init.signal("TERM")
+    assert init.wait() == 0
+
+
+def test_those_that_follow_the_log_do_not_keep_a_stop_from_being_waited_for(start_in_role: Start) -> None:
+    init = started(start_in_role)
+    followers = [begin(init, "events", "--follow") for _ in range(MAX_FOLLOWERS)]
+    for follower in followers:
+        assert follower.stdout is not None
+        assert json.loads(follower.stdout.readline())["event"] == "started"
+    out, err = begin(init, "stop", "--wait").communicate(timeout=60)
+    assert init.wait() == 0
+    assert out.splitlines()[-1].startswith("agent-init: ended: "), err
+    for follower in followers:
+        follower.communicate(timeout=30)
+
+
 def test_stop_grace_replaces_the_grace_of_this_stop(start_in_role: Start) -> None:
     init = started(start_in_role, "-t", "60s", agent=STAYS)
     began = begin(init, "stop", "--wait", "--grace", "1s")
@@ -418,6 +459,17 @@ def test_extend_while_leftovers_exit(start_in_role: Start) -> None:
     until(lambda: status(init)["state"] == "lingering", "the linger phase")
     assert ask(init, "extend", "10s").stdout.startswith("10s more: ")
     assert 10 < status(init)["stop"]["seconds_left"] <= 40
+    os.kill(stays_pid(init), signal.SIGKILL)
+    assert init.wait() == 0
+
+
+def test_status_says_how_long_leftover_processes_have_where_no_stop_was_requested(start_in_role: Start) -> None:
+    code = f"child('stays', {STAYS!r}, session=True); leave(after=0.2)"
+    init = start_in_role("--linger", "30s", "-t", "60s", agent=code)
+    init.wait_for_event("ready", "stays")
+    until(lambda: status(init)["state"] == "lingering", "the linger phase")
+    text = ask(init, "status").stdout
+    assert re.search(r"^stop: not requested; KILL in (30|2[0-9](\.[0-9])?)s$", text, re.MULTILINE), text
     os.kill(stays_pid(init), signal.SIGKILL)
     assert init.wait() == 0
 
@@ -577,6 +629,27 @@ def test_events_are_followed_by_several_clients_to_the_end(start_in_role: Start)
         assert client.returncode in ((0, -signal.SIGKILL, 137) if init.process1 else (0,))
 
 
+def test_a_follower_ends_when_nobody_reads_what_it_prints(start: Start) -> None:
+    init = started(start)
+    client = begin(init, "events", "--follow")
+    assert client.stdout is not None
+    assert json.loads(client.stdout.readline())["event"] == "started"
+    client.stdout.close()
+    assert client.wait(timeout=30) == 1
+    init.signal("TERM")
+    assert init.wait() == 0
+
+
+@pytest.mark.parametrize("command", ["events", "report", "signal WINCH"])
+def test_a_client_whose_standard_files_are_closed(start: Start, command: str) -> None:
+    init = started(start)
+    line = shlex.join(argv(init, *command.split()))
+    ran = subprocess.run(["sh", "-c", f"{line} <&- >&- 2>&-"], env=clean_environment(), timeout=60)
+    assert ran.returncode == 0
+    init.signal("TERM")
+    assert init.wait() == 0
+
+
 def test_a_follower_that_does_not_read_is_cut_off(start: Start) -> None:
     init = started(start, "-v")
     client = subprocess.Popen(argv(init, "events", "--follow"), env=clean_environment(), stdout=subprocess.PIPE)
@@ -599,6 +672,9 @@ WRONG = {
     ("nonsense",): "No such command 'nonsense'; accepted: ",
     ("extend",): "Missing argument 'DURATION'",
     ("extend", "soon"): "'soon' is not a duration",
+    ("extend", "soon "): "accepted: 25s, 1m30s, 500ms, 2h, a number of seconds\n",
+    ("extend", "400d"): "'400d' is longer than a year; accepted: up to 366d\n",
+    ("ready", "--timeout=400d"): "accepted: up to 366d\n",
     ("extend", "infinity"): "infinity is not accepted here; accepted: a finite time, such as 25s",
     ("ready", "--nonsense"): "No such option",
     ("ready", "more"): "Got unexpected extra argument",
@@ -624,7 +700,7 @@ def test_bad_usage_is_one_line(arguments: tuple[str, ...]) -> None:
         [AGENT_INITCTL, *arguments], env=clean_environment(), capture_output=True, text=True, timeout=60
     )
     assert (ran.returncode, ran.stdout) == (125, "")
-    (line,) = ran.stderr.splitlines()
+    (line,) = ran.stderr.splitlines(keepends=True)
     assert line.startswith("agent-initctl: ")
     assert WRONG[arguments] in line
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -98,6 +100,30 @@ def test_a_container_without_capabilities(start: Start) -> None:
     assert init.outer.stdout.read() == b"no hang detected; starting\nstatus\n"
 
 
+def test_where_proc_hides_other_users_process_1_is_found_all_the_same(start: Start) -> None:
+    """The agent's user sees its own processes only (hidepid, proc(5))."""
+    hide = ["sh", "-c", 'mount -o remount,hidepid=2 /proc && exec "$@"', "sh"]
+    init = start(command=["--", *AS_NOBODY, *IDLE], before=hide)
+    wait_for_agent(init)
+    wait_until_served(init)
+    for options in ([], ["--pid=1"]):
+        ran = ask(init, "live", *options, before=AS_NOBODY)
+        assert (ran.returncode, ran.stdout, ran.stderr) == (0, "no hang detected; starting\n", ""), options
+        ran = ask(init, "status", "--json", *options, before=AS_NOBODY)
+        assert (ran.returncode, ran.stderr) == (0, "")
+        assert json.loads(ran.stdout)["processes"] is None  # no more than one of them is seen
+    assert ask(init, "stop", before=AS_NOBODY).stderr == MAY_READ
+    stop(init)
+
+
+def test_a_hidden_process_1_that_is_no_agent_init_is_none() -> None:
+    script = f"mount -o remount,hidepid=2 /proc && {shlex.join([*AS_NOBODY, str(AGENT_INITCTL), 'live'])}; exit $?"
+    command = ["unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", script]
+    ran = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout) == (125, "")
+    assert ran.stderr.startswith("agent-initctl: no agent-init is running here")
+
+
 # --- Containers. ------------------------------------------------------------------------------------------------------
 
 
@@ -118,6 +144,16 @@ def test_a_descendant_with_other_files_is_served(start_in_role: Start) -> None:
     asks = ["unshare", "--mount", str(AGENT_INITCTL), "live"]
     init = start_in_role(command=["--", *asks], stdout=subprocess.PIPE)
     assert init.wait() == 0, init.stderr
+
+
+def test_a_client_in_another_network_namespace_is_told_so(start_in_role: Start) -> None:
+    """The name of the socket is there in that of agent-init only."""
+    init = idle(start_in_role)
+    wait_until_served(init)
+    ran = ask(init, "live", before=["unshare", "--net"])
+    assert ran.returncode == 125
+    assert ran.stderr.endswith(": it is in another network namespace\n")
+    stop(init)
 
 
 def test_root_outside_of_the_pid_namespace_is_refused(start: Start) -> None:

@@ -264,7 +264,8 @@ LOADED = frozenset(
 AS_SUBREAPER = frozenset(("_ctypes",))
 # Loaded when a stop needs them.
 OF_A_STOP = frozenset(
-    f"entrypoint.init.{name}" for name in "exit_watch foreground helpers leftovers names recipients wrapper".split()
+    f"entrypoint.init.{name}"
+    for name in "exit_watch foreground helpers leftovers names output_pipes recipients wrapper".split()
 ) | {"entrypoint.titles"}
 if sys.version_info >= (3, 14):  # the interpreter does not load these before `os` any more
     LOADED |= {"_abc", "abc"}

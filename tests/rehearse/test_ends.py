@@ -102,6 +102,11 @@ def test_work_that_outlives_the_agent_is_ended(rehearse: Rehearse) -> None:
     ("agent", "options", "line"),
     [
         ("print('no key'); raise SystemExit(3)", (), "before it was up, with exit code 3; its last line: 'no key'"),
+        (
+            "input('name? ')",
+            (),
+            "with exit code 1 (one that reads stdin needs --stdin); its last line: 'EOFError: EOF when reading a line'",
+        ),
         (["no-such-program"], (), "cannot run 'no-such-program'"),
         (agents.PLAIN, ("--up=never printed", "--up-timeout=1s"), "was not seen to come up within 1s (the line 'never"),
         (agents.PLAIN, ("--up=up", "--work=exit 7"), "the work failed before a stop was requested, with exit code 7"),

@@ -52,8 +52,17 @@ def test_plain_asyncio_program_holds_everywhere(rehearse: Rehearse, how: tuple[s
     assert "cleaned" not in (ran.keep / "grace-too-short" / "output.log").read_text()
     assert ran.run("kill-child")["reasons"] == ["the agent has no child"]
     assert "cleaned" in (ran.keep / "term" / "output.log").read_text()
-    assert any("-e 143" in advice["line"] for advice in ran.report["advice"])
+    assert "agent-init -e 143" in [advice["line"] for advice in ran.report["advice"]]
     assert any("--work" in note for note in ran.report["notes"])
+
+
+@pytest.mark.parametrize(("up", "is_told"), [((), True), (("--up=1s",), False)], ids=["automatic", "--up"])
+def test_agent_that_is_only_quiet_is_told_so(rehearse: Rehearse, up: tuple[str, ...], is_told: bool) -> None:
+    """One that listens after some seconds is taken to be up before that."""
+    ran = rehearse("import time; time.sleep(1000)", "--scenarios=term", *up)
+    assert ran.code == 0, ran.errors
+    note = "The agent was taken to be up after 6s of quiet, with neither READY=1 nor a port: use --up if it was not."
+    assert (note in ran.report["notes"]) == is_told
 
 
 @pytest.mark.parametrize("how", NAMESPACE, ids=IDS)

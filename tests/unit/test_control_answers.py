@@ -96,6 +96,12 @@ def test_status_has_what_the_agent_has_sent(control: Callable[..., Control]) -> 
     assert 0 <= float(fields["LAST_PING"]) < 60
 
 
+def test_status_names_our_helper_processes(control: Callable[..., Control]) -> None:
+    made = control()
+    made.supervisor.helper_pids.update({43, 42})
+    assert made.status()["HELPERS"] == "42,43"
+
+
 def test_status_counts_signals_and_orphans(control: Callable[..., Control]) -> None:
     made = control("-t", "5s")
     made.harness.world.handled[AGENT] = {USR1}
@@ -236,6 +242,14 @@ def test_extend_is_refused_where_the_platform_comes_first(control: Callable[...,
     assert made.refusal("extend", SECONDS="5") == (
         "the end of this stop is not agent-init's: it is that of Docker (10s unless raised)"
     )
+
+
+def test_extend_is_refused_where_all_has_been_killed(control: Callable[..., Control]) -> None:
+    made = control("--stop-schedule", "KILL")
+    assert made.refusal("extend", SECONDS="5") == "there is no stop to extend: none was requested"
+    made.harness.receive(TERM)
+    assert made.status()["STATE"] == "killing"
+    assert made.refusal("extend", SECONDS="5") == "it is too late: all has ended, or was sent SIGKILL"
 
 
 def test_signal_is_treated_as_if_it_had_been_received(control: Callable[..., Control]) -> None:

@@ -10,6 +10,7 @@ import errno
 import os
 import socket
 import sys
+import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ class Stage:
         self.loop, self.history = FakeLoop(), History()
         self.answers, self.follows = [control.LINES + b"yes\n"], False
         self.asked: list[dict[str, str]] = []
+        self.render: Callable[[Any], list[bytes]] = lambda record: [control.LINES + record[3].encode()]
         agent: Any = None
         loop: Any = self.loop
         self.socket = ControlSocket(loop, self.history, agent, self.answer)
@@ -44,7 +46,7 @@ class Stage:
     def answer(self, client: Client, fields: dict[str, str]) -> list[bytes]:
         self.asked.append(fields)
         if self.follows:
-            client.render = lambda record: [control.LINES + record[3].encode()]
+            client.render = self.render
         return self.answers
 
     def connect(self, request: bytes | None = b"COMMAND=status") -> socket.socket:
@@ -262,6 +264,19 @@ def test_only_so_many_may_follow(stage: Stage) -> None:
     assert len(stage.socket._clients) == MAX_FOLLOWERS
 
 
+def test_followers_of_the_log_take_no_place_of_those_that_wait_for_a_stop(stage: Stage) -> None:
+    stage.follows = True
+    for _ in range(MAX_FOLLOWERS):
+        stage.connect()
+        stage.turn()
+    stage.render = lambda record: [control.DONE]
+    waits = stage.connect()
+    stage.turn()
+    stage.history.add(INFO, "ended", "the end", {})
+    assert [waits.recv(100), waits.recv(100)] == [*stage.answers, control.DONE]
+    assert len(stage.socket._clients) == MAX_FOLLOWERS + 1
+
+
 # --- Time. ----------------------------------------------------------------------------------------------------------
 
 
@@ -269,10 +284,15 @@ def test_clients_get_a_tenth_of_the_time(stage: Stage, monkeypatch: pytest.Monke
     idle = stage.connect(None)
     stage.turn()
 
+    used = 0.0
+
     def slowly(client: Client, fields: dict[str, str]) -> list[bytes]:
+        nonlocal used
         stage.loop.now += 0.03
+        used += 0.03
         return stage.answers
 
+    monkeypatch.setattr(control_socket, "_processor_time", lambda: used)
     monkeypatch.setattr(stage.socket, "_answer", slowly)
     stage.connect()
     stage.turn()
@@ -291,6 +311,28 @@ def test_clients_get_a_tenth_of_the_time(stage: Stage, monkeypatch: pytest.Monke
     stage.connect()
     stage.turn()
     assert stage.loop.timers == []
+
+
+def test_time_without_a_processor_is_not_the_clients(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine, or with a small quota, process 1 may stand still for long in the middle of an answer."""
+
+    def interrupted(client: Client, fields: dict[str, str]) -> list[bytes]:
+        stage.loop.now += 3.0
+        return stage.answers
+
+    monkeypatch.setattr(stage.socket, "_answer", interrupted)
+    client = stage.connect()
+    stage.turn()
+    assert received(client) == stage.answers
+    assert stage.loop.timers == []
+    assert len(stage.loop.readers) == 1
+
+
+def test_where_the_processor_time_is_not_known_it_is_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = SimpleNamespace(thread_time=failing(time.thread_time, PermissionError()), monotonic=lambda: 7.0)
+    monkeypatch.setattr(control_socket, "time", times)
+    assert control_socket._processor_time() == 7.0
+    assert control_socket._processor_time() > 0
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.EPERM])

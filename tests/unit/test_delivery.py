@@ -452,6 +452,18 @@ def test_agent_that_ignores_the_signal_is_looked_through_if_it_traces_a_child(
     assert world.sent == [(20, TERM), (20, CONT)]
 
 
+def test_launcher_that_handles_the_stop_signal_from_its_start_is_looked_through_for_a_stop(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = supervise()
+    world.add(20, AGENT, "worker", TERM)
+    monkeypatch.setattr(harness.supervisor.agent.dispositions, "handles_or_ignores", lambda _: True)
+    monkeypatch.setattr(recipients, "is_launcher", lambda process, _: process.pid == AGENT)
+    assert harness.supervisor.delivery.resolve(TERM, to_stop=False).processes == []
+    harness.do(Stop(TERM))
+    assert world.sent == [(20, TERM), (20, CONT)]
+
+
 def test_whether_the_agent_may_be_looked_through_is_looked_at_once_for_each_program(
     world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
 ) -> None:

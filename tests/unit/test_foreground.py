@@ -69,7 +69,7 @@ BOTH = bits(INT, QUIT)
         ("agent", 0, 0, bits(INT), True),
         ("agent", 0, BOTH, 0, False),
         ("agent", 0, bits(QUIT), bits(INT), False),  # uvicorn as a background job
-        ("agent", BOTH, 0, 0, False),  # a job of fish
+        ("agent", BOTH, 0, 0, False),  # started with both blocked
         ("bash", 0, bits(QUIT), bits(INT), True),
         ("bash", 0, BOTH, 0, False),
         ("zsh", bits(INT), bits(QUIT), 0, True),
@@ -143,6 +143,38 @@ def test_the_way_in_which_a_shell_waits_decides_where_nothing_else_does(
     assert shell.foreground() == expected
     known = shell.add()
     assert shell.foreground() == [known], "what is certain goes before what is not"
+
+
+@pytest.mark.parametrize(
+    ("program", "of_shell", "of_child", "expected"),
+    [
+        ("bash", PIPE, JOBS, True),
+        ("mksh", PIPE, JOBS, False),
+        ("mksh", NULL, JOBS, False),
+        ("mksh", PIPE, PIPE, True),
+        ("mksh", JOBS, JOBS, True),  # not known
+        ("lksh", PIPE, JOBS, False),
+    ],
+)
+def test_with_traps_of_its_own_mksh_leaves_a_job_int_and_quit(
+    shell: Shell,
+    program: str,
+    of_shell: tuple[str, int, int],
+    of_child: tuple[str, int, int],
+    expected: bool,
+) -> None:
+    shell.programs[SHELL], shell.stdin[SHELL] = program, of_shell
+    pid = shell.add(stdin=of_child)
+    assert shell.foreground() == [pid] * expected
+
+
+def test_fish_runs_no_handler_while_it_waits_for_a_job(shell: Shell) -> None:
+    shell.programs[SHELL] = "fish"
+    job = shell.add(blocked=BOTH)
+    shell.add(blocked=BOTH, group=99)
+    assert shell.foreground() == [job]
+    sleep = shell.add("sleep", caught=0)
+    assert shell.foreground() == [sleep], "it is in a loop"
 
 
 def test_jobs_in_groups_of_their_own_are_in_the_background(shell: Shell) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from entrypoint.init import foreground, leftovers, names, procfs, recipients, tree
+from entrypoint.init.foreground import OF_EXIT_TRAP
 from entrypoint.init.leftovers import Departures, Wrapper
 from entrypoint.init.procfs import Process
 from entrypoint.signals import QUIT, TERM
@@ -348,6 +349,41 @@ def test_a_shell_whose_script_is_not_known_may_have_signalled_them_unless_it_die
     world.argvs[ROOT] = argv
     world.background = {WORK}
     assert woken(world, died=died) == ([] if died else [WORK])
+
+
+@pytest.mark.parametrize(
+    ("handling", "expected"), [(set(), []), ({TERM}, [WORK]), ({TERM, OF_EXIT_TRAP}, []), ({OF_EXIT_TRAP}, [])]
+)
+def test_a_shell_that_has_died_in_its_own_trap_may_have_signalled_its_jobs(
+    world: World, monkeypatch: pytest.MonkeyPatch, handling: set[int], expected: list[int]
+) -> None:
+    """`trap 'trap - TERM; kill 0' TERM`. A trap for EXIT is there to clean up."""
+    world.processes[ROOT].name, world.argvs[ROOT] = "bash", ["bash", "/entrypoint.sh"]
+    world.background = {WORK}
+    monkeypatch.setattr(
+        procfs, "handles", lambda process, number: number in handling if process.pid == ROOT else process.pid == WORK
+    )
+    assert woken(world, died=True) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "leads", "background", "died", "expected"),
+    [
+        ("mksh", True, True, True, [WORK]),
+        ("mksh", True, True, False, []),
+        ("mksh", True, False, True, []),
+        ("mksh", False, True, True, []),
+        ("bash", True, True, True, []),
+    ],
+)
+def test_mksh_that_dies_of_a_signal_passes_it_on_to_the_process_group_that_it_leads(
+    world: World, name: str, leads: bool, background: bool, died: bool, expected: list[int]
+) -> None:
+    root = world.processes[ROOT]
+    root.name, root.group = name, ROOT if leads else 1
+    world.argvs[ROOT] = [name, "-c", "python & wait"]
+    world.background = {WORK} if background else set()
+    assert woken(world, died=died) == expected
 
 
 @pytest.mark.parametrize("died", [True, False])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from entrypoint.init.actions import Exit, KillAll, Log, MakeStallReport, MarkReady, Stop
 from entrypoint.init.lifecycle import LINGERING, STOPPING, Lifecycle
 from entrypoint.init.stop_plan import INSIDE, OUTSIDE
-from entrypoint.signals import INT, TERM, parse
+from entrypoint.signals import INT, QUIT, TERM, parse
 from tests.support.lifecycle import events, exited, kinds, logs, make, run_until, without_logs
 
 USR1, USR2 = parse("USR1"), parse("USR2")
@@ -27,6 +27,23 @@ def test_a_stop_by_command_is_one_by_term() -> None:
     assert one.stop(1.0, WHO, INSIDE, None) == other.signal(1.0, TERM, WHO, INSIDE)
     assert one.stop(2.0, WHO, INSIDE, None) == other.signal(2.0, TERM, WHO, INSIDE)
     assert one.due == other.due
+
+
+@pytest.mark.parametrize("rewrite", ["TERM:QUIT", "TERM:KILL", "TERM:TERM", "INT:QUIT"])
+def test_its_stop_signal_is_that_of_a_rewritten_term(rewrite: str) -> None:
+    one, other = make("-t", "5s", "-r", rewrite), make("-t", "5s", "-r", rewrite)
+    assert one.stop(1.0, WHO, INSIDE, None) == other.signal(1.0, TERM, WHO, INSIDE)
+    assert one.due == other.due
+    assert one.adapts == other.adapts
+
+
+@pytest.mark.parametrize(("grace", "flags"), [(9.0, []), (None, ["--stop-on", "none"])])
+def test_a_rewritten_term_is_so_with_a_grace_too_and_where_no_signal_stops(
+    grace: float | None, flags: list[str]
+) -> None:
+    life = make("-r", "TERM:QUIT", *flags)
+    stops = [action for action in life.stop(1.0, WHO, INSIDE, grace) if isinstance(action, Stop)]
+    assert [stop.number for stop in stops] == [QUIT]
 
 
 def test_it_stops_whatever_signals_do() -> None:

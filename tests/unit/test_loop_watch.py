@@ -111,9 +111,8 @@ class World:
         number = 0
         while self.now < self.end:
             clock.look(self.now, switches, SWITCH)
-            offset = self.now - clock.now
             _, what = self.what(self.now)
-            arrived = beat - offset if beat <= self.now else None
+            arrived = clock.of(beat) if beat <= self.now else None
             verdict, seconds = state.look(
                 clock.now,
                 is_idle=what == IDLE,
@@ -242,6 +241,22 @@ def test_skipped_time_is_not_known() -> None:
     clock.skip()
     clock.look(110, 1000, SWITCH)
     assert (clock.now, clock.gil_held) == (0, 0)
+
+
+@pytest.mark.parametrize("skips", [True, False], ids=["skipped", "stopped"])
+def test_what_has_happened_in_a_time_that_is_not_known_is_not_earlier_than_that(skips: bool) -> None:
+    """A fork: the thread ends before it, and begins anew after it. Or the process was stopped."""
+    clock = KnownTime(PERIOD)
+    clock.look(100, 1, SWITCH)
+    clock.look(100 + PERIOD, 1, SWITCH)
+    assert clock.of(100 + PERIOD / 2) == PERIOD / 2
+    if skips:
+        clock.skip()
+    clock.look(110, 1, SWITCH)
+    assert clock.now == PERIOD
+    assert [clock.of(at) for at in (100 + PERIOD, 100.3, 109.9, 110)] == [PERIOD] * 4
+    clock.look(110 + PERIOD, 1, SWITCH)
+    assert clock.of(110 + PERIOD / 2) == 1.5 * PERIOD
 
 
 # --- What is counted and logged. --------------------------------------------------------------------------------------

@@ -30,6 +30,8 @@ def program(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Process]:
     [
         (["uv", "run", "agent.py"], True),
         (["/usr/bin/su", "-c", "x"], True),
+        (["cpulimit", "-l", "50", "--", "agent"], True),
+        (["expect", "/app/start.exp"], True),
         (["npm start"], True),
         (["npm run /app/start"], True),
         (["node", "/usr/lib/node_modules/npm/bin/npm-cli.js", "start"], True),

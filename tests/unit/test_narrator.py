@@ -988,6 +988,16 @@ def test_the_fields_of_the_last_line(narrate: Callable[..., Narration], hung: st
     }
 
 
+def test_the_last_line_says_that_the_exit_code_is_that_of_an_int_in_place_of_term(
+    narrate: Callable[..., Narration],
+) -> None:
+    narration = narrate("--log-format", "json")
+    end(narration, exited(130), cause="exited", by_int=True, counts_as=143)
+    [record] = narration.records()
+    assert record["by_int"] is True
+    assert "counts_as" not in record
+
+
 @pytest.mark.parametrize("cause", ["deadline", "escalated"])
 def test_the_last_line_names_the_processes_that_ran_at_the_deadline(
     narrate: Callable[..., Narration], cause: str

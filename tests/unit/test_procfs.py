@@ -622,6 +622,37 @@ def test_program_that_is_starting_does_not_prefer_int(
             child.kill()
 
 
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("", True),
+        ("signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])", False),
+        (
+            "threading.Thread(target=time.sleep, args=(90,), daemon=True).start()\n"
+            "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])",
+            True,
+        ),
+        ("signal.signal(signal.SIGINT, signal.SIG_IGN)", False),
+        ("signal.signal(signal.SIGTERM, lambda *_: None)", False),
+    ],
+    ids=["default", "blocked", "blocked in the main thread only", "ignored", "handles TERM"],
+)
+def test_program_that_int_does_not_reach_does_not_prefer_it(
+    monkeypatch: pytest.MonkeyPatch, code: str, expected: bool
+) -> None:
+    """fish has INT blocked in a background job, and a program that it was blocked for keeps it so."""
+    program = f"import signal, threading, time\n{code}\nprint(flush=True); time.sleep(90)"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as child:
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline()
+            seen = look(child.pid)
+            monkeypatch.setattr(procfs, "STARTING_TICKS", 0)
+            assert procfs.prefers_int(seen) is expected
+        finally:
+            child.kill()
+
+
 def test_a_sleeping_process_waits() -> None:
     with subprocess.Popen(["sleep", "90"]) as child:
         try:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entrypoint.init import foreground, names, procfs, recipients, tree
+from entrypoint.init import foreground, names, output_pipes, procfs, recipients, tree
 from entrypoint.init.procfs import Process
 from tests.support.init import until
 
@@ -322,6 +322,37 @@ def pids(processes: list[Process]) -> list[int]:
     return [process.pid for process in processes]
 
 
+@pytest.mark.parametrize("to_stop", [True, False])
+def test_launcher_that_handles_the_stop_signal_from_its_start_is_looked_through(
+    monkeypatch: pytest.MonkeyPatch, family: Family, relays: dict[str, set[int]], to_stop: bool
+) -> None:
+    monkeypatch.setattr(recipients, "is_launcher", lambda process, _: process.pid == 11)
+    family.handling = {11, 15}
+    result = found(family, to_stop=to_stop)
+    assert pids(result.processes) == ([15] if to_stop else [11])
+    assert [guardian.pid for guardian in result.guardians.values()] == ([11] if to_stop else [])
+
+
+@pytest.mark.parametrize(
+    ("programs", "children", "where", "expected"),
+    [
+        ({"node", "agent title"}, 1, b"ep_poll", True),
+        ({"php8.4"}, 1, b"poll_schedule", True),
+        ({"ruby"}, 1, b"anon_pipe_read", False),  # of another pipe
+        ({"node"}, 2, b"ep_poll", False),
+        ({"python3"}, 1, b"ep_poll", False),
+    ],
+)
+def test_launcher_of_a_language_that_handles_term_from_its_start(
+    monkeypatch: pytest.MonkeyPatch, family: Family, programs: set[str], children: int, where: bytes, expected: bool
+) -> None:
+    monkeypatch.setattr(procfs, "program_names", lambda _: programs)
+    monkeypatch.setattr(procfs, "wait_channel", lambda _: where)
+    monkeypatch.setattr(output_pipes, "copies_output", lambda *_: True)
+    below = [family.process(pid) for pid in (11, 12)][:children]
+    assert recipients.is_launcher(family.process(10), below) is expected
+
+
 def test_relay_is_looked_through_for_those_that_handle_the_signal(family: Family, relays: dict[str, set[int]]) -> None:
     family.handling, relays["relay"] = {10, 11, 12, 15}, {10, 11}
     result = found(family)
@@ -361,13 +392,41 @@ def test_init_sends_what_the_program_behind_it_handles(
     family: Family, relays: dict[str, set[int]], agent_handles: bool
 ) -> None:
     relays["init"] = {11}
-    family.handling = {11, 15} if agent_handles else {11}
+    family.handling = {11, 13} if agent_handles else {11}
     assert pids(found(family, to_stop=False).processes) == ([11] if agent_handles else [])
     assert pids(found(family).processes) == [11]
 
 
+@pytest.mark.parametrize("to_stop", [True, False])
 @pytest.mark.parametrize(
-    ("handling", "several", "expected"), [({11}, False, 15), ({11}, True, 11), ({11, 15}, False, 11)]
+    ("trap", "several", "expected", "shells"),
+    [
+        (False, False, [15], []),  # tini would end the shell, and the shell's end tini
+        (True, False, [15], [13]),
+        (False, True, [11], []),
+        (True, True, [11], []),
+    ],
+)
+def test_a_program_behind_a_shell_behind_an_init_gets_the_signal_itself(
+    monkeypatch: pytest.MonkeyPatch,
+    family: Family,
+    relays: dict[str, set[int]],
+    to_stop: bool,
+    trap: bool,
+    several: bool,
+    expected: list[int],
+    shells: list[int],
+) -> None:
+    monkeypatch.setattr(names, "runs_one_program", lambda _: not several)
+    relays["init"], relays["shell"] = {11}, {13}
+    family.handling = {11, 15, 13} if trap else {11, 15}
+    relays["trap"] = {13} if trap else set()
+    result = found(family, to_stop=to_stop)
+    assert (pids(result.processes), pids(result.shells)) == (expected, shells)
+
+
+@pytest.mark.parametrize(
+    ("handling", "several", "expected"), [({11}, False, 15), ({11}, True, 11), ({11, 13}, False, 11)]
 )
 def test_program_that_prefers_int_is_interrupted_behind_an_init(
     monkeypatch: pytest.MonkeyPatch,
@@ -382,6 +441,19 @@ def test_program_that_prefers_int_is_interrupted_behind_an_init(
     monkeypatch.setattr(procfs, "prefers_int", lambda process: process.pid == 15)
     result = recipients.resolve(family.process(10), TERM, to_stop=True, adapts=True)
     assert pids(result.processes) == [expected]
+
+
+@pytest.mark.parametrize("handles", [True, False])
+def test_mksh_gets_no_signal_that_requests_no_stop(
+    monkeypatch: pytest.MonkeyPatch, family: Family, relays: dict[str, set[int]], handles: bool
+) -> None:
+    monkeypatch.setattr(procfs, "program_names", lambda process: {"mksh" if process.pid == 11 else "x"})
+    family.handling = {11, 13} if handles else {11}
+    relays["shell"], relays["trap"] = {11}, {11}
+    result = found(family, to_stop=False)
+    assert (pids(result.processes), pids(result.shells)) == ([13] if handles else [], [])
+    result = found(family)
+    assert (pids(result.processes), pids(result.shells)) == (([13], [11]) if handles else ([11], []))
 
 
 def test_shells_with_a_trap_come_before_their_foreground_outermost_first(
@@ -422,6 +494,57 @@ def test_shell_gets_the_signal_itself_where_its_foreground_does_not_handle_it(
     assert pids(result.idle) == woken
 
 
+@pytest.mark.parametrize(
+    ("kind", "starting", "passive", "to_stop", "woken"),
+    [
+        ("shell", {13}, set(), True, [13]),
+        ("shell", {13}, {16}, True, [13]),  # | tee
+        ("shell", {13}, set(), False, []),
+        ("shell", set(), {16}, True, []),
+        ("relay", {13}, set(), True, [13]),
+        ("relay", {13}, {16}, True, [13]),
+        ("relay", set(), set(), True, []),
+    ],
+)
+def test_a_program_that_is_starting_gets_the_signal_after_the_wrapper_that_caught_it(
+    monkeypatch: pytest.MonkeyPatch,
+    family: Family,
+    relays: dict[str, set[int]],
+    kind: str,
+    starting: set[int],
+    passive: set[int],
+    to_stop: bool,
+    woken: list[int],
+) -> None:
+    """It would have its handlers, and begin to work, when the stop signal has gone by."""
+    monkeypatch.setattr(Process, "is_starting", property(lambda process: process.pid in starting))
+    monkeypatch.setattr(names, "is_passive", lambda process: process.pid in passive)
+    family.PARENTS = {10: 1, 11: 10, 13: 11, **dict.fromkeys(passive, 11)}
+    family.listed = set(family.PARENTS)
+    family.handling, relays[kind], relays["trap"] = {11}, {11}, {11} if kind == "shell" else set()
+    result = found(family, to_stop=to_stop)
+    assert pids(result.processes) == ([11] if to_stop or kind == "shell" else [])
+    assert pids(result.idle) == woken
+
+
+@pytest.mark.parametrize(("starting", "recipients_", "woken"), [(True, [11], [13]), (False, [13], [])])
+def test_a_fork_of_a_shell_before_its_exec_is_no_recipient(
+    monkeypatch: pytest.MonkeyPatch,
+    family: Family,
+    relays: dict[str, set[int]],
+    starting: bool,
+    recipients_: list[int],
+    woken: list[int],
+) -> None:
+    """It still has the shell's handlers, and execve(2) takes them away, and the signal with them."""
+    monkeypatch.setattr(Process, "is_starting", property(lambda process: starting and process.pid == 13))
+    family.PARENTS = {10: 1, 11: 10, 13: 11}
+    family.listed = set(family.PARENTS)
+    family.handling, relays["shell"] = {11, 13}, {11, 13}
+    result = found(family)
+    assert (pids(result.processes), pids(result.idle)) == (recipients_, woken)
+
+
 def test_tracer_has_a_child_that_it_traces(monkeypatch: pytest.MonkeyPatch, family: Family) -> None:
     tracers = {12: 10}
     monkeypatch.setattr(procfs, "tracer_of", lambda pid: tracers.get(pid, 0))
@@ -429,8 +552,11 @@ def test_tracer_has_a_child_that_it_traces(monkeypatch: pytest.MonkeyPatch, fami
     assert not recipients.is_tracer(family.process(12))
 
 
-def test_nobody_below_a_recipient_gets_the_signal(family: Family, relays: dict[str, set[int]]) -> None:
-    """An init passes it on, and its shell would get it twice."""
+def test_nobody_below_a_recipient_gets_the_signal(
+    monkeypatch: pytest.MonkeyPatch, family: Family, relays: dict[str, set[int]]
+) -> None:
+    """Such as concurrently, which passes it on: its shell would get it twice."""
+    monkeypatch.setattr(names, "runs_one_program", lambda _: False)
     relays["init"], relays["shell"], relays["trap"] = {11}, {13}, {13}
     family.handling = {11, 13, 15}
     result = found(family)
@@ -441,7 +567,10 @@ def test_nobody_below_a_recipient_gets_the_signal(family: Family, relays: dict[s
     assert (pids(result.processes), result.idle) == ([11], [])
 
 
-def test_nobody_below_a_recipient_is_held_back(family: Family, relays: dict[str, set[int]]) -> None:
+def test_nobody_below_a_recipient_is_held_back(
+    monkeypatch: pytest.MonkeyPatch, family: Family, relays: dict[str, set[int]]
+) -> None:
+    monkeypatch.setattr(names, "runs_one_program", lambda _: False)
     relays["init"], family.handling, family.agents = {11}, {11, 15, 14}, {10, 12, 13}
     result = found(family)
     assert sorted(pids(result.processes)) == [11, 14]

@@ -146,6 +146,21 @@ def test_traceback_in_a_line_of_json_counts_and_an_interrupt_does_not() -> None:
     assert found(line.replace("ValueError: x", "KeyboardInterrupt")) == []
 
 
+@pytest.mark.parametrize(
+    ("printed", "expected"),
+    [
+        (lines(BEGINNING + "ValueError: x\n") + lines("question?", "out", 11.0), "ValueError: x"),
+        (lines(BEGINNING + "ValueError: x\n\n", "out"), "ValueError: x"),
+        (lines(BEGINNING + "ValueError: x\ngiving up\n"), ""),
+        (lines("giving up\n"), ""),
+        ([], ""),
+    ],
+    ids=["stdout after it", "stdout", "not at the end", "no traceback", "nothing"],
+)
+def test_error_at_the_end_of_the_output(printed: list[Line], expected: str) -> None:
+    assert broken.last_error(printed) == expected
+
+
 def test_streams_do_not_mix() -> None:
     mixed = [
         Line(10.0, "err", "Traceback (most recent call last):"),

@@ -27,7 +27,7 @@ def judged(way: str = "term", **more: Any) -> Judgement:
 
 
 def test_agent_that_ends_by_itself_has_held() -> None:
-    assert judged() == Judgement(Verdict.HELD, (), False, None, (), None, ())
+    assert judged() == Judgement(Verdict.HELD, (), False, None, (), None, (), False)
 
 
 def test_deadline_names_what_was_still_running() -> None:
@@ -182,10 +182,44 @@ def test_agent_that_was_killed_gets_no_time_but_another_rehearsal() -> None:
     assert advised(killed) == {"command line agent-initctl rehearse --grace 2m": "agent-initctl rehearse --grace 2m"}
 
 
-@pytest.mark.parametrize("code", [130, 143])
-def test_end_by_a_signal_needs_an_option_where_a_failure_would_be_seen(code: int) -> None:
-    assert advised(run(exit_code=code))["command line agent-init -e 143"]
-    assert "command line agent-init -e 143" not in advised(run(NAMES["early"], exit_code=code), run())
+@pytest.mark.parametrize(
+    ("code", "interrupted", "option"), [(143, False, "-e 143"), (130, True, "-e 143"), (130, False, "-e 130")]
+)
+def test_end_by_a_signal_needs_an_option_where_a_failure_would_be_seen(
+    code: int, interrupted: bool, option: str
+) -> None:
+    """130 counts as 143 only where agent-init has sent INT in place of TERM, and not with --stop-signal INT."""
+    assert f"command line agent-init {option}" in advised(run(exit_code=code, interrupted=interrupted))
+    early = run(NAMES["early"], exit_code=code, interrupted=interrupted)
+    assert f"command line agent-init {option}" not in advised(early, run())
+
+
+def test_end_by_several_signals_needs_several_options() -> None:
+    assert "command line agent-init -e 130 -e 143" in advised(run(exit_code=143), run(NAMES["hup"], exit_code=130))
+
+
+def test_exit_code_is_that_with_the_stop_signal_that_is_recommended() -> None:
+    """Without it the work is lost, whatever the exit code is."""
+    _, by_int, _ = retries(30.0, killed=False)
+    lost = run(verdict=Verdict.LOST, work_kept=False, reasons=("the work failed",), exit_code=143)
+    others = run(NAMES["hup"], exit_code=143)
+    kept = run(by_int, verdict=Verdict.INFORMATIONAL, work_kept=True, exit_code=130)
+    found = advised(lost, others, kept)
+    assert "environment AGENT_INIT_STOP_SIGNAL" in found
+    assert [line for line in found if line.startswith("command line")] == ["command line agent-init -e 130"]
+
+
+def test_exit_code_with_the_delay_that_is_recommended_counts_too() -> None:
+    _, _, delayed = retries(30.0, killed=False)
+    lost = run(verdict=Verdict.LOST, work_kept=False, reasons=("the work failed",), exit_code=130, interrupted=True)
+    kept = run(delayed, verdict=Verdict.INFORMATIONAL, work_kept=True, exit_code=130, interrupted=True)
+    assert "command line agent-init -e 143" in advised(lost, kept)
+    assert "command line agent-init -e 130 -e 143" in advised(lost, kept, run(NAMES["hup"], exit_code=130))
+
+
+def test_int_in_place_of_term_is_seen() -> None:
+    assert judged(records=[Record(10.0, "ended", "ended: ...", {"by_int": True})]).interrupted
+    assert not judged(records=[Record(10.0, "ended", "ended: ...", {})]).interrupted
 
 
 def test_option_that_keeps_the_work_helps_whatever_the_exit_code_is() -> None:

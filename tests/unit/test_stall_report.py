@@ -108,6 +108,7 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
 
 def test_the_request_holds_what_is_known(stage: Stage) -> None:
     stage.reporter.take_cpu_snapshot([Process(7, "x", 1, 7, 99, cpu=3)])
+    stage.reporter.helper_pids.update({9, 8})
     stage.reporter.start(5, 10.0)
     [[*program, request]] = stage.spawned
     assert program == [sys.executable, "-I", "-S", "/package/entrypoint/report/__main__.py"]
@@ -121,6 +122,7 @@ def test_the_request_holds_what_is_known(stage: Stage) -> None:
         "arguments": True,
         "agent": 5,
         "cpu": {"7": [99, 3]},
+        "helpers": [8, 9],
         "seconds": 9.0,
         "answers": 5.0,
         "room": None,

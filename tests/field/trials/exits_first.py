@@ -29,6 +29,11 @@ def _node_fork() -> Build:
     return build
 
 
+def _runsvdir(place: Place) -> list[str]:
+    place.file("service/agent/run", f"#!/bin/sh\nexec {place.line}\n", 0o755)
+    return ["runsvdir", str(place.folder / "service")]
+
+
 def _ignores_behind_node(place: Place) -> list[str]:
     run = "require('child_process').spawn(process.argv[1], process.argv.slice(2), {stdio: 'inherit'})"
     return ["node", "-e", run, "--", *place.actor("agent", "ignore('TERM'); log('up'); forever()")]
@@ -118,6 +123,7 @@ TRIALS = [
     Trial("runuser", "util-linux/util-linux#443",
           lambda place: ["runuser", "-s", "/bin/sh", "nobody", "-c", place.line], drained(3, codes=(0, 143)), drain=3,
           programs=("runuser",), variation=True),
+    Trial("runsvdir", "own", _runsvdir, drained(codes=(0,)), programs=("runsvdir",)),
     Trial("an agent that ignores TERM behind Node", "sst/opencode#26259", _ignores_behind_node,
           Right("killed at the deadline, 137", {"agent": ("up",)}, codes=(137,), within=5), options=("-t", "2s"),
           programs=("node",), variation=True),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.field.running import Build
 from tests.field.trial import DRAINED, SLACK, Right, Trial, actor, drain, drained, script, send, shell
-from tests.field.wrappers import go_task, tool
+from tests.field.wrappers import go_task, package_run, tool
 
 ASYNCIO = (
     "import asyncio\nasync def main():\n    log('up')\n    try:\n        await asyncio.sleep(90)\n    finally:\n"
@@ -40,6 +40,23 @@ TRIALS = [
     _caught("zsh, exiting trap", shell("zsh", "trap 'exit 0' TERM; AGENT; true"), "zsh", codes=(0,)),
     _caught("busybox sh, exiting trap",
             lambda place: ["busybox", "sh", "-c", f"trap 'exit 0' TERM; {place.line}"], "busybox", codes=(0,)),
+    _caught("mksh, exiting trap", shell("mksh", "trap 'exit 0' TERM; AGENT; true"), "mksh", codes=(0,)),
+    _caught("yash, exiting trap", shell("yash", "trap 'exit 0' TERM; AGENT; true"), "yash", codes=(0,)),
+    _caught("fish, a handler that forwards, and wait",
+            shell("fish", "function stop --on-signal TERM; kill $c; end; AGENT & set -g c $last_pid; wait $c"), "fish"),
+    _caught("sh behind tini", lambda place: ["tini", "-s", "--", *shell("sh", "AGENT; exit $?")(place)], "tini",
+            codes=(0,)),
+    _caught("sh behind dumb-init", lambda place: ["dumb-init", "--", *shell("sh", "AGENT; exit $?")(place)],
+            "dumb-init", codes=(0,)),
+    _caught("sh behind catatonit", lambda place: ["catatonit", "--", *shell("sh", "AGENT; exit $?")(place)],
+            "catatonit", codes=(0,)),
+    _caught("bash, exiting trap, behind tini",
+            lambda place: ["tini", "-s", "--", *shell("bash", "trap 'exit 0' TERM; AGENT")(place)], "tini", codes=(0,)),
+    _caught("npm behind dumb-init", package_run("dumb-init", "--", "npm", "start"), "dumb-init", "npm"),
+    _caught("cpulimit", lambda place: ["cpulimit", "-f", "-l", "90", "--", *place.agent], "cpulimit"),
+    _caught("expect", lambda place: [
+        "expect", "-c", f"set timeout -1; eval spawn {place.line}; expect eof; exit [lindex [wait] 3]"], "expect",
+            codes=(0,)),
     _caught("sh that ignores TERM", shell("sh", "trap '' TERM; AGENT; exit $?"), codes=(0,)),
     Trial("bash, exiting trap, asyncio without a handler", "own",
           shell("bash", "trap 'exit 0' TERM; ASYNCIO", ASYNCIO=actor(ASYNCIO)),

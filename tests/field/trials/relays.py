@@ -78,6 +78,7 @@ TRIALS = [
     _stop_request("dumb-init", "HUP", lambda place: ["dumb-init", "--", *place.agent], "dumb-init"),
     _dropped("dumb-init", "USR1", lambda place: ["dumb-init", "--", *place.agent], "dumb-init"),
     _stop_request("catatonit", "QUIT", lambda place: ["catatonit", "--", *place.agent], "catatonit"),
+    _stop_request("mksh", "HUP", shell("mksh", "AGENT; exit $?"), "mksh", codes=(0, 143)),
     _stop_request("sudo", "HUP", lambda place: ["sudo", "-u", "nobody", "--", *place.agent], "sudo"),
     _stop_request("timeout", "HUP", lambda place: ["timeout", "--foreground", "60", *place.agent], "timeout",
                   codes=(0, 124)),

@@ -45,6 +45,7 @@ TRIALS = [
            variation=False),
     _stays("restart loop that reports", LOOP, "while :; do AGENT || true; echo again; sleep 1; done"),
     _stays("restart loop, dash", LOOP, "while true; do AGENT; sleep 1; done", "dash", shell_name="dash"),
+    _stays("restart loop, yash", LOOP, "while true; do AGENT; sleep 1; done", "yash", shell_name="yash"),
     Trial("restart loop, busybox sh", LOOP, _busybox_loop, drained(1, codes=(0, 143)), drain=1, programs=("busybox",),
           variation=True),
     Trial("restart loop in Python", LOOP,

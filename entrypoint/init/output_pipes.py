@@ -1,0 +1,136 @@
+"""Whether a program does nothing but wait for its only child, and read its output: a launcher that copies it.
+
+Where a blocking read(2) waits for the output of the child, that is seen at once. A launcher that waits for stdout and
+stderr together, or on an event loop (`subprocess.run(capture_output=True)`, `communicate`, `child.stdout.pipe()` in
+Node), looks like an agent with a helper. It counts as a launcher only if all of this is so:
+
+    it waits without a timeout       in poll(2), select(2) or epoll(7); an agent has timers, mostly
+    only the child wakes it          it has no connection. Python's event loop has one pair of sockets for itself, and
+                                     watches one of the two
+    on an event loop it reads all    stderr too; what a transcoder logs goes where the agent's own log goes
+    the child does not read stdin    if that leads to the program: else they have a conversation (MCP over stdio)
+
+Where one of these is not known, it does not count as one.
+"""
+
+import os
+
+from . import procfs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .procfs import Process
+
+EPOLL = "anon_inode:[eventpoll]"
+OF_EVENT_LOOPS = frozenset((EPOLL, "anon_inode:[eventfd]", "anon_inode:[pidfd]", "pidfd:"))
+MAX_DESCRIPTORS = 256  # of a launcher
+MAX_TASKS, MAX_PROCESSES = 64, 8  # to look at, at and below the child
+
+# System calls by their numbers, from the kernel's tables for x86-64 and for the newer architectures (arm64, riscv64).
+# Those that wait, with the place of the timeout among the arguments and whether it is a pointer; and those that read.
+X86_64 = {7: (2, False), 271: (2, True), 23: (4, True), 270: (4, True), 232: (3, False), 281: (3, False)}
+GENERIC = {73: (2, True), 72: (4, True), 22: (3, False)}
+READS_X86_64, READS_GENERIC = (0, 19, 45, 47), (63, 65, 207, 212)  # read, readv, recvfrom, recvmsg
+IS_X86_64 = os.uname().machine == "x86_64"
+WAITS = X86_64 if IS_X86_64 else GENERIC
+READS = READS_X86_64 if IS_X86_64 else READS_GENERIC
+EPOLL_WAITS = (232, 281, 22)
+
+
+def copies_output(process: "Process", child: "Process") -> bool:
+    """Whether the process is a launcher that only waits for this child, its only one."""
+    call = _system_call(process.pid)
+    own = [procfs.descriptor_target(process.pid, fd) for fd in range(3)]
+    of_child = [procfs.descriptor_target(child.pid, fd) for fd in range(3)]
+    made = [target for target in of_child if target.startswith(("pipe:", "socket:")) and target not in own]
+    is_epoll = call[0] in EPOLL_WAITS
+    if not _is_endless(call) or of_child[1] not in made or (is_epoll and of_child[2] not in made):
+        return False
+    held = procfs.descriptors(process.pid, MAX_DESCRIPTORS)
+    if not held or not _only_child_wakes(process.pid, held, own, made, is_epoll=is_epoll):
+        return False
+    return of_child[0] not in made or not _is_read(child, of_child[0])
+
+
+def _only_child_wakes(pid: int, held: dict[str, list[str]], own: list[str], made: list[str], *, is_epoll: bool) -> bool:
+    """Whether nothing that it waits for comes from anybody but itself and its child. `made`: stdio of the child."""
+    sockets = {target for target in held if target.startswith("socket:") and target not in own}
+    of_child = len({target for target in made if target.startswith("socket:")})  # with another number at each end
+    watched = set(held) - {own[1], own[2]}
+    if is_epoll:
+        fds = {fd for name in held.get(EPOLL, ()) for fd in _watched(pid, name)}
+        watched = {target for target, names in held.items() if not fds.isdisjoint(names)}
+    if len(sockets) != of_child and (not is_epoll or len(sockets) != of_child + 2):
+        return False
+    if len(sockets) != of_child and len(sockets & watched) != of_child + 1:
+        return False
+    return all(
+        target in made or target in OF_EVENT_LOOPS or target in sockets or _is_own(pid, target, held)
+        for target in watched
+    )
+
+
+def _is_own(pid: int, target: str, held: dict[str, list[str]]) -> bool:
+    """Whether a descriptor of it refers to a file, which does not wait, or to a pipe that it writes to itself."""
+    if target.startswith("pipe:"):
+        return any(flags & (os.O_WRONLY | os.O_RDWR) for flags in procfs.open_modes(pid, target, held))
+    return target.startswith("/") and not target.startswith(("/dev/pts", "/dev/tty", "/dev/ptmx", "/dev/console"))
+
+
+def _is_read(child: "Process", stdin: str) -> bool:
+    """Whether a process at or below the child reads its stdin, which leads to the launcher; or that is not known."""
+    to_look_at = [child]
+    for process in to_look_at:  # grows meanwhile
+        if procfs.descriptor_target(process.pid, 0) != stdin:
+            continue
+        below = procfs.children(process.pid)
+        to_look_at += below
+        waits_for_child = b"do_wait" in procfs.wait_channel(process.pid)
+        if len(to_look_at) > MAX_PROCESSES or (waits_for_child and not below) or _may_read_stdin(process.pid):
+            return True
+    return False
+
+
+def _may_read_stdin(pid: int) -> bool:
+    try:
+        tasks = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return True
+    held = procfs.descriptors(pid, MAX_DESCRIPTORS)
+    if len(tasks) > MAX_TASKS or not held or "anon_inode:[io_uring]" in held:
+        return True
+    if any("0" in _watched(pid, name) for name in held.get(EPOLL, ())):
+        return True
+    for task in tasks:
+        number, *arguments = _system_call(int(task))
+        waits = number in WAITS and number not in EPOLL_WAITS  # for what, is not known
+        if number < 0 or waits or (number in READS and arguments[0] == 0):
+            return True
+    return False
+
+
+def _system_call(pid: int) -> list[int]:
+    """Return the number of the system call that it sleeps in and its arguments; [-1] if it does not, or not known."""
+    try:
+        number, *arguments = procfs.read_file(f"/proc/{pid}/syscall").split()
+        return [int(number), *(int(argument, 16) for argument in arguments)]
+    except (OSError, ValueError):
+        return [-1]
+
+
+def _is_endless(call: list[int]) -> bool:
+    """Whether that system call waits for descriptors, without a timeout."""
+    if call[0] not in WAITS:
+        return False
+    place, is_pointer = WAITS[call[0]]
+    timeout = call[1 + place]
+    return timeout == 0 if is_pointer else timeout & 0xFFFFFFFF == 0xFFFFFFFF
+
+
+def _watched(pid: int, epoll: str) -> set[str]:
+    """Return the descriptors that one for epoll(7) watches."""
+    try:
+        fields = procfs.read_file(f"/proc/{pid}/fdinfo/{epoll}", 65536).split()
+    except OSError:
+        return set()
+    return {fields[at + 1].decode() for at, field in enumerate(fields[:-1]) if field == b"tfd:"}

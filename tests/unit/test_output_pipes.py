@@ -1,0 +1,187 @@
+"""Whether a program only waits for its child's output. With real launchers in Node and PHP: tests/field."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from entrypoint.init import output_pipes, procfs
+from entrypoint.init.output_pipes import copies_output
+from entrypoint.init.procfs import Process
+from tests.support.init import until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+POLL, EPOLL = b"poll_schedule", b"ep"
+GONE = Process(10_000_001, "gone", 1, 20, 0)
+BOTH = "stdout=subprocess.PIPE, stderr=subprocess.PIPE"
+ON_A_LOOP = """
+async def main():
+    p = await asyncio.create_subprocess_exec({command}, {pipes})
+    {more}
+    await asyncio.gather(*(stream.read() for stream in (p.stdout, p.stderr) if stream))
+asyncio.run(main())
+"""
+
+
+def on_a_loop(*, command: str = "'sleep', '60'", pipes: str = BOTH, more: str = "pass") -> str:
+    return ON_A_LOOP.format(command=command, pipes=pipes, more=more)
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., tuple[Process, Process]]]:
+    """Start Python code; return it, once it waits in the kernel function `where`, and its child."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def begin(code: str, where: bytes, **more: Any) -> tuple[Process, Process]:
+        imports = "import asyncio, os, select, socket, subprocess\n"
+        options = {"stdin": subprocess.DEVNULL, **more}
+        process = subprocess.Popen([sys.executable, "-c", imports + code], start_new_session=True, **options)
+        started.append(process)
+        [child] = until(lambda: procfs.children(process.pid), "a child")
+        # The child of a launcher on an event loop may run Python code before its exec.
+        until(lambda: "python" not in os.path.basename(procfs.executable(child.pid)), "its exec")
+        until(lambda: where in procfs.wait_channel(process.pid), f"a process in {where!r}")
+        until(lambda: (seen := procfs.look(child.pid)) is not None and seen.waits, "its child to sleep")
+        parent = procfs.look(process.pid)
+        assert parent is not None
+        return parent, child
+
+    yield begin
+    for process in started:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+POPEN = f"p = subprocess.Popen(['sleep', '60'], {BOTH})\n"
+EPOLL_OF = POPEN + "epoll = select.epoll(); epoll.register(p.stdout, 1); epoll.register(p.stderr, 1)\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "where", "expected"),
+    [
+        ("subprocess.run(['sleep', '60'], capture_output=True)", POLL, True),
+        ("subprocess.run(['sleep', '60'], capture_output=True, timeout=60)", POLL, False),
+        (POPEN + "select.select([p.stdout, p.stderr], [], [])", POLL, True),
+        (POPEN + "select.select([p.stdout, p.stderr], [], [], 60)", POLL, False),
+        ("reader, writer = os.pipe()\nsubprocess.run(['sleep', '60'], capture_output=True)", POLL, True),
+        ("near, far = socket.socketpair()\nsubprocess.run(['sleep', '60'], capture_output=True)", POLL, False),
+        (POPEN + "poll = select.poll(); poll.register(os.eventfd(0), 1); poll.poll()", POLL, True),
+        (POPEN + "poll = select.poll(); poll.register(os.open('/dev/ptmx', os.O_RDWR), 1); poll.poll()", POLL, False),
+        (EPOLL_OF + "epoll.poll()", EPOLL, True),
+        (EPOLL_OF + "near, far = socket.socketpair(); epoll.register(near, 1); epoll.poll()", EPOLL, True),
+        (EPOLL_OF + "pair = socket.socketpair(); [epoll.register(end, 1) for end in pair]; epoll.poll()", EPOLL, False),
+        (EPOLL_OF + "reader, writer = os.pipe(); epoll.register(reader, 1); epoll.poll()", EPOLL, True),
+        (on_a_loop(), EPOLL, True),
+        (on_a_loop(pipes="stdout=subprocess.PIPE, stderr=subprocess.STDOUT"), EPOLL, True),
+        (on_a_loop(pipes="stdout=subprocess.PIPE"), EPOLL, False),
+        (on_a_loop(more="timer = asyncio.ensure_future(asyncio.sleep(60))"), EPOLL, False),
+        (on_a_loop(more="server = await asyncio.start_server(print, '127.0.0.1', 0)"), EPOLL, False),
+        (on_a_loop(more="pair = socket.socketpair(); asyncio.get_running_loop().add_reader(pair[0], print)"), EPOLL,
+         False),
+        (on_a_loop(pipes=BOTH + ", stdin=subprocess.PIPE"), EPOLL, True),
+        (on_a_loop(pipes=BOTH + ", stdin=subprocess.PIPE", command="'cat'"), EPOLL, False),
+        (on_a_loop(pipes=BOTH + ", stdin=subprocess.PIPE", command="'sh', '-c', 'cat; true'"), EPOLL, False),
+        (on_a_loop(pipes=BOTH + ", stdin=subprocess.PIPE", command="'sh', '-c', 'sleep 60; true'"), EPOLL, True),
+        (on_a_loop(pipes=BOTH + ", stdin=subprocess.PIPE", command="'bash', '-c', 'sleep 60 </dev/null; true'"), EPOLL,
+         True),
+    ],
+)  # fmt: skip
+def test_launcher_only_waits_for_its_childs_output(
+    start: Callable[..., tuple[Process, Process]], code: str, where: bytes, expected: bool
+) -> None:
+    parent, child = start(code, where)
+    until(lambda: copies_output(parent, child) is expected, "the answer")
+
+
+def test_what_waits_for_its_own_stdin_too_is_no_launcher(start: Callable[..., tuple[Process, Process]]) -> None:
+    code = POPEN + "select.select([0, p.stdout, p.stderr], [], [])"
+    assert not copies_output(*start(code, POLL, stdin=subprocess.PIPE))
+
+
+def test_nothing_is_known_of_a_process_that_has_exited() -> None:
+    assert not copies_output(GONE, GONE)
+    assert output_pipes._may_read_stdin(GONE.pid)
+    assert output_pipes._watched(GONE.pid, "3") == set()
+
+
+def test_one_with_many_descriptors_is_no_launcher(
+    monkeypatch: pytest.MonkeyPatch, start: Callable[..., tuple[Process, Process]]
+) -> None:
+    parent, child = start("subprocess.run(['sleep', '60'], capture_output=True)", POLL)
+    assert copies_output(parent, child)
+    monkeypatch.setattr(output_pipes, "MAX_DESCRIPTORS", 2)
+    assert not copies_output(parent, child)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("MAX_TASKS", 0), ("MAX_PROCESSES", 1)], ids=["many threads", "many processes"]
+)
+def test_a_child_with_too_much_to_look_at_may_read_its_stdin(
+    monkeypatch: pytest.MonkeyPatch, start: Callable[..., tuple[Process, Process]], name: str, value: int
+) -> None:
+    code = on_a_loop(pipes=BOTH + ", stdin=subprocess.PIPE", command="'sh', '-c', 'sleep 60; true'")
+    parent, child = start(code, EPOLL)
+    until(lambda: copies_output(parent, child), "a launcher")
+    monkeypatch.setattr(output_pipes, name, value)
+    assert not copies_output(parent, child)
+
+
+def test_a_child_whose_own_children_are_not_known_may_have_one_that_reads(
+    monkeypatch: pytest.MonkeyPatch, start: Callable[..., tuple[Process, Process]]
+) -> None:
+    code = on_a_loop(pipes=BOTH + ", stdin=subprocess.PIPE", command="'sh', '-c', 'sleep 60; true'")
+    parent, child = start(code, EPOLL)
+    until(lambda: copies_output(parent, child), "a launcher")
+    monkeypatch.setattr(procfs, "children", lambda _: [])
+    assert not copies_output(parent, child)
+
+
+@pytest.mark.parametrize(
+    ("code", "where", "expected"),
+    [
+        ("time.sleep(60)", b"nanosleep", False),
+        ("os.read(0, 1)", b"pipe_read", True),
+        ("os.read(reader, 1)", b"pipe_read", False),
+        ("select.select([reader], [], [])", POLL, True),  # of what it waits for, nothing is known
+        ("epoll = select.epoll(); epoll.register(0); epoll.poll()", EPOLL, True),
+        ("epoll = select.epoll(); epoll.register(reader); epoll.poll()", EPOLL, False),
+        ("threading.Thread(target=os.read, args=(0, 1)).start(); time.sleep(60)", b"nanosleep", True),
+        ("while True: pass", b"0", True),  # not known
+    ],
+)
+def test_whether_a_process_may_read_its_stdin(code: str, where: bytes, expected: bool) -> None:
+    imports = "import os, select, threading, time; reader, writer = os.pipe()\n"
+    program = [sys.executable, "-S", "-c", f"{imports}print(flush=True)\n{code}"]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            until(lambda: where in procfs.wait_channel(process.pid), "it to wait")
+            until(lambda: output_pipes._may_read_stdin(process.pid) is expected, "the answer")
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        ([22, 3, 0, 8, 0xFFFFFFFF, 0], True),
+        ([22, 3, 0, 8, 0xFFFFFFFFFFFFFFFF, 0], True),
+        ([22, 3, 0, 8, 100, 0], False),
+        ([73, 0, 2, 0, 0, 0], True),
+        ([73, 0, 2, 0x7F00, 0, 0], False),
+        ([72, 4, 0, 0, 0, 0, 0], True),
+        ([63, 0, 0, 0], False),
+        ([-1], False),
+    ],
+)
+def test_waits_without_a_timeout_on_arm64(monkeypatch: pytest.MonkeyPatch, call: list[int], expected: bool) -> None:
+    monkeypatch.setattr(output_pipes, "WAITS", output_pipes.GENERIC)
+    assert output_pipes._is_endless(call) is expected
