@@ -67,8 +67,8 @@ def command() -> click.Command:
         ],
         context_settings={"allow_interspersed_args": False, "help_option_names": ["-h", "--help"]},
         options_metavar="[OPTIONS] [--]",
-        help="Run COMMAND as the child of process 1. Forward and translate signals, stop it gracefully within a "
-        "deadline, reap every orphan, and exit with its exit code.\n\n"
+        help="Run COMMAND as the child of process 1. Forward and translate signals, stop COMMAND gracefully within a "
+        "deadline, reap every orphan, and exit with the exit code of COMMAND.\n\n"
         "Option parsing stops at the first non-option or at --. Each option has an environment variable; a flag wins "
         "over it. A DURATION is 25s, 1m30s, 500ms, 2h, a number of seconds or infinity; a SIG is TERM, SIGTERM, 15 or "
         "RTMIN+3.",

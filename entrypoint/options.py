@@ -244,8 +244,8 @@ OPTIONS = (
         "platform_grace",
         limit,
         "0",
-        "How long the platform itself waits, from the stop request to its SIGKILL. agent-init's own SIGKILL comes 2s "
-        "before that at the latest, whatever the other options say; --grace auto is that time. 0: not known.",
+        "How long the platform itself waits, from the stop request to its SIGKILL. agent-init sends its own SIGKILL 2s "
+        "before that at the latest, whatever the other options say; with --grace auto, exactly then. 0: not known.",
         metavar="DURATION",
         flags=("--platform-grace",),
     ),
@@ -253,7 +253,7 @@ OPTIONS = (
         "linger",
         parse_duration,
         "5s",
-        "How long leftover processes have to exit after their stop signal; never past the grace.",
+        "How long processes that the agent leaves behind have to exit after their stop signal; never past the grace.",
         metavar="DURATION",
         flags=("--linger",),
     ),
@@ -261,8 +261,8 @@ OPTIONS = (
         "orphans",
         limit,
         "0",
-        "While the agent runs, stop orphans that were adopted longer ago than this: the stop signal to their process "
-        "tree, then SIGKILL after --linger. 0 leaves them alone until the agent has exited.",
+        "While the agent runs, stop orphans that were adopted longer ago than this: send their process tree the stop "
+        "signal, and SIGKILL after --linger. 0 leaves them alone until the agent has exited.",
         metavar="DURATION",
         flags=("--orphans",),
     ),
@@ -326,8 +326,8 @@ OPTIONS = (
         "target",
         choice("auto", "child", "group"),
         "auto",
-        "Who gets a signal: the agent, or what it runs if it is only a wrapper (auto); the agent alone (child, -c); "
-        "its process group (group, -g).",
+        "Which process gets a signal: the agent, or what it runs if it is only a wrapper (auto); the agent alone "
+        "(child, -c); the agent's process group (group, -g).",
         metavar="auto|child|group",
         flags=("--target",),
         constants={"-g": "group", "-c": "child", "--single-child": "child"},
@@ -336,8 +336,8 @@ OPTIONS = (
         "unhandled",
         choice("shield", "forward"),
         "shield",
-        "A signal that nobody handles and that requests no stop: shield turns HUP and QUIT into a stop request and "
-        "drops the others; forward sends it anyway (the default with --stop-on none).",
+        "What to do with a signal that nobody handles and that requests no stop: turn HUP and QUIT into a stop request "
+        "and drop the others (shield), or send it anyway (forward, the default with --stop-on none).",
         metavar="shield|forward",
         flags=("--unhandled",),
     ),
@@ -345,8 +345,8 @@ OPTIONS = (
         "subreaper",
         boolean,
         None,
-        "Adopt orphaned descendants (PR_SET_CHILD_SUBREAPER). The default is on, except as process 1, which adopts "
-        "them anyway.",
+        "Adopt orphaned descendants (PR_SET_CHILD_SUBREAPER). On by default, except as process 1, which adopts them "
+        "anyway.",
         constants={"-s": "on", "--subreaper": "on", "--no-subreaper": "off"},
     ),
     Option(
@@ -361,7 +361,7 @@ OPTIONS = (
         "ok_exit",
         exit_code,
         None,
-        "An exit code, 0 to 255, to turn into 0, such as 143. Repeatable.",
+        "An exit code of the agent, 0 to 255, to turn into 0, such as 143 (repeatable).",
         metavar="CODE",
         flags=("-e", "--ok-exit"),
         many=True,
@@ -370,15 +370,15 @@ OPTIONS = (
         "notify",
         boolean,
         "on",
-        "Give the agent a NOTIFY_SOCKET (sd_notify); --no-notify turns this off and leaves an inherited one as it is.",
+        "Turn off the NOTIFY_SOCKET (sd_notify) that the agent gets, and leave an inherited one as it is.",
         constants={"--no-notify": "off"},
     ),
     Option(
         "notify_access",
         choice("auto", "main", "all"),
         "auto",
-        "Whose notify messages count: those of the agent and of its descendants, but READY, MAINPID and the like only "
-        "from the agent, or from what it runs if it is only a wrapper (auto); the agent's only (main); all of any "
+        "Whose notify messages count: the agent's and its descendants', but READY, MAINPID and the like only from the "
+        "agent, or from what it runs if it is only a wrapper (auto); only the agent's (main); every message of every "
         "descendant (all).",
         metavar="auto|main|all",
         flags=("--notify-access",),
@@ -387,8 +387,8 @@ OPTIONS = (
         "watchdog",
         limit,
         "0",
-        "After READY=1 or the first ping (WATCHDOG=1), silence this long means hung: report, SIGABRT, then the stop "
-        "schedule. 0 turns the watchdog off.",
+        "An agent that has sent READY=1 or a ping (WATCHDOG=1) and is then silent for this long is hung: report, "
+        "SIGABRT, then the stop schedule. 0 turns the watchdog off.",
         metavar="DURATION",
         flags=("--watchdog",),
     ),
@@ -405,7 +405,7 @@ OPTIONS = (
         "ready_file",
         file_path,
         "none",
-        "A file that exists from READY=1 until a stop is requested, the agent hangs or exits, for a probe such as "
+        "A file that exists from READY=1 until a stop is requested, or the agent hangs or exits, for a probe such as "
         "`cat PATH`: an absolute path in a directory that exists, or none. It is removed at the start.",
         metavar="PATH|none",
         flags=("--ready-file",),
@@ -423,7 +423,7 @@ OPTIONS = (
         "report_after",
         limit,
         "0",
-        "Log a stall report, once, so long after the stop request, whatever the deadline. 0 turns this off.",
+        "Log one stall report this long after the stop request, whatever the deadline. 0 turns this off.",
         metavar="DURATION",
         flags=("--report-after",),
     ),
@@ -431,15 +431,15 @@ OPTIONS = (
         "control",
         boolean,
         "on",
-        "Answer agent-initctl; --no-control opens no socket for it.",
+        "Turn off the socket that answers agent-initctl.",
         constants={"--no-control": "off"},
     ),
     Option(
         "http",
         http_address,
         "none",
-        "Answer probes and Prometheus over HTTP, from a process of its own: an IP address and a port. Without an "
-        "address it is loopback. It needs `pip install 'agent-init[http]'`; see docs/http.md.",
+        "Serve probes and Prometheus metrics over HTTP on this IP address and port, from a process of its own. Without "
+        "an address: on loopback. It needs `pip install 'agent-init[http]'`; see docs/http.md.",
         metavar="[ADDRESS]:PORT|none",
         flags=("--http",),
     ),
@@ -455,8 +455,8 @@ OPTIONS = (
         "loop_watch",
         loop_watch,
         "0",
-        "Log which line of the agent blocks an event loop (asyncio, uvloop) for longer than this, and for how long, in "
-        "every Python process: 500ms. It implies --stacks. 0 turns it off.",
+        "Log which line of the agent blocks an event loop (asyncio, uvloop) for longer than this, such as 500ms, and "
+        "for how long, in every Python process. It implies --stacks. 0 turns it off.",
         metavar="DURATION",
         flags=("--loop-watch",),
     ),
@@ -474,8 +474,8 @@ OPTIONS = (
         "termination_log",
         file_path,
         "/dev/termination-log",
-        "Receives the final message, after the agent's own: an absolute path, or none. The default path is used only "
-        "if it exists.",
+        "The file that gets the final message, after the agent's own: an absolute path, or none. The default path is "
+        "used only if it exists.",
         metavar="PATH|none",
         flags=("--termination-log",),
     ),
@@ -514,8 +514,8 @@ OPTIONS = (
         "log_to",
         choice("stderr", "stdout"),
         "stderr",
-        "Log to stderr or stdout. Some platforms count each line on stderr as an error. stdout is wrong for a program "
-        "that speaks a protocol there, such as an MCP server over stdio.",
+        "Where to log. Some platforms count each line on stderr as an error. Do not log to stdout if the program "
+        "speaks a protocol there, as an MCP server over stdio does.",
         metavar="stderr|stdout",
         flags=("--log-to",),
     ),

@@ -79,7 +79,7 @@ RULES = (
     Rule(
         "two-inits",
         NOTE,
-        "A second init is there beside agent-init. Both work, and one of them has no use.",
+        "A second init runs beside agent-init. Both work, but one of them is superfluous.",
         "`init: true` in Compose",
         "no `init: true`, no tini",
         rules_start.two_inits,
@@ -130,7 +130,7 @@ RULES = (
     Rule(
         "unbuffered",
         NOTE,
-        "A Python program that is killed loses what it has printed last.",
+        "A Python program that is killed loses its last output.",
         '`CMD ["python", "agent.py"]` without PYTHONUNBUFFERED',
         "`ENV PYTHONUNBUFFERED=1`",
         rules_start.unbuffered,
@@ -138,8 +138,8 @@ RULES = (
     Rule(
         "grace-above-platform",
         ERROR,
-        "agent-init's deadline is not before the platform's SIGKILL, the preStop hook included: no log line "
-        "explains the end. A warning for `AGENT_INIT_MAX_GRACE` and `AGENT_INIT_PLATFORM_GRACE` above the "
+        "agent-init's deadline, with the preStop hook, is not before the platform's SIGKILL: no log line explains "
+        "the end. A warning for `AGENT_INIT_MAX_GRACE` and `AGENT_INIT_PLATFORM_GRACE` above the "
         "platform's figure.",
         "`AGENT_INIT_GRACE: 60s` without `stop_grace_period`",
         "2 s between the two",
@@ -181,20 +181,20 @@ RULES = (
     Rule(
         "drain-too-short",
         WARNING,
-        "The program may finish its work for longer than the platform or agent-init waits, as its option says "
+        "The program's own option lets it finish its work for longer than the platform or agent-init waits "
         "(gunicorn's `--graceful-timeout`, uvicorn's `--timeout-graceful-shutdown`, LiveKit's `--drain-timeout` and "
         "the like). Or a LiveKit worker has only the platform's default.",
         "`gunicorn --graceful-timeout 120` without `stop_grace_period`",
-        "a longer figure of the platform",
+        "a longer time for the platform to wait",
         rules_time.drain_too_short,
     ),
     Rule(
         "default-grace",
         NOTE,
-        "A worker of a queue (Celery, Dramatiq, rq, Huey) finishes its task, but the platform has its default: a "
-        "longer task is killed.",
+        "A worker of a queue (Celery, Dramatiq, rq, Huey) finishes its task, but the platform waits only its default "
+        "time: a longer task is killed.",
         "`command: celery -A app worker` without `stop_grace_period`",
-        "the length of your longest task, and 5 s",
+        "the length of your longest task plus 5 s",
         rules_time.default_grace,
     ),
     Rule(
@@ -217,7 +217,7 @@ RULES = (
     Rule(
         "stop-signal",
         ERROR,
-        "The stop signal is KILL or none at all, or agent-init does not take it for a stop request. A warning if "
+        "The stop signal is KILL or no signal, or agent-init does not take it for a stop request. A warning if "
         "the program takes it as a request to quit now, or for something else. A note for gunicorn on Fly.io, "
         "which sends INT by default.",
         "`STOPSIGNAL SIGQUIT` with gunicorn",
@@ -251,7 +251,8 @@ RULES = (
     Rule(
         "shared-processes",
         WARNING,
-        "With a shared PID namespace agent-init is not process 1, and `--no-subreaper` leaves orphans to another one.",
+        "In a shared PID namespace agent-init is not process 1, and `--no-subreaper` leaves orphans to another "
+        "process.",
         "`shareProcessNamespace: true` and `AGENT_INIT_SUBREAPER: off`",
         "no `--no-subreaper`",
         rules_pods.shared_processes,
@@ -259,7 +260,7 @@ RULES = (
     Rule(
         "kills-process-1",
         ERROR,
-        "With a shared PID namespace, a preStop hook that signals process 1 ends the whole pod.",
+        "In a shared PID namespace, a preStop hook that signals process 1 ends the whole pod.",
         "`shareProcessNamespace: true` and `kill -TERM 1`",
         "`agent-initctl stop`",
         rules_pods.kills_process_1,
@@ -267,7 +268,8 @@ RULES = (
     Rule(
         "readiness-as-liveness",
         ERROR,
-        "The liveness probe asks whether the agent is ready: one that is starting or stopping is stopped for it.",
+        "The liveness probe asks whether the agent is ready, so an agent that is starting or stopping fails it "
+        "and is stopped.",
         "`livenessProbe: {exec: {command: [agent-initctl, ready]}}`",
         "`agent-initctl live`",
         rules_pods.readiness_as_liveness,

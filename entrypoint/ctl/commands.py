@@ -79,8 +79,8 @@ def _common(command: Callable[..., int]) -> Callable[..., int]:
         "--pid",
         type=Pid(),
         metavar="N",
-        help="The agent-init to ask, by its pid as it is seen here. Without it: the nearest ancestor that is one, else "
-        "process 1, else the only one of this container.",
+        help="The pid of the agent-init to ask, as seen here. Without this: the nearest agent-init among the "
+        "ancestors, else process 1, else the only one in this container.",
     )
     timeout = click.option(
         "--timeout",
@@ -111,8 +111,8 @@ class Group(click.Group):
 @click.group(
     cls=Group,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Ask agent-init, or command it: process 1 of this container, or the agent-init that this process runs below."
-    "\n\n`check` and `rehearse` need none that runs: they show beforehand what a stop will do.",
+    help="Query and control agent-init: process 1 of this container, or the agent-init that this process runs below."
+    "\n\n`check` and `rehearse` need no running agent-init: they show beforehand what a stop will do.",
     epilog=EXIT_CODES,
 )
 @click.version_option(__version__, "-V", "--version", prog_name=main.NAME, message="%(prog)s %(version)s")
@@ -122,10 +122,10 @@ def group() -> None:
 
 @group.command("status", short_help="Print the state of the agent and of a stop.")
 @_common
-@click.option("--json", "as_json", is_flag=True, help="One JSON object, in the format of docs/operate.md.")
-@click.option("--watch", is_flag=True, help="Print it again every second, on a terminal in place.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, as docs/operate.md describes it.")
+@click.option("--watch", is_flag=True, help="Print the state every second; on a terminal, in place.")
 def _status(pid: int | None, timeout: float, as_json: bool, watch: bool) -> int:
-    """Print the state of the agent and of a stop: what it is, since when, and what comes next."""
+    """Print the state of the agent and of a stop: the state, since when, and what comes next."""
     while True:
         target = find(pid)
         text = read(lambda fields: status.text(fields, target, as_json=as_json), target, timeout)  # noqa: B023
@@ -137,28 +137,28 @@ def _status(pid: int | None, timeout: float, as_json: bool, watch: bool) -> int:
         time.sleep(1)
 
 
-@group.command(short_help="Whether READY=1 came, and no stop was requested.")
+@group.command(short_help="Exit with 0 if the agent is ready, with 1 if not.")
 @_common
 def ready(pid: int | None, timeout: float) -> int:
-    """Whether the agent has sent READY=1, and no stop was requested. For an exec probe."""
+    """Exit with 0 if the agent has sent READY=1 and no stop was requested, with 1 if not. For an exec probe."""
     return probes.ready(pid, timeout)
 
 
-@group.command(short_help="Whether no hang was detected.")
+@group.command(short_help="Exit with 0 if no hang was detected, with 1 if one was.")
 @_common
 def live(pid: int | None, timeout: float) -> int:
-    """Whether no hang was detected (--watchdog, --ready-timeout). For an exec probe."""
+    """Exit with 0 if no hang was detected (--watchdog, --ready-timeout), with 1 if one was. For an exec probe."""
     return probes.live(pid, timeout)
 
 
 @group.command(short_help="Request a stop, as TERM does.")
 @_common
-@click.option("--wait", is_flag=True, help="Print the log of the stop until it has ended, or --timeout is over.")
+@click.option("--wait", is_flag=True, help="Print the log of the stop until the stop ends, or until --timeout.")
 @click.option("--grace", type=Duration(), metavar="DURATION", help="The grace of this stop, if it has not begun.")
 def stop(pid: int | None, timeout: float, wait: bool, grace: float | None) -> int:
-    """Request a stop, as TERM does. --wait is for a preStop hook: then --timeout is for the whole stop, if it is set.
+    """Request a stop, as TERM does. With --wait, for a preStop hook, --timeout limits the whole stop, if it is given.
 
-    The client ends with the PID namespace of process 1: exit code 137 is normal then.
+    If process 1 ends, its PID namespace ends with it, and so does this command: exit code 137 is normal then.
     """
     given = click.get_current_context().get_parameter_source("timeout")
     limited = given is not None and given.name != "DEFAULT"
@@ -189,30 +189,30 @@ def stop(pid: int | None, timeout: float, wait: bool, grace: float | None) -> in
 @_common
 @click.argument("duration", type=Duration(), metavar="DURATION")
 def extend(pid: int | None, timeout: float, duration: float) -> int:
-    """Give a stop in progress so much more time, up to --max-grace."""
+    """Give a stop in progress DURATION more time, at most up to --max-grace."""
     return _print_answer(pid, timeout, "extend", SECONDS=f"{duration:.3f}")
 
 
-@group.command("signal", short_help="Treat a signal as if process 1 had received it.")
+@group.command("signal", short_help="Act as if process 1 had received a signal.")
 @_common
 @click.argument("signal", type=Signal(), metavar="SIG")
 def _signal(pid: int | None, timeout: float, signal: int) -> int:
-    """Have a signal treated as if process 1 had received it: forwarded, rewritten, or a stop request."""
+    """Act as if process 1 had received SIG: forward it, rewrite it, drop it, or take it as a stop request."""
     return _print_answer(pid, timeout, "signal", SIGNAL=str(signal))
 
 
 @group.command(short_help="Print a stall report now.")
 @_common
-@click.option("--tasks", is_flag=True, help="Every task of the agent's event loops, too.")
+@click.option("--tasks", is_flag=True, help="Print every task of the agent's event loops, too.")
 def report(pid: int | None, timeout: float, tasks: bool) -> int:
-    """Print a stall report now: what the processes below agent-init are doing. It has no other effect."""
+    """Print a stall report, what the processes below agent-init are doing now, and change nothing."""
     request = read(lambda fields: dict(json.loads(fields["REQUEST"])), find(pid), timeout, "report")
     return reports.make(request, tasks=tasks)
 
 
-@group.command(short_help="Print agent-init's last log lines as JSON.")
+@group.command(short_help="Print the last lines of agent-init's log as JSON.")
 @_common
-@click.option("--follow", "-f", is_flag=True, help="Go on with new lines as they come.")
+@click.option("--follow", "-f", is_flag=True, help="Then print new lines as they come.")
 def events(pid: int | None, timeout: float, follow: bool) -> int:
     """Print the last lines of agent-init's log as JSON, 64 KiB at most."""
     target = find(pid)
@@ -222,21 +222,22 @@ def events(pid: int | None, timeout: float, follow: bool) -> int:
     return 0
 
 
-@group.command(short_help="Report what will go wrong at a stop, from files.")
+@group.command(short_help="Find in files what will go wrong at a stop.")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option(
     "--format",
     "form",
     type=click.Choice(("text", "json", "github", "sarif")),
     default="text",
-    help="Lines for people (text, the default), one JSON object, GitHub's workflow commands, or SARIF 2.1.0.",
+    help="Lines for people (text, the default), one JSON object (json), GitHub's workflow commands (github), or SARIF "
+    "2.1.0 (sarif).",
 )
 def check(files: tuple[str, ...], form: str) -> int:
-    """Report what will go wrong at a stop, from the files that start the container; docs/check.md has the rules.
+    """Read the files that start a container, and report what will go wrong at a stop; docs/check.md has the rules.
 
-    Dockerfiles, Compose files, Kubernetes objects, ECS task definitions and fly.toml; `-` is stdin. Files that are
-    given together are checked together. Exit code 1 for an error or a warning, 0 for none or for notes only. It needs
-    `pip install 'agent-init[check]'`.
+    FILE is a Dockerfile, a Compose file, Kubernetes objects, an ECS task definition or fly.toml; `-` is stdin. Files
+    that are given together are checked together. The exit code is 1 if there is an error or a warning, else 0. It
+    needs `pip install 'agent-init[check]'`.
     """
     from ..check import command
 

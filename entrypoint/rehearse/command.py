@@ -137,10 +137,10 @@ def _raise_stopped(number: int, _frame: object) -> None:
     context_settings={"allow_interspersed_args": False},
 )
 @click.option("--up", "up_", type=Text("up", up.parse), metavar="HOW", help=f"When the agent is up: {up.ACCEPTED}.")
-@click.option("--work", metavar="CMD", help="Runs by sh -c from then on; a non-zero exit code means lost work.")
-@click.option("--work-up", metavar="TEXT", help="The agent has the work in hand once the work prints this.")
-@click.option("--break", "break_", metavar="CMD", help="Stops a dependency, for the scenario dependency-gone.")
-@click.option("--mend", metavar="CMD", help="Starts that dependency again.")
+@click.option("--work", metavar="CMD", help="Run by sh -c once the agent is up; a non-zero exit code means lost work.")
+@click.option("--work-up", metavar="TEXT", help="The agent has the work in hand once CMD of --work prints this.")
+@click.option("--break", "break_", metavar="CMD", help="Stop a dependency, for the scenario dependency-gone.")
+@click.option("--mend", metavar="CMD", help="Start that dependency again.")
 @click.option(
     "--scenarios",
     "ways",
@@ -149,9 +149,16 @@ def _raise_stopped(number: int, _frame: object) -> None:
     metavar="NAME,...",
     help=f"Only these: {', '.join(scenarios.NAMES)}.",
 )
-@click.option("--runs", type=COUNT, default="1", metavar="N", help="Runs of each scenario; 1 without this.")
-@click.option("--parallel", type=COUNT, default="1", metavar="N", help="Runs at a time: without a fixed port only.")
-@click.option("--seed", type=Text("seed", _seed), metavar="N", help="For the order, and the moments of early stops.")
+@click.option("--runs", type=COUNT, default="1", metavar="N", help="How often to run each scenario; once without this.")
+@click.option(
+    "--parallel", type=COUNT, default="1", metavar="N", help="Runs at a time; only for an agent without a fixed port."
+)
+@click.option(
+    "--seed",
+    type=Text("seed", _seed),
+    metavar="N",
+    help="Determines the order of runs, and the moments of early stops.",
+)
 @click.option(
     "--grace",
     type=DURATION,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SECONDS = int(os.environ.get("AGENT_INIT_FUZZ_SECONDS", "20"))
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("atheris"), reason="atheris is the fuzzer: pip install '.[fuzz]'")
+@pytest.mark.skipif(not importlib.util.find_spec("atheris"), reason="atheris is the fuzzer: pip install atheris")
 @pytest.mark.timeout(SECONDS + 120)
 @pytest.mark.parametrize(
     "target", ["read_options", "receive_messages", "write_lines", "answer_requests", "read_answers"]

@@ -140,7 +140,7 @@ SITUATIONS: dict[str, Callable[[PeerRunner], str]] = {
     "TERM twice, agent quits at the second": term_twice,
     "TERM, worker pool with a task in hand": worker_pool,
     "TERM, agent ignores it": term_ignored,
-    "agent ends, a daemon of its is left": leftover_daemon,
+    "agent ends, leaving a daemon": leftover_daemon,
     "HUP, agent does not handle it": unhandled("HUP"),
     "USR1, agent does not handle it": unhandled("USR1"),
 }

@@ -1,10 +1,11 @@
-"""The pages that users read: generated tables match the code, options exist, relative links lead to a file.
+"""The pages that users read: generated tables match the code; options, links and tests exist.
 
 `python -m tests.unit.test_readme` writes the tables.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def rule_table() -> str:
 
 def scenario_table() -> str:
     """The table of a rehearsal's scenarios as Markdown."""
-    rows = ["| name | what happens | as it is with | judged |", "|---|---|---|---|"]
+    rows = ["| name | what happens | where this happens | judged |", "|---|---|---|---|"]
     for way in scenarios.WAYS:
         judged = ["the end", *(str(what) for what in scenarios.Judged if what in way.judged)]
         text = ", ".join(judged).replace("tracebacks", "log lines") if way.scenario.counts else "nothing"
@@ -88,6 +89,14 @@ def anchors(page: Path) -> set[str]:
     """The anchors that GitHub makes of a page's headings."""
     headings = re.findall(r"^#+ (.+)$", CODE_BLOCK.sub("", page.read_text()), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@functools.cache
+def names_of_tests() -> set[str]:
+    """The names of all test functions and modules."""
+    modules = list((ROOT / "tests").rglob("test_*.py"))
+    functions = re.findall(r"^ *(?:async )?def (test_\w+)\(", "\n".join(map(Path.read_text, modules)), re.MULTILINE)
+    return {*functions, *(module.stem for module in modules)}
 
 
 def test_the_readme_can_be_read_in_a_minute() -> None:
@@ -121,6 +130,11 @@ def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
         assert target.is_relative_to(ROOT), link
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_every_test_that_a_page_names_exists(page: Path) -> None:
+    assert set(re.findall(r"\btest_\w+", page.read_text())) <= names_of_tests()
 
 
 if __name__ == "__main__":
