@@ -93,12 +93,19 @@ class KnownTime:
         if self.is_late(now):
             waits = 0 if switches is None else switches - self._switches
             waited = waits * switch_interval if waits >= 3 else 0.0
+            # More waits than fit in the time were shorter: a loop has let go of the GIL, and taken it again at once.
+            is_held = gap / 2 <= waited <= gap + 3 * switch_interval
             if gap - LATE * self.period > starved + waited:
                 known = starved + waited
-            if waited >= gap / 2:
+            if is_held:
                 self.gil_held = min(gap - self.period, starved + waited)
         self.now += known
         self._last, self._at, self._switches = now, now, switches or 0
+
+    def looked(self, now: float, switches: "int | None") -> None:
+        """The look is over. Nothing is known about the time it took: our thread may have lost the GIL in its middle."""
+        if self._last is not None:
+            self._last, self._switches = now, switches or 0
 
     def of(self, at: float) -> float:
         """Return our time at a moment between the look before and this one. `at`: on the monotonic clock.
@@ -313,11 +320,15 @@ class Watch:
         """Look at all loops. Collections must be put off, since `sys._current_frames` may deadlock with them (3.11)."""
         now = monotonic()
         self._looked = now
-        switches = None if getrusage is None else getrusage(RUSAGE_THREAD).ru_nvcsw
         starved = 0.0
         if self._delay is not None and self._time.is_late(now):
             starved = (_run_delay(get_native_id()) or self._delay) - self._delay
-        self._time.look(now, switches, sys.getswitchinterval(), starved)
+        self._time.look(now, _switches(), sys.getswitchinterval(), starved)
+        self._look_at_all(now)
+        self._delay = _run_delay(get_native_id()) if self._loops else None
+        self._time.looked(monotonic(), _switches())
+
+    def _look_at_all(self, now: float) -> None:
         modules = sys.modules
         if "asyncio.base_events" not in modules and "uvloop" not in modules:
             return
@@ -334,7 +345,6 @@ class Watch:
         frame = None  # type: ignore[assignment]
         for ident in [ident for ident in self._loops if ident not in seen]:
             self._ends(self._loops.pop(ident))
-        self._delay = _run_delay(get_native_id()) if self._loops else None
 
     def skip(self) -> None:
         """Nothing is known about the time until the next look: the thread had something else to do."""
@@ -599,6 +609,11 @@ def _read(native_id: "int | None", name: str) -> bytes:
 def _is_polling(native_id: "int | None") -> bool:
     """Whether the thread waits in epoll_wait(2), as far as the kernel shows it."""
     return b"poll" in _read(native_id, "wchan")
+
+
+def _switches() -> "int | None":
+    """The voluntary context switches of our thread so far, if they can be known."""
+    return None if getrusage is None else getrusage(RUSAGE_THREAD).ru_nvcsw
 
 
 def _run_delay(native_id: "int | None") -> "float | None":

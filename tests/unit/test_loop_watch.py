@@ -225,6 +225,33 @@ def test_a_stop_does_not_count_beside_a_wait_for_the_gil() -> None:
     assert clock.now == clock.gil_held == pytest.approx(1.9)
 
 
+def test_waits_that_were_too_short_for_so_many_are_no_sign_that_the_gil_was_held() -> None:
+    """Beside a loop that lets go of the GIL every 2 ms and takes it again before our thread can."""
+    clock = KnownTime(PERIOD)
+    clock.look(100, 1, SWITCH)
+    clock.look(101, 1 + 500, SWITCH)
+    assert (clock.now, clock.gil_held) == (1, 0)
+
+
+def test_the_time_that_a_look_takes_is_not_known() -> None:
+    clock = KnownTime(PERIOD)
+    clock.look(100, 1, SWITCH)
+    clock.looked(103, 600)  # stopped in its middle
+    clock.look(103 + PERIOD, 601, SWITCH)
+    assert (clock.now, clock.gil_held) == (PERIOD, 0)
+    assert clock.of(103.1) == pytest.approx(0.1)
+    assert clock.of(102) == 0  # a beat posted in the look
+
+
+def test_a_look_that_was_skipped_stays_skipped() -> None:
+    clock = KnownTime(PERIOD)
+    clock.look(100, 1, SWITCH)
+    clock.skip()
+    clock.looked(101, 2)
+    clock.look(110, 1000, SWITCH)
+    assert clock.now == 0
+
+
 @pytest.mark.parametrize(("starved", "expected"), [(0.1, (WAS_BLOCKED, 2 * LIMIT)), (2 * LIMIT, (POSTED, 0))])
 def test_a_loop_that_gets_no_processor_while_it_has_the_gil_is_not_blocked(
     starved: float, expected: tuple[str, float]
