@@ -512,7 +512,8 @@ class Delivery:
         """Whether a signal that the agent handles or ignores may be meant for a process behind it."""
         if names.may_be_looked_through(agent):
             return True
-        if to_stop and recipients.is_launcher(agent, procfs.children(agent.pid)):
+        # Most agents are no such program, and may have thousands of children: that is looked at first.
+        if to_stop and recipients.is_in_runtime(agent) and recipients.is_launcher(agent, _only_child(agent.pid)):
             return True
         return not self._agent.dispositions.handles(number) and recipients.is_tracer(agent)
 
@@ -593,6 +594,11 @@ class Delivery:
             self._not_killed.add(pid)
         text = f"cannot send {name_of(number)} to {to}: {error.strerror}"
         self._console.log(WARNING, "not-sent", text, pid=pid)
+
+
+def _only_child(pid: int) -> "list[Process]":
+    """Return its child if it has just one."""
+    return procfs.children(pid) if len(procfs.child_pids(pid)) == 1 else []
 
 
 def _identity(process: "Process") -> tuple[int, int]:

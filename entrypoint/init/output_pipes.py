@@ -5,10 +5,12 @@ stderr together, or on an event loop (`subprocess.run(capture_output=True)`, `co
 Node), looks like an agent with a helper. It counts as a launcher only if all of this is so:
 
     it waits without a timeout       in poll(2), select(2) or epoll(7); an agent has timers, mostly
+    so do its other threads          or they wait for work, or for the child; those of an agent may do its work
     only the child wakes it          it has no connection. Python's event loop has one pair of sockets for itself, and
                                      watches one of the two
     on an event loop it reads all    stderr too; what a transcoder logs goes where the agent's own log goes
-    the child does not read stdin    if that leads to the program: else they have a conversation (MCP over stdio)
+    the child does not read stdin    if that leads to the program: else they have a conversation (MCP over stdio).
+                                     On an event loop it has not closed that pipe either: it has sent a question
 
 Where one of these is not known, it does not count as one.
 """
@@ -23,8 +25,9 @@ if TYPE_CHECKING:
 
 EPOLL = "anon_inode:[eventpoll]"
 OF_EVENT_LOOPS = frozenset((EPOLL, "anon_inode:[eventfd]", "anon_inode:[pidfd]", "pidfd:"))
-MAX_DESCRIPTORS = 256  # of a launcher
-MAX_TASKS, MAX_PROCESSES = 64, 8  # to look at, at and below the child
+TERMINALS = ("/dev/pts", "/dev/tty", "/dev/ptmx", "/dev/console")
+MAX_DESCRIPTORS = 256  # of a process
+MAX_TASKS, MAX_PROCESSES = 64, 8  # of a process; at and below the child
 
 # System calls by their numbers, from the kernel's tables for x86-64 and for the newer architectures (arm64, riscv64).
 # Those that wait, with the place of the timeout among the arguments and whether it is a pointer; and those that read.
@@ -35,10 +38,19 @@ IS_X86_64 = os.uname().machine == "x86_64"
 WAITS = X86_64 if IS_X86_64 else GENERIC
 READS = READS_X86_64 if IS_X86_64 else READS_GENERIC
 EPOLL_WAITS = (232, 281, 22)
+POLLS, SELECTS = (7, 271, 73), (23, 270, 72)
+FUTEX, WAITS_FOR_CHILD = ({202: (3, True)}, (61, 247)) if IS_X86_64 else ({98: (3, True)}, (260, 95))
 
 
 def copies_output(process: "Process", child: "Process") -> bool:
     """Whether the process is a launcher that only waits for this child, its only one."""
+    try:
+        return _copies_output(process, child)
+    except (OSError, ValueError, IndexError):  # it has exited, or there is no descriptor left
+        return False
+
+
+def _copies_output(process: "Process", child: "Process") -> bool:
     call = _system_call(process.pid)
     own = [procfs.descriptor_target(process.pid, fd) for fd in range(3)]
     of_child = [procfs.descriptor_target(child.pid, fd) for fd in range(3)]
@@ -46,17 +58,37 @@ def copies_output(process: "Process", child: "Process") -> bool:
     is_epoll = call[0] in EPOLL_WAITS
     if not _is_endless(call) or of_child[1] not in made or (is_epoll and of_child[2] not in made):
         return False
-    held = procfs.descriptors(process.pid, MAX_DESCRIPTORS)
-    if not held or not _only_child_wakes(process.pid, held, own, made, is_epoll=is_epoll):
+    if call[0] in POLLS and call[2] > len(set(made)):  # descriptors
         return False
-    return of_child[0] not in made or not _is_read(child, of_child[0])
+    held = procfs.descriptors(process.pid, MAX_DESCRIPTORS)
+    if not held or not _only_child_wakes(process.pid, held, own, made, call[0]) or not _threads_wait(process.pid):
+        return False
+    stdin = of_child[0]
+    if stdin not in made:
+        return True
+    has_closed_it = is_epoll and stdin.startswith("pipe:") and stdin not in held
+    return not has_closed_it and not _is_read(child, stdin)
 
 
-def _only_child_wakes(pid: int, held: dict[str, list[str]], own: list[str], made: list[str], *, is_epoll: bool) -> bool:
-    """Whether nothing that it waits for comes from anybody but itself and its child. `made`: stdio of the child."""
+def _threads_wait(pid: int) -> bool:
+    """Whether all its other threads wait too, without a timeout: for work, for an event, or for the child."""
+    tasks = os.listdir(f"/proc/{pid}/task")
+    if len(tasks) > MAX_TASKS:
+        return False
+    calls = [_system_call(int(task)) for task in tasks if task != str(pid)]
+    return all(call[0] in WAITS_FOR_CHILD or _is_endless(call, or_sleeps=True) for call in calls)
+
+
+def _only_child_wakes(pid: int, held: dict[str, list[str]], own: list[str], made: list[str], call: int) -> bool:
+    """Whether nothing that it waits for comes from anybody but itself and its child.
+
+    `made`: stdio of the child. `call`: the system call that it waits in. Of poll(2) the number of descriptors is known,
+    of select(2) nothing: then all that it could wait for counts, its own terminal too.
+    """
+    is_epoll = call in EPOLL_WAITS
     sockets = {target for target in held if target.startswith("socket:") and target not in own}
     of_child = len({target for target in made if target.startswith("socket:")})  # with another number at each end
-    watched = set(held) - {own[1], own[2]}
+    watched = set(held) - {own[1], own[2]} | (set(own[:1]) & set(held) if call in SELECTS else set())
     if is_epoll:
         fds = {fd for name in held.get(EPOLL, ()) for fd in _watched(pid, name)}
         watched = {target for target, names in held.items() if not fds.isdisjoint(names)}
@@ -65,72 +97,90 @@ def _only_child_wakes(pid: int, held: dict[str, list[str]], own: list[str], made
     if len(sockets) != of_child and len(sockets & watched) != of_child + 1:
         return False
     return all(
-        target in made or target in OF_EVENT_LOOPS or target in sockets or _is_own(pid, target, held)
+        target in made or target in OF_EVENT_LOOPS or target in sockets or _is_own(pid, target, held, call)
         for target in watched
     )
 
 
-def _is_own(pid: int, target: str, held: dict[str, list[str]]) -> bool:
-    """Whether a descriptor of it refers to a file, which does not wait, or to a pipe that it writes to itself."""
+def _is_own(pid: int, target: str, held: dict[str, list[str]], call: int) -> bool:
+    """Whether a descriptor of it refers to a file, which does not wait, or to a pipe that it writes to itself.
+
+    epoll(7) refuses files: what has a path there is a named pipe or a device. Neither has a position in it, and stat(2)
+    would tell, but could take as long as a server of files likes.
+    """
     if target.startswith("pipe:"):
         return any(flags & (os.O_WRONLY | os.O_RDWR) for flags in procfs.open_modes(pid, target, held))
-    return target.startswith("/") and not target.startswith(("/dev/pts", "/dev/tty", "/dev/ptmx", "/dev/console"))
+    if call in EPOLL_WAITS or not target.startswith("/") or target.startswith(TERMINALS):
+        return False
+    if call in POLLS or target == os.devnull:
+        return True
+    return not any(_is_read_from_its_start(pid, name) for name in held[target])
+
+
+def _is_read_from_its_start(pid: int, name: str) -> bool:
+    """Whether a descriptor is for reading, and at position 0."""
+    fields = procfs.read_file(f"/proc/{pid}/fdinfo/{name}").split()
+    flags = int(fields[fields.index(b"flags:") + 1], 8)
+    return not flags & os.O_WRONLY and fields[fields.index(b"pos:") + 1] == b"0"
 
 
 def _is_read(child: "Process", stdin: str) -> bool:
     """Whether a process at or below the child reads its stdin, which leads to the launcher; or that is not known."""
     to_look_at = [child]
     for process in to_look_at:  # grows meanwhile
-        if procfs.descriptor_target(process.pid, 0) != stdin:
+        held = procfs.descriptors(process.pid, MAX_DESCRIPTORS)
+        if held and stdin not in held:
             continue
         below = procfs.children(process.pid)
         to_look_at += below
         waits_for_child = b"do_wait" in procfs.wait_channel(process.pid)
-        if len(to_look_at) > MAX_PROCESSES or (waits_for_child and not below) or _may_read_stdin(process.pid):
+        if len(to_look_at) > MAX_PROCESSES or (waits_for_child and not below):
+            return True
+        if not held or _may_read(process.pid, held, stdin):
             return True
     return False
 
 
-def _may_read_stdin(pid: int) -> bool:
-    try:
-        tasks = os.listdir(f"/proc/{pid}/task")
-    except OSError:
+def _may_read(pid: int, held: dict[str, list[str]], stdin: str) -> bool:
+    """Whether it may read `stdin`, by any of its descriptors. Raises OSError."""
+    tasks = os.listdir(f"/proc/{pid}/task")
+    if len(tasks) > MAX_TASKS or "anon_inode:[io_uring]" in held:
         return True
-    held = procfs.descriptors(pid, MAX_DESCRIPTORS)
-    if len(tasks) > MAX_TASKS or not held or "anon_inode:[io_uring]" in held:
-        return True
-    if any("0" in _watched(pid, name) for name in held.get(EPOLL, ())):
+    fds = held[stdin]
+    if any(not _watched(pid, name).isdisjoint(fds) for name in held.get(EPOLL, ())):
         return True
     for task in tasks:
         number, *arguments = _system_call(int(task))
         waits = number in WAITS and number not in EPOLL_WAITS  # for what, is not known
-        if number < 0 or waits or (number in READS and arguments[0] == 0):
+        if number < 0 or waits or (number in READS and str(arguments[0]) in fds):
             return True
     return False
 
 
 def _system_call(pid: int) -> list[int]:
-    """Return the number of the system call that it sleeps in and its arguments; [-1] if it does not, or not known."""
+    """Return the number of the system call that it sleeps in and its arguments; [-1] if it does not, or not known.
+
+    Programs for 32 bits have other numbers. The last field but one, the stack pointer, shows that.
+    """
     try:
         number, *arguments = procfs.read_file(f"/proc/{pid}/syscall").split()
-        return [int(number), *(int(argument, 16) for argument in arguments)]
-    except (OSError, ValueError):
+        call = [int(number), *(int(argument, 16) for argument in arguments)]
+        return call if call[-2] >> 32 else [-1]
+    except (OSError, ValueError, IndexError):
         return [-1]
 
 
-def _is_endless(call: list[int]) -> bool:
-    """Whether that system call waits for descriptors, without a timeout."""
-    if call[0] not in WAITS:
+def _is_endless(call: list[int], *, or_sleeps: bool = False) -> bool:
+    """Whether that system call waits for descriptors, without a timeout. `or_sleeps`: or for another thread."""
+    waits = {**WAITS, **FUTEX} if or_sleeps else WAITS
+    if call[0] not in waits:
         return False
-    place, is_pointer = WAITS[call[0]]
+    place, is_pointer = waits[call[0]]
     timeout = call[1 + place]
     return timeout == 0 if is_pointer else timeout & 0xFFFFFFFF == 0xFFFFFFFF
 
 
 def _watched(pid: int, epoll: str) -> set[str]:
-    """Return the descriptors that one for epoll(7) watches."""
-    try:
-        fields = procfs.read_file(f"/proc/{pid}/fdinfo/{epoll}", 65536).split()
-    except OSError:
-        return set()
+    """Return the descriptors that one for epoll(7) watches. Raises OSError."""
+    fields = procfs.read_file(f"/proc/{pid}/fdinfo/{epoll}", 65536).split()
     return {fields[at + 1].decode() for at, field in enumerate(fields[:-1]) if field == b"tfd:"}

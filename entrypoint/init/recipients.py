@@ -249,8 +249,12 @@ def is_launcher(process: "Process", children: "list[Process]") -> bool:
 
     It would end by that TERM, and its child of the broken pipe; or it would wait for the child.
     """
-    is_in_runtime = any(name.startswith(RUNTIMES) for name in procfs.program_names(process))
-    return is_in_runtime and only_reads_output(process, children)
+    return len(children) == 1 and is_in_runtime(process) and only_reads_output(process, children)
+
+
+def is_in_runtime(process: "Process") -> bool:
+    """Whether it is a program in a language whose runtime handles TERM."""
+    return any(name.startswith(RUNTIMES) for name in procfs.program_names(process))
 
 
 def is_wrapper(process: "Process", children: "list[Process]") -> bool:

@@ -458,10 +458,28 @@ def test_launcher_that_handles_the_stop_signal_from_its_start_is_looked_through_
     harness = supervise()
     world.add(20, AGENT, "worker", TERM)
     monkeypatch.setattr(harness.supervisor.agent.dispositions, "handles_or_ignores", lambda _: True)
-    monkeypatch.setattr(recipients, "is_launcher", lambda process, _: process.pid == AGENT)
+    monkeypatch.setattr(recipients, "is_in_runtime", lambda process: process.pid == AGENT)
+    monkeypatch.setattr(recipients, "is_launcher", lambda _, children: [child.pid for child in children] == [20])
+    monkeypatch.setattr(procfs, "child_pids", lambda _: [20])
     assert harness.supervisor.delivery.resolve(TERM, to_stop=False).processes == []
     harness.do(Stop(TERM))
     assert world.sent == [(20, TERM), (20, CONT)]
+
+
+@pytest.mark.parametrize(("in_runtime", "looks"), [(False, 0), (True, 1)])
+def test_the_children_of_an_agent_that_handles_the_stop_signal_are_not_looked_at_one_by_one(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch, in_runtime: bool, looks: int
+) -> None:
+    """It may have thousands, and the stop signal waits for the look."""
+    harness = supervise()
+    listed: list[int] = []
+    monkeypatch.setattr(harness.supervisor.agent.dispositions, "handles_or_ignores", lambda _: True)
+    monkeypatch.setattr(harness.supervisor.agent.dispositions, "handles", lambda _: True)
+    monkeypatch.setattr(recipients, "is_in_runtime", lambda _: in_runtime)
+    monkeypatch.setattr(procfs, "child_pids", lambda pid: listed.append(pid) or list(range(20, 5020)))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(procfs, "children", failing)
+    assert harness.supervisor.delivery.resolve(TERM, to_stop=True).processes == []
+    assert len(listed) == looks
 
 
 def test_whether_the_agent_may_be_looked_through_is_looked_at_once_for_each_program(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from tests.support.init import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 POLL, EPOLL = b"poll_schedule", b"ep"
 GONE = Process(10_000_001, "gone", 1, 20, 0)
@@ -107,8 +109,135 @@ def test_what_waits_for_its_own_stdin_too_is_no_launcher(start: Callable[..., tu
 
 def test_nothing_is_known_of_a_process_that_has_exited() -> None:
     assert not copies_output(GONE, GONE)
-    assert output_pipes._may_read_stdin(GONE.pid)
-    assert output_pipes._watched(GONE.pid, "3") == set()
+    assert output_pipes._is_read(GONE, "pipe:[1]")
+    assert output_pipes._system_call(GONE.pid) == [-1]
+
+
+def test_what_an_event_loop_watches_is_not_known_where_no_descriptor_is_left(
+    monkeypatch: pytest.MonkeyPatch, start: Callable[..., tuple[Process, Process]]
+) -> None:
+    parent, child = start(EPOLL_OF + "epoll.poll()", EPOLL)
+    until(lambda: copies_output(parent, child), "a launcher")
+
+    def read_file(path: str, *_: int) -> bytes:
+        if "/fdinfo/" in path:
+            raise OSError(errno.EMFILE, "Too many open files", path)
+        return original(path)
+
+    original = procfs.read_file
+    monkeypatch.setattr(procfs, "read_file", read_file)
+    assert not copies_output(parent, child)
+
+
+@pytest.mark.parametrize(
+    ("work", "where", "expected"),
+    [
+        ("lock.acquire()", b"futex", True),
+        ("p.wait()", b"do_wait", True),
+        ("lock.acquire(timeout=60)", b"futex", False),
+        ("time.sleep(60)", b"nanosleep", False),
+        ("while True: pass", b"0", False),
+    ],
+)
+def test_one_whose_other_threads_may_work_is_no_launcher(
+    start: Callable[..., tuple[Process, Process]], work: str, where: bytes, expected: bool
+) -> None:
+    """Such as an agent with its work in the executor of its event loop, or in a worker thread of Node."""
+    thread = f"import threading, time\nlock = threading.Lock(); lock.acquire()\ndef work():\n    {work}\n"
+    begin = "threading.Thread(target=work, daemon=True).start()\n"
+    parent, child = start(thread + POPEN + begin + "p.communicate()", POLL)
+
+    def waits() -> bool:
+        tasks = [int(task) for task in os.listdir(f"/proc/{parent.pid}/task")]
+        return len(tasks) == 2 and all(where in procfs.wait_channel(tid) for tid in tasks if tid != parent.pid)
+
+    until(waits, "its thread")
+    until(lambda: copies_output(parent, child) is expected, "the answer")
+
+
+def test_one_whose_threads_are_not_known_is_no_launcher(
+    monkeypatch: pytest.MonkeyPatch, start: Callable[..., tuple[Process, Process]]
+) -> None:
+    parent, child = start("subprocess.run(['sleep', '60'], capture_output=True)", POLL)
+    assert copies_output(parent, child)
+    monkeypatch.setattr(output_pipes, "MAX_TASKS", 0)
+    assert not copies_output(parent, child)
+
+
+def test_an_agent_that_has_closed_the_stdin_of_its_helper_is_no_launcher(
+    start: Callable[..., tuple[Process, Process]],
+) -> None:
+    """It has put its question, and reads the answer: an agent that runs another agent's command, for example."""
+    pipes = "stdin=reader, stdout=subprocess.PIPE, stderr=subprocess.PIPE"
+    more = "os.close(reader); {}"
+    code = on_a_loop(pipes=pipes).replace("    p =", "    reader, writer = os.pipe()\n    p =")
+    closed = code.replace("    pass\n", f"    {more.format('os.close(writer)')}\n")
+    kept = code.replace("    pass\n", f"    {more.format('writer')}\n")
+    parent, child = start(kept, EPOLL)
+    until(lambda: copies_output(parent, child), "a launcher")
+    parent, child = start(closed, EPOLL)
+    until(lambda: _has_only_stdio(parent, child), "its end of the pipe to be closed")
+    assert not copies_output(parent, child)
+
+
+def _has_only_stdio(parent: Process, child: Process) -> bool:
+    return procfs.descriptor_target(child.pid, 0) not in (procfs.descriptors(parent.pid) or {})
+
+
+@pytest.mark.parametrize(
+    ("wait", "expected"),
+    [
+        ("select.select([p.stdout, p.stderr], [], [])", False),
+        ("p.communicate()", True),
+        ("poll = select.poll(); [poll.register(fd) for fd in (p.stdout, p.stderr, named)]; poll.poll()", False),
+    ],
+    ids=["select", "poll", "poll of three"],
+)
+def test_what_may_wait_for_a_named_pipe_is_no_launcher(
+    tmp_path: Path, start: Callable[..., tuple[Process, Process]], wait: str, expected: bool
+) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    code = f"named = os.open('{tmp_path}/fifo', os.O_RDWR)\n{POPEN}{wait}"
+    code = code.replace("register(fd)", "register(fd, select.POLLIN)")
+    parent, child = start(code, POLL)
+    assert copies_output(parent, child) is expected
+
+
+def test_a_file_that_is_written_or_was_read_is_not_waited_for(
+    tmp_path: Path, start: Callable[..., tuple[Process, Process]]
+) -> None:
+    (tmp_path / "text").write_text("text")
+    code = f"log = open('{tmp_path}/log', 'a'); text = open('{tmp_path}/text'); text.read()\n{POPEN}"
+    assert copies_output(*start(code + "select.select([p.stdout, p.stderr], [], [])", POLL))
+
+
+def test_what_selects_and_has_a_terminal_may_wait_for_that(start: Callable[..., tuple[Process, Process]]) -> None:
+    near, far = os.openpty()
+    try:
+        terminal = {"stdin": far, "stdout": far, "stderr": far}
+        assert not copies_output(*start(POPEN + "select.select([0, p.stdout, p.stderr], [], [])", POLL, **terminal))
+        assert copies_output(*start(POPEN + "p.communicate()", POLL, **terminal))
+    finally:
+        os.close(near)
+        os.close(far)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (b"3 0x0 0xffb0 0x1 0x0 0x0 0x0 0xffa7c8e0 0xf7f46cae", -1),
+        (b"0 0x0 0x7f9b 0x1 0x0 0x0 0x0 0x7ffca7c8d480 0x7f9b91246cae", 0),
+        (b"-1 0x7ffca7c8d480 0x7f9b91246cae", -1),
+        (b"running", -1),
+        (b"", -1),
+    ],
+    ids=["32 bits", "64 bits", "in no call", "running", "nothing"],
+)
+def test_system_calls_of_a_program_for_32_bits_are_not_known(
+    monkeypatch: pytest.MonkeyPatch, line: bytes, expected: int
+) -> None:
+    monkeypatch.setattr(procfs, "read_file", lambda _: line)
+    assert output_pipes._system_call(7)[0] == expected
 
 
 def test_one_with_many_descriptors_is_no_launcher(
@@ -120,17 +249,17 @@ def test_one_with_many_descriptors_is_no_launcher(
     assert not copies_output(parent, child)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("MAX_TASKS", 0), ("MAX_PROCESSES", 1)], ids=["many threads", "many processes"]
-)
+@pytest.mark.parametrize("name", ["MAX_TASKS", "MAX_PROCESSES", "MAX_DESCRIPTORS"])
 def test_a_child_with_too_much_to_look_at_may_read_its_stdin(
-    monkeypatch: pytest.MonkeyPatch, start: Callable[..., tuple[Process, Process]], name: str, value: int
+    monkeypatch: pytest.MonkeyPatch, start: Callable[..., tuple[Process, Process]], name: str
 ) -> None:
     code = on_a_loop(pipes=BOTH + ", stdin=subprocess.PIPE", command="'sh', '-c', 'sleep 60; true'")
     parent, child = start(code, EPOLL)
     until(lambda: copies_output(parent, child), "a launcher")
-    monkeypatch.setattr(output_pipes, name, value)
-    assert not copies_output(parent, child)
+    stdin = procfs.descriptor_target(child.pid, 0)
+    assert not output_pipes._is_read(child, stdin)
+    monkeypatch.setattr(output_pipes, name, 0)
+    assert output_pipes._is_read(child, stdin)
 
 
 def test_a_child_whose_own_children_are_not_known_may_have_one_that_reads(
@@ -148,10 +277,14 @@ def test_a_child_whose_own_children_are_not_known_may_have_one_that_reads(
     [
         ("time.sleep(60)", b"nanosleep", False),
         ("os.read(0, 1)", b"pipe_read", True),
+        ("os.read(os.dup(0), 1)", b"pipe_read", True),
+        ("fd = os.dup(0); os.close(0); os.read(fd, 1)", b"pipe_read", True),
+        ("os.close(0); time.sleep(60)", b"nanosleep", False),
         ("os.read(reader, 1)", b"pipe_read", False),
         ("select.select([reader], [], [])", POLL, True),  # of what it waits for, nothing is known
         ("epoll = select.epoll(); epoll.register(0); epoll.poll()", EPOLL, True),
         ("epoll = select.epoll(); epoll.register(reader); epoll.poll()", EPOLL, False),
+        ("epoll = select.epoll(); epoll.register(os.dup(0)); epoll.poll()", EPOLL, True),
         ("threading.Thread(target=os.read, args=(0, 1)).start(); time.sleep(60)", b"nanosleep", True),
         ("while True: pass", b"0", True),  # not known
     ],
@@ -162,9 +295,12 @@ def test_whether_a_process_may_read_its_stdin(code: str, where: bytes, expected:
     with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
+            assert process.stdin is not None
+            stdin = os.readlink(f"/proc/self/fd/{process.stdin.fileno()}")
             process.stdout.readline()
             until(lambda: where in procfs.wait_channel(process.pid), "it to wait")
-            until(lambda: output_pipes._may_read_stdin(process.pid) is expected, "the answer")
+            known = Process(process.pid, "python", os.getpid(), 1, 0)
+            until(lambda: output_pipes._is_read(known, stdin) is expected, "the answer")
         finally:
             process.kill()
 

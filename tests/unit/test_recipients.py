@@ -353,6 +353,15 @@ def test_launcher_of_a_language_that_handles_term_from_its_start(
     assert recipients.is_launcher(family.process(10), below) is expected
 
 
+def test_of_a_process_with_no_child_or_several_the_program_is_not_looked_at(
+    monkeypatch: pytest.MonkeyPatch, family: Family
+) -> None:
+    """There may be thousands, and each look is two files."""
+    monkeypatch.setattr(procfs, "program_names", lambda _: pytest.fail("looked at"))
+    assert not recipients.is_launcher(family.process(10), [])
+    assert not recipients.is_launcher(family.process(10), [family.process(11), family.process(12)])
+
+
 def test_relay_is_looked_through_for_those_that_handle_the_signal(family: Family, relays: dict[str, set[int]]) -> None:
     family.handling, relays["relay"] = {10, 11, 12, 15}, {10, 11}
     result = found(family)
