@@ -9,8 +9,9 @@ Node), looks like an agent with a helper. It counts as a launcher only if all of
     only the child wakes it          it has no connection. Python's event loop has one pair of sockets for itself, and
                                      watches one of the two
     on an event loop it reads all    stderr too; what a transcoder logs goes where the agent's own log goes
-    the child does not read stdin    if that leads to the program: else they have a conversation (MCP over stdio).
-                                     On an event loop it has not closed that pipe either: it has sent a question
+    the child does not read stdin    if that leads to the program, or another pipe of both: else they have a
+                                     conversation (MCP over stdio). On an event loop the program has not closed that
+                                     stdin either: it has sent a question
 
 Where one of these is not known, it does not count as one.
 """
@@ -28,6 +29,7 @@ OF_EVENT_LOOPS = frozenset((EPOLL, "anon_inode:[eventfd]", "anon_inode:[pidfd]",
 TERMINALS = ("/dev/pts", "/dev/tty", "/dev/ptmx", "/dev/console")
 MAX_DESCRIPTORS = 256  # of a process
 MAX_TASKS, MAX_PROCESSES = 64, 8  # of a process; at and below the child
+MAX_SHARED = 4  # pipes of both, other than stdio
 
 # System calls by their numbers, from the kernel's tables for x86-64 and for the newer architectures (arm64, riscv64).
 # Those that wait, with the place of the timeout among the arguments and whether it is a pointer; and those that read.
@@ -63,11 +65,19 @@ def _copies_output(process: "Process", child: "Process") -> bool:
     held = procfs.descriptors(process.pid, MAX_DESCRIPTORS)
     if not held or not _only_child_wakes(process.pid, held, own, made, call[0]) or not _threads_wait(process.pid):
         return False
-    stdin = of_child[0]
-    if stdin not in made:
+    return not _may_converse(child, held, of_child[0] if of_child[0] in made else "", {*own, *of_child}, call[0])
+
+
+def _may_converse(child: "Process", held: dict[str, list[str]], stdin: str, stdio: set[str], call: int) -> bool:
+    """Whether the child reads its stdin, or another pipe that the launcher holds too; or that is not known.
+
+    `stdin`: that of the child if it leads to the launcher, else empty. `stdio`: of both.
+    """
+    of_child = procfs.descriptors(child.pid, MAX_DESCRIPTORS)
+    if not of_child or (call in EPOLL_WAITS and stdin.startswith("pipe:") and stdin not in held):
         return True
-    has_closed_it = is_epoll and stdin.startswith("pipe:") and stdin not in held
-    return not has_closed_it and not _is_read(child, stdin)
+    shared = {target for target in of_child if target.startswith("pipe:") and target in held} - stdio
+    return len(shared) > MAX_SHARED or any(_is_read(child, target) for target in (stdin, *shared) if target)
 
 
 def _threads_wait(pid: int) -> bool:

@@ -176,11 +176,32 @@ def test_an_agent_that_has_closed_the_stdin_of_its_helper_is_no_launcher(
     parent, child = start(kept, EPOLL)
     until(lambda: copies_output(parent, child), "a launcher")
     parent, child = start(closed, EPOLL)
-    until(lambda: _has_only_stdio(parent, child), "its end of the pipe to be closed")
+    until(lambda: _has_closed_stdin(parent, child), "its end of the pipe to be closed")
     assert not copies_output(parent, child)
 
 
-def _has_only_stdio(parent: Process, child: Process) -> bool:
+@pytest.mark.parametrize(("reads", "expected"), [("cat <&{}; true", False), ("sleep 60; true", True)])
+def test_a_child_that_reads_another_pipe_of_both_is_a_helper(
+    start: Callable[..., tuple[Process, Process]], reads: str, expected: bool
+) -> None:
+    code = on_a_loop(pipes=BOTH + ", pass_fds=(reader,)", command="'sh', '-c', command.format(reader)")
+    code = code.replace("    p =", f"    reader, writer = os.pipe(); command = {reads!r}\n    p =")
+    parent, child = start(code, EPOLL)
+    until(lambda: procfs.children(child.pid), "the child's program")
+    until(lambda: copies_output(parent, child) is expected, "the answer")
+
+
+def test_one_that_shares_many_pipes_with_its_child_is_no_launcher(
+    monkeypatch: pytest.MonkeyPatch, start: Callable[..., tuple[Process, Process]]
+) -> None:
+    code = "reader, writer = os.pipe()\np = subprocess.Popen(['sleep', '60'], pass_fds=(reader,), " + BOTH + ")\n"
+    parent, child = start(code + "p.communicate()", POLL)
+    assert copies_output(parent, child)
+    monkeypatch.setattr(output_pipes, "MAX_SHARED", 0)
+    assert not copies_output(parent, child)
+
+
+def _has_closed_stdin(parent: Process, child: Process) -> bool:
     return procfs.descriptor_target(child.pid, 0) not in (procfs.descriptors(parent.pid) or {})
 
 
