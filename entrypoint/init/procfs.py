@@ -586,7 +586,7 @@ def prefers_int(process: Process) -> bool:
 
     That is so of every Python program that does not handle TERM itself: INT raises KeyboardInterrupt, and `finally` is
     run. False for a shell, for a program that is starting, where INT is blocked for good (fish starts a background job
-    like that), and where nothing is known.
+    like that), and where nothing is known. A program that blocks INT for a moment gets it after that.
     """
     now = look(process.pid)
     if now is None or now.is_starting:
@@ -601,7 +601,20 @@ def prefers_int(process: Process) -> bool:
     known = masks(process.pid)
     if known is None or not known[0] & signal_bit(_signal.SIGINT):
         return True
-    return is_reached(process, _signal.SIGINT) is True
+    return is_reached(process, _signal.SIGINT) is True or not _has_inherited_block(now, _signal.SIGINT)
+
+
+def _has_inherited_block(process: Process, number: int) -> bool:
+    """Whether a signal that it blocks is blocked for good, as far as is known: it was before the program began.
+
+    A program that blocks a signal itself does so for a moment in which it must not be interrupted. Ours have inherited
+    nothing: process 1 blocks all signals, but its children start with none blocked.
+    """
+    parent = look(process.parent)
+    known = None if parent is None or parent.pid == os.getpid() else masks(parent.pid)
+    if parent is None or known is None:
+        return False
+    return bool(known[0] & signal_bit(number)) or "fish" in program_names(parent)
 
 
 def handles_or_ignores(process: Process, number: int) -> bool | None:

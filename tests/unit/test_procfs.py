@@ -626,7 +626,7 @@ def test_program_that_is_starting_does_not_prefer_int(
     ("code", "expected"),
     [
         ("", True),
-        ("signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])", False),
+        ("signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])", True),
         (
             "threading.Thread(target=time.sleep, args=(90,), daemon=True).start()\n"
             "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])",
@@ -635,12 +635,12 @@ def test_program_that_is_starting_does_not_prefer_int(
         ("signal.signal(signal.SIGINT, signal.SIG_IGN)", False),
         ("signal.signal(signal.SIGTERM, lambda *_: None)", False),
     ],
-    ids=["default", "blocked", "blocked in the main thread only", "ignored", "handles TERM"],
+    ids=["default", "blocked by itself", "blocked in the main thread only", "ignored", "handles TERM"],
 )
 def test_program_that_int_does_not_reach_does_not_prefer_it(
     monkeypatch: pytest.MonkeyPatch, code: str, expected: bool
 ) -> None:
-    """fish has INT blocked in a background job, and a program that it was blocked for keeps it so."""
+    """One that blocks it for a moment gets it after that: TERM would end it where it must not be interrupted."""
     program = f"import signal, threading, time\n{code}\nprint(flush=True); time.sleep(90)"
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as child:
         try:
@@ -651,6 +651,35 @@ def test_program_that_int_does_not_reach_does_not_prefer_it(
             assert procfs.prefers_int(seen) is expected
         finally:
             child.kill()
+
+
+@pytest.mark.parametrize(
+    ("in_parent", "fish", "expected"),
+    [("True", False, False), ("False", False, True), ("False", True, False)],
+    ids=["blocked in its parent too", "not there", "a job of fish"],
+)
+def test_program_that_int_was_blocked_for_before_it_began_does_not_prefer_it(
+    monkeypatch: pytest.MonkeyPatch, in_parent: str, fish: bool, expected: bool
+) -> None:
+    """fish has INT blocked in a background job, and a program that it was blocked for keeps it so."""
+    program = (
+        "import signal, subprocess, sys\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; print(flush=True); time.sleep(90)'])\n"
+        f"{in_parent} or signal.pthread_sigmask(signal.SIG_SETMASK, [])\n"
+        "print(child.pid, flush=True); child.wait()"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as parent:
+        try:
+            assert parent.stdout is not None
+            [pid] = [int(line) for line in (parent.stdout.readline(), parent.stdout.readline()) if line.strip()]
+            monkeypatch.setattr(procfs, "STARTING_TICKS", 0)
+            monkeypatch.setattr(
+                procfs, "program_names", lambda process: {"fish"} if fish and process.pid != pid else {}
+            )
+            assert procfs.prefers_int(look(pid)) is expected
+        finally:
+            os.killpg(parent.pid, signal.SIGKILL)
 
 
 def test_a_sleeping_process_waits() -> None:
