@@ -12,6 +12,7 @@ do that, a thread closes the connections.
 import _socket
 import _thread
 import os
+import select
 import time
 
 from .. import control, notify
@@ -32,6 +33,7 @@ else:
 
 SO_PASSRIGHTS = 83  # since Linux 6.16 (include/uapi/asm-generic/socket.h); off, nobody can send a descriptor
 MAX_CLIENTS, MAX_FOLLOWERS = 16, 4  # of each kind
+MAX_LAST_SECONDS = 0.1  # that clients get to read the end of the stop
 BACKLOG = 16  # connections that wait to be accepted
 SHARE = 10  # clients get one part in so many of a processor's time,
 BURST = 0.02  # ... but so many seconds at once
@@ -220,6 +222,23 @@ class ControlSocket:
                 taken = False
             if not taken:
                 self._drop(client)
+
+    def finish(self) -> None:
+        """Let those that wait for the end of the stop read it: their PID namespace may end with us.
+
+        They close their connection then. Raises OSError.
+        """
+        poll, waiting = select.poll(), set[int]()
+        for fd, client in self._clients.items():
+            if client.render is not None and client.may_command:
+                client.connection.shutdown(_socket.SHUT_WR)  # the end, for those that follow the log for longer
+                poll.register(fd, 0)  # a hang-up is reported in any case (poll(2))
+                waiting.add(fd)
+        end = self._loop.time() + MAX_LAST_SECONDS
+        while waiting and self._loop.time() < end:
+            for fd, _ in poll.poll(max(0.0, end - self._loop.time()) * 1000):
+                poll.unregister(fd)
+                waiting.discard(fd)
 
     def _close_aside(self, connection: _socket.socket) -> None:
         """Have a thread close the connection, and those before it that none could be had for."""

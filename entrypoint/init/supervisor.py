@@ -179,6 +179,8 @@ class Supervisor:
         self.faults.guarded(self.job_control.give_back)
         if self.environment is not None:
             self.faults.guarded(self.environment.cleanup)
+        if self.control is not None:
+            self.faults.guarded(self.control.finish)
 
     def leave_to(self, fallback: "Fallback") -> None:
         """Leave the agent, the deadline, and the signals that are not handled yet to the fallback."""

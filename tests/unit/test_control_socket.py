@@ -8,8 +8,10 @@ import array
 import contextlib
 import errno
 import os
+import select
 import socket
 import sys
+import threading
 import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -253,6 +255,57 @@ def test_an_answer_that_does_not_fit_ends_the_connection(stage: Stage) -> None:
     stage.turn()
     assert stage.socket._clients == {}
     assert 0 < len(received(client)) < 20
+
+
+def follower(stage: Stage) -> socket.socket:
+    stage.follows = True
+    client = stage.connect()
+    stage.turn()
+    client.recv(100)
+    return client
+
+
+def test_a_follower_has_time_to_read_the_end(stage: Stage) -> None:
+    """It closes its connection when it has read all."""
+    client = follower(stage)
+    stage.history.add(INFO, "event", "the end", {})
+    packets: list[bytes] = []
+
+    def read() -> None:
+        time.sleep(0.03)
+        packets.extend(received(client))
+        client.close()
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    stage.socket.finish()
+    assert packets == [b">the end"]
+    thread.join()
+
+
+def test_a_follower_that_stays_holds_up_the_exit_for_a_moment_only(stage: Stage) -> None:
+    follower(stage)
+    polls = []
+
+    class Poll:
+        def register(self, *_: int) -> None: ...
+
+        def poll(self, milliseconds: float) -> list[tuple[int, int]]:
+            polls.append(milliseconds)
+            stage.loop.now += milliseconds / 1000
+            return []
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(select, "poll", Poll)
+        stage.socket.finish()
+    assert sum(polls) == pytest.approx(1000 * control_socket.MAX_LAST_SECONDS)
+
+
+def test_the_end_waits_for_no_client_that_may_only_read(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control_access, "of", lambda pid, uid, agent: control_access.READ)
+    follower(stage)
+    monkeypatch.setattr(control_socket, "MAX_LAST_SECONDS", 3600)
+    stage.socket.finish()
 
 
 def test_only_so_many_may_follow(stage: Stage) -> None:
