@@ -36,8 +36,23 @@ MAX_SHARED = 4  # pipes of both, other than stdio
 X86_64 = {7: (2, False), 271: (2, True), 23: (4, True), 270: (4, True), 232: (3, False), 281: (3, False)}
 GENERIC = {73: (2, True), 72: (4, True), 22: (3, False)}
 READS_X86_64, READS_GENERIC = (0, 19, 45, 47), (63, 65, 207, 212)  # read, readv, recvfrom, recvmsg
-IS_X86_64 = os.uname().machine == "x86_64"
-WAITS = X86_64 if IS_X86_64 else GENERIC
+
+
+def machine() -> str:
+    """Return the name of the kernel's architecture; nothing if it is not known."""
+    try:
+        return os.uname().machine
+    except OSError:  # refused (seccomp)
+        return ""
+
+
+def waits_of(name: str) -> dict[int, tuple[int, bool]]:
+    """Return the calls that wait on an architecture; none if it is not known, so that nothing is a launcher."""
+    return {"x86_64": X86_64, "": {}}.get(name, GENERIC)
+
+
+IS_X86_64 = machine() == "x86_64"
+WAITS = waits_of(machine())
 READS = READS_X86_64 if IS_X86_64 else READS_GENERIC
 EPOLL_WAITS = (232, 281, 22)
 POLLS, SELECTS = (7, 271, 73), (23, 270, 72)

@@ -342,3 +342,12 @@ def test_whether_a_process_may_read_its_stdin(code: str, where: bytes, expected:
 def test_waits_without_a_timeout_on_arm64(monkeypatch: pytest.MonkeyPatch, call: list[int], expected: bool) -> None:
     monkeypatch.setattr(output_pipes, "WAITS", output_pipes.GENERIC)
     assert output_pipes._is_endless(call) is expected
+
+
+def test_on_an_architecture_that_is_not_known_nothing_is_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "uname", refuse)  # by seccomp
+    assert output_pipes.waits_of(output_pipes.machine()) == {}
+    assert output_pipes.waits_of("aarch64") == output_pipes.GENERIC

@@ -130,6 +130,7 @@ def answer_requests(data: bytes) -> None:
         execution=SimpleNamespace(counters=Counters(), event=lambda method, *more: method(now, *more)),
         history=history.History(),
         memory=SimpleNamespace(new_kills=0),
+        helper_pids=set(),
         control=None,
         reporter=SimpleNamespace(request=lambda *_: json.dumps({"root": 1})),
     )
