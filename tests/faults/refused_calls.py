@@ -176,8 +176,10 @@ class Run:
         if self._expected:
             self.wait_for("USR1")
         if init.outer.poll() is not None:
-            if self._expected and "ready" not in self.events:  # its failure to start took long
-                return self._not_started(init.wait())
+            # Its failure to start took long, or the agent was quicker than the call that failed.
+            outcome = self._not_started(init.wait())
+            if self._expected and (not outcome.wrong or "ready" not in self.events):
+                return outcome
             return Outcome(True, f"ends at once, exit code {init.wait()}", tuple(init.lines()))
         at = time.monotonic()
         init.signal("TERM")
