@@ -72,9 +72,9 @@ class KnownTime:
         self.period = period
         self.now = 0.0
         self.gil_held = 0.0
-        self._last: float | None = None
+        self._last: float | None = None  # the monotonic clock at the end of the last look
         self._switches = 0
-        self._at = 0.0  # the monotonic clock at this look
+        self._at = 0.0  # the monotonic clock at the beginning of this look
         self._known = 0.0  # our time at the look before
 
     def is_late(self, now: float) -> bool:
@@ -93,11 +93,10 @@ class KnownTime:
         if self.is_late(now):
             waits = 0 if switches is None else switches - self._switches
             waited = waits * switch_interval if waits >= 3 else 0.0
-            # More waits than fit in the time were shorter: a loop has let go of the GIL, and taken it again at once.
-            is_held = gap / 2 <= waited <= gap + 3 * switch_interval
             if gap - LATE * self.period > starved + waited:
                 known = starved + waited
-            if is_held:
+            # More waits than fit in the time were shorter: a loop has let go of the GIL, and taken it again at once.
+            if gap / 2 <= waited <= gap + 3 * switch_interval:
                 self.gil_held = min(gap - self.period, starved + waited)
         self.now += known
         self._last, self._at, self._switches = now, now, switches or 0
@@ -154,9 +153,10 @@ class LoopState:
             self.posted, self._delay, self.is_blocked, self.is_excused = None, delay, False, False
             return verdict, seconds
         self._delay = delay
-        if gil_held - starved >= self.limit and not self.is_excused:
+        was_held = gil_held - starved >= self.limit
+        if was_held and not self.is_excused:
             return WAS_BLOCKED, gil_held
-        if is_idle or gil_held - starved >= self.limit:
+        if is_idle or was_held:
             self.is_excused = False
             return LAGGED, 0.0
         self.posted = now
@@ -299,7 +299,7 @@ class Watch:
         self.lags, self.ledger = Lags(), Ledger()
         self._voice = voice
         self._time = KnownTime(self.period)
-        self._delay: float | None = None  # of our own thread at the last look, if a beat was on its way
+        self._delay: float | None = None  # of our own thread at the last look, if there was a loop
         self._looked = 0.0  # when, on the monotonic clock
         self._countdown = 0  # looks until the functions that run a loop are learnt again
         self._loops: dict[int, _Watched] = {}  # by the ident of the thread that runs it

@@ -51,8 +51,9 @@ def waits_of(name: str) -> dict[int, tuple[int, bool]]:
     return {"x86_64": X86_64, "": {}}.get(name, GENERIC)
 
 
-IS_X86_64 = machine() == "x86_64"
-WAITS = waits_of(machine())
+MACHINE = machine()
+IS_X86_64 = MACHINE == "x86_64"
+WAITS = waits_of(MACHINE)
 READS = READS_X86_64 if IS_X86_64 else READS_GENERIC
 EPOLL_WAITS = (232, 281, 22)
 POLLS, SELECTS = (7, 271, 73), (23, 270, 72)
@@ -130,8 +131,8 @@ def _only_child_wakes(pid: int, held: dict[str, list[str]], own: list[str], made
 def _is_own(pid: int, target: str, held: dict[str, list[str]], call: int) -> bool:
     """Whether a descriptor of it refers to a file, which does not wait, or to a pipe that it writes to itself.
 
-    epoll(7) refuses files: what has a path there is a named pipe or a device. Neither has a position in it, and stat(2)
-    would tell, but could take as long as a server of files likes.
+    epoll(7) refuses files: what has a path there is a named pipe or a device. Neither has a position in it. stat(2)
+    would show which it is, but may never return on a network file system.
     """
     if target.startswith("pipe:"):
         return any(flags & (os.O_WRONLY | os.O_RDWR) for flags in procfs.open_modes(pid, target, held))
