@@ -299,7 +299,7 @@ class Watch:
         self.lags, self.ledger = Lags(), Ledger()
         self._voice = voice
         self._time = KnownTime(self.period)
-        self._delay: float | None = None  # of our own thread at the last look, if there was a loop
+        self._delay: float | None = None  # of our own thread at the last look, if a beat was on its way
         self._looked = 0.0  # when, on the monotonic clock
         self._countdown = 0  # looks until the functions that run a loop are learnt again
         self._loops: dict[int, _Watched] = {}  # by the ident of the thread that runs it
@@ -325,7 +325,8 @@ class Watch:
             starved = (_run_delay(get_native_id()) or self._delay) - self._delay
         self._time.look(now, _switches(), sys.getswitchinterval(), starved)
         self._look_at_all(now)
-        self._delay = _run_delay(get_native_id()) if self._loops else None
+        is_waiting = any(watched.state.posted is not None for watched in self._loops.values())
+        self._delay = _run_delay(get_native_id()) if is_waiting else None  # opening a file in /proc is slow
         self._time.looked(monotonic(), _switches())
 
     def _look_at_all(self, now: float) -> None:
