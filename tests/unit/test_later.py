@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.machinery
+import marshal
+import os
+import py_compile
+import sys
+from typing import TYPE_CHECKING
+
 import pytest
 
 from entrypoint.init import later
 from tests.support.fresh_interpreter import output_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 LATER = """
 from entrypoint.init import delivery, later
@@ -41,3 +51,57 @@ def test_a_module_that_is_not_there_is_a_failure_at_the_start(monkeypatch: pytes
     monkeypatch.setattr(later, "_codes", {})
     with pytest.raises(ModuleNotFoundError, match="no module named"):
         later.Module("init.no_such")
+
+
+@pytest.mark.parametrize(
+    ("state", "is_taken"),
+    [
+        ("as compiled", True),
+        ("source of another time", False),
+        ("source of another size", False),
+        ("by its hash", False),
+        ("of another Python", False),
+        ("not there", False),
+    ],
+)
+def test_compiled_code_is_taken_from_its_file_if_it_is_that_of_the_source(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, state: str, is_taken: bool
+) -> None:
+    """Whatever is there, the code is that of the source."""
+    source = tmp_path / "some.py"
+    source.write_text("A = 1\n")
+    mode = py_compile.PycInvalidationMode
+    compiled = py_compile.compile(
+        str(source), invalidation_mode=mode.CHECKED_HASH if state == "by its hash" else mode.TIMESTAMP
+    )
+    assert compiled is not None
+    if state == "source of another time":
+        source.write_text("A = 2\n")
+        os.utime(source, (1, 1))
+    elif state == "source of another size":
+        at = source.stat()
+        source.write_text("A = 22\n")
+        os.utime(source, ns=(at.st_atime_ns, at.st_mtime_ns))
+    elif state == "of another Python":
+        monkeypatch.setattr(later, "MAGIC_NUMBER", b"1234")
+    elif state == "not there":
+        os.unlink(compiled)
+    loader = importlib.machinery.SourceFileLoader("tests.some", str(source))
+    spec = importlib.machinery.ModuleSpec("tests.some", loader, origin=str(source))
+    spec.has_location = True
+    assert bool(later._cached(spec, loader)) is is_taken
+
+    monkeypatch.setattr(sys, "meta_path", [Found(spec)])
+    space: dict[str, object] = {}
+    exec(marshal.loads(later._read("tests.some")), space)
+    assert space["A"] == int(source.read_text().split()[2])
+
+
+class Found:
+    """A finder of one module."""
+
+    def __init__(self, spec: importlib.machinery.ModuleSpec) -> None:
+        self._spec = spec
+
+    def find_spec(self, name: str, path: object) -> importlib.machinery.ModuleSpec:
+        return self._spec
