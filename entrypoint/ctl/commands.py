@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -128,7 +129,7 @@ def _status(pid: int | None, timeout: float, as_json: bool, watch: bool) -> int:
     """Print the state of the agent and of a stop: the state, since when, and what comes next."""
     while True:
         target = find(pid)
-        text = read(lambda fields: status.text(fields, target, as_json=as_json), target, timeout)  # noqa: B023
+        text = read(partial(status.text, pid=target, as_json=as_json), target, timeout)
         if watch and sys.stdout.isatty():
             text = "\x1b[H\x1b[2J" + text  # home, clear (ECMA-48)
         print(text, flush=True)

@@ -261,13 +261,10 @@ def _awaited_child(pid: int) -> int:
 
 def _has_sockets(pid: int) -> bool:
     """Whether it has sockets other than its stdin, stdout and stderr; True if that is not known."""
-    try:
-        fds = [int(name) for name in os.listdir(f"/proc/{pid}/fd")]
-    except OSError:
+    held = procfs.descriptors(pid, MAX_DESCRIPTORS)
+    if not held:
         return True
-    targets = {fd: procfs.descriptor_target(pid, fd) for fd in fds}
-    own = {targets.get(fd) for fd in range(3)}
-    return any(target.startswith("socket:") and target not in own for target in targets.values())
+    return any(target.startswith("socket:") and {"0", "1", "2"}.isdisjoint(fds) for target, fds in held.items())
 
 
 def _script(pid: int) -> str | None:

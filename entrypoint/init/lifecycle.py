@@ -635,7 +635,8 @@ class Lifecycle:
         self._enforces_limit = grace is None and self._is_unknown_to_platform(number, origin)
         steps = stop_plan.unknown_to_platform(self.plan, delay) if self._enforces_limit else self.plan.steps
         if grace is not None:
-            steps = stop_plan.with_grace(self.plan, grace, delay)
+            steps = stop_plan.with_grace(self.plan, grace)
+            delay = delay if delay < steps[0][1] else 0.0  # it would leave no time for the stop signal
         (first, wait), *later = stop_steps.with_delay(steps, delay)
         if instead is not None and first != KILL:
             first, self._instead = instead, True

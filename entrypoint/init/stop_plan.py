@@ -179,9 +179,9 @@ def unknown_to_platform(plan: StopPlan, delay: float) -> "Steps":
     return [(plan.steps[0][0], delay + plan.limit), (KILL, INFINITY)]
 
 
-def with_grace(plan: StopPlan, grace: float, delay: float) -> "Steps":
-    """Return the steps of a stop with another grace: that of --stop-delay at least, and no longer than is allowed."""
-    return [(plan.steps[0][0], max(delay, min(grace, plan.max_grace))), (KILL, INFINITY)]
+def with_grace(plan: StopPlan, grace: float) -> "Steps":
+    """Return the steps of a stop with another grace, no longer than is allowed."""
+    return [(plan.steps[0][0], min(grace, plan.max_grace)), (KILL, INFINITY)]
 
 
 def time_of_last_term(now: float, kill: float) -> float:

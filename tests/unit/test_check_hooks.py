@@ -68,6 +68,6 @@ def test_the_action_expands_patterns_and_passes_the_exit_code_on(tmp_path: Path,
         printed = ours.makefile().read()
     assert ran.returncode == 1, ran.stderr
     written = (tmp_path / output).read_text() if output else ""
-    expected = "check --format sarif Dockerfile a.yaml b.yaml\n"
+    expected = "check --format sarif -- Dockerfile a.yaml b.yaml\n"
     assert (printed, written) == (("", expected) if output else (expected, ""))
     assert (tmp_path / "temp" / "pip").read_text() == "install --quiet agent-init[check]==1.2\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import TYPE_CHECKING
 
@@ -186,14 +185,10 @@ def test_below_a_program_for_node_without_sockets_there_is_work(
     now = 1000.0
     world.processes[ROOT].name = name
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    monkeypatch.setattr(procfs, "descriptor_target", lambda _, fd: (targets or {})[fd])
-
-    def listdir(_: str) -> list[str]:
-        if targets is None:
-            raise PermissionError
-        return [*map(str, targets)]
-
-    monkeypatch.setattr(os, "listdir", listdir)
+    held: dict[str, list[str]] = {}
+    for fd, target in (targets or {}).items():
+        held.setdefault(target, []).append(str(fd))
+    monkeypatch.setattr(procfs, "descriptors", lambda *_: held)
     made = world.wrapper()
     now += seconds
     assert world.left(made, died=False)[0] == expected

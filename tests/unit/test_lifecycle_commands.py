@@ -58,7 +58,7 @@ def test_it_stops_whatever_signals_do() -> None:
         (["-t", "50s"], 5.0, 5.0),
         (["-t", "5s", "--max-grace", "20s"], 50.0, 20.0),
         (["--platform-grace", "22s"], 50.0, 20.0),
-        (["-t", "9s", "--stop-delay", "3s"], 2.0, 3.0),
+        (["-t", "9s", "--stop-delay", "3s"], 2.0, 2.0),
         (["--stop-schedule", "INT/1s/TERM/1s/KILL"], 7.0, 7.0),
     ],
 )
@@ -67,6 +67,14 @@ def test_a_grace_is_for_this_stop(flags: list[str], grace: float, kill: float) -
     life.stop(10.0, WHO, INSIDE, grace)
     done = run_until(life, 100.0)
     assert next(at for at, action in done if isinstance(action, KillAll)) == pytest.approx(10.0 + kill)
+
+
+@pytest.mark.parametrize(("grace", "delay"), [(2.0, 0.0), (3.0, 0.0), (3.5, 3.0)])
+def test_a_grace_that_leaves_no_time_for_the_stop_signal_leaves_out_the_delay(grace: float, delay: float) -> None:
+    life = make("-t", "9s", "--stop-delay", "3s")
+    sent = [(10.0, action) for action in life.stop(10.0, WHO, INSIDE, grace)] + run_until(life, 100.0)
+    assert next(at for at, action in sent if isinstance(action, Stop)) == 10.0 + delay
+    assert next(at for at, action in sent if isinstance(action, KillAll)) == 10.0 + grace
 
 
 def test_a_grace_of_a_stop_that_has_begun_has_no_effect() -> None:

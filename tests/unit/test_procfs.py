@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
 import subprocess
 import sys
 import threading
+import types
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -515,7 +517,8 @@ def test_a_descriptor_without_flags_is_skipped(monkeypatch: pytest.MonkeyPatch, 
             raise FileNotFoundError  # closed meanwhile
         return targets[path]
 
-    monkeypatch.setattr(os, "listdir", lambda path: {"/proc/17/fd": ["3", "4", "5", "6"]}[path])
+    entries = [types.SimpleNamespace(name=name) for name in "3456"]
+    monkeypatch.setattr(os, "scandir", lambda path: {"/proc/17/fd": contextlib.nullcontext(entries)}[path])
     monkeypatch.setattr(os, "readlink", readlink)
     monkeypatch.setattr(procfs, "read_file", infos.__getitem__)
     assert list(procfs.open_modes(17, "pipe:[1]")) == [0o2000001]
@@ -776,6 +779,14 @@ def test_more_descriptors_than_wanted_are_not_listed(child: subprocess.Popen[byt
     held = procfs.descriptors(child.pid, number)
     assert held is not None
     assert sum(map(len, held.values())) == number
+
+
+def test_no_more_of_them_are_read_than_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To list 10,000 takes the kernel 40 ms, and a stop waits for it."""
+    entries = iter([types.SimpleNamespace(name=str(number)) for number in range(10_000)])
+    monkeypatch.setattr(os, "scandir", lambda _: contextlib.nullcontext(entries))
+    assert procfs.descriptors(17, 100) is None
+    assert next(entries).name == "101"
 
 
 def test_descriptors_that_cannot_be_seen_are_none(gone: int) -> None:
