@@ -6,6 +6,7 @@ It is compiled anew at every start when it runs as a script, so it is short; wha
 """
 
 import _signal
+import posix  # not `os`: see paths.py
 import sys
 
 if sys.version_info < (3, 11):  # noqa: UP036 - after `pip install --target` the launcher takes any python3
@@ -18,23 +19,32 @@ else:
     except OSError as error:
         problem = f"sigprocmask is refused: {error.strerror} (a seccomp profile?)"
 
-import os
-
 if problem:
-    os.write(2, f"agent-init: error: cannot start: {problem}\n".encode())
-    os._exit(125)
+    posix.write(2, f"agent-init: error: cannot start: {problem}\n".encode())
+    posix._exit(125)
 
-if os.environ.get("PYTHONDONTWRITEBYTECODE"):  # -I ignores it; this is about the container's files
+if posix.environ.get(b"PYTHONDONTWRITEBYTECODE"):  # -I ignores it; this is about the container's files
     sys.dont_write_bytecode = True
 # The package lies in one of these, most likely the last; an `entrypoint.py` of the agent's must not be taken for it.
 # The launcher leaves the `..` in the path to the kernel: behind a link it is not the directory before it.
-home = os.path.realpath(os.path.dirname(os.path.dirname(__file__)))
+home = __file__.rpartition("/")[0].rpartition("/")[0] or "/"
+try:
+    fd = posix.open(home, posix.O_RDONLY | posix.O_CLOEXEC)
+    try:
+        home = posix.readlink(f"/proc/self/fd/{fd}")
+    finally:
+        posix.close(fd)
+except OSError:  # no /proc: then the path stays as it is
+    pass
 for entry in (home, *reversed(sys.path)):
-    if os.path.isfile(entry + "/entrypoint/start.py"):
-        sys.path.insert(0, entry)
-        break
+    try:
+        posix.stat(entry + "/entrypoint/start.py")
+    except OSError:
+        continue
+    sys.path.insert(0, entry)
+    break
 
 from entrypoint.start import main  # noqa: E402
 
 if __name__ == "__main__":
-    os._exit(main(sys.argv[1:], entry))
+    posix._exit(main(sys.argv[1:], entry))

@@ -3,7 +3,9 @@
 Process 1 and the runner in the agent both use this; the same container gives both the same result.
 """
 
-import os
+import posix
+
+from . import paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -88,7 +90,7 @@ def is_there(evidence: str) -> bool:
         return _is_mount("/dev/termination-log")
     if evidence == KUBELETS_CGROUP:
         return b"kubepods" in read_or_empty("/proc/self/cgroup")
-    return os.path.exists(evidence) and not (evidence in ENGINE_FILES and _is_left_over())
+    return paths.exists(evidence) and not (evidence in ENGINE_FILES and _is_left_over())
 
 
 def _is_left_over() -> bool:
@@ -97,7 +99,7 @@ def _is_left_over() -> bool:
     Nothing but an engine with `--pid=host` runs containers in the initial PID namespace, and that mounts /etc/hostname.
     """
     try:
-        initial = os.readlink("/proc/self/ns/pid") == INITIAL_PID_NAMESPACE
+        initial = posix.readlink("/proc/self/ns/pid") == INITIAL_PID_NAMESPACE
     except OSError:
         return False
     return initial and not _is_mount("/etc/hostname")
@@ -106,7 +108,7 @@ def _is_left_over() -> bool:
 def _is_mount(path: str) -> bool:
     """Whether a file of another file system than its directory's is mounted there."""
     try:
-        return os.stat(path).st_dev != os.stat(os.path.dirname(path)).st_dev
+        return posix.stat(path).st_dev != posix.stat(paths.dirname(path)).st_dev
     except OSError:
         return False
 
@@ -118,12 +120,12 @@ def read_or_empty(path: str) -> bytes:
     as far as they are looked at, are shorter.
     """
     try:
-        fd = os.open(path, os.O_RDONLY)
+        fd = posix.open(path, posix.O_RDONLY)
     except OSError:
         return b""
     try:
-        return os.read(fd, 4096)
+        return posix.read(fd, 4096)
     except OSError:
         return b""
     finally:
-        os.close(fd)
+        posix.close(fd)

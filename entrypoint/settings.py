@@ -3,7 +3,7 @@
 Precedence: a flag, then its environment variable, then the default. An empty variable counts as not set.
 """
 
-import os
+import posix
 
 from .options import OPTIONS, PREFIX
 from .signals import name_of, quote
@@ -179,7 +179,7 @@ def _refuse_contradictions(settings: Settings) -> None:
     if both := settings.report_on & settings.stop_on:
         name = name_of(min(both))
         raise UsageError(f"{source['report_on']}: {name} requests a stop; accepted: signals that do not (--stop-on)")
-    if settings.orphans is not None and settings.subreaper is False and os.getpid() != 1:
+    if settings.orphans is not None and settings.subreaper is False and posix.getpid() != 1:
         raise UsageError(f"{source['orphans']} needs orphans to be adopted, which {source['subreaper']} turns off")
     steps = settings.stop_schedule
     whole = sum(wait for _, wait in steps[:-1]) if steps else settings.grace

@@ -5,7 +5,8 @@ agent-init with one line and an exit code of 125 to 127; from then on nothing en
 """
 
 import _thread
-import os
+import codecs
+import posix
 import sys
 import time
 
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 OWN_MODULES = frozenset(("__main__", "entrypoint", "entrypoint.start", "_distutils_hack", "_virtualenv"))
 # Variables of the interpreter that make no difference to process 1.
 HARMLESS = frozenset(
-    "PYTHONUNBUFFERED PYTHONDONTWRITEBYTECODE PYTHONHASHSEED PYTHONIOENCODING PYTHONUTF8 PYTHONFAULTHANDLER "
-    "PYTHONNOUSERSITE PYTHONSAFEPATH PYTHONSTARTUP PYTHONBREAKPOINT".split()
+    b"PYTHONUNBUFFERED PYTHONDONTWRITEBYTECODE PYTHONHASHSEED PYTHONIOENCODING PYTHONUTF8 PYTHONFAULTHANDLER "
+    b"PYTHONNOUSERSITE PYTHONSAFEPATH PYTHONSTARTUP PYTHONBREAKPOINT".split()
 )
 BEFORE_RETRY = 0.02  # seconds
 RETRY_FOR = 2.0  # seconds from the first failure to set up the supervisor, until the fallback does without
@@ -62,14 +63,15 @@ class Started:
 
 def main(arguments: "Sequence[str]", package: str) -> int:
     """Run agent-init; return the exit code. `package` is the directory of `entrypoint`, first in `sys.path`."""
-    parent = os.getppid()
+    parent = posix.getppid()
     environment = given_environment()
     isolate(arguments, package, environment)
 
+    from . import paths
     from .settings import InfoRequested, UsageError, read
 
     try:
-        settings = read(arguments, os.environ)
+        settings = read(arguments, paths.environment())
         if settings.stop_delay:  # it may leave no time: report that before the agent starts
             make_plan(settings)
         if settings.http is not None:
@@ -114,10 +116,10 @@ def start_agent(
     started.fallback = fallback.Fallback(settings)
     started.has_log = own_process.fill_standard_descriptors()[settings.log_fd]
     started.problems = own_process.adopt(settings.subreaper, settings.parent_death_signal, parent)
-    if os.isatty(0):
+    if posix.isatty(0):
         from .init import terminal
 
-        ours = os.getpgrp()
+        ours = posix.getpgrp()
         started.previous_foreground = ours if terminal.foreground() == ours else None
     if settings.ready_file is not None:
         from .init import ready_file
@@ -279,25 +281,26 @@ def _fail(code: int, text: str, settings: "Settings", started: Started) -> int:
 
 def make_plan(settings: "Settings") -> "StopPlan":
     """Return the plan of a stop. Imported late: the agent need not wait for it. Raises UsageError."""
+    from . import paths
     from .init import request_origin, stop_plan
 
-    return stop_plan.make(settings, os.environ, by_hand=request_origin.started_by_hand())
+    return stop_plan.make(settings, paths.environment(), by_hand=request_origin.started_by_hand())
 
 
 def isolate(arguments: "Sequence[str]", package: str, environment: dict[bytes, bytes]) -> None:
     """Make sure that none of the container's Python settings is in this process; start over without them if one is."""
     if not (sys.flags.isolated and sys.flags.no_site):
-        variables = [v for v in os.environ if v.startswith("PYTHON") and v[6:7] != "_" and v not in HARMLESS]
+        variables = [v for v in posix.environ if v.startswith(b"PYTHON") and v[6:7] != b"_" and v not in HARMLESS]
         if variables or _thread._count() or not all(map(_comes_with_interpreter, sys.modules.keys() - OWN_MODULES)):
             python = sys.executable or "/proc/self/exe"
             # The pid and the blocked signals stay.
-            os.execve(python, [python, "-I", "-S", package + "/entrypoint/__main__.py", *arguments], environment)
+            posix.execve(python, [python, "-I", "-S", package + "/entrypoint/__main__.py", *arguments], environment)
     # Clean; stay so. No import hooks, and the standard library before everything else. No imports that wait until a
     # module is used (PYTHON_LAZY_IMPORTS): there may be no memory then, and no file.
     if hasattr(sys, "set_lazy_imports"):  # since 3.15
         sys.set_lazy_imports("normal")
     sys.meta_path[:] = [finder for finder in sys.meta_path if isinstance(finder, type)]
-    library = os.path.dirname(os.__file__)
+    library = _library()
     own = [entry for entry in sys.path if entry == library or entry.endswith(("/lib-dynload", ".zip"))]
     sys.path[:] = [*own, *(entry for entry in sys.path if entry not in own)]
 
@@ -319,21 +322,26 @@ def _comes_with_interpreter(name: str) -> bool:
         return False
     if origin in ("built-in", "frozen"):
         return True
-    place, library = os.path.dirname(origin or ""), os.path.dirname(os.__file__)
+    place, library = (origin or "").rpartition("/")[0], _library()
     return place == library + "/encodings" or (name == "sitecustomize" and place == library)
+
+
+def _library() -> str:
+    """Return the directory of the standard library."""
+    return codecs.__file__.rpartition("/")[0]
 
 
 def given_environment() -> dict[bytes, bytes]:
     """Return the environment as we were started with it; the agent gets just this.
 
-    `os.environ` may differ: in the C locale the interpreter sets LC_CTYPE (PEP 538), and code in the container's
+    `posix.environ` may differ: in the C locale the interpreter sets LC_CTYPE (PEP 538), and code in the container's
     site-packages may set anything.
     """
     try:
         with open("/proc/self/environ", "rb", buffering=0) as file:
             entries = file.readall()
     except OSError:
-        return {name: value for name, value in os.environb.items() if name}
+        return {name: value for name, value in posix.environ.items() if name}
     environment: dict[bytes, bytes] = {}
     for entry in entries.split(b"\0"):
         name, equals, value = entry.partition(b"=")

@@ -11,9 +11,10 @@ Nothing else in the environment is changed. All of it is made before the agent s
 """
 
 import _socket
-import os
+import posix
 import sys
 
+from .. import paths
 from ..settings import LOOP_WATCH, RESPONDERS, STOP_SECONDS
 
 TYPE_CHECKING = False
@@ -37,7 +38,7 @@ class AgentEnvironment:
     def cleanup(self) -> None:
         """Remove the socket's file and directory."""
         if self.directory:
-            for remove, path in ((os.unlink, self.directory + "/notify"), (os.rmdir, self.directory)):
+            for remove, path in ((posix.unlink, self.directory + "/notify"), (posix.rmdir, self.directory)):
                 try:
                     remove(path)
                 except OSError:
@@ -51,12 +52,13 @@ def make(
     environment.pop(LOOP_WATCH.encode(), None)
     if not (settings.notify or settings.stacks) or sys.platform != "linux":
         return None
-    token = f"agent-init-{os.getpid()}-{os.urandom(6).hex()}"
+    token = f"agent-init-{posix.getpid()}-{posix.urandom(6).hex()}"
     made = AgentEnvironment("@" + token)
     environment[RESPONDERS.encode()] = made.responders.encode()
     if settings.stacks:
         path = environment.get(b"PYTHONPATH")
-        environment[b"PYTHONPATH"] = os.fsencode(package) + b"/entrypoint/agent/site" + (b":" + path if path else b"")
+        site = paths.fsencode(package) + b"/entrypoint/agent/site"
+        environment[b"PYTHONPATH"] = site + (b":" + path if path else b"")
     if settings.loop_watch is not None:
         environment[LOOP_WATCH.encode()] = b"%r" % settings.loop_watch
     if not settings.notify:
@@ -72,11 +74,11 @@ def make(
         problems.append(f"no notify socket for the agent: {error.strerror or error}")
         made.socket = None
         return made
-    made.parent_socket = os.fsdecode(environment.get(b"NOTIFY_SOCKET", b""))
-    environment[b"NOTIFY_SOCKET"] = os.fsencode(address)
+    made.parent_socket = paths.fsdecode(environment.get(b"NOTIFY_SOCKET", b""))
+    environment[b"NOTIFY_SOCKET"] = paths.fsencode(address)
     if settings.watchdog is not None:
         environment[b"WATCHDOG_USEC"] = b"%d" % max(1, settings.watchdog * 1e6)
-        environment[b"WATCHDOG_PID"] = b"%d" % os.getpid()  # the spawn makes it the agent's
+        environment[b"WATCHDOG_PID"] = b"%d" % posix.getpid()  # the spawn makes it the agent's
     return made
 
 
@@ -89,18 +91,18 @@ def _bind(made: AgentEnvironment, token: str, environment: dict[bytes, bytes]) -
 
     Where no directory can be written (a read-only root) the socket has a name in the abstract namespace.
     """
-    privileged = os.geteuid() == 0
-    temporary = os.fsdecode(environment.get(b"TMPDIR", b""))
+    privileged = posix.geteuid() == 0
+    temporary = paths.fsdecode(environment.get(b"TMPDIR", b""))
     for place in ("/run", temporary if temporary.startswith("/") else "/tmp"):
         made.directory = f"{place}/{token}"
         path = made.directory + "/notify"
         try:
-            os.mkdir(made.directory, 0o700)
+            posix.mkdir(made.directory, 0o700)
             made.socket = _open()
             made.socket.bind(path)
-            os.chmod(path, 0o666 if privileged else 0o600)
+            posix.chmod(path, 0o666 if privileged else 0o600)
             if privileged:
-                os.chmod(made.directory, 0o711)
+                posix.chmod(made.directory, 0o711)
             return path
         except OSError:
             made.cleanup()

@@ -10,7 +10,7 @@ Signals that request no stop reach a process below a shell only if it has report
 (`procfs.note_report`): the commands of a script come and go, and most die of such a signal.
 """
 
-import os
+import posix
 
 from ..signals import HARMLESS
 from . import names, procfs, recipients, tree
@@ -86,7 +86,7 @@ class PlainProgram:
         try:
             if pid != self._pid:
                 self._open(pid)
-            argv = os.pread(self._fd, 4096, 0)
+            argv = posix.pread(self._fd, 4096, 0)
         except OSError:
             return False
         if argv != self._argv:
@@ -98,7 +98,7 @@ class PlainProgram:
 
     def _open(self, pid: int) -> None:
         if self._fd >= 0:
-            os.close(self._fd)
+            posix.close(self._fd)
         self._pid, self._fd, self._argv, self._is_plain = 0, -1, b"", False
-        self._fd = os.open(f"/proc/{pid}/cmdline", os.O_RDONLY)
+        self._fd = posix.open(f"/proc/{pid}/cmdline", posix.O_RDONLY)
         self._pid = pid

@@ -6,8 +6,9 @@ scheduler/sched-bwc have them. In a container the files of its own group are at 
 /proc/self/cgroup says where.
 """
 
-import os
+import posix
 
+from ..paths import exists, fsdecode
 from ..platforms import read_or_empty
 
 V2 = ("memory.events", "memory.max", "memory.current", "memory.peak", "memory.stat")
@@ -29,7 +30,7 @@ class Memory:
     def __init__(self, root: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> None:
         self._directory, self._files, is_containers = _find(root, own)
         # The agent may have been killed already. A container's group is as old as its process 1: every kill is new.
-        self._kills_before = 0 if is_containers and os.getpid() == 1 else self._kills() or 0
+        self._kills_before = 0 if is_containers and posix.getpid() == 1 else self._kills() or 0
 
     @property
     def kills_before(self) -> int:
@@ -109,7 +110,7 @@ def _paths(own: str, controller: bytes) -> dict[bytes, str]:
         controllers, _, path = rest.partition(b":")
         for name in controllers.split(b","):
             if name in paths:
-                paths[name] = os.fsdecode(path).rstrip("/")
+                paths[name] = fsdecode(path).rstrip("/")
     return paths
 
 
@@ -126,6 +127,6 @@ def _find(root: str, own: str) -> tuple[str, tuple[str, ...], bool]:
         (f"{root}/memory{paths[b'memory']}", V1, False),
         (f"{root}/memory", V1, True),
     ):
-        if os.path.exists(f"{directory}/{files[0]}"):
+        if exists(f"{directory}/{files[0]}"):
             return directory, files, is_containers
     return "", V2, False

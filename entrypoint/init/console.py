@@ -5,8 +5,8 @@ so it cannot simply be set; each kind of file has its own way round (`_writer`).
 and counted, and the count is logged with the next line that does.
 """
 
-import os
-import stat
+import _stat
+import posix
 import time
 
 TYPE_CHECKING = False
@@ -118,25 +118,25 @@ def json_text(value: object) -> str:
 def _writer(fd: int) -> "Callable[[bytes], bool]":
     """Return a function that writes a line to `fd` without blocking, and returns whether it did; may raise OSError."""
     try:
-        kind = os.fstat(fd).st_mode
+        kind = posix.fstat(fd).st_mode
     except OSError:
         return lambda line: False
-    if stat.S_ISREG(kind):  # a file never blocks; opened again, it would be written from its beginning
-        return lambda line: os.write(fd, line) == len(line)
-    if stat.S_ISSOCK(kind):
+    if _stat.S_ISREG(kind):  # a file never blocks; opened again, it would be written from its beginning
+        return lambda line: posix.write(fd, line) == len(line)
+    if _stat.S_ISSOCK(kind):
         return _to_socket(fd)
     try:
-        own = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        own = posix.open(f"/proc/self/fd/{fd}", posix.O_WRONLY | posix.O_NONBLOCK | posix.O_NOCTTY)
     except OSError:  # another user's pipe, or no /proc
-        return _to_foreign(fd, pipe=stat.S_ISFIFO(kind))
-    return lambda line: os.write(own, line) == len(line)
+        return _to_foreign(fd, pipe=_stat.S_ISFIFO(kind))
+    return lambda line: posix.write(own, line) == len(line)
 
 
 def _to_socket(fd: int) -> "Callable[[bytes], bool]":
     try:
         import _socket
 
-        own = _socket.socket(fileno=os.dup(fd))
+        own = _socket.socket(fileno=posix.dup(fd))
     except (ImportError, OSError):
         return lambda line: False
     return lambda line: own.send(line, _socket.MSG_DONTWAIT) == len(line)
@@ -145,20 +145,20 @@ def _to_socket(fd: int) -> "Callable[[bytes], bool]":
 def _to_foreign(fd: int, *, pipe: bool) -> "Callable[[bytes], bool]":
     """Return a writer for a file that cannot be opened again: splice(2) for a pipe, else poll(2) before each write."""
     try:
-        ends = os.pipe() if pipe and hasattr(os, "splice") else None
+        ends = posix.pipe() if pipe and hasattr(posix, "splice") else None
     except OSError:  # no descriptor left
         ends = None
     if ends is not None:
         reader, writer = ends
 
         def through_own_pipe(line: bytes) -> bool:
-            os.write(writer, line)
+            posix.write(writer, line)
             moved = 0
             try:
-                moved = os.splice(reader, fd, len(line), flags=os.SPLICE_F_NONBLOCK)
+                moved = posix.splice(reader, fd, len(line), flags=posix.SPLICE_F_NONBLOCK)
             finally:
                 if moved < len(line):
-                    os.read(reader, MAX_LINE_BYTES)  # full or closed: empty ours, the line is lost
+                    posix.read(reader, MAX_LINE_BYTES)  # full or closed: empty ours, the line is lost
             return moved == len(line)
 
         return through_own_pipe
@@ -169,6 +169,6 @@ def _to_foreign(fd: int, *, pipe: bool) -> "Callable[[bytes], bool]":
     poll.register(fd, select.POLLOUT)
 
     def asked_first(line: bytes) -> bool:
-        return bool(poll.poll(0)) and os.write(fd, line) == len(line)
+        return bool(poll.poll(0)) and posix.write(fd, line) == len(line)
 
     return asked_first

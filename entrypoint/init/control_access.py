@@ -10,7 +10,7 @@ Their pids are not visible here, unless the PID namespace is shared as well; use
   - root or our own user; the user that the agent runs as may read.
 """
 
-import os
+import posix
 
 from . import procfs, tree
 
@@ -25,12 +25,12 @@ def of(pid: int, uid: int, agent: "MainProcess") -> str:
     """Return what a client may do. `pid`: 0 if it is not visible here."""
     if pid == 0:
         return NONE
-    rights = ALL if uid in (0, os.geteuid()) else READ if uid == procfs.user_of(agent.pid) else NONE
-    if rights == NONE or not (tree.is_below(os.getpid(), procfs.look(pid)) or _is_in_our_container(pid)):
+    rights = ALL if uid in (0, posix.geteuid()) else READ if uid == procfs.user_of(agent.pid) else NONE
+    if rights == NONE or not (tree.is_below(posix.getpid(), procfs.look(pid)) or _is_in_our_container(pid)):
         return NONE
     return rights
 
 
 def _is_in_our_container(pid: int) -> bool:
     known = procfs.is_in_our_container(pid)
-    return os.getpid() == 1 if known is None else known
+    return posix.getpid() == 1 if known is None else known

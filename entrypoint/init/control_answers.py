@@ -3,7 +3,7 @@
 Times are in seconds from now: process 1 and its client may have different clocks (time_namespaces(7)).
 """
 
-import os
+import posix
 
 from .. import __version__, control, notify, signals, units
 from . import console, request_origin
@@ -125,7 +125,7 @@ def state_of(supervisor: "Supervisor") -> dict[str, object]:
     return {
         "PROTOCOL": control.VERSION,
         "VERSION": __version__,
-        "PID": os.getpid(),
+        "PID": posix.getpid(),
         "STATE": lifecycle.shown_state,
         "SINCE": now - lifecycle.since,
         "UPTIME": facts["uptime"],

@@ -11,7 +11,7 @@ do that, a thread closes the connections.
 
 import _socket
 import _thread
-import os
+import posix
 import select
 import time
 
@@ -57,7 +57,7 @@ class Client:
         self.connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd)
         peer = self.connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
         self.pid, self.uid = control.pid_and_user(peer)
-        self.is_known = self.pid != os.getpid()
+        self.is_known = self.pid != posix.getpid()
         if not self.is_known:
             self.connection.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
         self.may_command = False
@@ -147,7 +147,7 @@ class ControlSocket:
         try:
             return Client(fd)
         except BaseException:
-            os.close(fd)
+            posix.close(fd)
             raise
 
     def _serve(self, client: Client) -> None:
@@ -300,11 +300,11 @@ def _open() -> tuple[_socket.socket, bool]:
         has_no_descriptors = True
     except OSError:
         has_no_descriptors = False
-    address = control.address(os.getpid(), control.namespace())
+    address = control.address(posix.getpid(), control.namespace())
     try:
         listener.bind(address)
     except OSError:  # somebody has taken the name; agent-initctl finds this one too
-        listener.bind(f"{address}/{os.urandom(6).hex()}")
+        listener.bind(f"{address}/{posix.urandom(6).hex()}")
     listener.listen(BACKLOG)
     return listener, has_no_descriptors
 

@@ -13,7 +13,7 @@ other members of the group handle goes to those. Where signal masks cannot be se
 """
 
 import _signal
-import os
+import posix
 
 from .. import notify, signals
 from ..signals import CONT, INT, KILL, TERM, name_of
@@ -413,7 +413,7 @@ class Delivery:
         with us in a moment anyway. As a subreaper we can only look again and again; whole process groups go in one
         call, because their members may fork faster than we look.
         """
-        if os.getpid() == 1 and self._kill(-1, KILL):
+        if posix.getpid() == 1 and self._kill(-1, KILL):
             return
         if not self._agent.has_exited:
             self._kill(self._agent.pid, KILL)
@@ -425,8 +425,8 @@ class Delivery:
         except MemoryError:  # this comes again in a moment, but there may be no memory then either
             self.send_group(KILL)
             raise
-        ours = tree.below(os.getpid(), seen)
-        shared = {os.getpgrp(), *(seen[pid].group for pid in seen.keys() - {process.pid for process in ours})}
+        ours = tree.below(posix.getpid(), seen)
+        shared = {posix.getpgrp(), *(seen[pid].group for pid in seen.keys() - {process.pid for process in ours})}
         for group in {process.group for process in ours} - shared:
             self._kill(-group, KILL)
         for process in ours:
@@ -578,7 +578,7 @@ class Delivery:
     def _kill(self, pid: int, number: int) -> bool:
         """Send a signal; return False, and log it, if that fails."""
         try:
-            os.kill(pid, number)
+            posix.kill(pid, number)
         except ProcessLookupError:
             pass  # it has exited meanwhile: waitpid(2) will report it
         except OSError as error:
@@ -612,11 +612,11 @@ def send(process: "Process", *numbers: int) -> bool:
     shows whether it is still the one that was looked at.
     """
     try:
-        fd = os.pidfd_open(process.pid)
+        fd = posix.pidfd_open(process.pid)
     except ProcessLookupError:
         return False
     except (OSError, AttributeError):  # an older kernel, a sandbox, no descriptor left, not Linux
-        return _is_same(process) and _send_all(lambda number: os.kill(process.pid, number), numbers)
+        return _is_same(process) and _send_all(lambda number: posix.kill(process.pid, number), numbers)
     try:
         return _is_same(process, unknown=True) and _send_all(
             lambda number: _signal.pidfd_send_signal(fd, number), numbers
@@ -624,19 +624,19 @@ def send(process: "Process", *numbers: int) -> bool:
     except OSError:  # the call may be refused, and not the signal (seccomp): kill(2) shows which
         if not procfs.MOUNTED:
             raise
-        return _is_same(process) and _send_all(lambda number: os.kill(process.pid, number), numbers)
+        return _is_same(process) and _send_all(lambda number: posix.kill(process.pid, number), numbers)
     finally:
-        os.close(fd)
+        posix.close(fd)
 
 
 def _send_by_pidfd(pid: int, number: int) -> bool:
     """Send a signal to a child that is not reaped: kill(2) may be refused, and not the signal (seccomp)."""
     try:
-        fd = os.pidfd_open(pid)  # fails for a group
+        fd = posix.pidfd_open(pid)  # fails for a group
         try:
             _signal.pidfd_send_signal(fd, number)
         finally:
-            os.close(fd)
+            posix.close(fd)
     except (OSError, AttributeError):
         return False
     return True

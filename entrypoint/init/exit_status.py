@@ -1,6 +1,6 @@
 """How a process ended: its wait status (waitpid(2)), and what else is known about the reason."""
 
-import os
+import posix
 
 from ..signals import KILL, name_of
 
@@ -13,13 +13,13 @@ STATUS_LOST = 125  # the exit code where somebody else has taken the status
 
 def exit_code(status: int) -> int:
     """Return what a shell makes of a wait status: the exit code, or 128 + the signal."""
-    code = os.waitstatus_to_exitcode(status)
+    code = posix.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
 
 
 def describe(status: int) -> str:
     """Return a wait status as text: `exited with code 3`, `was killed by SIGKILL`."""
-    code = os.waitstatus_to_exitcode(status)
+    code = posix.waitstatus_to_exitcode(status)
     return f"exited with code {code}" if code >= 0 else f"was killed by SIG{name_of(-code)}"
 
 
@@ -47,9 +47,9 @@ class Ending:
     @property
     def killed(self) -> bool:
         """Whether SIGKILL ended it."""
-        return self.code == 128 + KILL and self.status is not None and os.WIFSIGNALED(self.status)
+        return self.code == 128 + KILL and self.status is not None and posix.WIFSIGNALED(self.status)
 
     @property
     def signalled(self) -> bool:
         """Whether a signal ended it."""
-        return self.status is not None and os.WIFSIGNALED(self.status)
+        return self.status is not None and posix.WIFSIGNALED(self.status)

@@ -1,6 +1,6 @@
 """Notices when processes have exited that are not our children: SIGCHLD goes to their parents only."""
 
-import os
+import posix
 
 from . import procfs
 
@@ -32,7 +32,7 @@ class ExitWatch:
         self._processes = list(processes)
         for process in self._processes:
             try:
-                fd = os.pidfd_open(process.pid)
+                fd = posix.pidfd_open(process.pid)
             except (OSError, AttributeError):  # it has exited, or the kernel has no such call
                 continue
             self._pidfds[fd] = process
@@ -77,5 +77,5 @@ class ExitWatch:
 
     def _close(self, fd: int) -> None:
         self._loop.remove_reader(fd)
-        os.close(fd)
+        posix.close(fd)
         del self._pidfds[fd]

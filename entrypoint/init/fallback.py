@@ -10,9 +10,10 @@ memory. A timer signal ends the wait (setitimer(2)).
 
 import _io
 import _signal
-import os
+import posix
 import time
 
+from .. import paths
 from ..signals import CHLD, CONT, EOF, JOB_CONTROL, KILL, OF_WRITES, TERM, VALID
 from ..units import INFINITY
 
@@ -112,7 +113,7 @@ class Fallback:
         """The agent's exit code as a shell has it; that of SIGKILL if it has not exited yet."""
         code = 128 + KILL
         if self.status is not None:
-            code = os.waitstatus_to_exitcode(self.status)
+            code = posix.waitstatus_to_exitcode(self.status)
             code = code if code >= 0 else 128 - code
         elif self._give_up_at == INFINITY:
             code = STATUS_LOST
@@ -131,7 +132,7 @@ class Fallback:
         """Reap what has exited. Return whether nothing is left, or the time for that is up."""
         try:
             while True:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status = posix.waitpid(-1, posix.WNOHANG)
                 if pid == 0:
                     break
                 if pid == self.pid:
@@ -149,7 +150,7 @@ class Fallback:
         """Send SIGKILL to everything from the deadline on, or once the agent has exited."""
         if self._give_up_at == INFINITY:
             return
-        if os.getpid() == 1:
+        if posix.getpid() == 1:
             _send(-1, KILL)
             return
         if self.status is None:
@@ -188,7 +189,7 @@ class Fallback:
         """Start the grace period, unless it has started, and send the stop signal."""
         self.stop_sent = True
         if self._ready_file is not None:
-            _succeeds(os.unlink, self._ready_file)
+            _succeeds(posix.unlink, self._ready_file)
         if self.requested_at == INFINITY:
             self.requested_at = time.monotonic()
         self.kill_at = min(self.kill_at, self.requested_at + self.grace)
@@ -205,18 +206,18 @@ def describe_error(error: BaseException) -> str:
     where = error.__traceback__
     while where is not None and where.tb_next is not None:
         where = where.tb_next
-    at = f" ({os.path.basename(where.tb_frame.f_code.co_filename)}:{where.tb_lineno})" if where else ""
+    at = f" ({paths.basename(where.tb_frame.f_code.co_filename)}:{where.tb_lineno})" if where else ""
     text = str(error)
     return f"{type(error).__name__}{text and ': '}{text}{at}"
 
 
 def write_line(log_fd: int, text: str) -> None:
     """Write a line to the log without blocking, where the module for that cannot be loaded. Raises OSError."""
-    fd = os.open(f"/proc/self/fd/{log_fd}", os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY)
+    fd = posix.open(f"/proc/self/fd/{log_fd}", posix.O_WRONLY | posix.O_APPEND | posix.O_NONBLOCK | posix.O_NOCTTY)
     try:
-        os.write(fd, b"agent-init: error: %s\n" % text.encode("ascii", "backslashreplace")[:4000])
+        posix.write(fd, b"agent-init: error: %s\n" % text.encode("ascii", "backslashreplace")[:4000])
     finally:
-        os.close(fd)
+        posix.close(fd)
 
 
 def _plan(settings: "Settings") -> tuple[int, float]:
@@ -242,19 +243,19 @@ def _succeeds(step: "Callable[..., object]", *arguments: object) -> bool:
 
 def _send(pid: int, number: int) -> None:
     try:
-        os.kill(pid, number)
+        posix.kill(pid, number)
     except OSError:  # it has exited, or we may not
         pass
 
 
 def _children() -> "Iterable[int]":
     """Return the pids of our children (proc(5)); none where the kernel does not list them."""
-    pid = os.getpid()
+    pid = posix.getpid()
     try:
-        fd = os.open(f"/proc/{pid}/task/{pid}/children", os.O_RDONLY)
+        fd = posix.open(f"/proc/{pid}/task/{pid}/children", posix.O_RDONLY)
     except OSError:
         return ()
     try:
-        return [int(child) for child in os.read(fd, 4096).split()[:400]]
+        return [int(child) for child in posix.read(fd, 4096).split()[:400]]
     finally:
-        os.close(fd)
+        posix.close(fd)

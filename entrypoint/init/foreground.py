@@ -19,7 +19,7 @@ exception: it runs no handler in `wait`, so its jobs count as in the foreground 
 """
 
 import _signal
-import os
+import posix
 
 from . import procfs
 
@@ -32,7 +32,7 @@ INT, QUIT = 1 << (_signal.SIGINT - 1), 1 << (_signal.SIGQUIT - 1)
 # With a trap for EXIT bash and ksh catch all signals that would end them. They run that trap and end at once, and leave
 # the command in their foreground behind. XCPU is one of those signals, and nobody sets a trap for it.
 OF_EXIT_TRAP = int(_signal.SIGXCPU)
-O_WRITES = os.O_WRONLY | os.O_RDWR
+O_WRITES = posix.O_WRONLY | posix.O_RDWR
 
 
 def children(shell: "Process", among: "list[Process]") -> "list[Process]":

@@ -3,7 +3,7 @@
 With one of them running, waitpid(2) does not report that nothing else is left.
 """
 
-import os
+import posix
 
 from . import procfs
 
@@ -21,7 +21,7 @@ def are_alone(helper_pids: set[int], agent: "MainProcess", descendants: "Descend
     """
     if not (agent.has_exited or _is_lost(agent.pid)):
         return False
-    children = procfs.child_pids(os.getpid())
+    children = procfs.child_pids(posix.getpid())
     if children:
         return helper_pids.issuperset(children)
     descendants.forget()
@@ -31,7 +31,7 @@ def are_alone(helper_pids: set[int], agent: "MainProcess", descendants: "Descend
 def _is_lost(pid: int) -> bool:
     """Whether the agent is no child of ours any more, though we have not reaped it: its exit status is lost."""
     try:
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        posix.waitid(posix.P_PID, pid, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT)
     except ChildProcessError:
         return True
     except OSError:  # refused (seccomp)

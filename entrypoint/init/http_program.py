@@ -1,9 +1,9 @@
 """How the program of the HTTP server is run, and whether it can be: before the agent starts only this is needed."""
 
-import os
+import posix
 import sys
 
-from .. import http_state
+from .. import http_state, paths
 
 PROGRAM = "/entrypoint/serve/__main__.py"
 
@@ -13,12 +13,12 @@ def is_installed(package: str) -> bool:
 
     They lie beside it, mostly. Where they do not (an editable installation), the server itself is asked.
     """
-    if all(os.path.isfile(f"{package}/{name}/__init__.py") for name in http_state.PACKAGES):
+    if all(paths.isfile(f"{package}/{name}/__init__.py") for name in http_state.PACKAGES):
         return True
     argv = command(package, "--check")
     try:
-        pid = os.posix_spawn(argv[0], argv, environment(), setsigmask=())
-        return os.waitpid(pid, 0)[1] == 0
+        pid = posix.posix_spawn(argv[0], argv, environment(), setsigmask=())
+        return posix.waitpid(pid, 0)[1] == 0
     except OSError:  # no process to be had: the agent's start reports that
         return True
 
@@ -28,6 +28,6 @@ def command(package: str, *arguments: str) -> list[str]:
     return [sys.executable or "/proc/self/exe", "-I", "-S", package + PROGRAM, *arguments]
 
 
-def environment() -> dict[str, str]:
+def environment() -> dict[bytes, bytes]:
     """Return what the interpreter may need to be loaded; the rest of the environment may hold secrets."""
-    return {name: value for name, value in os.environ.items() if name.startswith("LD_")}
+    return {name: value for name, value in posix.environ.items() if name.startswith(b"LD_")}

@@ -7,7 +7,7 @@ full, as the server was stopped or is starved, poll(2) reports when there is spa
 Nothing is written while nothing changes. What only counts (signals, pings, orphans) is written once a second at most.
 """
 
-import os
+import posix
 import select
 
 from .. import __version__, http_state, signals
@@ -79,7 +79,7 @@ class HttpServer:
         self._close()
         if self._supervisor.lifecycle.state in (KILLING, ENDED):
             return
-        code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 0
+        code = posix.WEXITSTATUS(status) if posix.WIFEXITED(status) else 0
         lasted = self._loop.time() - self._started_at
         if lasted >= LASTING:
             self._retry_after, self._failure = MIN_RETRY, ""
@@ -92,12 +92,12 @@ class HttpServer:
         """Kill it, and do not wait for its exit."""
         self._close()
         if self.pid:
-            os.kill(self.pid, KILL)
+            posix.kill(self.pid, KILL)
 
     def _describe(self, code: int, status: int) -> str:
         if code > http_state.CANNOT_LISTEN:
             where = http_state.address_of(*self._address)
-            return f"the HTTP server cannot listen on {where}: {os.strerror(code - http_state.CANNOT_LISTEN)}"
+            return f"the HTTP server cannot listen on {where}: {posix.strerror(code - http_state.CANNOT_LISTEN)}"
         if code == http_state.NOT_INSTALLED:
             return f"the HTTP server does not find its packages ({http_state.INSTALL})"
         return f"the HTTP server {exit_status.describe(status)}"
@@ -118,29 +118,29 @@ class HttpServer:
     def _spawn(self) -> None:
         host, port = self._address
         python, *arguments = http_program.command(self._package, host, str(port))
-        reader, writer = os.pipe()
+        reader, writer = posix.pipe()
         try:
-            null = [(os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0)]
+            null = [(posix.POSIX_SPAWN_OPEN, 1, "/dev/null", posix.O_WRONLY, 0)]
             if self._console.level < DEBUG:  # a traceback would be no line of the log
-                null.append((os.POSIX_SPAWN_OPEN, 2, "/dev/null", os.O_WRONLY, 0))
-            pid = os.posix_spawn(
+                null.append((posix.POSIX_SPAWN_OPEN, 2, "/dev/null", posix.O_WRONLY, 0))
+            pid = posix.posix_spawn(
                 python,
                 [python, *arguments],
                 http_program.environment(),
-                file_actions=[(os.POSIX_SPAWN_DUP2, reader, 0), *null],
+                file_actions=[(posix.POSIX_SPAWN_DUP2, reader, 0), *null],
                 setpgroup=0,
                 setsigmask=(),
                 setsigdef=OF_WRITES,
             )
             self._supervisor.helper_pids.add(pid)
             self.pid = pid
-            os.set_blocking(writer, False)
+            posix.set_blocking(writer, False)
             self._fd = writer
         except BaseException:
-            os.close(writer)
+            posix.close(writer)
             raise
         finally:
-            os.close(reader)
+            posix.close(reader)
 
     # --- The state. -------------------------------------------------------------------------------------------------
 
@@ -162,7 +162,7 @@ class HttpServer:
             return
         outline, counts = self._outline(), self._counts()
         try:
-            os.write(self._fd, http_state.encode(self._fields()))
+            posix.write(self._fd, http_state.encode(self._fields()))
         except BlockingIOError:
             self._is_full = True
             self._loop.add_reader(self._fd, self._has_space, select.POLLOUT)
@@ -210,7 +210,7 @@ class HttpServer:
     def _close(self) -> None:
         if self._fd >= 0:
             self._loop.remove_reader(self._fd)
-            os.close(self._fd)
+            posix.close(self._fd)
         self._fd, self._is_full, self._written = -1, False, ()
         if self._timer is not None:
             self._loop.cancel(self._timer)

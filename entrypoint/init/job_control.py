@@ -5,7 +5,7 @@ any job: it stops when its agent is stopped, and continues it when it is continu
 (agent-init is process 1, or leads the session) the agent goes on, as it would as process 1 itself.
 """
 
-import os
+import posix
 
 from .. import signals
 from ..signals import TSTP, name_of
@@ -43,7 +43,7 @@ class JobControl:
 
         Without a terminal somebody wants it stopped, and it stays so.
         """
-        front, ours = terminal.foreground(), os.getpgrp()
+        front, ours = terminal.foreground(), posix.getpgrp()
         if number not in signals.JOB_CONTROL or front is None:
             return
         if front == ours and number != TSTP:  # it wants the terminal that we have
@@ -61,7 +61,7 @@ class JobControl:
 
     def brought_to_foreground(self) -> bool:
         """Give the terminal to the agent if a shell has given it to us. Returns whether it did."""
-        ours = os.getpgrp()
+        ours = posix.getpgrp()
         if self._agent.has_exited or self._agent.group == ours or terminal.foreground() != ours:
             return False
         self._previous_foreground = ours
@@ -87,7 +87,7 @@ class JobControl:
         """
         if not terminal.has_shell_above():
             return False
-        ours, agents = os.getpgrp(), self._agent.group
+        ours, agents = posix.getpgrp(), self._agent.group
         had_it = by_terminal and ours != agents and terminal.foreground() == agents
         if not (had_it or self.brought_to_foreground()):
             return False

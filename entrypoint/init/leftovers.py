@@ -34,7 +34,7 @@ A process that was signalled for certain, or in all likelihood, gets no second s
 SIGKILL the stop signal can do no more harm. All others get it at once.
 """
 
-import os
+import posix
 import time
 
 from ..signals import INT
@@ -200,7 +200,7 @@ class Departures:
                 continue
             number, wrapper = self._wrappers[process.identity]
             status = self.statuses.get(process.pid)
-            killed_by = os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else 0
+            killed_by = posix.WTERMSIG(status) if status is not None and posix.WIFSIGNALED(status) else 0
             below, of_them = wrapper.left(died=died if status is None else killed_by == number)
             self.work += below
             signalled += of_them

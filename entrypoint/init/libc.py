@@ -3,7 +3,7 @@
 This uses the C module that `ctypes` is built on; `ctypes` itself takes 3 ms to import.
 """
 
-import os
+import posix
 import sys
 
 from ..signals import KILL
@@ -41,12 +41,12 @@ def descriptor(name: str, *arguments: int | bytes) -> int:
     except OSError:
         return -1
     try:
-        pid = os.fork()
+        pid = posix.fork()
         if pid == 0:
             try:
                 _answer(theirs, name, arguments)
             finally:  # whatever was raised: it must not go on in the place of its parent
-                os._exit(0)
+                posix._exit(0)
         theirs.close()
         return _answer_of(pid, ours)
     except OSError:  # the pids limit, no memory
@@ -73,9 +73,9 @@ def _answer_of(pid: int, socket: "_socket.socket") -> int:
         socket.settimeout(MAX_SECONDS)
         _, ancillary, _, _ = socket.recvmsg(1, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC)
     except OSError:  # it hangs
-        os.kill(pid, KILL)
+        posix.kill(pid, KILL)
     try:
-        os.waitpid(pid, 0)
+        posix.waitpid(pid, 0)
     except OSError:  # refused, or somebody else has reaped it
         pass
     for _, _, fd in ancillary:

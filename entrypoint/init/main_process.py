@@ -4,8 +4,9 @@ An agent may name a descendant as its main process (MAINPID=, sd_notify(3)). Tha
 the agent exits and the named process has become our child, it is the agent from then on.
 """
 
-import os
+import posix
 
+from .. import paths
 from . import later, procfs, tree
 
 TYPE_CHECKING = False
@@ -29,7 +30,7 @@ class MainProcess:
 
     def __init__(self, pid: int, program: str) -> None:
         self.pid = self.group = pid
-        self.name = os.path.basename(program)
+        self.name = paths.basename(program)
         self.status: int | None = None
         self.dispositions = procfs.Dispositions(pid)
         self._image = procfs.executable(pid), procfs.argv_of(pid)
@@ -49,7 +50,7 @@ class MainProcess:
     @property
     def shares_our_group(self) -> bool:
         """Whether it has put itself into agent-init's own process group."""
-        return self.group == os.getpgrp()
+        return self.group == posix.getpgrp()
 
     def name_successor(self, pid: int, helper_pids: "Collection[int]") -> "Process | None":
         """The agent has named its main process. Return that if it is a new one.
@@ -61,7 +62,7 @@ class MainProcess:
         if pid == self.pid:
             self.named = None
             return None
-        if named is None or pid in helper_pids or not tree.is_below(os.getpid(), named):
+        if named is None or pid in helper_pids or not tree.is_below(posix.getpid(), named):
             raise ValueError(f"MAINPID={pid} is not a descendant of the agent; ignored")
         if self.named is not None and self.named.identity == named.identity:
             return None
@@ -75,7 +76,7 @@ class MainProcess:
         now = procfs.look(self.named.pid)
         if now is None or now.identity != self.named.identity or not now.alive:
             return None
-        if now.parent != os.getpid():
+        if now.parent != posix.getpid():
             return None
         # These may fail for want of memory: before anything else.
         dispositions = procfs.Dispositions(now.pid)

@@ -15,8 +15,7 @@ The name is that of the file, that in argv[0] (often a title that the program ha
 that of the script that an interpreter runs.
 """
 
-import os
-
+from .. import paths
 from . import procfs
 
 TYPE_CHECKING = False
@@ -106,15 +105,15 @@ def may_be_looked_through(process: "Process") -> bool:
 def _find(process: "Process", programs: frozenset[str], scripts: frozenset[str]) -> str:
     """Return the name by which it is one of these programs or scripts; an empty text if it is none."""
     argv = procfs.argv_of(process.pid)
-    title = os.path.basename(argv[0].partition(" ")[0]) if argv else ""
+    title = paths.basename(argv[0].partition(" ")[0]) if argv else ""
     if found := programs & {title, *procfs.program_names(process)}:
         return min(found)
     if not title.startswith(INTERPRETERS):
         return ""
     if title in ("bun", "deno"):
         return title if programs >= RELAYS and _runs_a_package_script(title, argv) else ""
-    script = os.path.basename(_script(argv))
-    name, ending = os.path.splitext(script)
+    script = paths.basename(_script(argv))
+    name, ending = paths.splitext(script)
     script = name.removesuffix("-cli") if ending in ENDINGS else script
     return script if script in scripts else ""
 

@@ -4,7 +4,7 @@
 stop went wrong, with the last line, go to the termination log as well.
 """
 
-import os
+import posix
 
 from ..notify import LOOP_EVENTS
 from ..options import OPTIONS
@@ -85,7 +85,7 @@ def _status(status: str) -> str:
 
 
 def _errno(errno: int) -> str:
-    return f"agent reported errno {errno} ({os.strerror(errno)})"
+    return f"agent reported errno {errno} ({posix.strerror(errno)})"
 
 
 def _watchdog_waits(sender: object) -> str:
@@ -482,7 +482,7 @@ class Narrator:
         self._message.platform_waits, self._platform_is_certain = plan.waits, plan.limit_is_certain
         what = " ".join(settings.command) if self.console.level >= TRACE else agent.name
         adopts = settings.subreaper is not False
-        role = "process 1" if os.getpid() == 1 else "subreaper" if adopts else "plain parent"
+        role = "process 1" if posix.getpid() == 1 else "subreaper" if adopts else "plain parent"
         self.console.log(
             INFO,
             "started",
@@ -663,7 +663,7 @@ class Narrator:
 def _may_mind_its_parent(facts: "dict[str, Any]") -> bool:
     """Whether the agent may have exited because its parent is process 1."""
     at_once = facts["stop_seconds"] is None and facts["seconds"] < AT_ONCE and not facts["hung"]
-    return at_once and facts["agent_code"] == 0 and facts["cause"] == "exited" and os.getpid() == 1
+    return at_once and facts["agent_code"] == 0 and facts["cause"] == "exited" and posix.getpid() == 1
 
 
 def _is_field(name: str, value: object) -> bool:

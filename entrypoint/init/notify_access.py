@@ -23,7 +23,7 @@ sender is most likely a command of the script that has done its work. Only the f
 process count (`OF_EXITED`): that the agent is ready, its status, a ping.
 """
 
-import os
+import posix
 
 from .. import notify
 from ..signals import TERM
@@ -56,12 +56,12 @@ def accept(fields: "dict[str, str]", pid: int, agent: "MainProcess", access: str
     """Return what counts of a message. `pid`: the sender's in our PID namespace, 0 if it is outside it."""
     sender = procfs.look(pid) if pid else None
     if pid == agent.pid:  # without /proc the kernel vouches for it
-        return Accepted(fields, sender or procfs.Process(pid, "the agent", os.getpid(), pid, 0))
+        return Accepted(fields, sender or procfs.Process(pid, "the agent", posix.getpid(), pid, 0))
     if sender is None:
         return _of_exited(fields, pid, agent) if pid and access == "auto" else Accepted({}, None)
     if _is_named(sender, agent):
         return Accepted(fields, sender)
-    if not tree.is_below(os.getpid(), sender):
+    if not tree.is_below(posix.getpid(), sender):
         return Accepted({}, sender)
     if access == "main":
         return Accepted({key: fields[key] for key in FOR_THE_LOG if key in fields}, sender)

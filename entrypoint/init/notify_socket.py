@@ -11,7 +11,7 @@ descriptors: that opens and closes none. A message that has any is then taken ou
 import _signal
 import _socket
 import _thread
-import os
+import posix
 import sys
 
 from .. import notify
@@ -169,7 +169,7 @@ class NotifySocket:
             pass
         self._dropped = True
         # Wake the loop; one of the two may be refused (seccomp).
-        wakes = (lambda: os.kill(os.getpid(), CHLD)), (lambda: _signal.pthread_kill(self._main_thread, CHLD))
+        wakes = (lambda: posix.kill(posix.getpid(), CHLD)), (lambda: _signal.pthread_kill(self._main_thread, CHLD))
         for wake in wakes:
             try:
                 wake()
@@ -208,8 +208,8 @@ class NotifySocket:
             del passed["WATCHDOG"]
         if not self._parent or not passed:
             return
-        if os.getpid() != 1:  # as process 1 we have another pid out there
-            passed["MAINPID"] = os.getpid()
+        if posix.getpid() != 1:  # as process 1 we have another pid out there
+            passed["MAINPID"] = posix.getpid()
         try:
             out = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
             try:

@@ -7,7 +7,7 @@ them at once, or never, as it is ignored, or blocked (behind `env --block-signal
 waited for: when nothing else is left they get SIGKILL.
 """
 
-import os
+import posix
 
 from . import procfs, tree
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def find() -> frozenset[tuple[int, int]]:
     """Return the identities of our descendants; none where they cannot be seen. To be called before the spawn."""
     try:
-        return frozenset(process.identity for process in tree.below(os.getpid(), tree.everything()))
+        return frozenset(process.identity for process in tree.below(posix.getpid(), tree.everything()))
     except OSError:
         return frozenset()
 

@@ -14,7 +14,7 @@ before the agent's start, with --target group the agent's group, and each tree w
 A pid names one process for as long as it is our child, but not below: each process is known by its start time, too.
 """
 
-import os
+import posix
 
 from ..signals import CONT, KILL
 from ..units import INFINITY
@@ -155,7 +155,7 @@ class OrphanStopper:
     def look(self, now: float) -> float:
         """Stop and kill the orphans for which it is time; return when to look again."""
         children_of = self._children_of()
-        children = [child for child in children_of(os.getpid()) if child.alive and not self._is_spared(child)]
+        children = [child for child in children_of(posix.getpid()) if child.alive and not self._is_spared(child)]
         left = tree.MAX_LISTED
         for orphan in self._orphans.look(now, children):
             if left <= 0:  # the rest has its turn at the next look
@@ -171,7 +171,7 @@ class OrphanStopper:
 
     def _children_of(self) -> "Callable[[int], list[Process]]":
         """Return a function from a pid to its children."""
-        if procfs.children(os.getpid()):
+        if procfs.children(posix.getpid()):
             return procfs.children
         try:  # the kernel does not list them
             return tree.children_among(tree.everything() if len(procfs.pids()) <= tree.MAX_LISTED else {})
@@ -218,7 +218,7 @@ def _kill_again(process: "Process") -> None:
 
 def _family(orphan: "Process", children_of: "Callable[[int], list[Process]]") -> "list[Process]":
     """Return the orphan and its living descendants, parents before their children; at most MAX_LISTED of them."""
-    found, known = [orphan], {orphan.pid, os.getpid()}
+    found, known = [orphan], {orphan.pid, posix.getpid()}
     for process in found:  # grows meanwhile
         # A pid that was reused during the look may lead round in a circle.
         children = [child for child in children_of(process.pid) if child.alive and child.pid not in known]

@@ -16,8 +16,9 @@ Node), looks like an agent with a helper. It counts as a launcher only if all of
 Where one of these is not known, it does not count as one.
 """
 
-import os
+import posix
 
+from .. import paths
 from . import procfs
 
 TYPE_CHECKING = False
@@ -41,7 +42,7 @@ READS_X86_64, READS_GENERIC = (0, 19, 45, 47), (63, 65, 207, 212)  # read, readv
 def machine() -> str:
     """Return the name of the kernel's architecture; nothing if it is not known."""
     try:
-        return os.uname().machine
+        return posix.uname().machine
     except OSError:  # refused (seccomp)
         return ""
 
@@ -98,7 +99,7 @@ def _may_converse(child: "Process", held: dict[str, list[str]], stdin: str, stdi
 
 def _threads_wait(pid: int) -> bool:
     """Whether all its other threads wait too, without a timeout: for work, for an event, or for the child."""
-    tasks = os.listdir(f"/proc/{pid}/task")
+    tasks = posix.listdir(f"/proc/{pid}/task")
     if len(tasks) > MAX_TASKS:
         return False
     calls = [_system_call(int(task)) for task in tasks if task != str(pid)]
@@ -135,10 +136,10 @@ def _is_own(pid: int, target: str, held: dict[str, list[str]], call: int) -> boo
     would show which it is, but may never return on a network file system.
     """
     if target.startswith("pipe:"):
-        return any(flags & (os.O_WRONLY | os.O_RDWR) for flags in procfs.open_modes(pid, target, held))
+        return any(flags & (posix.O_WRONLY | posix.O_RDWR) for flags in procfs.open_modes(pid, target, held))
     if call in EPOLL_WAITS or not target.startswith("/") or target.startswith(TERMINALS):
         return False
-    if call in POLLS or target == os.devnull:
+    if call in POLLS or target == paths.DEVNULL:
         return True
     return not any(_is_read_from_its_start(pid, name) for name in held[target])
 
@@ -147,7 +148,7 @@ def _is_read_from_its_start(pid: int, name: str) -> bool:
     """Whether a descriptor is for reading, and at position 0."""
     fields = procfs.read_file(f"/proc/{pid}/fdinfo/{name}").split()
     flags = int(fields[fields.index(b"flags:") + 1], 8)
-    return not flags & os.O_WRONLY and fields[fields.index(b"pos:") + 1] == b"0"
+    return not flags & posix.O_WRONLY and fields[fields.index(b"pos:") + 1] == b"0"
 
 
 def _is_read(child: "Process", stdin: str) -> bool:
@@ -169,7 +170,7 @@ def _is_read(child: "Process", stdin: str) -> bool:
 
 def _may_read(pid: int, held: dict[str, list[str]], stdin: str) -> bool:
     """Whether it may read `stdin`, by any of its descriptors. Raises OSError."""
-    tasks = os.listdir(f"/proc/{pid}/task")
+    tasks = posix.listdir(f"/proc/{pid}/task")
     if len(tasks) > MAX_TASKS or "anon_inode:[io_uring]" in held:
         return True
     fds = held[stdin]

@@ -1,6 +1,6 @@
 """What process 1 does to itself before and after the spawn: descriptors, directory, adoption of orphans."""
 
-import os
+import posix
 import sys
 
 from . import spawn
@@ -20,11 +20,11 @@ def fill_standard_descriptors() -> tuple[bool, ...]:
     were_open = []
     for fd in range(3):
         try:
-            os.fstat(fd)
+            posix.fstat(fd)
             were_open.append(True)
         except OSError:
             were_open.append(False)
-            os.open("/", os.O_RDONLY)  # takes the lowest free number: this one
+            posix.open("/", posix.O_RDONLY)  # takes the lowest free number: this one
     return tuple(were_open)
 
 
@@ -33,14 +33,14 @@ def check_pid() -> None:
 
     Nothing else may be done then. A negative pid stands for a process group, and -1 for everybody (kill(2)).
     """
-    if (pid := os.getpid()) < 0:
+    if (pid := posix.getpid()) < 0:
         raise spawn.Refused("getpid", -pid)
 
 
 def has_children() -> bool:
     """Whether there are children of ours that have not exited. Those that have are reaped. Raises spawn.Refused."""
     try:
-        while spawn.call("waitpid", lambda: os.waitpid(-1, os.WNOHANG))[0]:
+        while spawn.call("waitpid", lambda: posix.waitpid(-1, posix.WNOHANG))[0]:
             continue
     except ChildProcessError:
         return False
@@ -53,14 +53,14 @@ def adopt(subreaper: bool | None, parent_death_signal: int | None, parent: int) 
     `parent`: our parent's pid at the start. Returns problems, for the log.
     """
     problems = []
-    if subreaper or (subreaper is None and os.getpid() != 1 and sys.platform == "linux"):
+    if subreaper or (subreaper is None and posix.getpid() != 1 and sys.platform == "linux"):
         if not _prctl(PR_SET_CHILD_SUBREAPER, 1):
             problems.append("cannot become a subreaper: orphans of the agent will not come to agent-init")
     if parent_death_signal is not None:
         if not _prctl(PR_SET_PDEATHSIG, parent_death_signal):
             problems.append("cannot ask for a signal at the parent's death")
-        elif os.getppid() != parent:  # it died before the request
-            os.kill(os.getpid(), parent_death_signal)
+        elif posix.getppid() != parent:  # it died before the request
+            posix.kill(posix.getpid(), parent_death_signal)
     return problems
 
 
@@ -76,14 +76,14 @@ def _prctl(what: int, value: int) -> bool:
 def close_inherited(ours: "Collection[int]") -> None:
     """Close every descriptor above 2 except `ours`."""
     try:
-        found = {int(name) for name in os.listdir("/proc/self/fd")}
+        found = {int(name) for name in posix.listdir("/proc/self/fd")}
     except (OSError, ValueError):
-        limit = os.sysconf("SC_OPEN_MAX")  # -1 for none
+        limit = posix.sysconf("SC_OPEN_MAX")  # -1 for none
         found = set(range(min(limit, 65536) if limit > 0 else 65536))
     for fd in found:
         if fd > 2 and fd not in ours:
             try:
-                os.close(fd)
+                posix.close(fd)
             except OSError:
                 continue
 
@@ -91,6 +91,6 @@ def close_inherited(ours: "Collection[int]") -> None:
 def leave_directory() -> None:
     """Move to `/`, so that the directory we were started in can be unmounted."""
     try:
-        os.chdir("/")
+        posix.chdir("/")
     except OSError:
         pass

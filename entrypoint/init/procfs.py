@@ -6,8 +6,10 @@ itself: psutil would cost it twice its own memory, and a scan of 10,000 processe
 
 import _signal
 import errno
-import os
+import posix
 import sys
+
+from .. import paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,24 +74,24 @@ class Process:
 
 def read_file(path: str, max_bytes: int = 4096) -> bytes:
     """Return the content of a file that the kernel makes up, in one read(2). Raises OSError."""
-    fd = os.open(path, os.O_RDONLY)
+    fd = posix.open(path, posix.O_RDONLY)
     try:
-        return os.read(fd, max_bytes)
+        return posix.read(fd, max_bytes)
     finally:
-        os.close(fd)
+        posix.close(fd)
 
 
 def _is_our_own() -> bool:
     """Whether /proc is mounted and shows our PID namespace: in another one the pids would be other processes."""
     for _ in range(ATTEMPTS):
         try:
-            return os.readlink("/proc/self") == str(os.getpid())
+            return posix.readlink("/proc/self") == str(posix.getpid())
         except FileNotFoundError:
             return False
         except OSError:  # no memory at the moment, for example
             continue
     try:  # the call may be refused for good (seccomp)
-        return int(read_file("/proc/self/stat").split()[0]) == os.getpid()
+        return int(read_file("/proc/self/stat").split()[0]) == posix.getpid()
     except (OSError, ValueError, IndexError):
         return False
 
@@ -140,7 +142,7 @@ def _look_with_psutil(pid: int) -> Process | None:
         with process.oneshot():
             alive = process.status() != psutil.STATUS_ZOMBIE
             start = int(process.create_time() * 100)
-            return Process(pid, process.name(), process.ppid(), os.getpgid(pid), start, alive=alive)
+            return Process(pid, process.name(), process.ppid(), posix.getpgid(pid), start, alive=alive)
     except (psutil.Error, OSError):
         return None
 
@@ -170,7 +172,7 @@ def pids() -> list[int]:
         import psutil
 
         return list(psutil.pids())
-    found = [int(name) for name in os.listdir("/proc") if name.isdigit()] if MOUNTED else []
+    found = [int(name) for name in posix.listdir("/proc") if name.isdigit()] if MOUNTED else []
     if not found:
         raise OSError(errno.ENOENT, "no processes visible", "/proc")
     return found
@@ -185,7 +187,7 @@ def child_pids(pid: int) -> list[int]:
     """Return the pids of its children, zombies too; none where `children` has none."""
     found: list[int] = []
     try:
-        tasks = os.listdir(f"/proc/{pid}/task")
+        tasks = posix.listdir(f"/proc/{pid}/task")
     except OSError:
         return []
     for task in tasks:
@@ -205,10 +207,10 @@ def argv_of(pid: int) -> list[str]:
     Of an emulated program it is the program's own: the kernel puts the emulator's path in front (binfmt_misc).
     """
     try:
-        argv = [os.fsdecode(argument) for argument in read_file(f"/proc/{pid}/cmdline").split(b"\0")[:-1]]
+        argv = [paths.fsdecode(argument) for argument in read_file(f"/proc/{pid}/cmdline").split(b"\0")[:-1]]
     except OSError:
         return []
-    return argv[1:] if argv[1:] and _is_emulator(os.path.basename(argv[0])) else argv
+    return argv[1:] if argv[1:] and _is_emulator(paths.basename(argv[0])) else argv
 
 
 def _is_emulator(name: str) -> bool:
@@ -219,7 +221,7 @@ def _is_emulator(name: str) -> bool:
 def executable(pid: int) -> str:
     """Return the path of the file that it executes; empty where that is not known."""
     try:
-        return os.readlink(f"/proc/{pid}/exe")
+        return posix.readlink(f"/proc/{pid}/exe")
     except OSError:
         return ""
 
@@ -229,13 +231,13 @@ def program_names(process: Process) -> frozenset[str]:
 
     The name in `stat` counts only where neither can be read: for a script it is the script's, whatever shell runs it.
     """
-    file = os.path.basename(executable(process.pid))
+    file = paths.basename(executable(process.pid))
     if _is_emulator(file):
         file = ""
     argv = argv_of(process.pid)
-    own = os.path.basename(argv[0]).lstrip("-") if argv else ""
+    own = paths.basename(argv[0]).lstrip("-") if argv else ""
     if file == "busybox":
-        file, own = "", os.path.basename(argv[1]) if own == "busybox" and argv[1:] else own
+        file, own = "", paths.basename(argv[1]) if own == "busybox" and argv[1:] else own
     return frozenset({file, own} - {""}) or frozenset({process.name})
 
 
@@ -264,7 +266,7 @@ def blocking_descriptor(pid: int) -> int | None:
 def descriptor_target(pid: int, fd: int) -> str:
     """Return what a descriptor of it refers to, such as `pipe:[4711]`; empty where that is not known."""
     try:
-        return os.readlink(f"/proc/{pid}/fd/{fd}")
+        return posix.readlink(f"/proc/{pid}/fd/{fd}")
     except OSError:
         return ""
 
@@ -274,7 +276,7 @@ def descriptors(pid: int, at_most: int | None = None) -> "dict[str, list[str]] |
     found: dict[str, list[str]] = {}
     names: list[str] = []
     try:
-        with os.scandir(f"/proc/{pid}/fd") as entries:
+        with posix.scandir(f"/proc/{pid}/fd") as entries:
             for entry in entries:
                 if len(names) == at_most:  # the kernel takes 4 µs for each one that it lists
                     return None
@@ -283,7 +285,7 @@ def descriptors(pid: int, at_most: int | None = None) -> "dict[str, list[str]] |
         return found
     for name in names:
         try:
-            found.setdefault(os.readlink(f"/proc/{pid}/fd/{name}"), []).append(name)
+            found.setdefault(posix.readlink(f"/proc/{pid}/fd/{name}"), []).append(name)
         except OSError:  # closed meanwhile
             continue
     return found
@@ -308,7 +310,7 @@ def opened(pid: int, fd: int) -> tuple[str, int, int] | None:
     try:
         fields = read_file(f"/proc/{pid}/fdinfo/{fd}").split()
         flags, mount = fields[fields.index(b"flags:") + 1], fields[fields.index(b"mnt_id:") + 1]
-        return (target, int(flags, 8) & ~os.O_CLOEXEC, int(mount)) if target else None
+        return (target, int(flags, 8) & ~posix.O_CLOEXEC, int(mount)) if target else None
     except (OSError, ValueError, IndexError):
         return None
 
@@ -337,9 +339,9 @@ def is_in_our_container(pid: int) -> bool | None:
     The first is not known of another user's process without CAP_SYS_PTRACE; gVisor has neither.
     """
     try:
-        return os.readlink(f"/proc/{pid}/ns/mnt") == os.readlink("/proc/self/ns/mnt")
+        return posix.readlink(f"/proc/{pid}/ns/mnt") == posix.readlink("/proc/self/ns/mnt")
     except OSError:
-        own = control_group(os.getpid())
+        own = control_group(posix.getpid())
         return control_group(pid) == own if own else None
 
 
@@ -379,7 +381,7 @@ def _shows_our_masks() -> bool:
 
     The file is not `/proc/self/stat` or `/proc/<pid>/stat`: qemu makes up a content of its own for these two.
     """
-    pid = os.getpid()
+    pid = posix.getpid()
     shown_blocked, _, shown_caught = _masks_in_stat(read_file(f"/proc/{pid}/task/{pid}/stat"))
     blocked = [number for number in _signal.pthread_sigmask(_signal.SIG_BLOCK, ()) if number < 32]
     handled = [number for number in range(1, 32) if callable(_signal.getsignal(number))]
@@ -475,7 +477,7 @@ class Dispositions:
         """Whether /proc has this process."""
         if self._fd < 0 and self.pid and MOUNTED:
             try:
-                self._fd = os.open(f"/proc/{self.pid}/task/{self.pid}/stat", os.O_RDONLY)
+                self._fd = posix.open(f"/proc/{self.pid}/task/{self.pid}/stat", posix.O_RDONLY)
             except OSError:
                 pass  # hidden, or no descriptor left: nothing is known for now
         return self._fd >= 0
@@ -499,7 +501,7 @@ class Dispositions:
                     blocked, ignored, caught = _masks_in_status(str(self.pid))
                     self._line = b""
                 else:
-                    self._line = os.pread(self._fd, MAX_STAT_BYTES, 0)
+                    self._line = posix.pread(self._fd, MAX_STAT_BYTES, 0)
                     blocked, ignored, caught = _masks_in_stat(self._line)
             except (OSError, ValueError, IndexError):
                 continue
@@ -521,7 +523,7 @@ class Dispositions:
     def is_as(self, states: "Iterable[Seen]") -> bool:
         """Look, and return whether that shows one of these; then the answers of that time hold."""
         try:
-            line = self._line = os.pread(self._fd, MAX_STAT_BYTES, 0)
+            line = self._line = posix.pread(self._fd, MAX_STAT_BYTES, 0)
         except OSError:
             return False
         for seen in states:  # each in a third of the time that it takes to split the line
@@ -538,7 +540,7 @@ class Dispositions:
         """
         try:
             if not self._line and self:
-                self._line = os.pread(self._fd, MAX_STAT_BYTES, 0)
+                self._line = posix.pread(self._fd, MAX_STAT_BYTES, 0)
             end = self._line.rindex(b") ")  # of the name, which may hold the same two characters
             return self._line[:end], self._line[end:].split(b" ", 27)[26]
         except (OSError, ValueError, IndexError):
@@ -550,7 +552,7 @@ class Dispositions:
     def close(self) -> None:
         """Close the descriptor; from then on nothing is known."""
         if self._fd >= 0:
-            os.close(self._fd)
+            posix.close(self._fd)
         self._fd, self.pid = -1, 0
 
 
@@ -572,7 +574,7 @@ def is_reached(process: Process, number: int) -> bool | None:
     if masks_are_false():
         return None
     try:
-        tasks = os.listdir(f"/proc/{process.pid}/task")
+        tasks = posix.listdir(f"/proc/{process.pid}/task")
         masks = [_masks_in_status(f"{process.pid}/task/{task}") for task in tasks]
     except (OSError, ValueError, IndexError):
         return None
@@ -614,7 +616,7 @@ def _has_inherited_block(process: Process, number: int) -> bool:
     nothing: process 1 blocks all signals, but its children start with none blocked.
     """
     parent = look(process.parent)
-    known = None if parent is None or parent.pid == os.getpid() else masks(parent.pid)
+    known = None if parent is None or parent.pid == posix.getpid() else masks(parent.pid)
     if parent is None or known is None:
         return False
     return bool(known[0] & signal_bit(number)) or "fish" in program_names(parent)

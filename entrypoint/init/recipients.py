@@ -30,7 +30,7 @@ on the signal:
     a launcher in Node, Ruby, PHP  that does nothing but read its child's output; only for the stop signal
 """
 
-import os
+import posix
 
 from . import foreground, names, output_pipes, procfs, tree
 
@@ -294,5 +294,5 @@ def _leads_to(parent: "Process", child: "Process", fd: int, held: "dict[str, lis
         return target not in (procfs.descriptor_target(parent.pid, own) for own in range(3))
     if not target.startswith("pipe:") or target == procfs.descriptor_target(parent.pid, fd):
         return False  # a pipe that both have for it was inherited: a container's stdout
-    other_end = (os.O_WRONLY, os.O_RDWR) if fd == 0 else (os.O_RDONLY, os.O_RDWR)
+    other_end = (posix.O_WRONLY, posix.O_RDWR) if fd == 0 else (posix.O_RDONLY, posix.O_RDWR)
     return any(flags & O_ACCMODE in other_end for flags in procfs.open_modes(parent.pid, target, held))

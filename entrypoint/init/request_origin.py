@@ -9,7 +9,7 @@ Our PID namespace may be another container's too, or the host's (`--pid=host`: t
 container's own if we are its process 1, or in the same control group as that.
 """
 
-import os
+import posix
 
 from . import procfs, tree
 from .stop_plan import INSIDE, KERNEL, OUTSIDE
@@ -28,12 +28,12 @@ def of(received: "Received") -> str:
 
 def of_process(pid: int) -> str:
     """Return where a request of the process with this pid comes from; 0 is a process outside of our PID namespace."""
-    own = os.getpid()
+    own = posix.getpid()
     if pid == 0:
         return OUTSIDE
     if own == 1:
         return INSIDE
-    if pid == os.getppid() or tree.is_below(pid, procfs.look(own)):
+    if pid == posix.getppid() or tree.is_below(pid, procfs.look(own)):
         return OUTSIDE
     return INSIDE if _is_same_container(1) or _is_same_container(pid) else OUTSIDE
 
@@ -44,7 +44,7 @@ def started_by_hand() -> bool:
     That is so in a `docker exec` session, where the container's process 1 is not above us, and below an interactive
     shell: it makes each of its jobs a process group, and has a terminal.
     """
-    own = os.getpid()
+    own = posix.getpid()
     if own == 1:
         return False
     process = procfs.look(own)
@@ -52,20 +52,20 @@ def started_by_hand() -> bool:
         return False
     if _is_same_container(1) and not tree.is_below(1, process):
         return True
-    is_job = os.getpgrp() == own != os.getsid(0)
-    return is_job and _has_terminal() and procfs.is_shell(procfs.look(os.getppid()))
+    is_job = posix.getpgrp() == own != posix.getsid(0)
+    return is_job and _has_terminal() and procfs.is_shell(procfs.look(posix.getppid()))
 
 
 def _is_same_container(pid: int) -> bool:
     """Whether a process is in the same control group as we are; False where that is not known."""
     theirs = procfs.control_group(pid)
-    return theirs != b"" and theirs == procfs.control_group(os.getpid())
+    return theirs != b"" and theirs == procfs.control_group(posix.getpid())
 
 
 def _has_terminal() -> bool:
     """Whether our session has a controlling terminal (tty_nr, the seventh field of `stat`, proc(5))."""
     try:
-        line = procfs.read_file(f"/proc/{os.getpid()}/stat")
+        line = procfs.read_file(f"/proc/{posix.getpid()}/stat")
         return line[line.rfind(b")") + 2 :].split()[4] != b"0"
     except (OSError, IndexError):
         return False

@@ -4,8 +4,8 @@ Only the agent's environment has the content. Process 1 keeps its own environmen
 processes that it starts for itself; nothing here logs the content or the path, which may be a misplaced secret.
 """
 
-import os
-import stat
+import _stat
+import posix
 
 from .spawn import OWN_FAULT, NotStarted
 
@@ -26,7 +26,7 @@ def put_into(environment: dict[bytes, bytes], settings: "Settings") -> None:
             raise NotStarted(OWN_FAULT, f"{settings.sources['secret']} {name}: {error}") from None
         except OSError as error:
             text = f"{settings.sources['secret']} {name}: cannot read the file that {name}_FILE names"
-            raise NotStarted(OWN_FAULT, f"{text}: {os.strerror(error.errno or 0)}") from None
+            raise NotStarted(OWN_FAULT, f"{text}: {posix.strerror(error.errno or 0)}") from None
     for variable in contents:
         environment.pop(variable + b"_FILE", None)
     environment.update(contents)
@@ -42,15 +42,15 @@ def _content(name: str, environment: dict[bytes, bytes]) -> bytes:
     path = environment.get(name.encode() + b"_FILE")
     if not path:
         raise ValueError(f"{name}_FILE is not set; accepted: the path of a file")
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    fd = posix.open(path, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_NOCTTY)
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        if not _stat.S_ISREG(posix.fstat(fd).st_mode):
             raise ValueError(f"{name}_FILE does not name a regular file")
         content = b""
-        while len(content) <= MAX_BYTES and (block := os.read(fd, MAX_BYTES)):
+        while len(content) <= MAX_BYTES and (block := posix.read(fd, MAX_BYTES)):
             content += block
     finally:
-        os.close(fd)
+        posix.close(fd)
     content = content.removesuffix(b"\n")
     if len(name) + len(content) + 2 > MAX_BYTES:
         raise ValueError(f"the file that {name}_FILE names is too large for a variable; accepted: up to 128 KiB")

@@ -2,7 +2,7 @@
 
 import _io
 import _signal
-import os
+import posix
 import select
 import sys
 
@@ -45,8 +45,8 @@ class SignalFd:
     def __init__(self) -> None:
         self.fd = _signalfd()
         self._low = 0 if sys.byteorder == "little" else 3  # the byte of ssi_signo that is used: there are 64 signals
-        # The buffer is made now, as there may be no memory for one later; and readinto, unlike os.read, does not raise
-        # an exception where there is nothing to read.
+        # The buffer is made now, as there may be no memory for one later; and readinto, unlike read, does not raise an
+        # exception where there is nothing to read.
         self._readinto = _io.FileIO(self.fd, "rb", closefd=False).readinto
         self._buffer = bytearray(SIZE * AT_ONCE)
         self.size = 0  # bytes that were read into the buffer and are in no inbox yet
@@ -85,12 +85,12 @@ def _signalfd() -> int:
     descriptor must show: in gVisor it would show the signals of the process that has called.
     """
     mask = sum(1 << (number - 1) for number in VALID).to_bytes(8, sys.byteorder).ljust(128, b"\0")
-    arguments = "signalfd", -1, mask, os.O_CLOEXEC | os.O_NONBLOCK
+    arguments = "signalfd", -1, mask, posix.O_CLOEXEC | posix.O_NONBLOCK
     fd = -1
-    if os.getpid() == 1 and "_ctypes" not in sys.modules:
+    if posix.getpid() == 1 and "_ctypes" not in sys.modules:
         fd = libc.descriptor(*arguments)
         if fd >= 0 and not _is_readable(fd):
-            os.close(fd)
+            posix.close(fd)
             fd = -1
     if fd < 0:
         fd = libc.call(*arguments)
@@ -113,9 +113,9 @@ class WakeupFd:
     """
 
     def __init__(self) -> None:
-        self.fd, writer = os.pipe()
-        os.set_blocking(self.fd, False)
-        os.set_blocking(writer, False)
+        self.fd, writer = posix.pipe()
+        posix.set_blocking(self.fd, False)
+        posix.set_blocking(writer, False)
         _signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         for number in VALID - {KILL, STOP} - OF_WRITES:  # our own failed writes cause these; they stay ignored
             try:

@@ -6,8 +6,9 @@ failure may end it.
 
 import _signal
 import errno
-import os
+import posix
 
+from .. import paths
 from ..signals import CONT, KILL, OF_WRITES, quote
 
 TYPE_CHECKING = False
@@ -39,7 +40,7 @@ class Refused(Exception):
     """A system call is refused that the start of any program needs. `call`: which."""
 
     def __init__(self, call: str, number: int) -> None:
-        super().__init__(f"{call} is refused: {os.strerror(number)} (a seccomp profile?)")
+        super().__init__(f"{call} is refused: {posix.strerror(number)} (a seccomp profile?)")
 
 
 def spawn(command: list[str], environment: dict[bytes, bytes], *, terminal: bool) -> int:
@@ -57,10 +58,10 @@ def spawn(command: list[str], environment: dict[bytes, bytes], *, terminal: bool
     if terminal:
         from . import terminal as terminals
 
-        in_child.append(lambda: terminals.give_to(os.getpid()))
-    meant_for_us = [name for name in NAMING_PID if environment.get(name) == b"%d" % os.getpid()]
+        in_child.append(lambda: terminals.give_to(posix.getpid()))
+    meant_for_us = [name for name in NAMING_PID if environment.get(name) == b"%d" % posix.getpid()]
     if meant_for_us:
-        in_child.append(lambda: environment.update(dict.fromkeys(meant_for_us, b"%d" % os.getpid())))
+        in_child.append(lambda: environment.update(dict.fromkeys(meant_for_us, b"%d" % posix.getpid())))
     if _signal.getsignal(_signal.SIGCHLD) == _signal.SIG_IGN:
         # Then the kernel would reap the agent, and its exit status would be lost (waitpid(2)).
         _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
@@ -69,7 +70,7 @@ def spawn(command: list[str], environment: dict[bytes, bytes], *, terminal: bool
     failure, failed = errno.ENOENT, command[0]
     for path in candidates(command[0], environment):
         try:
-            os.lstat(path)  # a hundred times cheaper than a spawn that fails
+            posix.lstat(path)  # a hundred times cheaper than a spawn that fails
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError:
@@ -95,9 +96,9 @@ def _start(
     path: str, words: list[str], environment: dict[bytes, bytes], in_child: "Sequence[Callable[[], object]]"
 ) -> int:
     """Start a program as our child, with `in_child` called before its exec. Raises OSError, Refused."""
-    if not in_child and hasattr(os, "posix_spawn"):
+    if not in_child and hasattr(posix, "posix_spawn"):
         try:
-            return os.posix_spawn(path, words, environment, setpgroup=0, setsigmask=(), setsigdef=OF_WRITES)
+            return posix.posix_spawn(path, words, environment, setpgroup=0, setsigmask=(), setsigdef=OF_WRITES)
         except OSError as error:
             if error.errno not in REFUSED:
                 raise
@@ -105,35 +106,35 @@ def _start(
 
 
 # Milliseconds to the exec, or to a look at why it does not come. macOS has no waitid(2) before Python 3.13.
-LOOK_AGAIN = 50 if hasattr(os, "waitid") else None
+LOOK_AGAIN = 50 if hasattr(posix, "waitid") else None
 
 
 def _fork(
     path: str, words: list[str], environment: dict[bytes, bytes], in_child: "Sequence[Callable[[], object]]"
 ) -> int:
     """Do what posix_spawn does, with `in_child` called before the exec. Raises OSError if fork or exec fails."""
-    reader, writer = call("pipe", os.pipe)  # closed by a successful exec
+    reader, writer = call("pipe", posix.pipe)  # closed by a successful exec
     try:
         try:
-            pid = call("fork", os.fork)
+            pid = call("fork", posix.fork)
             if pid == 0:
                 _become(path, words, environment, in_child, writer)
         finally:
-            os.close(writer)
+            posix.close(writer)
         try:
             failure = _exec_failure(reader, pid)
         except BaseException:  # no memory, say; nothing is left running
-            os.kill(pid, KILL)
-            os.waitpid(pid, 0)
+            posix.kill(pid, KILL)
+            posix.waitpid(pid, 0)
             raise
     finally:
-        os.close(reader)
+        posix.close(reader)
     if failure:
-        os.waitpid(pid, 0)
+        posix.waitpid(pid, 0)
         name, _, number = failure.decode().partition(":")
         if name and int(number) in REFUSED:
             raise Refused(name, int(number))
-        raise OSError(int(number), os.strerror(int(number)))
+        raise OSError(int(number), posix.strerror(int(number)))
     return pid
 
 
@@ -159,13 +160,13 @@ def _exec_failure(reader: int, pid: int) -> bytes:
     ready = select.poll()
     ready.register(reader, select.POLLIN)
     while not call("poll", lambda: ready.poll(LOOK_AGAIN)):
-        stopped = call("waitid", lambda: os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG))
+        stopped = call("waitid", lambda: posix.waitid(posix.P_PID, pid, posix.WSTOPPED | posix.WNOHANG))
         if stopped is not None:
             stopped_by = stopped.si_status
-            os.kill(pid, CONT)
-    failure = os.read(reader, 32)
+            posix.kill(pid, CONT)
+    failure = posix.read(reader, 32)
     if stopped_by and not failure:
-        os.kill(pid, stopped_by)
+        posix.kill(pid, stopped_by)
     return failure
 
 
@@ -179,7 +180,7 @@ def _become(
     """Become the agent: runs in the child, up to the exec; never returns."""
     number, name = errno.ENOMEM, "setpgid"
     try:
-        os.setpgid(0, 0)
+        posix.setpgid(0, 0)
         name = ""
         for step in in_child:
             step()
@@ -191,12 +192,12 @@ def _become(
         name = "sigprocmask"
         _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
         name = ""
-        os.execve(path, words, environment)
+        posix.execve(path, words, environment)
     except OSError as error:
         number = error.errno or errno.EIO
     finally:  # whatever was raised
-        os.write(writer, b"%s:%d" % (name.encode(), number))
-        os._exit(OWN_FAULT)
+        posix.write(writer, b"%s:%d" % (name.encode(), number))
+        posix._exit(OWN_FAULT)
 
 
 def candidates(name: str, environment: "Mapping[bytes, bytes]") -> list[str]:
@@ -205,7 +206,7 @@ def candidates(name: str, environment: "Mapping[bytes, bytes]") -> list[str]:
         return []
     if "/" in name:
         return [name]
-    path = os.fsdecode(environment.get(b"PATH", DEFAULT_PATH.encode()))
+    path = paths.fsdecode(environment.get(b"PATH", DEFAULT_PATH.encode()))
     return [f"{directory or '.'}/{name}" for directory in path.split(":")]
 
 
@@ -223,14 +224,14 @@ def _typed(name: str) -> str:
 def _explain(name: str, number: int, path: str, environment: "Mapping[bytes, bytes]") -> NotStarted:
     """Return the line that says what is wrong with what the user typed."""
     typed = _typed(name)
-    if number == errno.ENOENT and not os.path.lexists(path):
+    if number == errno.ENOENT and not paths.lexists(path):
         if "/" in name or not name:
             return NotStarted(NOT_FOUND, f"cannot run {typed}: no such file")
-        where = os.fsdecode(environment.get(b"PATH", DEFAULT_PATH.encode()))
+        where = paths.fsdecode(environment.get(b"PATH", DEFAULT_PATH.encode()))
         return NotStarted(NOT_FOUND, f"cannot run {typed}: not found in PATH ({where})")
     if number in (errno.ENOENT, errno.ENOTDIR):
         why = _missing_interpreter(path)
-    elif os.path.isdir(path):
+    elif paths.isdir(path):
         why = "is a directory"
     elif number == errno.EACCES:
         why = "permission denied; is it executable (chmod +x), and its file system not mounted noexec?"
@@ -240,16 +241,16 @@ def _explain(name: str, number: int, path: str, environment: "Mapping[bytes, byt
         why = "fork refused: the container's pids limit or RLIMIT_NPROC is reached; raise it, or run fewer processes"
         return NotStarted(OWN_FAULT, f"cannot start {typed}: {why}")
     elif number in (errno.ENOMEM, errno.EMFILE, errno.ENFILE):
-        return NotStarted(OWN_FAULT, f"cannot start {typed}: {os.strerror(number)}")
+        return NotStarted(OWN_FAULT, f"cannot start {typed}: {posix.strerror(number)}")
     else:
-        why = os.strerror(number)
+        why = posix.strerror(number)
     where = f"{path}: " if path != name else ""
     return NotStarted(NOT_EXECUTABLE, f"cannot run {typed}: {where}{why}")
 
 
 def _missing_interpreter(path: str) -> str:
     """The file exists and exec reports ENOENT: what would run it is missing (execve(2))."""
-    if not os.path.exists(path):
+    if not paths.exists(path):
         return "a symbolic link to nothing"
     try:
         with open(path, "rb") as file:
@@ -257,7 +258,7 @@ def _missing_interpreter(path: str) -> str:
     except OSError:
         line = b""
     if line.startswith(b"#!"):
-        wanted = os.fsdecode(line[2:]).split()
+        wanted = paths.fsdecode(line[2:]).split()
         ending = " (the line ends in a carriage return)" if line.endswith(b"\r") else ""
         return f"its interpreter {wanted[0] if wanted else ''!r} is not there{ending}"
     return "its interpreter or dynamic loader is not there (built for another libc?)"

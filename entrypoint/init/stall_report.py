@@ -4,7 +4,7 @@ The reporter uses psutil, takes time and memory, and may hang; none of that may 
 its time is up.
 """
 
-import os
+import posix
 import sys
 
 from .. import signals, units
@@ -74,7 +74,7 @@ class Reporter:
         self.helper_pids = helper_pids
         self._loop, self._memory, self._on_line, self._on_complete = loop, memory, on_line, on_complete
         self._program = package + "/entrypoint/report/__main__.py"
-        self._fixed = {"root": os.getpid(), "responders": responders, "stacks": stacks, "arguments": arguments}
+        self._fixed = {"root": posix.getpid(), "responders": responders, "stacks": stacks, "arguments": arguments}
         self._since = since
         self._cpu_snapshot: dict[str, tuple[int, int]] = {}
         self._fd = -1
@@ -128,7 +128,7 @@ class Reporter:
             self._close()
         for pid in self.pids:
             try:
-                os.kill(pid, signals.KILL)
+                posix.kill(pid, signals.KILL)
             except OSError:
                 pass
         return is_cut
@@ -147,7 +147,7 @@ class Reporter:
             used, since = (
                 (process.cpu - ticks, "since the stop") if start == process.start else (process.cpu, "in total")
             )
-            cpu = f"cpu {used / os.sysconf('SC_CLK_TCK'):.2f}s {since}"
+            cpu = f"cpu {used / posix.sysconf('SC_CLK_TCK'):.2f}s {since}"
             state = "sleeping" if process.waits else "running or blocked"
             waits = procfs.wait_channel(process.pid).decode("ascii", "replace")
             at = f", waits in {waits}" if waits not in ("", "0") else ""
@@ -157,27 +157,27 @@ class Reporter:
 
     def _spawn(self, request: str) -> None:
         python = sys.executable or "/proc/self/exe"
-        reader, writer = os.pipe()
+        reader, writer = posix.pipe()
         try:
-            null = ((os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in (0, 2))
-            pid = os.posix_spawn(
+            null = ((posix.POSIX_SPAWN_OPEN, fd, "/dev/null", posix.O_RDWR, 0) for fd in (0, 2))
+            pid = posix.posix_spawn(
                 python,
                 [python, "-I", "-S", self._program, request],
-                os.environ,
-                file_actions=[*null, (os.POSIX_SPAWN_DUP2, writer, 1)],
+                posix.environ,
+                file_actions=[*null, (posix.POSIX_SPAWN_DUP2, writer, 1)],
                 setpgroup=0,
                 setsigmask=(),
                 setsigdef=OF_WRITES,
             )
             self.helper_pids.add(pid)
             self.pids.add(pid)
-            os.set_blocking(reader, False)
+            posix.set_blocking(reader, False)
             self._fd = reader
         except OSError:
-            os.close(reader)
+            posix.close(reader)
             raise
         finally:
-            os.close(writer)
+            posix.close(writer)
 
     def _read(self) -> None:
         if not self._read_lines():
@@ -187,7 +187,7 @@ class Reporter:
     def _read_lines(self) -> bool:
         """Read the lines that have come since; return False at the end."""
         try:
-            block = os.read(self._fd, READ_AT_ONCE)
+            block = posix.read(self._fd, READ_AT_ONCE)
         except BlockingIOError:
             return True
         *lines, self._rest = (self._rest + block).split(b"\n")
@@ -201,5 +201,5 @@ class Reporter:
 
     def _close(self) -> None:
         self._loop.remove_reader(self._fd)
-        os.close(self._fd)
+        posix.close(self._fd)
         self._fd = -1

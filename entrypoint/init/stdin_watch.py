@@ -5,9 +5,9 @@ agent has read what is left; so the stop waits for that. A hang-up lasts: after 
 any more, or process 1 would wake up again and again.
 """
 
-import os
+import _stat
+import posix
 import select
-import stat
 import sys
 
 from ..signals import EOF
@@ -38,10 +38,10 @@ def start(settings: "Settings", loop: "Loop", inbox: list[Received], catch_up: "
 def _can_end() -> bool:
     """Whether there is another end that can go: not for a file, a directory or /dev/null."""
     try:
-        kind = os.fstat(STDIN).st_mode
+        kind = posix.fstat(STDIN).st_mode
     except OSError:
         return False
-    return stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind) or os.isatty(STDIN)
+    return _stat.S_ISFIFO(kind) or _stat.S_ISSOCK(kind) or posix.isatty(STDIN)
 
 
 class StdinWatch:

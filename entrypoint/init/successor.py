@@ -4,8 +4,9 @@ A program that updates itself or restarts by starting a new, detached process an
 holds for one that becomes a daemon. What is found is only logged, with the remedy.
 """
 
-import os
+import posix
 
+from .. import paths
 from . import procfs
 
 TYPE_CHECKING = False
@@ -35,7 +36,7 @@ class Program:
         """Whether the other process runs the same program."""
         if not self.file or self.file != other.file:
             return False
-        return self.name == other.name or not os.path.basename(self.file).startswith(INTERPRETERS)
+        return self.name == other.name or not paths.basename(self.file).startswith(INTERPRETERS)
 
 
 def find(agent: "MainProcess", command: "Sequence[str]", left: "Sequence[Process]") -> "Process | None":
@@ -46,7 +47,7 @@ def find(agent: "MainProcess", command: "Sequence[str]", left: "Sequence[Process
     """
     words = {_plain(word) for argument in command for word in argument.translate(BETWEEN_WORDS).split()}
     for process in left:
-        if process.parent != os.getpid():
+        if process.parent != posix.getpid():
             continue
         program = Program(process.pid)
         if agent.program.is_run_by(program) or (process.group != agent.group and program.name in words):

@@ -9,7 +9,7 @@ logged and the loop goes on. What could not be done for want of memory is tried 
     job_control     has the terminal              faults        logs what fails in process 1 itself
 """
 
-import os
+import posix
 import sys
 
 from .. import notify, signals
@@ -271,7 +271,7 @@ class Supervisor:
             number == signals.CHLD
             or (number == signals.CONT and self.job_control.resume())
             or (number == signals.TSTP and self.job_control.suspend(by_terminal=received.by_kernel))
-            or (number in signals.OF_WRITES and received.pid == os.getpid())
+            or (number in signals.OF_WRITES and received.pid == posix.getpid())
         )
 
     def _signals_waiting(self) -> None:
@@ -353,9 +353,9 @@ class Supervisor:
             if pid == 0:
                 alone = bool(self.helper_pids) and helpers.are_alone(self.helper_pids, self.agent, self.descendants)
                 break
-            if os.WIFSTOPPED(status):
+            if posix.WIFSTOPPED(status):
                 if pid == self.agent.pid:
-                    self.faults.guarded(self.job_control.agent_stopped, os.WSTOPSIG(status))
+                    self.faults.guarded(self.job_control.agent_stopped, posix.WSTOPSIG(status))
             elif pid in self.helper_pids:
                 self.helper_pids.discard(pid)
                 self.reporter.pids.discard(pid)
@@ -378,14 +378,14 @@ class Supervisor:
         """Return a child that has exited or stopped: pid, wait status and, if reaped orphans are logged, its name."""
         zombie = None
         # Its name can be read as long as it is a zombie. On macOS there is no waitid before Python 3.13.
-        if self.settings.warn_reaped and hasattr(os, "waitid"):
+        if self.settings.warn_reaped and hasattr(posix, "waitid"):
             try:
-                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                found = posix.waitid(posix.P_ALL, 0, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT)
                 zombie = procfs.look(found.si_pid) if found else None
             except OSError:  # no child is left, which waitpid reports too; or this call is refused (seccomp)
                 pass
-        pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
-        if pid == self.agent.pid and not os.WIFSTOPPED(status):
+        pid, status = posix.waitpid(-1, posix.WNOHANG | posix.WUNTRACED)
+        if pid == self.agent.pid and not posix.WIFSTOPPED(status):
             self.agent.status = status
         return pid, status, zombie.name if zombie is not None and zombie.pid == pid else ""
 

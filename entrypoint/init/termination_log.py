@@ -7,10 +7,11 @@ The agent may write to the same file, at any time. So the file is read before ea
 agent's, and only our own bytes are replaced. It cannot be replaced by another file: it is a mount.
 """
 
-import os
-import stat
+import _stat
+import posix
 import time
 
+from .. import paths
 from . import procfs
 
 TYPE_CHECKING = False
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 MAX_BYTES = 4096
 ATTEMPTS = 3  # at a file that grows meanwhile
 MIN_BYTES = 64  # for our part; less says nothing
-FLAGS = os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY
+FLAGS = posix.O_RDWR | posix.O_NONBLOCK | posix.O_NOFOLLOW | posix.O_NOCTTY
 CLOCK_STEP = 0.05  # seconds; file times and the start times of processes are that coarse
 
 
@@ -45,7 +46,7 @@ class TerminationLog:
     @property
     def is_there(self) -> bool:
         """Whether there is such a file, or is to be one."""
-        return self._path is not None and (self._was_named or os.path.lexists(self._path))
+        return self._path is not None and (self._was_named or paths.lexists(self._path))
 
     @property
     def is_written(self) -> bool:
@@ -63,11 +64,11 @@ class TerminationLog:
         try:
             # O_NONBLOCK: the name may be that of a FIFO. O_NOFOLLOW: a user who may write to the directory could have
             # us write elsewhere.
-            fd = os.open(self._path, FLAGS | (os.O_CREAT if self._was_named and lines else 0), 0o644)
+            fd = posix.open(self._path, FLAGS | (posix.O_CREAT if self._was_named and lines else 0), 0o644)
             try:
                 self._update(fd, lines)
             finally:
-                os.close(fd)
+                posix.close(fd)
         except FileNotFoundError as error:
             self._ours = b""
             self.error = str(error.strerror) if self._was_named and lines else ""
@@ -76,13 +77,13 @@ class TerminationLog:
 
     def _update(self, fd: int, lines: "Sequence[str]") -> None:
         """Write the new part, then make the file shorter if it has become that. Raises OSError."""
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
+        found = posix.fstat(fd)
+        if not _stat.S_ISREG(found.st_mode):
             raise OSError(0, "not a regular file")
         if self._was_named and not self._ours and found.st_size and _is_older_than_we(found.st_mtime):
-            os.ftruncate(fd, 0)  # of an earlier run of the container
+            posix.ftruncate(fd, 0)  # of an earlier run of the container
         for _ in range(ATTEMPTS):
-            content = os.pread(fd, 2 * MAX_BYTES + 1, 0)
+            content = posix.pread(fd, 2 * MAX_BYTES + 1, 0)
             # With more there is no more room, and what we have written does not show.
             if len(content) > 2 * MAX_BYTES or self._replace(fd, content, lines):
                 return
@@ -98,14 +99,14 @@ class TerminationLog:
         written = after + text
         complete = True
         if written != content[start:]:
-            if os.fstat(fd).st_size != len(content):
+            if posix.fstat(fd).st_size != len(content):
                 return False
-            done = os.pwrite(fd, written, start) if written else 0
+            done = posix.pwrite(fd, written, start) if written else 0
             if done < len(written):  # the disk is full
                 self._undo(fd, content, start, done, after)
             rest = content[start + done :]
-            if rest and os.fstat(fd).st_size == len(content):
-                os.ftruncate(fd, start + done)
+            if rest and posix.fstat(fd).st_size == len(content):
+                posix.ftruncate(fd, start + done)
             elif rest:
                 text, complete = text + rest, False
         self._ours, self._start = text, start + len(after)
@@ -113,9 +114,9 @@ class TerminationLog:
 
     def _undo(self, fd: int, content: bytes, start: int, done: int, after: bytes) -> "NoReturn":
         """Not all could be written: restore the agent's bytes, and remove our own. Raises OSError."""
-        os.pwrite(fd, after, start)  # in place of bytes that were there: this takes no room
-        if os.fstat(fd).st_size <= max(len(content), start + done):
-            os.ftruncate(fd, start + len(after))
+        posix.pwrite(fd, after, start)  # in place of bytes that were there: this takes no room
+        if posix.fstat(fd).st_size <= max(len(content), start + done):
+            posix.ftruncate(fd, start + len(after))
         self._ours = b""
         raise OSError(0, "no room for all of it")
 
@@ -154,8 +155,8 @@ def _is_older_than_we(changed: float) -> bool:
 
     A script that writes the file and then executes agent-init is this process.
     """
-    own = procfs.look(os.getpid())
+    own = procfs.look(posix.getpid())
     if own is None or not procfs.LINUX:
         return False
-    age = time.clock_gettime(time.CLOCK_BOOTTIME) - own.start / os.sysconf("SC_CLK_TCK")
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - own.start / posix.sysconf("SC_CLK_TCK")
     return changed < time.time() - age - CLOCK_STEP

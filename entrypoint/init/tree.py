@@ -1,6 +1,6 @@
 """Which processes descend from which: from one look at all of /proc, since processes come and go meanwhile."""
 
-import os
+import posix
 import time
 
 from ..units import INFINITY
@@ -94,7 +94,7 @@ class Descendants:
         Raises TooSlow as `everything` does.
         """
         if self._seen is None:
-            seen = below(os.getpid(), everything(until))
+            seen = below(posix.getpid(), everything(until))
             self._seen = [found for found in seen if found.pid not in self._helper_pids]
         return self._seen
 

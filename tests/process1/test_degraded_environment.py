@@ -91,10 +91,10 @@ def test_failed_supervisor_import_is_retried(start: Start, tmp_path: Path) -> No
     package = tmp_path / "entrypoint"
     shutil.copytree(Path(entrypoint.__file__).parent, package)
     supervisor = package / "init" / "supervisor.py"
-    failing = "import os\nif not os.path.exists({!r}):\n    raise ImportError('not yet')\n"
+    failing = "import os\nimport posix\nif not os.path.exists({!r}):\n    raise ImportError('not yet')\n"
     repaired = tmp_path / "repaired"
     source = supervisor.read_text()
-    supervisor.write_text(source.replace("import os\n", failing.format(str(repaired)), 1))
+    supervisor.write_text(source.replace("import posix\n", failing.format(str(repaired)), 1))
     agent = actor(tmp_path / "events.jsonl", "agent", "on('TERM', lambda: leave(3)); ready()")
     init = start(*agent, program=[sys.executable, "-I", "-S", str(package / "__main__.py")])
     init.wait_for_event("ready")

@@ -245,7 +245,7 @@ def test_a_start_in_a_clean_interpreter_is_the_only_one(start_in_role: Start, ve
 # In addition to the modules that the interpreter loads before our first instruction. A new entry costs every container
 # memory and start time. The C modules here are built into the interpreter in the common builds, or small.
 LOADED = frozenset(
-    "errno genericpath os os.path posixpath select stat _collections_abc _stat _socket entrypoint entrypoint.control "
+    "errno select _stat _socket entrypoint entrypoint.control "
     "entrypoint.init entrypoint.init.actions entrypoint.init.agent_environment "
     "entrypoint.init.cgroup entrypoint.init.console entrypoint.init.control_socket entrypoint.init.counters "
     "entrypoint.init.delivery entrypoint.init.execution entrypoint.init.history "
@@ -257,7 +257,7 @@ LOADED = frozenset(
     "entrypoint.init.stall_report entrypoint.init.stop_plan entrypoint.init.stop_steps "
     "entrypoint.init.supervisor entrypoint.init.terminal entrypoint.init.termination_log entrypoint.init.tree "
     "entrypoint.init.unused "
-    "entrypoint.notify entrypoint.options entrypoint.platforms entrypoint.settings "
+    "entrypoint.notify entrypoint.options entrypoint.paths entrypoint.platforms entrypoint.settings "
     "entrypoint.signals entrypoint.start entrypoint.units".split()
 )
 # prctl(2) is called through this. For signalfd(2) process 1 has a child that calls it.
@@ -267,9 +267,9 @@ OF_A_STOP = frozenset(
     f"entrypoint.init.{name}"
     for name in "exit_watch foreground helpers leftovers names output_pipes recipients wrapper".split()
 ) | {"entrypoint.titles"}
-if sys.version_info >= (3, 14):  # the interpreter does not load these before `os` any more
-    LOADED |= {"_abc", "abc"}
-NEVER = frozenset("asyncio ctypes click enum json logging psutil re signal threading traceback typing uvloop".split())
+NEVER = frozenset(
+    "asyncio ctypes click enum json logging os psutil re signal threading traceback typing uvloop".split()
+)
 
 # Runs agent-init's script and writes the list of loaded modules when it exits.
 WRAPPER = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posix
 import signal
 import time
 from typing import TYPE_CHECKING, Any
@@ -129,9 +130,9 @@ class World:
         monkeypatch.setattr(recipients, "is_wrapper", lambda process, _: process.pid not in self.not_wrappers)
         monkeypatch.setattr(recipients, "is_helper", lambda child, *_: child.pid in self.helpers)
         monkeypatch.setattr(delivery, "send", self.send)
-        monkeypatch.setattr(os, "kill", self.kill)
-        monkeypatch.setattr(os, "waitpid", self.waitpid)
-        monkeypatch.setattr(os, "pidfd_open", self.pidfd_open)
+        monkeypatch.setattr(posix, "kill", self.kill)
+        monkeypatch.setattr(posix, "waitpid", self.waitpid)
+        monkeypatch.setattr(posix, "pidfd_open", self.pidfd_open)
         monkeypatch.setattr(terminal, "foreground", lambda: self.foreground)
         monkeypatch.setattr(terminal, "give_to", self.give_terminal_to)
         monkeypatch.setattr(terminal, "has_shell_above", lambda: self.has_shell_above)

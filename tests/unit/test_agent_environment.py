@@ -6,6 +6,7 @@ import _socket
 import errno
 import math
 import os
+import posix
 import re
 import sys
 import tempfile
@@ -113,7 +114,7 @@ def test_a_socket_that_cannot_be_bound_leaves_no_directory_behind(monkeypatch: p
         directories.append(path)
 
     monkeypatch.setattr(_socket, "socket", Unbound)
-    monkeypatch.setattr(os, "mkdir", note)
+    monkeypatch.setattr(posix, "mkdir", note)
     problems: list[str] = []
     made, environment = make(problems=problems)
     assert cleaned_up(made).socket is None
@@ -127,7 +128,7 @@ def test_where_no_directory_can_be_written_the_socket_is_abstract(monkeypatch: p
     def refuse(path: str, mode: int) -> None:
         raise OSError(errno.EROFS, path)
 
-    monkeypatch.setattr(os, "mkdir", refuse)
+    monkeypatch.setattr(posix, "mkdir", refuse)
     made, environment = make()
     assert environment["NOTIFY_SOCKET"].startswith("@agent-init-")
     assert made is not None
@@ -142,7 +143,7 @@ class Refusal:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str, *refused: str) -> None:
         self.paths: list[str] = []
         self.refused, self.real = refused, getattr(os, name)
-        monkeypatch.setattr(os, name, self)
+        monkeypatch.setattr(posix, name, self)
 
     def __call__(self, path: str, mode: int) -> None:
         self.paths.append(path)
@@ -179,13 +180,15 @@ def test_where_modes_cannot_be_changed_the_next_place_is_tried(
 ) -> None:
     """Nothing is left behind in the first place, no descriptor either."""
     opened = len(os.listdir("/proc/self/fd"))
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(posix, "geteuid", lambda: 0)
     places = Refusal(monkeypatch, "mkdir")
     chmod = Refusal(monkeypatch, "chmod")
     chmod.refused = ("/run/", *[f"{short_path}/"] * everywhere)
     if what == "the directory":
         real = chmod.real
-        monkeypatch.setattr(os, "chmod", lambda path, mode: (real if path.endswith("/notify") else chmod)(path, mode))
+        monkeypatch.setattr(
+            posix, "chmod", lambda path, mode: (real if path.endswith("/notify") else chmod)(path, mode)
+        )
     problems: list[str] = []
     made, environment = make(problems=problems, TMPDIR=str(short_path))
     assert [os.path.dirname(path) for path in places.paths] == ["/run", str(short_path)]
@@ -207,7 +210,7 @@ def test_where_modes_cannot_be_changed_the_next_place_is_tried(
 def test_only_the_socket_of_root_can_be_used_by_other_users(
     monkeypatch: pytest.MonkeyPatch, user: int, modes: tuple[int, int]
 ) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: user)
+    monkeypatch.setattr(posix, "geteuid", lambda: user)
     made, environment = make(NOTIFY_SOCKET="/parent")
     assert made is not None
     path = environment["NOTIFY_SOCKET"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posix
 from typing import TYPE_CHECKING
 
 import pytest
@@ -79,7 +80,7 @@ def test_a_kill_before_the_first_look_counts_in_a_containers_own_group(
     """The agent runs before that: it may be killed in its first milliseconds."""
     (tmp_path / "own").write_text(own)
     fill(tmp_path / "fs" / place, files, kills=1)
-    monkeypatch.setattr(os, "getpid", lambda: pid)
+    monkeypatch.setattr(posix, "getpid", lambda: pid)
     assert Memory(str(tmp_path / "fs"), str(tmp_path / "own")).new_kills == (1 if is_containers and pid == 1 else 0)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import posix
 import select
 import socket
 import time
@@ -62,7 +63,7 @@ def test_a_socket_without_a_descriptor_of_our_own_loses_lines(monkeypatch: pytes
     ours, theirs = socket.socketpair()
     with ours, theirs:
         with monkeypatch.context() as full:
-            full.setattr(os, "dup", refuse)
+            full.setattr(posix, "dup", refuse)
             console = Console(ours.fileno())
         console.log(INFO, "event", "one")
         assert console.dropped == 1
@@ -76,8 +77,8 @@ def test_a_pipe_of_another_user_is_polled_where_no_pipe_of_ours_can_be_made(
 ) -> None:
     reader, writer = os.pipe()
     with monkeypatch.context() as full:
-        full.setattr(os, "open", refuse)
-        full.setattr(os, "pipe", refuse)
+        full.setattr(posix, "open", refuse)
+        full.setattr(posix, "pipe", refuse)
         console = Console(writer)
     console.log(INFO, "event", "one")
     assert os.read(reader, 4096) == b"agent-init: one\n"
@@ -109,8 +110,8 @@ def test_polling_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
 
     reader, writer = os.pipe()
     with monkeypatch.context() as full:
-        full.setattr(os, "open", refuse)
-        full.setattr(os, "pipe", refuse)
+        full.setattr(posix, "open", refuse)
+        full.setattr(posix, "pipe", refuse)
         full.setattr(select, "poll", Full)
         console = Console(writer)
     console.log(INFO, "event", "one")
@@ -125,7 +126,7 @@ def test_a_pipe_of_another_user_is_written_through_one_of_ours_without_blocking(
     """splice(2) can be asked not to wait."""
     reader, writer = os.pipe()
     with monkeypatch.context() as foreign:
-        foreign.setattr(os, "open", refuse)
+        foreign.setattr(posix, "open", refuse)
         console = Console(writer)
     console.log(INFO, "event", "one")
     assert os.read(reader, 4096) == b"agent-init: one\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posix
 import subprocess
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +21,7 @@ INSIDE, OUTSIDE = 500, 501  # pids
 
 @pytest.fixture(autouse=True)
 def users(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: OWN)
+    monkeypatch.setattr(posix, "geteuid", lambda: OWN)
     monkeypatch.setattr(procfs, "user_of", {77: AGENTS}.get)
     monkeypatch.setattr(control_access, "_is_in_our_container", lambda pid: pid == INSIDE)
 
@@ -64,14 +65,14 @@ def test_an_agent_whose_user_is_not_known_gives_no_rights(monkeypatch: pytest.Mo
 @pytest.mark.parametrize("known", [True, False])
 def test_where_it_is_known_that_counts(monkeypatch: pytest.MonkeyPatch, known: bool) -> None:
     monkeypatch.setattr(procfs, "is_in_our_container", lambda pid: known)
-    monkeypatch.setattr(os, "getpid", lambda: 1)
+    monkeypatch.setattr(posix, "getpid", lambda: 1)
     assert is_in_our_container(8) == known
 
 
 @pytest.mark.parametrize("own", [1, 12])
 def test_where_it_is_not_known_process_1_answers_all_that_it_sees(monkeypatch: pytest.MonkeyPatch, own: int) -> None:
     monkeypatch.setattr(procfs, "is_in_our_container", lambda pid: None)
-    monkeypatch.setattr(os, "getpid", lambda: own)
+    monkeypatch.setattr(posix, "getpid", lambda: own)
     assert is_in_our_container(8) == (own == 1)
 
 

@@ -72,7 +72,7 @@ class Stage:
 
 def be_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Our own pid at the other end would be that of a kernel which does not report the peer's."""
-    monkeypatch.setattr(control_socket, "os", SimpleNamespace(getpid=lambda: 1, close=os.close))
+    monkeypatch.setattr(control_socket, "posix", SimpleNamespace(getpid=lambda: 1, close=os.close))
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def test_where_the_peer_is_not_known_the_message_has_the_credentials(
         return rights
 
     monkeypatch.setattr(control_access, "of", rights_of)
-    monkeypatch.setattr(control_socket, "os", os)
+    monkeypatch.setattr(control_socket, "posix", os)
     client = stage.connect(None)
     client.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
     stage.turn()
@@ -502,7 +502,7 @@ def test_a_close_that_fails_does_not_keep_the_others_open() -> None:
 
 
 def test_a_name_that_is_taken_gets_a_suffix(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control_socket, "os", os)
+    monkeypatch.setattr(control_socket, "posix", os)
     second = Stage()
     assert second.address.startswith(stage.address + b"/")
     assert stage.address == control.address(os.getpid(), control.namespace()).encode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import posix
 from typing import TYPE_CHECKING
 
 import pytest
@@ -692,7 +693,7 @@ def test_process_1_kills_everything_in_one_call(
     world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     harness = supervise()
-    monkeypatch.setattr(os, "getpid", lambda: 1)
+    monkeypatch.setattr(posix, "getpid", lambda: 1)
     harness.do(KillAll())
     assert world.sent == [(-1, KILL)]
 
@@ -753,7 +754,7 @@ def test_process_1_kills_one_by_one(
 ) -> None:
     """`send` has its own way round. That there is no call that reaches all is logged once."""
     harness = supervise("-q")
-    monkeypatch.setattr(os, "getpid", lambda: 1)
+    monkeypatch.setattr(posix, "getpid", lambda: 1)
     for process in world.processes.values():
         process.parent = 1
     world.add(20, 1, group=20)

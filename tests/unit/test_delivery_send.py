@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import posix
 import signal
 import subprocess
 import sys
@@ -50,9 +51,9 @@ def refuse_pidfd(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
     if how == "no such call":
-        monkeypatch.delattr(os, "pidfd_open")
+        monkeypatch.delattr(posix, "pidfd_open")
     elif how == "refused":
-        monkeypatch.setattr(os, "pidfd_open", refuse)
+        monkeypatch.setattr(posix, "pidfd_open", refuse)
     elif how == "only its signal refused":
         monkeypatch.setattr("_signal.pidfd_send_signal", refuse)
 
@@ -136,7 +137,7 @@ def test_a_process_that_exits_by_the_first_signal_was_reached(
     if how == "by pidfd":
         name, module = "pidfd_send_signal", sys.modules["_signal"]
     else:
-        name, module = "kill", os
+        name, module = "kill", posix
     real, sent = getattr(module, name), []
 
     def send_and_wait(target: int, number: int) -> None:
@@ -160,7 +161,7 @@ def test_a_process_that_may_not_be_signalled_is_an_error(
     refuse_pidfd(monkeypatch, how)
     opened = len(os.listdir("/proc/self/fd"))
     monkeypatch.setattr("_signal.pidfd_send_signal", refuse)
-    monkeypatch.setattr("os.kill", refuse)
+    monkeypatch.setattr("posix.kill", refuse)
     with pytest.raises(PermissionError):
         send(process, TERM)
     assert len(os.listdir("/proc/self/fd")) == opened
@@ -181,7 +182,7 @@ def test_a_process_that_may_not_be_signalled_any_more_was_reached(
 
     process = look(child)
     refuse_pidfd(monkeypatch, how)
-    monkeypatch.setattr("_signal.pidfd_send_signal" if how == "by pidfd" else "os.kill", refuse_the_second)
+    monkeypatch.setattr("_signal.pidfd_send_signal" if how == "by pidfd" else "posix.kill", refuse_the_second)
     assert send(process, USR1, USR2, TERM)
     assert sent == [USR1]
     monkeypatch.undo()

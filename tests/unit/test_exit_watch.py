@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import posix
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -76,7 +77,7 @@ def watched(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> 
         left = left and left - 1
         return real(pid)
 
-    monkeypatch.setattr(os, "pidfd_open", pidfd_open)
+    monkeypatch.setattr(posix, "pidfd_open", pidfd_open)
     made = Watched()
     yield made
     made.watch.stop()
@@ -198,7 +199,7 @@ def test_a_pidfd_shows_an_exit_without_polling(watched: Watched, start: Callable
 def test_without_the_system_call_it_looks_again_and_again(
     watched: Watched, start: Callable[[], Started], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(os, "pidfd_open")
+    monkeypatch.delattr(posix, "pidfd_open")
     process = start()
     watched.watch.start([look(process)])
     assert [timer.when - watched.loop.time() <= LOOK_AGAIN for timer in watched.loop._timers] == [True]
@@ -291,7 +292,7 @@ def simulated(world: World) -> Iterator[Simulated]:
 def test_if_no_descriptor_is_left_it_looks_again_and_again(
     simulated: Simulated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "pidfd_open", failing(os.pidfd_open, OSError(errno.EMFILE, os.strerror(errno.EMFILE))))
+    monkeypatch.setattr(posix, "pidfd_open", failing(os.pidfd_open, OSError(errno.EMFILE, os.strerror(errno.EMFILE))))
     simulated.watch.start([simulated.add(20)])
     for _ in range(3):
         assert [timer.when for timer in simulated.loop._timers] == [simulated.now + LOOK_AGAIN]

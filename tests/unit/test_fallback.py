@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posix
 import signal
 import time
 from types import SimpleNamespace
@@ -40,9 +41,9 @@ class Stage:
             SIG_BLOCK=0, ITIMER_REAL=0, pthread_sigmask=lambda *_: None, sigwait=self.sigwait, setitimer=self.setitimer
         )
         monkeypatch.setattr(fallback, "_signal", fake)
-        monkeypatch.setattr(os, "waitpid", self.waitpid)
-        monkeypatch.setattr(os, "kill", self.kill)
-        monkeypatch.setattr(os, "getpid", lambda: pid)
+        monkeypatch.setattr(posix, "waitpid", self.waitpid)
+        monkeypatch.setattr(posix, "kill", self.kill)
+        monkeypatch.setattr(posix, "getpid", lambda: pid)
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
         monkeypatch.setattr(time, "sleep", self.sleep)
         monkeypatch.setattr(fallback, "_children", lambda: map(int, self.children.split()))
@@ -200,13 +201,13 @@ def test_a_part_that_fails_for_ever_holds_up_no_other(monkeypatch: pytest.Monkey
 def test_reaping_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Stage(monkeypatch)
     stage.exits, stage.alone = [(AGENT, exited(5))], True
-    monkeypatch.setattr(os, "waitpid", failing(stage.waitpid, OSError(), MemoryError()))
+    monkeypatch.setattr(posix, "waitpid", failing(stage.waitpid, OSError(), MemoryError()))
     assert stage.run(CHLD, CHLD) == 5
 
 
 def test_a_signal_that_cannot_be_sent_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Stage(monkeypatch, "-t", "1s")
-    monkeypatch.setattr(os, "kill", failing(stage.kill, PermissionError(), ProcessLookupError()))
+    monkeypatch.setattr(posix, "kill", failing(stage.kill, PermissionError(), ProcessLookupError()))
     assert stage.run(TERM) == 137
     assert stage.sent[0] == (-1, KILL)
 
@@ -229,10 +230,10 @@ def test_a_pending_stop_request_starts_the_grace(
 def test_a_stop_request_removes_the_ready_file(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Stage(monkeypatch, "-t", "5s", "--ready-file", "/run/ready")
     removed: list[str] = []
-    monkeypatch.setattr(os, "unlink", removed.append)
+    monkeypatch.setattr(posix, "unlink", removed.append)
     stage.fallback.request_stop(TERM)
     assert removed == ["/run/ready"]
-    monkeypatch.setattr(os, "unlink", failing(os.unlink, FileNotFoundError()))
+    monkeypatch.setattr(posix, "unlink", failing(os.unlink, FileNotFoundError()))
     stage.fallback.request_stop(TERM)
     assert stage.sent == [(AGENT, TERM), (AGENT, CONT)] * 2
 
@@ -247,7 +248,7 @@ def test_children_are_those_of_the_kernel(monkeypatch: pytest.MonkeyPatch) -> No
     finally:
         os.kill(pid, KILL)
         os.waitpid(pid, 0)
-    monkeypatch.setattr(os, "open", failing(os.open, FileNotFoundError()))
+    monkeypatch.setattr(posix, "open", failing(os.open, FileNotFoundError()))
     assert list(fallback._children()) == []
 
 

@@ -6,6 +6,7 @@ The server itself: tests/http.
 from __future__ import annotations
 
 import os
+import posix
 import signal
 import sys
 import time
@@ -38,13 +39,13 @@ class Stage:
     def __init__(self, supervise: Callable[..., Harness], world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         self.world, self._supervise = world, supervise
         self.readers: list[int] = []
-        self.spawned: list[tuple[list[str], dict[str, str], dict[str, Any]]] = []
+        self.spawned: list[tuple[list[str], dict[bytes, bytes], dict[str, Any]]] = []
         self.failures: list[BaseException] = []
         self.began = self.now = float(int(time.monotonic()))
-        monkeypatch.setattr(os, "posix_spawn", self._spawn)
+        monkeypatch.setattr(posix, "posix_spawn", self._spawn)
         monkeypatch.setattr(Loop, "time", staticmethod(lambda: self.now))
 
-    def _spawn(self, path: str, argv: list[str], environment: dict[str, str], **more: Any) -> int:
+    def _spawn(self, path: str, argv: list[str], environment: dict[bytes, bytes], **more: Any) -> int:
         if self.failures:
             raise self.failures.pop(0)
         [(_, reader, _)] = [action for action in more["file_actions"] if action[0] == os.POSIX_SPAWN_DUP2]
@@ -112,13 +113,11 @@ def stage(supervise: Callable[..., Harness], world: World, monkeypatch: pytest.M
 
 
 def test_the_server_is_started_with_its_address_and_the_state(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SECRET", "x")
-    monkeypatch.setenv("LD_LIBRARY_PATH", "/lib")
+    monkeypatch.setattr(posix, "environ", {b"SECRET": b"x", b"LD_LIBRARY_PATH": b"/lib"})
     stage.begin()
     [(argv, environment, more)] = stage.spawned
     assert argv[-2:] == ["127.0.0.1", "8081"]
-    assert "SECRET" not in environment
-    assert environment["LD_LIBRARY_PATH"] == "/lib"
+    assert environment == {b"LD_LIBRARY_PATH": b"/lib"}
     assert more["setpgroup"] == 0
     assert stage.harness.supervisor.helper_pids == {PID}
     [record] = stage.records()
@@ -149,7 +148,7 @@ def test_the_stop_request_is_written_before_the_stop_signal_is_sent(
         kill(pid, number)
 
     stage.records()
-    monkeypatch.setattr(os, "kill", noted)
+    monkeypatch.setattr(posix, "kill", noted)
     stage.harness.receive(TERM)
     assert seen[0] == ["stopping"]
     assert (AGENT, TERM) in stage.world.sent
@@ -378,7 +377,7 @@ def test_a_lost_agent_is_noticed_beside_the_server(
 ) -> None:
     """Its exit status was taken by somebody else; without a server, waitpid(2) reports that nobody is left."""
     stage.begin()
-    monkeypatch.setattr(os, "waitid", failing(lambda *_: None, *([error] if error else [])))
+    monkeypatch.setattr(posix, "waitid", failing(lambda *_: None, *([error] if error else [])))
     del stage.world.processes[AGENT]
     stage.harness.receive(CHLD)
     assert (stage.harness.supervisor.execution.exit_code is not None) is lost
@@ -400,7 +399,7 @@ def test_the_only_child_that_is_asked_for_is_the_agent() -> None:
 
 
 def test_packages_beside_ours_are_found_without_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(os, "posix_spawn")
+    monkeypatch.delattr(posix, "posix_spawn")
     for name in http_state.PACKAGES:
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").touch()
@@ -418,7 +417,7 @@ def test_where_packages_are_not_beside_ours_the_server_is_asked(tmp_path: Path, 
 def test_a_question_that_cannot_be_asked_does_not_keep_the_agent_from_starting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "posix_spawn", failing(os.posix_spawn, OSError(11, "no process")))
+    monkeypatch.setattr(posix, "posix_spawn", failing(os.posix_spawn, OSError(11, "no process")))
     assert http_program.is_installed(str(tmp_path))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posix
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -79,7 +79,7 @@ def test_the_cont_that_continues_us_is_not_received_later(monkeypatch: pytest.Mo
     """The agent has had its own by then."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [CONT])
     try:
-        monkeypatch.setattr(os, "kill", lambda *_: signal.raise_signal(CONT))
+        monkeypatch.setattr(posix, "kill", lambda *_: signal.raise_signal(CONT))
         terminal.stop()
         assert CONT not in signal.sigpending()
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _socket
 import errno
 import os
+import posix
 import socket
 import subprocess
 import sys
@@ -61,7 +62,7 @@ def test_no_descriptor_comes_where_there_can_be_no_child(monkeypatch: pytest.Mon
         raise OSError(errno.EAGAIN, "refused")
 
     before = set(os.listdir("/proc/self/fd"))
-    monkeypatch.setattr(_socket if failing == "socketpair" else os, failing, fail)
+    monkeypatch.setattr(_socket if failing == "socketpair" else posix, failing, fail)
     assert libc.descriptor("eventfd", 0, 0) == -1
     assert set(os.listdir("/proc/self/fd")) == before
 
@@ -97,7 +98,7 @@ def test_a_child_that_somebody_else_reaps_has_made_a_descriptor(monkeypatch: pyt
         wait(pid, options)
         raise ChildProcessError(errno.ECHILD, "No child processes")
 
-    monkeypatch.setattr(os, "waitpid", reaped)
+    monkeypatch.setattr(posix, "waitpid", reaped)
     fd = libc.descriptor("eventfd", 5, 0)
     assert fd >= 0
     os.close(fd)
@@ -126,8 +127,8 @@ def test_the_child_ends_whether_it_has_a_descriptor_or_not(monkeypatch: pytest.M
     def end(code: int) -> NoReturn:
         raise Ended(code)
 
-    monkeypatch.setattr(os, "fork", lambda: 0)
-    monkeypatch.setattr(os, "_exit", end)
+    monkeypatch.setattr(posix, "fork", lambda: 0)
+    monkeypatch.setattr(posix, "_exit", end)
     for name in ("getpid", "no_such_function"):
         with pytest.raises(Ended):
             libc.descriptor(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import posix
 import re
 import time
 from typing import TYPE_CHECKING, Any
@@ -954,14 +955,14 @@ def test_an_end_at_once_below_process_1_gets_a_hint(
     pid: int,
     hinted: bool,
 ) -> None:
-    monkeypatch.setattr(os, "getpid", lambda: pid)
+    monkeypatch.setattr(posix, "getpid", lambda: pid)
     assert end(narrate(), exited(0), **{**AT_ONCE, **facts}).endswith(HINT) is hinted
 
 
 def test_an_agent_with_a_successor_gets_no_second_hint(
     narrate: Callable[..., Narration], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "getpid", lambda: 1)
+    monkeypatch.setattr(posix, "getpid", lambda: 1)
     narration = narrate()
     narration.log("replaced", successor="node (pid 9)")
     assert HINT not in end(narration, exited(0), **AT_ONCE)
@@ -1296,7 +1297,7 @@ def test_the_first_line(
 ) -> None:
     narration = narrate("--log-format", "json", "-t", "25s", *flags, level=level)
     agent = MainProcess(7, "/usr/bin/agent")
-    monkeypatch.setattr(os, "getpid", lambda: pid)
+    monkeypatch.setattr(posix, "getpid", lambda: pid)
     narration.narrator.log_start(agent, narration.plan, [])
     assert narration.records() == [
         {

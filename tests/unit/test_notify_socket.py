@@ -8,6 +8,7 @@ import array
 import contextlib
 import errno
 import os
+import posix
 import resource
 import signal
 import socket
@@ -513,7 +514,7 @@ def test_without_memory_for_another_timer_the_message_is_received_again(
 
 def test_the_thread_wakes_the_loop_by_sigchld(stage: Stage, file: int, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[tuple[int, int]] = []
-    monkeypatch.setattr(os, "kill", lambda pid, number: sent.append((pid, number)))
+    monkeypatch.setattr(posix, "kill", lambda pid, number: sent.append((pid, number)))
     stage.send("READY=1", file)
     assert stage.received() == [{"READY": "1"}]
     until(lambda: sent, "the thread to be done")
@@ -533,7 +534,7 @@ def test_where_kill_is_refused_the_thread_wakes_the_loop_by_another_call(
         sent.append((0, 0))
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
-    monkeypatch.setattr(os, "kill", refuse)
+    monkeypatch.setattr(posix, "kill", refuse)
     wake = refuse if refused == 2 else lambda thread, number: sent.append((thread, number))
     monkeypatch.setattr("_signal.pthread_kill", wake)
     stage.send("READY=1", file)
@@ -724,7 +725,7 @@ def test_process_1_passes_on_no_pid(
 ) -> None:
     stage = stages(parent=parent.getsockname())
     stage.send("READY=1")
-    monkeypatch.setattr(os, "getpid", lambda: 1)
+    monkeypatch.setattr(posix, "getpid", lambda: 1)
     assert stage.received() == [{"READY": "1"}]
     assert passed_on(parent) == ["READY=1"]
 

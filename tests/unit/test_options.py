@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
+import posix
 import string
 from typing import TYPE_CHECKING, Any
 
@@ -761,5 +761,5 @@ def test_shell_completion_is_requested_by_its_variable() -> None:
 
 
 def test_process_1_adopts_orphans_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "getpid", lambda: 1)
+    monkeypatch.setattr(posix, "getpid", lambda: 1)
     assert read("--orphans", "5m", "--no-subreaper").orphans == 300.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import posix
 import signal
 import subprocess
 import sys
@@ -348,6 +349,6 @@ def test_on_an_architecture_that_is_not_known_nothing_is_a_launcher(monkeypatch:
     def refuse() -> None:
         raise PermissionError
 
-    monkeypatch.setattr(os, "uname", refuse)  # by seccomp
+    monkeypatch.setattr(posix, "uname", refuse)  # by seccomp
     assert output_pipes.waits_of(output_pipes.machine()) == {}
     assert output_pipes.waits_of("aarch64") == output_pipes.GENERIC

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import posix
 from typing import TYPE_CHECKING
 
 import pytest
@@ -37,9 +38,9 @@ def test_inherited_descriptors_are_closed_but_not_ours(
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
     with monkeypatch.context() as fake:
-        fake.setattr(os, "listdir", (lambda _: listed) if listed else refusing(errno.ENOENT))
-        fake.setattr(os, "sysconf", lambda name: {"SC_OPEN_MAX": 8}[name])
-        fake.setattr(os, "close", close)
+        fake.setattr(posix, "listdir", (lambda _: listed) if listed else refusing(errno.ENOENT))
+        fake.setattr(posix, "sysconf", lambda name: {"SC_OPEN_MAX": 8}[name])
+        fake.setattr(posix, "close", close)
         own_process.close_inherited({4, 9})
     assert sorted(closed) == ([3, 5] if listed and len(listed) > 2 else [3, 5, 6, 7])
 
@@ -51,9 +52,9 @@ def test_without_proc_and_without_a_limit_65536_descriptors_are_closed(
     """sysconf(3) returns -1 if there is no limit."""
     closed: list[int] = []
     with monkeypatch.context() as fake:
-        fake.setattr(os, "listdir", refusing(errno.ENOENT))
-        fake.setattr(os, "sysconf", lambda name: {"SC_OPEN_MAX": limit}[name])
-        fake.setattr(os, "close", closed.append)
+        fake.setattr(posix, "listdir", refusing(errno.ENOENT))
+        fake.setattr(posix, "sysconf", lambda name: {"SC_OPEN_MAX": limit}[name])
+        fake.setattr(posix, "close", closed.append)
         own_process.close_inherited({4})
     assert closed == [3, *range(5, last + 1)]
 
@@ -65,7 +66,7 @@ def test_a_directory_that_cannot_be_left_is_no_error(monkeypatch: pytest.MonkeyP
         wanted.append(path)
         raise PermissionError
 
-    monkeypatch.setattr(os, "chdir", refuse)
+    monkeypatch.setattr(posix, "chdir", refuse)
     own_process.leave_directory()
     assert wanted == ["/"]
 
@@ -96,7 +97,7 @@ def test_any_process_but_process_1_becomes_a_subreaper_unless_asked(
     monkeypatch: pytest.MonkeyPatch, pid: int, subreaper: bool | None, requests: list[int]
 ) -> None:
     calls: list[int] = []
-    monkeypatch.setattr(os, "getpid", lambda: pid)
+    monkeypatch.setattr(posix, "getpid", lambda: pid)
 
     def call(_: str, what: int, *__: int) -> int:
         calls.append(what)
@@ -112,7 +113,7 @@ def test_a_parent_that_died_before_the_request_is_a_signal_too(monkeypatch: pyte
     """The kernel sends the signal only for a death after prctl(2)."""
     sent: list[tuple[int, int]] = []
     monkeypatch.setattr(libc, "call", lambda *_: 0)
-    monkeypatch.setattr(os, "kill", lambda pid, number: sent.append((pid, number)))
+    monkeypatch.setattr(posix, "kill", lambda pid, number: sent.append((pid, number)))
     assert own_process.adopt(False, 12, os.getppid() + died) == []
     assert sent == ([(os.getpid(), 12)] if died else [])
 
@@ -128,8 +129,8 @@ def test_closed_standard_descriptors_are_opened_on_the_root_directory(
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
     with monkeypatch.context() as fake:
-        fake.setattr(os, "fstat", fstat)
-        fake.setattr(os, "open", lambda path, flags: opened.append(path))
+        fake.setattr(posix, "fstat", fstat)
+        fake.setattr(posix, "open", lambda path, flags: opened.append(path))
         were_open = own_process.fill_standard_descriptors()
     assert were_open == tuple(fd not in closed for fd in range(3))
     assert opened == ["/"] * len(closed)
@@ -144,7 +145,7 @@ def test_children_of_before_are_found_and_those_that_have_exited_are_reaped(monk
             raise ChildProcessError
         return results.pop(0)
 
-    monkeypatch.setattr(os, "waitpid", wait)
+    monkeypatch.setattr(posix, "waitpid", wait)
     assert own_process.has_children()
     assert results == []
     assert not own_process.has_children()
@@ -153,7 +154,7 @@ def test_children_of_before_are_found_and_those_that_have_exited_are_reaped(monk
 
 
 def test_a_refused_waitpid_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "waitpid", refusing(errno.EPERM))
+    monkeypatch.setattr(posix, "waitpid", refusing(errno.EPERM))
     with pytest.raises(spawn.Refused, match=r"^waitpid is refused: Operation not permitted"):
         own_process.has_children()
 
@@ -162,6 +163,6 @@ def test_without_a_pid_nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> No
     """getpid(2) has no way to fail, so the C library returns what the kernel does."""
     own_process.check_pid()
     with monkeypatch.context() as fake:
-        fake.setattr(os, "getpid", lambda: -errno.ENOSYS)
+        fake.setattr(posix, "getpid", lambda: -errno.ENOSYS)
         with pytest.raises(spawn.Refused, match=r"^getpid is refused: Function not implemented"):
             own_process.check_pid()

@@ -121,8 +121,9 @@ def container(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             return cgroup
 
         # Only there: pytest itself needs them to report a failure.
-        path = SimpleNamespace(exists=lambda path: path in files, dirname=os.path.dirname)
-        monkeypatch.setattr(platforms, "os", SimpleNamespace(stat=stat, readlink=readlink, path=path))
+        found = SimpleNamespace(exists=lambda path: path in files, dirname=os.path.dirname)
+        monkeypatch.setattr(platforms, "paths", found)
+        monkeypatch.setattr(platforms, "posix", SimpleNamespace(stat=stat, readlink=readlink))
         monkeypatch.setattr(platforms, "read_or_empty", read)
 
     return make

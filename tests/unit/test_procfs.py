@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import posix
 import signal
 import subprocess
 import sys
@@ -87,7 +88,7 @@ def gone() -> int:
 def test_proc_is_used_although_one_read_fails(
     monkeypatch: pytest.MonkeyPatch, errors: list[int], mounted: bool
 ) -> None:
-    monkeypatch.setattr(os, "readlink", failing(os.readlink, *errors))
+    monkeypatch.setattr(posix, "readlink", failing(os.readlink, *errors))
     assert procfs._is_our_own() is mounted
 
 
@@ -95,19 +96,19 @@ def test_proc_is_used_although_one_read_fails(
 def test_where_readlink_is_refused_proc_shows_our_pid_in_a_file(
     monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
-    monkeypatch.setattr(os, "readlink", failing(os.readlink, *[errno.EPERM] * 3))
+    monkeypatch.setattr(posix, "readlink", failing(os.readlink, *[errno.EPERM] * 3))
     monkeypatch.setattr(procfs, "read_file", lambda _: content)
     assert not procfs._is_our_own()
 
 
 def test_without_readlink_and_files_proc_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "readlink", failing(os.readlink, *[errno.EPERM] * 3))
+    monkeypatch.setattr(posix, "readlink", failing(os.readlink, *[errno.EPERM] * 3))
     monkeypatch.setattr(procfs, "read_file", failing(procfs.read_file, errno.EPERM))
     assert not procfs._is_our_own()
 
 
 def test_proc_of_another_pid_namespace_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "readlink", lambda _: "1")
+    monkeypatch.setattr(posix, "readlink", lambda _: "1")
     assert procfs._is_our_own() is (os.getpid() == 1)
 
 
@@ -156,9 +157,9 @@ def test_a_look_is_tried_three_times_unless_the_process_has_exited_or_is_hidden(
     """Processes that are there must not pass for exited when descriptors or memory run out for a moment."""
     known = look(child)
     with monkeypatch.context() as scarce:
-        scarce.setattr(os, call, failing(getattr(os, call), *errors))
+        scarce.setattr(posix, call, failing(getattr(os, call), *errors))
         assert (procfs.look(child.pid) is not None) is found
-    monkeypatch.setattr(os, call, failing(getattr(os, call), *errors))
+    monkeypatch.setattr(posix, call, failing(getattr(os, call), *errors))
     assert procfs.is_there(known) is found
 
 
@@ -280,8 +281,8 @@ def test_the_descriptor_is_opened_at_once_and_closed_once(
         closed.append(fd)
         real(fd)
 
-    monkeypatch.setattr(os, "open", always(errno.EMFILE))
-    monkeypatch.setattr(os, "close", close)
+    monkeypatch.setattr(posix, "open", always(errno.EMFILE))
+    monkeypatch.setattr(posix, "close", close)
     assert (dispositions.handles(USR1), dispositions.handles_or_ignores(TERM)) == (True, False)
     dispositions.close()
     assert not dispositions
@@ -295,7 +296,7 @@ def test_nothing_is_known_until_a_descriptor_can_be_opened(
     monkeypatch: pytest.MonkeyPatch, child: subprocess.Popen[bytes]
 ) -> None:
     with monkeypatch.context() as full:
-        full.setattr(os, "open", always(errno.EMFILE))
+        full.setattr(posix, "open", always(errno.EMFILE))
         dispositions = Dispositions(child.pid)
         assert not dispositions
         assert (dispositions.handles(USR1), dispositions.handles_or_ignores(TERM)) == (None, None)
@@ -304,7 +305,7 @@ def test_nothing_is_known_until_a_descriptor_can_be_opened(
 
 
 def test_opening_is_tried_three_times(monkeypatch: pytest.MonkeyPatch, child: subprocess.Popen[bytes]) -> None:
-    monkeypatch.setattr(os, "open", failing(os.open, errno.EMFILE, errno.EMFILE))
+    monkeypatch.setattr(posix, "open", failing(os.open, errno.EMFILE, errno.EMFILE))
     dispositions = Dispositions(child.pid)
     assert dispositions.handles_or_ignores(TERM) is False
     dispositions.close()
@@ -315,7 +316,7 @@ def test_a_read_is_tried_three_times(
     monkeypatch: pytest.MonkeyPatch, child: subprocess.Popen[bytes], failures: int
 ) -> None:
     dispositions = Dispositions(child.pid)
-    monkeypatch.setattr(os, "pread", failing(os.pread, *[errno.EIO] * failures))
+    monkeypatch.setattr(posix, "pread", failing(os.pread, *[errno.EIO] * failures))
     assert dispositions.handles_or_ignores(TERM) is (None if failures == 3 else False)
     dispositions.close()
 
@@ -325,7 +326,7 @@ def test_nothing_is_known_from_a_malformed_line(
     monkeypatch: pytest.MonkeyPatch, child: subprocess.Popen[bytes], line: bytes
 ) -> None:
     dispositions = Dispositions(child.pid)
-    monkeypatch.setattr(os, "pread", lambda *_: line)
+    monkeypatch.setattr(posix, "pread", lambda *_: line)
     monkeypatch.setattr(procfs, "read_file", lambda *_: line)
     assert (dispositions.handles(USR1), dispositions.handles_or_ignores(TERM)) == (None, None)
     assert (dispositions.handles(RTMIN), dispositions.handles_or_ignores(RTMIN + 1)) == (None, None)
@@ -388,7 +389,7 @@ def test_a_thread_that_exits_meanwhile_does_not_hide_children_of_other_threads(
 
     tasks = os.listdir("/proc/self/task")
     monkeypatch.setattr(procfs, "read_file", read_file)
-    monkeypatch.setattr(os, "listdir", lambda _: ["gone", *tasks, "gone too"])
+    monkeypatch.setattr(posix, "listdir", lambda _: ["gone", *tasks, "gone too"])
     assert child.pid in [process.pid for process in procfs.children(os.getpid())]
 
 
@@ -463,7 +464,7 @@ def test_a_shell_is_known_by_its_file_or_its_argv(
             raise PermissionError
         return file
 
-    monkeypatch.setattr(os, "readlink", readlink)
+    monkeypatch.setattr(posix, "readlink", readlink)
     monkeypatch.setattr(procfs, "argv_of", lambda _: argv or [])
     assert procfs.is_shell(Process(20, name, 1, 20, 0)) is shell
 
@@ -518,8 +519,8 @@ def test_a_descriptor_without_flags_is_skipped(monkeypatch: pytest.MonkeyPatch, 
         return targets[path]
 
     entries = [types.SimpleNamespace(name=name) for name in "3456"]
-    monkeypatch.setattr(os, "scandir", lambda path: {"/proc/17/fd": contextlib.nullcontext(entries)}[path])
-    monkeypatch.setattr(os, "readlink", readlink)
+    monkeypatch.setattr(posix, "scandir", lambda path: {"/proc/17/fd": contextlib.nullcontext(entries)}[path])
+    monkeypatch.setattr(posix, "readlink", readlink)
     monkeypatch.setattr(procfs, "read_file", infos.__getitem__)
     assert list(procfs.open_modes(17, "pipe:[1]")) == [0o2000001]
 
@@ -784,7 +785,7 @@ def test_more_descriptors_than_wanted_are_not_listed(child: subprocess.Popen[byt
 def test_no_more_of_them_are_read_than_that(monkeypatch: pytest.MonkeyPatch) -> None:
     """To list 10,000 takes the kernel 40 ms, and a stop waits for it."""
     entries = iter([types.SimpleNamespace(name=str(number)) for number in range(10_000)])
-    monkeypatch.setattr(os, "scandir", lambda _: contextlib.nullcontext(entries))
+    monkeypatch.setattr(posix, "scandir", lambda _: contextlib.nullcontext(entries))
     assert procfs.descriptors(17, 100) is None
     assert next(entries).name == "101"
 
@@ -800,7 +801,7 @@ def test_a_descriptor_that_is_closed_meanwhile_is_left_out(
     monkeypatch: pytest.MonkeyPatch, child: subprocess.Popen[bytes]
 ) -> None:
     before = procfs.descriptors(child.pid)
-    monkeypatch.setattr(os, "readlink", failing(os.readlink, errno.ENOENT))
+    monkeypatch.setattr(posix, "readlink", failing(os.readlink, errno.ENOENT))
     held = procfs.descriptors(child.pid)
     assert before is not None
     assert held is not None
@@ -857,7 +858,7 @@ def test_a_look_that_shows_anything_else_is_another_one(
     monkeypatch: pytest.MonkeyPatch, start: bytes, masks: bytes
 ) -> None:
     lines = [STAT % (b"2 (agent)", b" 140733258933056 0 0 0 0 0 512 "), STAT % (start, masks)]
-    monkeypatch.setattr(os, "pread", lambda *_: lines[0])
+    monkeypatch.setattr(posix, "pread", lambda *_: lines[0])
     dispositions = procfs.Dispositions(os.getpid())
     dispositions.is_as([])
     seen = dispositions.seen()
@@ -915,7 +916,7 @@ def links(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
             raise PermissionError
         return found[path]
 
-    monkeypatch.setattr(os, "readlink", readlink)
+    monkeypatch.setattr(posix, "readlink", readlink)
     return found
 
 

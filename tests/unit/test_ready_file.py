@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import os
+import posix
 import time
 from typing import TYPE_CHECKING
 
@@ -46,7 +47,7 @@ def test_a_file_system_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPa
         finished.release()
         raise OSError("no number")
 
-    monkeypatch.setattr(os, "unlink", hang)
+    monkeypatch.setattr(posix, "unlink", hang)
     began = time.monotonic()
     assert ready_file.remove(str(tmp_path / "ready")) == "the file system does not answer"
     assert time.monotonic() - began >= ready_file.MAX_SECONDS
@@ -61,11 +62,11 @@ def test_it_is_done_without_a_thread_where_none_can_be_started(monkeypatch: pyte
 
 
 def test_an_error_without_a_number_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "unlink", failing(os.unlink, OSError("odd")))
+    monkeypatch.setattr(posix, "unlink", failing(os.unlink, OSError("odd")))
     assert ready_file.remove("/nowhere/ready") == "odd"
 
 
 def test_no_memory_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_thread, "start_new_thread", failing(_thread.start_new_thread, RuntimeError("no thread")))
-    monkeypatch.setattr(os, "unlink", failing(os.unlink, MemoryError()))
+    monkeypatch.setattr(posix, "unlink", failing(os.unlink, MemoryError()))
     assert ready_file.remove("/nowhere/ready") == "out of memory"

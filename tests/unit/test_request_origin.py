@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posix
 import sys
 from typing import TYPE_CHECKING
 
@@ -42,7 +42,7 @@ def files(world: World, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     world.add(PARENT, 1, "bash")
     world.add(OWN_PID, PARENT, "agent-init")
     monkeypatch.setattr(procfs, "read_file", read_file)
-    monkeypatch.setattr(os, "getppid", lambda: PARENT)
+    monkeypatch.setattr(posix, "getppid", lambda: PARENT)
     return content
 
 
@@ -55,7 +55,7 @@ def test_what_the_kernel_sends_is_neither_outside_nor_inside() -> None:
 
 
 def test_any_process_that_process_1_can_see_is_inside(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "getpid", lambda: 1)
+    monkeypatch.setattr(posix, "getpid", lambda: 1)
     assert request_origin.of(sent_by(SENDER)) == INSIDE
     assert request_origin.of(sent_by(0)) == OUTSIDE
 
@@ -89,7 +89,7 @@ def test_control_groups_that_cannot_be_read_are_not_the_same(files: dict[str, by
 
 
 def test_process_1_was_not_started_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "getpid", lambda: 1)
+    monkeypatch.setattr(posix, "getpid", lambda: 1)
     assert not request_origin.started_by_hand()
 
 
@@ -110,8 +110,8 @@ def job(world: World, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) 
     def by_hand(
         *, group: int = OWN_PID, session: int = PARENT, terminal: bytes = b"34816", parent: str = "bash"
     ) -> bool:
-        monkeypatch.setattr(os, "getpgrp", lambda: group)
-        monkeypatch.setattr(os, "getsid", lambda _: session)
+        monkeypatch.setattr(posix, "getpgrp", lambda: group)
+        monkeypatch.setattr(posix, "getsid", lambda _: session)
         world.add(PARENT, 1, parent)
         files[f"/proc/{OWN_PID}/stat"] = b"1 (a b) c) S 30 1 30 " + terminal + b" 1\n"
         return request_origin.started_by_hand()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import posix
 from typing import TYPE_CHECKING
 
 import pytest
@@ -65,7 +66,7 @@ def test_agent_gets_the_content_without_one_newline(file: Path, content: bytes, 
 
 def test_file_in_parts_is_read_whole(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read = os.read
-    monkeypatch.setattr(os, "read", lambda fd, size: read(fd, min(size, 2)))
+    monkeypatch.setattr(posix, "read", lambda fd, size: read(fd, min(size, 2)))
     assert put(KEY_FILE=file) == {"KEY": CONTENT}
 
 
@@ -121,7 +122,7 @@ def test_large_file_is_refused(file: Path, size: int) -> None:
 
 
 def test_file_that_grows_for_ever_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "read", lambda _fd, size: b"x" * min(size, 4096))
+    monkeypatch.setattr(posix, "read", lambda _fd, size: b"x" * min(size, 4096))
     assert "up to 128 KiB" in refused(KEY_FILE=file)
 
 
@@ -142,5 +143,5 @@ def test_file_that_cannot_be_read_is_refused(
         raise error
 
     with monkeypatch.context() as failing:
-        failing.setattr(os, call, fail)
+        failing.setattr(posix, call, fail)
         assert refused(KEY_FILE=file).endswith(f"cannot read the file that KEY_FILE names: {reason}")

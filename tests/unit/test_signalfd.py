@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posix
 import signal
 import struct
 import sys
@@ -75,7 +76,7 @@ def test_every_catchable_signal_is_received_with_its_sender() -> None:
 
 # In a process with one thread, as process 1 has: a test runner may have another one, which would get the SIGCHLD.
 BY_A_CHILD = """
-import os, signal, types
+import os, posix, signal, types
 from entrypoint.init import libc, signalfd
 from entrypoint.signals import VALID
 
@@ -97,7 +98,7 @@ def call(*arguments):
 
 writers = []
 libc.descriptor, libc.call = descriptor, call
-signalfd.os = types.SimpleNamespace(**{**vars(os), "getpid": lambda: 1})
+signalfd.posix = types.SimpleNamespace(**{**vars(posix), "getpid": lambda: 1})
 signal.pthread_sigmask(signal.SIG_SETMASK, VALID)
 source = signalfd.SignalFd()
 inbox = []
@@ -117,7 +118,7 @@ def test_as_process_1_a_child_makes_the_descriptor(as_in_gvisor: bool) -> None:
 def test_a_childs_descriptor_that_does_not_show_our_signals_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     (theirs, writer), (own, other) = os.pipe(), os.pipe()
     with monkeypatch.context() as patch:
-        patch.setattr(os, "getpid", lambda: 1)
+        patch.setattr(posix, "getpid", lambda: 1)
         patch.delitem(sys.modules, "_ctypes", raising=False)
         patch.setattr(libc, "descriptor", lambda *_: theirs)
         patch.setattr(libc, "call", lambda *_: own)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import posix
 import re
 import signal
 import socket
@@ -79,7 +80,7 @@ def test_each_error_has_its_exit_code_and_line(
     monkeypatch: pytest.MonkeyPatch, script: Path, number: int, code: int, beginning: str
 ) -> None:
     for call in ("posix_spawn", "execve"):  # the latter in a forked child, where it is tried again
-        monkeypatch.setattr(os, call, refusing(number))
+        monkeypatch.setattr(posix, call, refusing(number))
     got, text = not_started(str(script))
     assert got == code
     assert text.startswith(beginning.format(script))
@@ -91,7 +92,7 @@ def test_each_error_has_its_exit_code_and_line(
 def test_a_failed_fork_has_its_exit_code_and_line(
     monkeypatch: pytest.MonkeyPatch, script: Path, call: str, number: int, why: str
 ) -> None:
-    monkeypatch.setattr(os, call, refusing(number))
+    monkeypatch.setattr(posix, call, refusing(number))
     code, text = not_started(str(script), forked())
     assert code == 125
     assert text.startswith(f"cannot start '{script}': {why}")
@@ -102,7 +103,7 @@ def test_where_posix_spawn_is_refused_a_fork_starts_the_agent(
     monkeypatch: pytest.MonkeyPatch, script: Path, number: int
 ) -> None:
     """Its clone3(2), by older seccomp profiles: fork(2) makes another call."""
-    monkeypatch.setattr(os, "posix_spawn", refusing(number))
+    monkeypatch.setattr(posix, "posix_spawn", refusing(number))
     pid = spawn.spawn([str(script)], dict(PLAIN), terminal=False)
     assert os.waitpid(pid, 0) == (pid, 0)
 
@@ -110,9 +111,9 @@ def test_where_posix_spawn_is_refused_a_fork_starts_the_agent(
 @pytest.mark.parametrize(
     ("function", "call"),
     [
-        ("os.fork", "fork"),
-        ("os.pipe", "pipe"),
-        ("os.setpgid", "setpgid"),
+        ("posix.fork", "fork"),
+        ("posix.pipe", "pipe"),
+        ("posix.setpgid", "setpgid"),
         ("_signal.signal", "sigaction"),
         ("_signal.pthread_sigmask", "sigprocmask"),
     ],
@@ -120,7 +121,7 @@ def test_where_posix_spawn_is_refused_a_fork_starts_the_agent(
 def test_a_refused_call_is_not_the_programs_fault(
     monkeypatch: pytest.MonkeyPatch, script: Path, function: str, call: str
 ) -> None:
-    for name in ("os.posix_spawn", function):
+    for name in ("posix.posix_spawn", function):
         monkeypatch.setattr(name, refusing(errno.EPERM))
     expected = f"cannot start '{script}': {call} is refused: Operation not permitted (a seccomp profile?)"
     assert not_started(str(script)) == (125, expected)
@@ -130,7 +131,7 @@ def test_a_child_without_memory_is_reported_as_such(monkeypatch: pytest.MonkeyPa
     def no_memory(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(os, "setpgid", no_memory)
+    monkeypatch.setattr(posix, "setpgid", no_memory)
     assert not_started(str(script), forked()) == (125, f"cannot start '{script}': Cannot allocate memory")
 
 
@@ -149,7 +150,7 @@ def test_a_missing_interpreter_is_named(
 ) -> None:
     """execve(2) fails with ENOENT, as for a missing program."""
     script.write_bytes(content)
-    monkeypatch.setattr(os, "posix_spawn", refusing(errno.ENOENT))
+    monkeypatch.setattr(posix, "posix_spawn", refusing(errno.ENOENT))
     assert not_started(str(script)) == (126, f"cannot run '{script}': {why}")
 
 
@@ -165,7 +166,7 @@ def test_a_file_that_cannot_be_read_has_an_unknown_interpreter(monkeypatch: pyte
     path = str(tmp_path / "socket")
     with socket.socket(socket.AF_UNIX) as made:
         made.bind(path)
-    monkeypatch.setattr(os, "posix_spawn", refusing(errno.ENOENT))
+    monkeypatch.setattr(posix, "posix_spawn", refusing(errno.ENOENT))
     why = "its interpreter or dynamic loader is not there (built for another libc?)"
     assert not_started(path) == (126, f"cannot run '{path}': {why}")
 
@@ -196,7 +197,7 @@ def test_text_without_an_interpreter_line_is_run_by_the_shell(
         return 17
 
     script.write_bytes(content)
-    monkeypatch.setattr(os, "posix_spawn", posix_spawn)
+    monkeypatch.setattr(posix, "posix_spawn", posix_spawn)
     if is_script:
         assert spawn.spawn([str(script), "argument"], PLAIN, terminal=False) == 17
     else:
@@ -216,7 +217,7 @@ def test_a_broken_program_ends_the_search_in_path(monkeypatch: pytest.MonkeyPatc
         tried.append(path)
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(os, "posix_spawn", posix_spawn)
+    monkeypatch.setattr(posix, "posix_spawn", posix_spawn)
     not_started("program", {b"PATH": f"{tmp_path}/first:{tmp_path}/second".encode()})
     assert tried == [f"{tmp_path}/first/program"]
 
@@ -238,7 +239,7 @@ def test_a_program_that_may_not_be_run_does_not_end_the_search_in_path(
         assert path == f"{tmp_path}/second/program"
         return 17
 
-    monkeypatch.setattr(os, "posix_spawn", posix_spawn)
+    monkeypatch.setattr(posix, "posix_spawn", posix_spawn)
     path = f"{tmp_path}/first:{tmp_path}/second:{tmp_path}/third".encode()
     assert spawn.spawn(["program"], {b"PATH": path}, terminal=False) == 17
 
@@ -293,7 +294,7 @@ def interrupts() -> Iterator[Callable[[object], None]]:
 
 
 def test_where_there_is_no_posix_spawn_the_agent_is_forked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(os, "posix_spawn")
+    monkeypatch.delattr(posix, "posix_spawn")
     assert finish(spawn.spawn([SHELL, "-c", "exit 3"], PLAIN, terminal=False)) == 3
 
 

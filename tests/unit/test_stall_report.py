@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import posix
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -57,8 +58,8 @@ class Stage:
         self.writer = -1
         self.loop = Loop(report=lambda error: self.lines.append(repr(error)), recover=lambda: None)
         self.reporter = reporter(self.loop, "/package", available, self.lines, lambda: self.lines.append("complete"))
-        monkeypatch.setattr(os, "posix_spawn", self.spawn)
-        monkeypatch.setattr(os, "kill", self.kill)
+        monkeypatch.setattr(posix, "posix_spawn", self.spawn)
+        monkeypatch.setattr(posix, "kill", self.kill)
 
     def spawn(self, program: str, argv: list[str], environment: object, *, file_actions: Any, **_: object) -> int:
         actions = list(file_actions)
@@ -325,7 +326,7 @@ def test_the_reason_why_no_report_can_be_made_is_its_line(
     def refuse(*_: object, **__: object) -> int:
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
-    monkeypatch.setattr(os, call, refuse)
+    monkeypatch.setattr(posix, call, refuse)
     stage.reporter.start(5, 10.0)
     assert stage.lines == ["no process report: Resource temporarily unavailable", "complete"]
     monkeypatch.undo()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import posix
 import sys
 import time
 from importlib.machinery import ModuleSpec
@@ -78,8 +79,8 @@ class Interpreter:
         )
         monkeypatch.setattr(start, "sys", self.sys)
         monkeypatch.setattr(start, "_thread", SimpleNamespace(_count=lambda: threads))
-        monkeypatch.setattr(os, "environ", dict.fromkeys(variables, "1"))
-        monkeypatch.setattr(os, "execve", self.execve)
+        monkeypatch.setattr(posix, "environ", dict.fromkeys(map(str.encode, variables), b"1"))
+        monkeypatch.setattr(posix, "execve", self.execve)
 
     def execve(self, path: str, argv: list[str], environment: dict[bytes, bytes]) -> None:
         assert argv == [path, "-I", "-S", "/package/entrypoint/__main__.py", "-t", "5s", "agent"]
@@ -249,7 +250,7 @@ class Run:
             (older_processes, "find", older),
             (own_process, "close_inherited", None),
             (own_process, "leave_directory", None),
-            (os, "isatty", foreground is not None),
+            (posix, "isatty", foreground is not None),
             (terminal, "foreground", foreground),
             (signalfd, "open_source", None),
             (unused, "free_all", None),

@@ -10,6 +10,7 @@ import errno
 import json
 import math
 import os
+import posix
 import socket
 import time
 from typing import TYPE_CHECKING
@@ -141,7 +142,7 @@ def test_the_first_line_has_the_command_and_our_role(
     role: str,
 ) -> None:
     """Arguments may hold secrets: they are logged with -vv only."""
-    monkeypatch.setattr(os, "getpid", lambda: pid)
+    monkeypatch.setattr(posix, "getpid", lambda: pid)
     harness = supervise(*flags)
     why = harness.supervisor.lifecycle.plan.why
     assert harness.lines() == [f"started {command} (pid {AGENT}), as {role}; {why}"]
@@ -853,7 +854,7 @@ def test_reaped_orphans_are_logged_by_name_with_w(
             self.si_pid = pid
 
     first = [Found(20), Found(99), None]
-    monkeypatch.setattr(os, "waitid", lambda *_: first.pop(0) if first else None)
+    monkeypatch.setattr(posix, "waitid", lambda *_: first.pop(0) if first else None)
     harness = supervise("-w", "-q")
     world.add(20, OWN_PID, "daemon")
     world.wait_results += [(20, exited(1)), (21, 9), (22, stopped(TSTP)), (23, exited(0))]
@@ -868,7 +869,7 @@ def test_reaped_orphans_are_logged_by_name_with_w(
 def test_without_waitid_reaped_orphans_have_no_names(
     world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(os, "waitid")
+    monkeypatch.delattr(posix, "waitid")
     harness = supervise("-w", "-q")
     world.wait_results.append((20, exited(1)))
     harness.receive(CHLD)
@@ -881,7 +882,7 @@ def test_where_waitid_is_refused_orphans_are_reaped_all_the_same(
     def refuse(*_: object) -> None:
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
-    monkeypatch.setattr(os, "waitid", refuse)
+    monkeypatch.setattr(posix, "waitid", refuse)
     harness = supervise("-w", "-q")
     world.wait_results.append((20, exited(1)))
     harness.receive(CHLD)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import posix
 import signal
 from typing import TYPE_CHECKING
 
@@ -33,16 +34,16 @@ def test_failing_to_give_the_terminal_leaves_the_signal_mask_as_it_was(monkeypat
         raise OSError(errno.ENOTTY, os.strerror(errno.ENOTTY))
 
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    monkeypatch.setattr(os, "tcsetpgrp", refuse)
+    monkeypatch.setattr(posix, "tcsetpgrp", refuse)
     terminal.give_to(17)
     assert masks == [before | {signal.SIGTTOU}]
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
 
 
 def test_without_a_controlling_terminal_there_is_no_foreground_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "tcgetpgrp", lambda fd: 12 + fd)
+    monkeypatch.setattr(posix, "tcgetpgrp", lambda fd: 12 + fd)
     assert terminal.foreground() == 12
-    monkeypatch.setattr(os, "tcgetpgrp", refusing(errno.ENOTTY))
+    monkeypatch.setattr(posix, "tcgetpgrp", refusing(errno.ENOTTY))
     assert terminal.foreground() is None
 
 
@@ -75,5 +76,5 @@ def test_a_parent_in_another_group_of_our_session_is_a_shell(
         "getsid": known(sessions),
         "getpgid": known(groups),
     }.items():
-        monkeypatch.setattr(os, name, value)
+        monkeypatch.setattr(posix, name, value)
     assert terminal.has_shell_above() is expected

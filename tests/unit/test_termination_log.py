@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import posix
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -116,7 +117,7 @@ def test_only_our_part_is_replaced(ours: TerminationLog, log: Path, after: list[
 
 def test_the_same_text_is_not_written_again(ours: TerminationLog, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ours.write(["one"])
-    monkeypatch.setattr(os, "pwrite", lambda *_: pytest.fail("written"))
+    monkeypatch.setattr(posix, "pwrite", lambda *_: pytest.fail("written"))
     ours.write(["one"])
     assert log.read_bytes() == b"one\n"
 
@@ -264,7 +265,7 @@ def test_a_file_that_cannot_be_written_keeps_what_it_has(
     log.write_bytes(b"lost\n")
     ours.write(["one"])
     with monkeypatch.context() as patch:
-        patch.setattr(os, "pwrite", refuse)
+        patch.setattr(posix, "pwrite", refuse)
         ours.write(["two"])
     assert ours.error == os.strerror(errno.ENOSPC)
     assert log.read_bytes() == b"lost\nagent-init: one\n"
@@ -288,7 +289,7 @@ def nearly_full(ours: TerminationLog, log: Path, monkeypatch: pytest.MonkeyPatch
             meanwhile()
             return write(fd, data[:room], offset) if room else 0
 
-        monkeypatch.setattr(os, "pwrite", pwrite)
+        monkeypatch.setattr(posix, "pwrite", pwrite)
 
     return cut
 
@@ -335,7 +336,7 @@ def test_what_the_agent_appends_meanwhile_stays(
             append(log, left.pop())
         return real(*arguments) if call == "pwrite" else result
 
-    monkeypatch.setattr(os, call, late)
+    monkeypatch.setattr(posix, call, late)
     ours.write(then)
     text = f"agent-init: {then[0]}\n" if then else ""
     assert log.read_text() == f"the agent's\nappended\n{text}"
@@ -352,7 +353,7 @@ def test_a_file_that_keeps_growing_is_left_alone(
         append(log, b"again\n")
         return content
 
-    monkeypatch.setattr(os, "pread", late)
+    monkeypatch.setattr(posix, "pread", late)
     log.write_bytes(b"")
     ours.write(["text"])
     assert set(log.read_text().splitlines()) == {"again"}
@@ -361,7 +362,7 @@ def test_a_file_that_keeps_growing_is_left_alone(
 
 def test_without_a_termination_log_nothing_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[object] = []
-    monkeypatch.setattr(os, "open", lambda *arguments: opened.append(arguments))
+    monkeypatch.setattr(posix, "open", lambda *arguments: opened.append(arguments))
     ours = TerminationLog(settings("none"))
     assert not ours.is_there
     ours.write(["text"])

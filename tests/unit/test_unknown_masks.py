@@ -5,6 +5,7 @@ from __future__ import annotations
 import _signal
 import errno
 import os
+import posix
 import signal
 from typing import TYPE_CHECKING
 
@@ -211,7 +212,7 @@ def test_an_emulator_is_no_part_of_the_command_line(
 
 def test_an_emulated_shell_is_a_shell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(procfs, "read_file", lambda *_: b"/usr/bin/qemu-arm\0/bin/sh\0-c\0x\0")
-    monkeypatch.setattr(os, "readlink", lambda _: "/usr/bin/qemu-arm")
+    monkeypatch.setattr(posix, "readlink", lambda _: "/usr/bin/qemu-arm")
     assert procfs.program_names(Process(AGENT, "sh", 1, 1, 0)) == {"sh"}
 
 
@@ -399,7 +400,7 @@ def command_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     def open_it(name: str, flags: int) -> int:
         return real(path if name == f"/proc/{AGENT}/cmdline" else name, flags)
 
-    monkeypatch.setattr(by_name.os, "open", open_it)  # type: ignore[attr-defined]
+    monkeypatch.setattr(by_name.posix, "open", open_it)  # type: ignore[attr-defined]
     return path
 
 

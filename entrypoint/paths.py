@@ -1,0 +1,79 @@
+"""What process 1 needs of `os` beyond the system calls, which it takes from `posix`.
+
+The agent waits while `os` is loaded, 1.5 ms, and it takes 0.2 to 0.4 MiB: a tenth of all that process 1 has. These
+functions do what those of the same names in `os` and `os.path` do.
+"""
+
+import posix
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DEVNULL = "/dev/null"
+ENCODING, ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+REGULAR, DIRECTORY, TYPE = 0o100000, 0o040000, 0o170000  # S_IFREG, S_IFDIR, S_IFMT (inode(7))
+
+
+def fsencode(text: str) -> bytes:
+    """Return a path or a variable as the kernel has it."""
+    return text.encode(ENCODING, ERRORS)
+
+
+def fsdecode(raw: bytes) -> str:
+    """Return a path or a variable as text."""
+    return raw.decode(ENCODING, ERRORS)
+
+
+def environment() -> dict[str, str]:
+    """Return the variables that the interpreter was started with."""
+    return {fsdecode(name): fsdecode(value) for name, value in posix.environ.items()}
+
+
+def basename(path: str) -> str:
+    """Return what follows the last slash."""
+    return path.rpartition("/")[2]
+
+
+def dirname(path: str) -> str:
+    """Return what is before the last slash."""
+    head, slash, _ = path.rpartition("/")
+    return head.rstrip("/") or slash
+
+
+def splitext(path: str) -> tuple[str, str]:
+    """Return a path in two parts, of which the second is the dot and what follows, if the name has one after others."""
+    name = basename(path)
+    dot = name.rfind(".")
+    if not name[:dot].strip(".") or dot < 0:
+        return path, ""
+    cut = len(path) - len(name) + dot
+    return path[:cut], path[cut:]
+
+
+def exists(path: str) -> bool:
+    """Whether there is something; False for a broken link."""
+    return _mode(posix.stat, path) is not None
+
+
+def lexists(path: str) -> bool:
+    """Whether there is something; True for a broken link."""
+    return _mode(posix.lstat, path) is not None
+
+
+def isfile(path: str) -> bool:
+    """Whether it is a regular file."""
+    return (_mode(posix.stat, path) or 0) & TYPE == REGULAR
+
+
+def isdir(path: str) -> bool:
+    """Whether it is a directory."""
+    return (_mode(posix.stat, path) or 0) & TYPE == DIRECTORY
+
+
+def _mode(stat: "Callable[[str], posix.stat_result]", path: str) -> int | None:
+    try:
+        return stat(path).st_mode
+    except (OSError, ValueError):  # not there, not allowed; a NUL
+        return None
