@@ -22,7 +22,7 @@ UNIT, PROCESS1 = "tests/unit", "tests/process1"
 NOT_OF_PROCESS_1 = ("--ignore-glob=*/test_check_*", "--ignore-glob=*/test_rehears*")
 
 # What process 1 imports and every branch of which is tested, as patterns below `entrypoint/`.
-MEASURED = ("init/[a-z]*.py", "start.py", "signals.py")
+MEASURED = ("init/[a-z]*.py", "start.py", "signals.py", "paths.py")
 
 
 def measured() -> list[str]:

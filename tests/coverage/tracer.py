@@ -10,13 +10,26 @@ entry and its exit, as in coverage.py's own `pytracer.py`. Each arc goes with th
 environment.
 """
 
-import os
+import posix
 import sys
 
-HERE = os.path.dirname(os.path.abspath(__file__)) + "/"
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+HERE = __file__.rpartition("/")[0] + "/"
 NOTES, PLACES, MODULES = "{NOTES}", "{PLACES}".split(":"), frozenset("{MODULES}".split(":"))
 RESUME = int("{RESUME}")
 AFTER_YIELD = 0 if sys.version_info[:2] == (3, 13) else 2  # bytes from a generator's yield to the RESUME behind it
+
+
+def _environment() -> "Mapping[str, str]":
+    """Return the variables: as they are now where `os` is loaded, which it is not in process 1."""
+    loaded: Any = sys.modules.get("os")
+    if loaded is not None:
+        return loaded.environ  # type: ignore[no-any-return]
+    return {name.decode(errors="replace"): value.decode(errors="replace") for name, value in posix.environ.items()}
 
 
 def _measure() -> None:
@@ -24,11 +37,11 @@ def _measure() -> None:
     import _thread
     import marshal
 
-    execve, exit_now, start_new_thread = os.execve, os._exit, _thread.start_new_thread
-    # Tests replace functions of `os` by fakes; these stay genuine.
-    open_, write, close, urandom, dumps = os.open, os.write, os.close, os.urandom, marshal.dumps
+    execve, exit_now, start_new_thread = posix.execve, posix._exit, _thread.start_new_thread
+    # Tests replace functions of `posix` by fakes; these stay genuine.
+    open_, write, close, urandom, dumps = posix.open, posix.write, posix.close, posix.urandom, marshal.dumps
     arcs: dict[tuple[str, str], set[tuple[int, int]]] = {}
-    environment = os.environ
+    environment = _environment()
 
     def trace(frame, event, argument):  # type: ignore[no-untyped-def]
         code = frame.f_code
@@ -60,7 +73,7 @@ def _measure() -> None:
     def save() -> None:
         """Write the notes. Lost where they cannot be written: the test must not notice."""
         try:
-            fd = open_(f"{NOTES}/{urandom(12).hex()}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            fd = open_(f"{NOTES}/{urandom(12).hex()}", posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL, 0o644)
             write(fd, dumps({key: list(pairs) for key, pairs in arcs.items()}))
             close(fd)
         except Exception:
@@ -81,7 +94,11 @@ def _measure() -> None:
 
         return start_new_thread(run, *arguments)
 
-    os.execve, os._exit, _thread.start_new_thread = execve_saved, exit_saved, start_traced  # type: ignore[assignment]
+    for name in ("posix", "os"):
+        loaded: Any = sys.modules.get(name)
+        if loaded is not None:
+            loaded.execve, loaded._exit = execve_saved, exit_saved
+    _thread.start_new_thread = start_traced
     if "pytest" in sys.modules:
         import atexit
 
@@ -90,5 +107,5 @@ def _measure() -> None:
 
 
 # Not a copy that a test makes and may change; and not the workers of xdist, which call nothing in here.
-if HERE in PLACES and not ("pytest" in sys.modules and "PYTEST_XDIST_WORKER" in os.environ):
+if HERE in PLACES and not ("pytest" in sys.modules and "PYTEST_XDIST_WORKER" in _environment()):
     _measure()
