@@ -320,10 +320,12 @@ class Watch:
         """Look at all loops. Collections must be put off, since `sys._current_frames` may deadlock with them (3.11)."""
         now = monotonic()
         self._looked = now
-        starved = 0.0
-        if self._delay is not None and self._time.is_late(now):
-            starved = (_run_delay(get_native_id()) or self._delay) - self._delay
-        self._time.look(now, _switches(), sys.getswitchinterval(), starved)
+        starved, switches = 0.0, None
+        if self._time.is_late(now):
+            switches = _switches()
+            if self._delay is not None:
+                starved = (_run_delay(get_native_id()) or self._delay) - self._delay
+        self._time.look(now, switches, sys.getswitchinterval(), starved)
         self._look_at_all(now)
         is_waiting = any(watched.state.posted is not None for watched in self._loops.values())
         self._delay = _run_delay(get_native_id()) if is_waiting else None  # opening a file in /proc is slow
