@@ -27,7 +27,7 @@ if posix.environ.get(b"PYTHONDONTWRITEBYTECODE"):  # -I ignores it; this is abou
     sys.dont_write_bytecode = True
 # The package lies in one of these, most likely the last; an `entrypoint.py` of the agent's must not be taken for it.
 # The launcher leaves the `..` in the path to the kernel: behind a link it is not the directory before it.
-home = __file__.rpartition("/")[0].rpartition("/")[0] or "/"
+home = __file__.rpartition("/")[0].rstrip("/").rpartition("/")[0] or "/"
 try:
     fd = posix.open(home, posix.O_RDONLY | posix.O_CLOEXEC)
     try:

@@ -28,7 +28,7 @@ def answer(arguments: Sequence[str], wanted: settings.UsageError | settings.Info
     if isinstance(wanted, settings.UsageError):
         return _print_error(what)
     if what == "version":
-        print(f"{NAME} {__version__}", flush=True)  # the caller ends with os._exit, which flushes nothing
+        print(f"{NAME} {__version__}", flush=True)  # the caller ends with posix._exit, which flushes nothing
         return 0
     try:
         try:

@@ -320,9 +320,11 @@ def _comes_with_interpreter(name: str) -> bool:
         origin = object.__getattribute__(sys.modules[name], "__spec__").origin
     except AttributeError:
         return False
+    if not isinstance(origin, str):
+        return False
     if origin in ("built-in", "frozen"):
         return True
-    place, library = (origin or "").rpartition("/")[0], _library()
+    place, library = origin.rpartition("/")[0], _library()
     return place == library + "/encodings" or (name == "sitecustomize" and place == library)
 
 

@@ -84,8 +84,8 @@ class KnownTime:
     def look(self, now: float, switches: "int | None", switch_interval: float, starved: float = 0.0) -> None:
         """Look at the monotonic clock, which shows `now`.
 
-        `switches`: voluntary context switches of our thread so far, if known. `starved`: seconds that it has waited for
-        a processor since the look before.
+        `switches`: voluntary context switches of our thread so far, if known; only a late look needs them. `starved`:
+        seconds that it has waited for a processor since the look before.
         """
         gap = 0.0 if self._last is None else max(0.0, now - self._last)
         self._known, self.gil_held = self.now, 0.0
@@ -99,7 +99,9 @@ class KnownTime:
             if gap / 2 <= waited <= gap + 3 * switch_interval:
                 self.gil_held = min(gap - self.period, starved + waited)
         self.now += known
-        self._last, self._at, self._switches = now, now, switches or 0
+        self._last = self._at = now
+        if switches is not None:
+            self._switches = switches
 
     def looked(self, now: float, switches: "int | None") -> None:
         """The look is over. Nothing is known about the time it took: our thread may have lost the GIL in its middle."""

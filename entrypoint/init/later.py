@@ -72,7 +72,8 @@ def _cached(spec: "ModuleSpec", loader: "Any") -> bytes:
     """Return the compiled code of a module as it is in its .pyc file; empty if that is not known to be the source's.
 
     The loader knows more kinds of files, but makes the code, which is dropped here: that takes time, and memory that
-    the interpreter keeps. For the header see PEP 552.
+    the interpreter keeps. For the header see PEP 552. It does not show a file that was cut off, which Python does not
+    write; nor that the directory was moved, so a traceback may name the old place.
     """
     try:
         data: bytes = loader.get_data(spec.cached)

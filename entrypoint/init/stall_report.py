@@ -163,7 +163,7 @@ class Reporter:
             pid = posix.posix_spawn(
                 python,
                 [python, "-I", "-S", self._program, request],
-                posix.environ,
+                {name: value for name, value in posix.environ.items() if name},  # posix_spawn refuses an empty name
                 file_actions=[*null, (posix.POSIX_SPAWN_DUP2, writer, 1)],
                 setpgroup=0,
                 setsigmask=(),

@@ -138,7 +138,7 @@ def test_where_no_directory_can_be_written_the_socket_is_abstract(monkeypatch: p
 
 
 class Refusal:
-    """Has calls of a function of `os` fail for some paths, and keeps the paths of all calls."""
+    """Has calls of a function of `posix` fail for some paths, and keeps the paths of all calls."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str, *refused: str) -> None:
         self.paths: list[str] = []

@@ -169,6 +169,7 @@ def test_a_process_that_ignores_the_signal_is_work_too(world: World) -> None:
         ("node", {0: "/dev/null", 20: "pipe:[1]"}, 0.5, [WORK]),
         ("node", {0: "socket:[1]", 20: "socket:[1]"}, 0.5, [WORK]),
         ("node", {0: "/dev/null", 20: "socket:[2]"}, 0.5, []),
+        ("node", {}, 0.5, []),
         ("node", None, 0.5, []),
         ("node", {0: "/dev/null"}, 1.5, []),
         ("python", {0: "/dev/null"}, 0.5, []),
@@ -188,7 +189,8 @@ def test_below_a_program_for_node_without_sockets_there_is_work(
     held: dict[str, list[str]] = {}
     for fd, target in (targets or {}).items():
         held.setdefault(target, []).append(str(fd))
-    monkeypatch.setattr(procfs, "descriptors", lambda *_: held)
+    answers = iter([held if targets is not None else None])
+    monkeypatch.setattr(procfs, "descriptors", lambda *_: next(answers, held))
     made = world.wrapper()
     now += seconds
     assert world.left(made, died=False)[0] == expected

@@ -199,6 +199,16 @@ def test_without_context_switches_a_late_look_is_not_known() -> None:
     assert (clock.now, clock.gil_held) == (0, 0)
 
 
+def test_only_a_late_look_needs_the_context_switches() -> None:
+    """Those of a look in time are not counted; an error may have cut the look short."""
+    clock = KnownTime(PERIOD)
+    clock.look(100, None, SWITCH)
+    clock.looked(100, 1000)
+    clock.look(100 + PERIOD, None, SWITCH)
+    clock.look(110, 1003, SWITCH)
+    assert clock.now == pytest.approx(PERIOD + 3 * SWITCH)
+
+
 @pytest.mark.parametrize(("starved", "known"), [(9.9, 10), (5, 5)])
 def test_a_late_look_on_a_busy_machine_is_known(starved: float, known: float) -> None:
     """Our own thread got no processor, and was not stopped."""

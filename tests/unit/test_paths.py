@@ -52,6 +52,6 @@ def test_what_is_there_is_what_the_standard_library_says(tmp_path: Path, kind: s
     assert not ours(f"{path}/below") or kind.endswith("directory")
 
 
-def test_the_environment_is_that_of_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_that_are_no_text_survive(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(posix, "environ", {b"A": b"1", b"B": b"\xff"})
     assert paths.environment() == {"A": "1", "B": "\udcff"}

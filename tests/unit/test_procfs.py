@@ -388,9 +388,11 @@ def test_a_thread_that_exits_meanwhile_does_not_hide_children_of_other_threads(
         return real(path, *more)
 
     tasks = os.listdir("/proc/self/task")
-    monkeypatch.setattr(procfs, "read_file", read_file)
-    monkeypatch.setattr(posix, "listdir", lambda _: ["gone", *tasks, "gone too"])
-    assert child.pid in [process.pid for process in procfs.children(os.getpid())]
+    with monkeypatch.context() as fake:
+        fake.setattr(procfs, "read_file", read_file)
+        fake.setattr(posix, "listdir", lambda _: ["gone", *tasks, "gone too"])
+        found = procfs.children(os.getpid())
+    assert child.pid in [process.pid for process in found]
 
 
 def test_children_of_all_threads_are_found() -> None:

@@ -10,6 +10,7 @@ import sys
 import time
 from importlib.machinery import ModuleSpec
 from importlib.util import LazyLoader, module_from_spec, spec_from_file_location
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,6 @@ from tests.support.world import failing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 LIBRARY = os.path.dirname(os.__file__)
 GIVEN = {b"A": b"1"}
@@ -60,12 +60,12 @@ class Interpreter:
         self,
         monkeypatch: pytest.MonkeyPatch,
         *,
-        modules: dict[str, str | None] | None = None,
+        modules: dict[str, Any] | None = None,
         variables: Sequence[str] = (),
         threads: int = 0,
         flags: tuple[int, int] = (0, 0),
     ) -> None:
-        found: dict[str, str | None] = {**AT_START, **(modules or {})}
+        found: dict[str, Any] = {**AT_START, **(modules or {})}
         loaded = {name: ModuleType(name) for name in [*start.OWN_MODULES, *found]}
         for name, origin in found.items():
             if origin is not None:
@@ -126,6 +126,7 @@ def test_a_clean_interpreter_goes_on(monkeypatch: pytest.MonkeyPatch, found: dic
         {"modules": {"json": LIBRARY + "/json.py"}},
         {"modules": {"made_up": None}},
         {"modules": {"namespace": ""}},
+        {"modules": {"elsewhere": Path("/app/elsewhere.py")}},
         {"modules": {"encodings": "/app/encodings/__init__.py"}},
         {"modules": {"encodings.of_the_agent": "/app/encodings/of_the_agent.py"}},
         {"modules": {"os": "/app/os.py"}},
@@ -144,6 +145,7 @@ def test_a_clean_interpreter_goes_on(monkeypatch: pytest.MonkeyPatch, found: dic
         "a module of the standard library",
         "a module without an origin",
         "a namespace package",
+        "an origin that is no text",
         "encodings of the container",
         "an encoding of the container",
         "a replaced module",
