@@ -33,7 +33,7 @@ def test_asyncio_run_without_a_handler(start: Start, scenario: StopScenario) -> 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT], ids=lambda n: n.name)
 def test_stop_before_the_handler_is_installed(start: Start, number: signal.Signals) -> None:
-    agent = start("plain", (*PROGRAM, "handler"))
+    agent = start("plain", (*PROGRAM, "late"))
     agent.wait_for_start()
     agent.signal(number)
     agent.must_end_at_once()

@@ -1,6 +1,7 @@
 """A plain asyncio program: tasks, an async generator, a thread, and a slow clean-up.
 
-With the argument `handler` it handles TERM; with `bare` it relies on `asyncio.run`, which handles INT only.
+With the argument `handler` it handles TERM; with `bare` it relies on `asyncio.run`, which handles INT only. With `late`
+it handles TERM after some seconds, as an agent that imports much.
 """
 
 # mypy: disable-error-code="import-not-found"
@@ -42,7 +43,7 @@ def work() -> None:
 
 async def main(mode: str) -> None:
     stop = asyncio.Event()
-    if mode == "handler":
+    if mode != "bare":
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     counting = asyncio.create_task(count())
     working = asyncio.create_task(asyncio.to_thread(work))
@@ -57,6 +58,8 @@ async def main(mode: str) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1] == "late":
+        time.sleep(5)
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(main(sys.argv[1]))
     note("ended")
