@@ -6,11 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from entrypoint.init import procfs
 from tests.support.world import Harness, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def masks_are_true(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Process 1 looks at itself once. A test in which it has another pid must not do that for all that follow."""
+    monkeypatch.setattr(procfs, "_masks_are_false", False)
 
 
 @pytest.fixture
