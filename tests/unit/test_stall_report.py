@@ -55,6 +55,7 @@ class Stage:
         self.lines: list[str] = []
         self.killed: list[tuple[int, int]] = []
         self.spawned: list[list[str]] = []
+        self.environments: list[object] = []
         self.writer = -1
         self.loop = Loop(report=lambda error: self.lines.append(repr(error)), recover=lambda: None)
         self.reporter = reporter(self.loop, "/package", available, self.lines, lambda: self.lines.append("complete"))
@@ -66,6 +67,7 @@ class Stage:
         [(_, writer, _)] = [action for action in actions if action[0] == os.POSIX_SPAWN_DUP2]
         self.writer = os.dup(writer)
         self.spawned.append(argv)
+        self.environments.append(environment)
         return PID
 
     def kill(self, pid: int, number: int) -> None:
@@ -105,6 +107,13 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     made.turn()
     assert made.lines == lines  # the pipe is not watched any longer
     assert len(os.listdir("/proc/self/fd")) == opened
+
+
+def test_a_variable_without_a_name_is_left_out(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel passes it on to a new program, and posix_spawn raises ValueError for it."""
+    monkeypatch.setattr(posix, "environ", {b"": b"1", b"A": b"2"})
+    stage.reporter.start(5, 10.0)
+    assert stage.environments == [{b"A": b"2"}]
 
 
 def test_the_request_holds_what_is_known(stage: Stage) -> None:
