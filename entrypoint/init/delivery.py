@@ -513,7 +513,7 @@ class Delivery:
         if names.may_be_looked_through(agent):
             return True
         # Most agents are no such program, and may have thousands of children: that is looked at first.
-        if to_stop and recipients.is_in_runtime(agent) and recipients.is_launcher(agent, _only_child(agent.pid)):
+        if to_stop and recipients.is_in_runtime(agent) and recipients.only_reads_output(agent, _only_child(agent.pid)):
             return True
         return not self._agent.dispositions.handles(number) and recipients.is_tracer(agent)
 

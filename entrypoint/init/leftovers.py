@@ -112,13 +112,16 @@ class Wrapper:
         self._signals_group = process.group == process.pid and not procfs.PDKSH.isdisjoint(programs)
         is_event_loop = not EVENT_LOOPS.isdisjoint(programs)
         self._cleans_up = number == INT and not is_event_loop and procfs.handles(process, number) is True
-        only_runs = is_event_loop and not _has_sockets(process.pid)
-        self._only_runs_until = time.monotonic() + AT_ONCE if only_runs else 0.0
         self._awaited = {_awaited_child(process.pid)} - {0}  # and what is below it
         self._below: list[_Below] = []
         to_look_at = children_of(process.pid)
-        if not self._is_known and to_look_at:
+        may_have_helpers = not self._is_known and bool(to_look_at)
+        held: dict[str, list[str]] | None = {}
+        if is_event_loop or may_have_helpers:
             held = procfs.descriptors(process.pid, MAX_DESCRIPTORS)  # once: there may be many children
+        only_runs = is_event_loop and not _has_sockets(held)
+        self._only_runs_until = time.monotonic() + AT_ONCE if only_runs else 0.0
+        if may_have_helpers:
             if held is None:  # no wrapper has so many
                 return
             to_look_at = [child for child in to_look_at if not recipients.is_helper(child, process, held)]
@@ -259,9 +262,8 @@ def _awaited_child(pid: int) -> int:
     return child if child < 1 << 31 else 0  # a negative number names any child, or a process group
 
 
-def _has_sockets(pid: int) -> bool:
-    """Whether it has sockets other than its stdin, stdout and stderr; True if that is not known."""
-    held = procfs.descriptors(pid, MAX_DESCRIPTORS)
+def _has_sockets(held: "dict[str, list[str]] | None") -> bool:
+    """Whether there are sockets other than stdin, stdout and stderr; True if that is not known. `held`: descriptors."""
     if not held:
         return True
     return any(target.startswith("socket:") and {"0", "1", "2"}.isdisjoint(fds) for target, fds in held.items())

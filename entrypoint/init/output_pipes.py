@@ -18,7 +18,6 @@ Where one of these is not known, it does not count as one.
 
 import posix
 
-from .. import paths
 from . import procfs
 
 TYPE_CHECKING = False
@@ -139,7 +138,7 @@ def _is_own(pid: int, target: str, held: dict[str, list[str]], call: int) -> boo
         return any(flags & (posix.O_WRONLY | posix.O_RDWR) for flags in procfs.open_modes(pid, target, held))
     if call in EPOLL_WAITS or not target.startswith("/") or target.startswith(TERMINALS):
         return False
-    if call in POLLS or target == paths.DEVNULL:
+    if call in POLLS or target == "/dev/null":
         return True
     return not any(_is_read_from_its_start(pid, name) for name in held[target])
 

@@ -460,7 +460,7 @@ def test_launcher_that_handles_the_stop_signal_from_its_start_is_looked_through_
     world.add(20, AGENT, "worker", TERM)
     monkeypatch.setattr(harness.supervisor.agent.dispositions, "handles_or_ignores", lambda _: True)
     monkeypatch.setattr(recipients, "is_in_runtime", lambda process: process.pid == AGENT)
-    monkeypatch.setattr(recipients, "is_launcher", lambda _, children: [child.pid for child in children] == [20])
+    monkeypatch.setattr(recipients, "only_reads_output", lambda _, children: [child.pid for child in children] == [20])
     monkeypatch.setattr(procfs, "child_pids", lambda _: [20])
     assert harness.supervisor.delivery.resolve(TERM, to_stop=False).processes == []
     harness.do(Stop(TERM))

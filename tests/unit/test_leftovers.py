@@ -205,9 +205,11 @@ def test_a_process_with_too_many_descriptors_is_no_wrapper_unless_it_is_known(
     assert world.left(world.wrapper(), died=True) == ([WORK], [])
 
 
+@pytest.mark.parametrize("name", ["launcher", "node"])
 def test_the_descriptors_of_a_process_are_listed_once_for_all_its_children(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
+    world.processes[ROOT].name = name
     world.add(OTHER, ROOT, "node", handles=True)
     held: dict[str, list[str]] = {"pipe:[1]": ["5"]}
     listed: list[int] = []
