@@ -1,6 +1,6 @@
 """LiveKit's own server, built from Go's module proxy.
 
-`python -m tests.livekit.server` builds it and prints its path: 270 s of CPU time, once.
+`python -m tests.livekit.server` builds it and prints its path: 90 s of CPU time, once.
 """
 
 from __future__ import annotations
