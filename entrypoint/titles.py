@@ -8,9 +8,26 @@ MAX_CHARACTERS = 40  # of a title that a process has given itself
 # What comes before what may be arguments in such a title: `celery worker -A app`, `(...)`, `key=value`, an address.
 BEFORE_ARGUMENTS = (" -", " (", "=", "://", "@")
 INTERPRETERS = ("python", "pypy", "node", "ruby", "perl")
+# Letters of an interpreter's short options: code follows; a value follows, in this word or as the next; a value follows
+# in this word only. All others take no value, and may stand before these in one word.
+LETTERS = {
+    "python": ("c", "WX", ""),
+    "node": ("ep", "rC", ""),
+    "ruby": ("e", "rICEX", "FiKTWx0"),
+    "perl": ("eE", "I", "dDFimMx"),
+    "fish": ("cC", "dfoDp", ""),
+    "sh": ("c", "oO", ""),
+}
+# Long options: code follows; a value follows as the next word; no value. Of others it is not known.
+WITH_CODE = frozenset(("--eval", "--print", "--command", "--init-command"))
+WITH_VALUE = frozenset(
+    "--require --import --check-hash-based-pycs --env-file --env-file-if-exists --input-type --loader "
+    "--experimental-loader --conditions --title --watch-path --run --rcfile --init-file --emulate".split()
+)
+WITHOUT_VALUE = frozenset("--login --posix --norc --noprofile --noediting --verbose --restricted --interactive".split())
+ENDINGS = tuple(".py .pyc .pyz .js .cjs .mjs .ts .cts .mts .jsx .tsx .rb .pl .sh .bash .zsh .fish".split())
 NODES = frozenset(("MainThread", "node-MainThread"))  # what Node calls its main thread, so itself
 SHELLS = frozenset("sh bash rbash dash ash ksh ksh93 mksh lksh oksh posh zsh yash fish csh tcsh".split())
-WITH_VALUE = frozenset(("-W", "-X", "-r", "--require", "--import", "--check-hash-based-pycs", "-o", "-O"))
 # How multiprocessing starts its own processes: the beginning of the code for -c, and what it is.
 MULTIPROCESSING = (
     ("from multiprocessing.resource_tracker import main", "resource tracker"),
@@ -47,22 +64,58 @@ def of_child(own: str, parent: str) -> str:
 
 def _script(argv: "Sequence[str]", program: str) -> str:
     """Return what an interpreter runs: `agent.py`, `-m uvicorn`, `-c`, a part of multiprocessing; empty if unknown."""
-    rest = list(argv[1:])
-    is_python = program.startswith(("python", "pypy"))
+    kind = _kind(program)
+    code, with_value, with_attached_value = LETTERS[kind]
+    rest, is_sure = list(argv[1:]), True
     while rest:
         word = rest.pop(0)
-        if not word.startswith("-"):
-            return _base(word)
-        flags = "" if word.startswith("--") else word
-        if is_python and flags.endswith("m"):
-            return f"-m {rest[0]}" if rest and rest[0].replace(".", "_").isidentifier() else ""
-        if flags.endswith("c") or (flags.endswith("e") and not is_python and program not in SHELLS):
-            code = rest[0] if rest and is_python else ""
-            code = code.removeprefix("import sys; ")  # the forkserver, in current patch releases
-            return next((what for begin, what in MULTIPROCESSING if code.startswith(begin)), flags)
-        if word in WITH_VALUE and rest:
-            rest.pop(0)
+        if word == "-":  # the code comes from stdin, and arguments follow
+            return ""
+        if word == "--":
+            return _file(rest[0], is_sure) if rest else ""
+        if word.startswith("--"):
+            option, equals, _ = word.partition("=")
+            if option in WITH_CODE:
+                return option
+            if option in WITH_VALUE and not equals:
+                del rest[:1]
+            is_sure = is_sure and bool(equals or option in WITH_VALUE or option in WITHOUT_VALUE)
+            continue
+        if word[:1] != "-" and not (word[:1] == "+" and kind in ("sh", "fish")):
+            return _file(word, is_sure)
+        for at, letter in enumerate(word[1:], 2):
+            following = word[at:] or (rest[0] if rest else "")
+            if letter in code:
+                return _part_of_multiprocessing(following) if kind == "python" else f"-{letter}"
+            if kind == "python" and letter == "m":
+                return f"-m {following}" if following.replace(".", "_").isidentifier() else ""
+            if kind == "sh" and letter == "s":  # as above
+                return ""
+            if letter in with_value and not word[at:]:
+                del rest[:1]
+            if letter in with_value or letter in with_attached_value:
+                break
     return ""
+
+
+def _kind(program: str) -> str:
+    """Return whose options an interpreter has, as a key of LETTERS."""
+    if program in SHELLS:
+        return "fish" if program == "fish" else "sh"
+    name = next(name for name in INTERPRETERS if program.startswith(name))
+    return "python" if name == "pypy" else name
+
+
+def _part_of_multiprocessing(code: str) -> str:
+    code = code.removeprefix("import sys; ")  # the forkserver, in current patch releases
+    return next((what for begin, what in MULTIPROCESSING if code.startswith(begin)), "-c")
+
+
+def _file(path: str, is_sure: bool) -> str:
+    """Return the name of a script; nothing if it may be something else, as code or the value of an unknown option."""
+    name = _base(path)
+    is_name = name.translate(dict.fromkeys(map(ord, "._-+@"), "x")).isalnum()
+    return name if is_name and (is_sure or name.endswith(ENDINGS)) else ""
 
 
 def _title(text: str) -> str:

@@ -8,6 +8,8 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from entrypoint import titles
 from entrypoint.init import narrator, procfs
@@ -40,8 +42,35 @@ if TYPE_CHECKING:
         ("python", ["python", "-c", "import sys; from multiprocessing.forkserver import main; m(1)"], "forkserver"),
         ("python", ["python", "-c", "from multiprocessing.spawn import spawn_main; x", "-f"], "spawn worker"),
         ("MainThread", ["node", "--require", "./hook.js", "/app/server.js", "--token=x"], "node server.js"),
-        ("node", ["node", "-e", "secret()"], "node -e"),
-        ("sh", ["/bin/sh", "-c", "curl -H secret"], "sh -c"),
+        ("node", ["node", "-e", "hunter2()"], "node -e"),
+        ("node", ["node", "--eval", "const key = 'hunter2'"], "node --eval"),
+        ("node", ["node", "--eval=const key = 'hunter2'"], "node --eval"),
+        ("node", ["node", "-p", "'hunter2'"], "node -p"),
+        ("node", ["node", "-pe", "'hunter2'"], "node -p"),
+        ("node", ["node", "--env-file", "hunter2", "app.js"], "node app.js"),
+        ("node", ["node", "--env-file=hunter2", "app"], "node app"),
+        ("node", ["node", "--some-new-option", "hunter2", "app.js"], "node"),
+        ("node", ["node", "--enable-source-maps", "/app/index.mjs", "hunter2"], "node index.mjs"),
+        ("python", ["python", "-mapp", "--token", "hunter2"], "python -m app"),
+        ("python", ["python", "-uckey='hunter2'", "hunter2"], "python -c"),
+        ("python", ["python", "-Xdev", "-Werror", "agent.py"], "python agent.py"),
+        ("python", ["python", "-", "hunter2"], "python"),
+        ("python", ["python", "--", "agent.py", "hunter2"], "python agent.py"),
+        ("python", ["python", "--"], "python"),
+        ("python", ["python", "key='hunter2'"], "python"),
+        ("pypy3", ["pypy3", "-c", "key = 'hunter2'"], "pypy3 -c"),
+        ("perl", ["perl", "-lane", "hunter2"], "perl -e"),
+        ("perl", ["perl", "-E", "hunter2"], "perl -E"),
+        ("perl", ["perl", "-i.orig", "-MFile::Spec", "-I", "lib", "job.pl"], "perl job.pl"),
+        ("ruby", ["ruby", "-rset", "-I", "lib", "-W0", "-e", "hunter2"], "ruby -e"),
+        ("sh", ["/bin/sh", "-c", "curl -H hunter2"], "sh -c"),
+        ("sh", ["sh", "-ceu", "curl -H hunter2"], "sh -c"),
+        ("bash", ["bash", "-euo", "pipefail", "-c", "curl -H hunter2"], "bash -c"),
+        ("bash", ["bash", "-o", "pipefail", "+e", "--rcfile", "x", "/app/start"], "bash start"),
+        ("bash", ["bash", "--login", "start"], "bash start"),
+        ("bash", ["bash", "-es", "hunter2"], "bash"),
+        ("fish", ["fish", "-C", "hunter2"], "fish -C"),
+        ("fish", ["fish", "--command", "hunter2"], "fish --command"),
         ("bash", ["-bash"], "bash"),
         ("bash", ["bash", "-e", "start.sh"], "bash start.sh"),
         ("gunicorn: maste", ["gunicorn: master [app:app]", "", ""], "gunicorn: master [app:app]"),
@@ -59,6 +88,15 @@ def test_a_title_names_what_runs_without_its_arguments(name: str, argv: list[str
     found = titles.of(name, argv)
     assert found == title
     assert "hunter2" not in found
+
+
+CODE = "import os; key = 'hunter2'"
+PROGRAMS = ("python3.13", "pypy3", "node", "ruby", "perl", "bash", "dash", "fish", "zsh")
+
+
+@given(st.sampled_from(PROGRAMS), st.lists(st.from_regex(r"[-+]{1,2}[A-Za-z0-9=-]{0,8}", fullmatch=True), max_size=4))
+def test_code_is_in_no_title_whatever_options_there_are(program: str, options: list[str]) -> None:
+    assert "hunter2" not in titles.of(program, [program, *options, CODE, "arguments of hunter2"])
 
 
 def test_a_fork_of_the_forkserver_is_a_worker() -> None:
