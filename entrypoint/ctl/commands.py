@@ -42,6 +42,17 @@ class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]
             self.fail(str(error), param, ctx)
 
 
+class MoreThanZero(Duration):
+    """One that is not 0."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return seconds."""
+        seconds = super().convert(value, param, ctx)
+        if not seconds:
+            self.fail(f"{signals.quote(str(value))} is too short; accepted: more than 0", param, ctx)
+        return seconds
+
+
 class Pid(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """A pid."""
 
@@ -71,7 +82,15 @@ class Signal(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         """Return the names that begin so."""
         from click.shell_completion import CompletionItem
 
-        return [CompletionItem(name) for name in sorted(signals.NUMBERS) if name.startswith(incomplete.upper())]
+        names = (name for name in sorted(signals.NUMBERS) if _is_catchable(name))
+        return [CompletionItem(name) for name in names if name.startswith(incomplete.upper())]
+
+
+def _is_catchable(name: str) -> bool:
+    try:
+        return bool(signals.parse_catchable(name))
+    except ValueError:
+        return False
 
 
 def _common(command: Callable[..., int]) -> Callable[..., int]:
@@ -188,7 +207,7 @@ def stop(pid: int | None, timeout: float, wait: bool, grace: float | None) -> in
 
 @group.command(short_help="Give a stop in progress more time.")
 @_common
-@click.argument("duration", type=Duration(), metavar="DURATION")
+@click.argument("duration", type=MoreThanZero(), metavar="DURATION")
 def extend(pid: int | None, timeout: float, duration: float) -> int:
     """Give a stop in progress DURATION more time, at most up to --max-grace."""
     return _print_answer(pid, timeout, "extend", SECONDS=f"{duration:.3f}")

@@ -25,7 +25,7 @@ def of(pid: int, uid: int, agent: "MainProcess") -> str:
     """Return what a client may do. `pid`: 0 if it is not visible here."""
     if pid == 0:
         return NONE
-    rights = ALL if uid in (0, posix.geteuid()) else READ if uid == procfs.user_of(agent.pid) else NONE
+    rights = ALL if uid in (0, posix.geteuid()) else READ if uid == agent.user else NONE
     if rights == NONE or not (tree.is_below(posix.getpid(), procfs.look(pid)) or _is_in_our_container(pid)):
         return NONE
     return rights

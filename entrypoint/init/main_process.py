@@ -26,7 +26,7 @@ class MainProcess:
     main one. `last_sender`: the process that sent the last READY or WATCHDOG, if it was not the agent itself.
     """
 
-    __slots__ = ("_image", "dispositions", "group", "last_sender", "name", "named", "pid", "status")
+    __slots__ = ("_image", "_user", "dispositions", "group", "last_sender", "name", "named", "pid", "status")
 
     def __init__(self, pid: int, program: str) -> None:
         self.pid = self.group = pid
@@ -34,6 +34,7 @@ class MainProcess:
         self.status: int | None = None
         self.dispositions = procfs.Dispositions(pid)
         self._image = procfs.executable(pid), procfs.argv_of(pid)
+        self._user: int | None = None
         self.named: Process | None = None
         self.last_sender: Process | None = None
 
@@ -41,6 +42,13 @@ class MainProcess:
     def program(self) -> "successor.Program":
         """Return what it ran when it was started, or became the agent."""
         return successor.Program(self.pid, self._image)
+
+    @property
+    def user(self) -> int | None:
+        """Return its user id; once it has exited, the one that was seen last, or None."""
+        if not self.has_exited:
+            self._user = procfs.user_of(self.pid)
+        return self._user
 
     @property
     def has_exited(self) -> bool:

@@ -12,6 +12,7 @@ import os
 PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 24, 38  # prctl(2)
 CAP_SETGID, CAP_SETUID, CAP_LAST = 6, 7, 63  # capabilities(7)
 CAPABILITY_VERSION_3 = 0x20080522  # capset(2)
+NOBODY = 65534, 65534, list[int]()  # in the place of an agent that has exited: whose user it was is not known
 
 
 class User:
@@ -33,11 +34,11 @@ class User:
 def drop(agent: int) -> User:
     """Become the agent's user, if we may, and drop all capabilities. Does not raise."""
     may_change = _may_become_others()
-    user = _user_of(agent)
+    user = _user_of(agent) or NOBODY
     libc = ctypes.CDLL(None, use_errno=True)
     for capability in range(CAP_LAST + 1):
         libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
-    if may_change and user is not None and user[:2] != (os.getuid(), os.getgid()):
+    if may_change and user[:2] != (os.getuid(), os.getgid()):
         uid, gid, groups = user
         try:
             os.setgroups(groups)

@@ -175,6 +175,24 @@ def test_the_server_runs_as_the_agents_user_without_capabilities(start: Start, t
     assert served.init.wait() == 143
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_a_server_that_is_restarted_after_the_agents_end_is_not_root(start: Start) -> None:
+    script = "trap '' TERM; sleep 1000 & trap 'exit 3' USR1; while :; do sleep 0.1; done"
+    as_nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+    served = Served(start, "--linger", "8s", command=["--", *as_nobody, "sh", "-c", script])
+    served.wait_until("/livez", 200)
+    served.init.signal("USR1")
+    served.init.wait_for_line("it left processes behind")
+    first = served.wait_for_server()
+    first.kill()
+    until(lambda: (found := served.server()) is not None and found.pid != first.pid, "another server")
+    served.wait_until("/readyz", 503)
+    found = status(served.wait_for_server().pid)
+    assert (found["Uid"].split(), found["Gid"].split()) == (["65534"] * 4, ["65534"] * 4)
+    served.init.signal("TERM")
+    served.init.wait()
+
+
 def test_the_server_has_no_capabilities_where_the_agent_keeps_its_user(start: Start) -> None:
     served = Served(start, agent=IDLE)
     served.wait_until("/readyz", 200)

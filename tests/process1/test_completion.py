@@ -6,9 +6,11 @@ import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
+import click
 import pexpect
 import pytest
 
+from entrypoint.ctl import commands
 from tests.support.control import AGENT_INITCTL
 from tests.support.init import clean_environment
 
@@ -43,6 +45,13 @@ def test_tab_completes_commands_options_and_signals(shell: str, tmp_path: Path) 
             child.send("\x15")  # Ctrl-U: delete the line
     finally:
         child.close(force=True)
+
+
+def test_only_signals_that_a_process_can_catch_are_offered() -> None:
+    command = commands._signal
+    offered = {item.value for item in commands.Signal().shell_complete(click.Context(command), command.params[-1], "")}
+    assert {"TERM", "USR2"} < offered
+    assert not offered & {"KILL", "STOP", "CHLD", "CLD"}
 
 
 def test_fish_completes_commands_options_and_signals(tmp_path: Path) -> None:

@@ -672,6 +672,7 @@ WRONG = {
     ("nonsense",): "No such command 'nonsense'; accepted: ",
     ("extend",): "Missing argument 'DURATION'",
     ("extend", "soon"): "'soon' is not a duration",
+    ("extend", "0s"): "'0s' is too short; accepted: more than 0",
     ("extend", "soon "): "accepted: 25s, 1m30s, 500ms, 2h, a number of seconds\n",
     ("extend", "400d"): "'400d' is longer than a year; accepted: up to 366d\n",
     ("ready", "--timeout=400d"): "accepted: up to 366d\n",

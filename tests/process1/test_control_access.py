@@ -60,6 +60,18 @@ def test_the_user_of_the_agent_may_read_and_not_command(start_in_role: Start) ->
     stop(init)
 
 
+def test_the_user_of_an_agent_that_has_exited_may_still_read(start_in_role: Start) -> None:
+    script = "trap '' TERM; sleep 1000 & trap 'exit 3' USR1; while :; do sleep 0.1; done"
+    init = start_in_role("--linger", "5s", command=["--", *AS_NOBODY, "sh", "-c", script])
+    wait_until_served(init)
+    init.wait_for(lambda: ask(init, "live", before=AS_NOBODY).returncode == 0, "an answer to the agent's user")
+    init.signal("USR1")
+    init.wait_for_line("it left processes behind")
+    assert ask(init, "status", before=AS_NOBODY).stdout.startswith("state: ")
+    assert ask(init, "stop", before=AS_NOBODY).stderr == MAY_READ
+    assert init.wait() == 3
+
+
 def test_another_user_gets_permission_denied(start_in_role: Start) -> None:
     init = start_in_role(command=["--", *AS_NOBODY, *IDLE])
     wait_for_agent(init)
