@@ -97,11 +97,12 @@ def _is_left_over() -> bool:
     """Whether an engine's file has come with an image that something else runs now: a virtual machine, WSL, chroot(8).
 
     Nothing but an engine with `--pid=host` runs containers in the initial PID namespace, and that mounts /etc/hostname.
+    Every engine mounts /proc.
     """
     try:
         initial = posix.readlink("/proc/self/ns/pid") == INITIAL_PID_NAMESPACE
     except OSError:
-        return False
+        return not paths.exists("/proc/self")
     return initial and not _is_mount("/etc/hostname")
 
 

@@ -650,7 +650,7 @@ class Narrator:
         """Return the processes that are still running, as the end of a line and as fields."""
         running = self._descendants.listable(within=MAX_LIST_SECONDS)
         if running is None and self.agent:
-            return f"; still running: {self.agent}, and others: too many to list", {}
+            return f"; still running: {self.agent}, and perhaps others: too many to list, or none visible", {}
         if running is None:
             return "; too many processes to list, or none visible", {}
         if listing == COUNT:

@@ -23,6 +23,8 @@ DEFAULT_PATH = "/bin:/usr/bin"  # where execvp(3) looks when PATH is not set
 
 # What a seccomp profile answers to a call that it refuses. Docker's has had all three for clone3(2).
 REFUSED = (errno.EPERM, errno.ENOSYS, errno.EACCES)
+# What posix_spawn(3) fails with where a profile or another kernel refuses that call, or exec the program.
+PERHAPS_CLONE3 = (*REFUSED, errno.EINVAL, errno.EOPNOTSUPP)
 
 # These name the process that other variables are meant for: sd_listen_fds(3), sd_watchdog_enabled(3).
 NAMING_PID = (b"LISTEN_PID", b"WATCHDOG_PID")
@@ -100,7 +102,7 @@ def _start(
         try:
             return posix.posix_spawn(path, words, environment, setpgroup=0, setsigmask=(), setsigdef=OF_WRITES)
         except OSError as error:
-            if error.errno not in REFUSED:
+            if error.errno not in PERHAPS_CLONE3:
                 raise
     return _fork(path, words, environment, in_child)
 

@@ -9,16 +9,19 @@ import sys
 
 from .. import signals, units
 from ..signals import OF_WRITES
-from . import procfs
+from . import later, procfs
 from .console import MAX_LINE_BYTES, json_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from .. import titles
     from .cgroup import Memory
     from .loop import Loop
     from .procfs import Process
+else:
+    titles = later.Module("titles")
 
 NEEDED_BYTES = 24 << 20  # of memory
 SHARE_OF_REPORTER = 0.9  # of the time that there is; the rest is for reading its lines
@@ -151,7 +154,7 @@ class Reporter:
             state = "sleeping" if process.waits else "running or blocked"
             waits = procfs.wait_channel(process.pid).decode("ascii", "replace")
             at = f", waits in {waits}" if waits not in ("", "0") else ""
-            yield f"report: {process}, child of {process.parent}, {state}, {cpu}{at}"
+            yield f"report: {_title(process)} (pid {process.pid}), child of {process.parent}, {state}, {cpu}{at}"
         if len(processes) > MAX_LISTED:
             yield f"report: and {len(processes) - MAX_LISTED} more"
 
@@ -203,3 +206,10 @@ class Reporter:
         self._loop.remove_reader(self._fd)
         posix.close(self._fd)
         self._fd = -1
+
+
+def _title(process: "Process") -> str:
+    try:
+        return titles.of(process.name, procfs.argv_of(process.pid))
+    except Exception:  # no memory to load it
+        return process.name

@@ -76,8 +76,8 @@ def report(request: dict[str, Any]) -> Iterator[str]:
         site.main()
     from entrypoint.report import answers, processes, render
 
-    if processes.MISSING_PSUTIL and not os.path.exists("/proc/self/stat"):
-        yield f"no process list: {processes.MISSING_PSUTIL}"
+    if not os.path.exists("/proc/self/stat") and (sys.platform == "linux" or processes.MISSING_PSUTIL):
+        yield f"no process list: {processes.MISSING_PSUTIL or '/proc is not mounted'}"
         return
     found = processes.descendants(
         request["root"],

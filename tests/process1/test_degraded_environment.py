@@ -39,6 +39,9 @@ def test_agent_is_stopped_on_time_without_a_usable_proc(start: Start, before: li
     assert 1.0 <= time.monotonic() - requested_at < 1.0 + TOLERANCE
     assert init.events() == ["ready", "TERM"]
     assert init.events("child") == ["ready"]
+    if before is NO_PROC:
+        assert init.lines("report: no process list: /proc is not mounted")
+    assert not init.lines("no processes left")
 
 
 @pytest.mark.parametrize("before", [WRONG_PROC, NO_PROC], ids=["wrong /proc", "no /proc"])

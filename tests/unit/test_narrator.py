@@ -850,7 +850,7 @@ def test_the_status_comes_last_in_the_progress(narrate: Callable[..., Narration]
 @pytest.mark.parametrize(
     ("agent", "text"),
     [
-        ("python (7)", "; still running: python (7), and others: too many to list"),
+        ("python (7)", "; still running: python (7), and perhaps others: too many to list, or none visible"),
         ("", "; too many processes to list, or none visible"),
     ],
 )
@@ -1157,7 +1157,7 @@ def test_where_processes_cannot_be_listed_the_final_message_names_the_agent(narr
     narration.listed.processes, narration.narrator.agent = None, "python (7)"
     narration.log("stop-requested", **REQUEST)
     [line] = now_of(narration)
-    assert line.endswith("; still running: python (7), and others: too many to list")
+    assert line.endswith("; still running: python (7), and perhaps others: too many to list, or none visible")
 
 
 @pytest.mark.parametrize("is_certain", [False, True])

@@ -98,7 +98,7 @@ def test_a_failed_fork_has_its_exit_code_and_line(
     assert text.startswith(f"cannot start '{script}': {why}")
 
 
-@pytest.mark.parametrize("number", spawn.REFUSED)
+@pytest.mark.parametrize("number", spawn.PERHAPS_CLONE3)
 def test_where_posix_spawn_is_refused_a_fork_starts_the_agent(
     monkeypatch: pytest.MonkeyPatch, script: Path, number: int
 ) -> None:

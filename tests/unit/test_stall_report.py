@@ -212,14 +212,22 @@ def test_what_replaces_a_report_that_was_cut_off(
         stage.write(b"python\n")
     assert stage.reporter.end()
     monkeypatch.setattr(procfs, "wait_channel", lambda pid: b"ep_poll" if pid == 7 else b"0")
+    monkeypatch.setattr(procfs, "argv_of", lambda pid: ["python", "agent.py", "hunter2"] if pid == 7 else [])
     listed = [
-        "report: python (pid 7), child of 1, sleeping, cpu 1.00s since the stop, waits in ep_poll",
+        "report: python agent.py (pid 7), child of 1, sleeping, cpu 1.00s since the stop, waits in ep_poll",
         "report: node (pid 8), child of 7, running or blocked, cpu 0.05s in total",
     ]
     assert list(stage.reporter.replacement(known)) == [CUT, *([] if has_lines else listed)]
     assert list(stage.reporter.replacement(None)) == [CUT]
     many = list(stage.reporter.replacement(known[1:] * 14))
     assert many[1:] == ([] if has_lines else [*listed[1:] * 12, "report: and 2 more"])
+
+
+def test_the_list_has_plain_names_where_no_more_can_be_loaded(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("entrypoint.titles", raising=False)
+    monkeypatch.setitem(sys.modules, "entrypoint.titles", None)
+    lines = list(stage.reporter.replacement([Process(7, "python", 1, 7, 99)]))
+    assert lines[1].startswith("report: python (pid 7), ")
 
 
 def test_at_the_end_a_silent_reporter_is_not_waited_for(stage: Stage) -> None:

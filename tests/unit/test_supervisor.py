@@ -192,7 +192,8 @@ def test_too_many_processes_are_neither_listed_nor_counted(
     harness.supervisor.agent.status = exited(0)
     harness.do(STEP)
     assert harness.lines() == [
-        f"warning: 3s after the stop request, INT; still running: agent ({AGENT}), and others: too many to list",
+        f"warning: 3s after the stop request, INT; still running: agent ({AGENT}), and perhaps others: "
+        "too many to list, or none visible",
         "warning: 3s after the stop request, INT; too many processes to list, or none visible",
     ]
 
