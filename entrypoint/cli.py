@@ -24,9 +24,18 @@ NAME = "agent-init"
 
 def answer(arguments: Sequence[str], wanted: settings.UsageError | settings.InfoRequested) -> int:
     """Print what was asked for, or the usage error. Returns the exit code."""
-    what = wanted.args[0]
     if isinstance(wanted, settings.UsageError):
-        return _print_error(what)
+        return _print_error(wanted.args[0])
+    try:
+        return _print(wanted.args[0], arguments)
+    except BrokenPipeError:  # the reader has seen enough
+        return 1
+    except OSError as error:  # such as a full disk behind stdout
+        return _print_error(f"cannot write to stdout: {error.strerror}")
+
+
+def _print(what: str, arguments: Sequence[str]) -> int:
+    """Print the help, the version or completions. Returns the exit code. Raises OSError."""
     if what == "version":
         print(f"{NAME} {__version__}", flush=True)  # the caller ends with posix._exit, which flushes nothing
         return 0

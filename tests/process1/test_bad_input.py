@@ -154,6 +154,19 @@ def test_help_and_version_start_no_agent(tmp_path: Path) -> None:
     assert len(ran.stdout.splitlines()) == 1
 
 
+@pytest.mark.parametrize("flag", ["--help", "--version"])
+def test_what_cannot_be_printed_is_one_line(flag: str) -> None:
+    with open("/dev/full", "w") as full:
+        ran = subprocess.run([AGENT_INIT, flag], stdout=full, stderr=subprocess.PIPE, text=True, timeout=30)
+    line = "agent-init: cannot write to stdout: No space left on device\n"
+    assert (ran.returncode, ran.stderr) == (125, line)
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as closed:
+        ran = subprocess.run([AGENT_INIT, flag], stdout=closed, stderr=subprocess.PIPE, text=True, timeout=30)
+    assert (ran.returncode, ran.stderr) == (1, "")
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_shell_completion_script_is_printed(shell: str) -> None:
     env = clean_environment(_AGENT_INIT_COMPLETE=f"{shell}_source")
