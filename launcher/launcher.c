@@ -156,6 +156,23 @@ static int next_version(const char *library, path version)
     return *JOIN(version, best);
 }
 
+/* The version that a directory of commands names, such as `python3.13` in `/layer/python3.13/site-packages/bin/`. */
+static int named_version(const char *directory, path version)
+{
+    for (; *directory; directory++)
+        if (begins_with(directory, "/python3.")) {
+            JOIN(version, directory + 1);
+            unsigned long end = 0;
+            while (version[end] && version[end] != '/')
+                end++;
+            version[end] = 0;
+            const char *below = directory + 1 + end;
+            if (begins_with(below, "/site-packages/") || begins_with(below, "/dist-packages/"))
+                return 1;
+        }
+    return 0;
+}
+
 /* Look for the package where installers put it, given the directory of the commands, and run it. The directory may be
    a link, so the kernel resolves the `..`. */
 static void search(const char *directory)
@@ -168,7 +185,10 @@ static void search(const char *directory)
                 run(JOIN(packages, library, version, "/site-packages/"), directory, version, on_path);
                 run(JOIN(packages, library, version, "/dist-packages/"), directory, version, on_path); /* Debian */
             }
-        run(JOIN(packages, directory, "../"), directory, "python3", on_path); /* pip install --target */
+        JOIN(packages, directory, "../"); /* pip install --target */
+        if (named_version(directory, version))
+            run(packages, directory, version, on_path);
+        run(packages, directory, "python3", on_path);
     }
     if (*JOIN(package, found))
         become(beside, "python3"); /* of another version */

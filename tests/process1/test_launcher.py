@@ -353,6 +353,23 @@ def test_pip_install_target(start: Start, tmp_path: Path) -> None:
     stop(init)
 
 
+def test_a_layer_runs_the_version_that_its_path_names(start: Start, tmp_path: Path) -> None:
+    """As /opt/python/lib/python3.N/site-packages: another `python3` may be first on PATH."""
+    layer = tmp_path / "layer" / VERSION / "site-packages"
+    command = launcher.install(layer / "bin", layer)
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "python3").write_text("#!/bin/sh\nexit 99\n")
+    (tmp_path / "old" / "python3").chmod(0o755)
+    python = launcher.interpreter(tmp_path / "new")
+    env = interpreters_environment(f"{tmp_path}/old:{tmp_path}/new:/bin")
+    init = start(command=["--", *IDLE], program=[str(command)], env=env)
+    wait_for_agent(init)
+    assert arguments(init)[0] == str(python)
+    stop(init)
+    python.unlink()  # then any python3
+    assert run(command, "--", "true", path=f"{tmp_path}/old").returncode == 99
+
+
 def test_another_interpreter_beside_it_is_the_last_choice(start: Start, tmp_path: Path) -> None:
     command = launcher.prefix(tmp_path / "usr", version="python3.98")
     python = launcher.interpreter(command.parent, "python3")
