@@ -13,16 +13,15 @@ import pytest
 from entrypoint.init import control_access, procfs
 from entrypoint.init.control_access import ALL, NONE, READ
 
-AGENT: Any = SimpleNamespace(pid=77)
 is_in_our_container = control_access._is_in_our_container
 OWN, AGENTS, OTHER = 1000, 1001, 1002
+AGENT: Any = SimpleNamespace(user=AGENTS)
 INSIDE, OUTSIDE = 500, 501  # pids
 
 
 @pytest.fixture(autouse=True)
 def users(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(posix, "geteuid", lambda: OWN)
-    monkeypatch.setattr(procfs, "user_of", {77: AGENTS}.get)
     monkeypatch.setattr(control_access, "_is_in_our_container", lambda pid: pid == INSIDE)
 
 
@@ -54,9 +53,9 @@ def test_a_descendant_may_ask_whatever_files_it_sees() -> None:
         child.wait()
 
 
-def test_an_agent_whose_user_is_not_known_gives_no_rights(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(procfs, "user_of", lambda pid: None)
-    assert control_access.of(INSIDE, AGENTS, AGENT) == NONE
+def test_an_agent_whose_user_is_not_known_gives_no_rights() -> None:
+    unknown: Any = SimpleNamespace(user=None)
+    assert control_access.of(INSIDE, AGENTS, unknown) == NONE
 
 
 # --- Whether a process is in our container. -------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from entrypoint.init import procfs
 from entrypoint.init.main_process import MainProcess
 from tests.support.world import AGENT, CHLD, OWN_GROUP, OWN_PID, World, exited
 
@@ -24,6 +25,19 @@ def test_a_new_agent_is_a_group_of_its_own_and_runs(world: World) -> None:
     assert agent.has_exited
     agent.group = OWN_GROUP
     assert agent.shares_our_group
+
+
+def test_the_user_of_an_agent_that_has_exited_is_the_one_seen_last(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, users = MainProcess(AGENT, "/app/agent"), {AGENT: 0}
+    monkeypatch.setattr(procfs, "user_of", users.get)
+    assert agent.user == 0
+    users[AGENT] = 1001  # it has dropped its privileges
+    assert agent.user == 1001
+    agent.status = exited(0)
+    users[AGENT] = 0  # another process with its pid
+    assert agent.user == 1001
 
 
 # --- The agent names its main process. ------------------------------------------------------------------------------
