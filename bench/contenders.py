@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 OURS = ("agent-init", "agent-init, environment", "agent-init, flags")
 EVERYTHING = "agent-init, everything on"
-JUDGED = (*OURS, EVERYTHING)
+WITH_PYTHONPATH = "agent-init, PYTHONPATH set"
+JUDGED = (*OURS, EVERYTHING, WITH_PYTHONPATH)
 FLOOR, REFERENCE = "floor", "tini"
 POLL_LOOP = "poll loop in Python"
 UVLOOP = "agent-init's supervisor on uvloop"
@@ -90,7 +91,7 @@ def inits(python: Path, directory: Path) -> list[Init]:
             needs=(str(python), "-c", "import h11, prometheus_client"),
             port=port,
         ),
-        Init(f"{bare}, PYTHONPATH set", ours[0], prefix(*ours, "--"), start | {"safe"}, {"PYTHONPATH": "/app"}),
+        Init(WITH_PYTHONPATH, ours[0], prefix(*ours, "--"), start | {"safe"}, {"PYTHONPATH": "/app"}),
         Init(f"env --block-signal {bare}", "env", prefix("env", "--block-signal", *ours, "--"), start | {"safe"}),
         Init(POLL_LOOP, loop[0], prefix(*loop), frozenset("start exit rest signals".split())),
         Init(UVLOOP, on_uvloop[0], prefix(*on_uvloop, "--"), ALL | {"deadline"}),

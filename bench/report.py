@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .contenders import EVERYTHING, FLOOR, JUDGED, OURS, POLL_LOOP, REFERENCE
-from .figures import FIGURES, Figure
+from .contenders import EVERYTHING, FLOOR, JUDGED, OURS, POLL_LOOP, REFERENCE, WITH_PYTHONPATH
+from .figures import FIGURES, Figure, figure_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -31,6 +31,9 @@ ROWS = (
     ("the same, 5 settings as variables", "start", BY_ENVIRONMENT),
     ("the same, 5 settings as flags", "start", BY_FLAGS),
     ("the same, everything switched on", "start", EVERYTHING),
+    ("the same, PYTHONPATH set", "start", WITH_PYTHONPATH),
+    ("Start until a TERM is no longer lost", "safe", BARE),
+    ("the same, PYTHONPATH set", "safe", WITH_PYTHONPATH),
     ("Forwarded signal, 1 process", "signal/1", BARE),
     ("the same, everything switched on", "signal/1", EVERYTHING),
     ("Forwarded signal, 100 processes", "signal/100", BARE),
@@ -72,7 +75,8 @@ over all rounds.
   is then process 1 itself, so the other figures of this column are the kernel's own.
 - *poll loop*: the smallest process 1 in Python that forwards signals (`bench/poll_loop.py`). It looks at nothing and
   logs nothing; no init in Python can forward a signal or exit sooner, or take less memory.
-- *Start*: from the exec of process 1 to the first statement of the agent.
+- *Start*: from the exec of process 1 to the first statement of the agent. *No longer lost*: from then on process 1 has
+  blocked or handles TERM.
 - *Forwarded signal*: from the sender's `kill` to the agent's handler, back to back, by the number of processes in the
   tree. s6 forwards it with a script.
 - *Everything switched on*: `--http`, `--loop-watch`, `--stacks` and `--ready-file`; the control socket is open in any
@@ -128,7 +132,7 @@ def judge(samples: Samples) -> dict[str, dict[str, Line]]:
                 _ratio(median, medians.get(REFERENCE)),
                 _ratio(median, medians.get(FLOOR)),
                 _ratio(median, medians.get(figure.of)),
-                _verdict(figure, median, values[0], medians) if name in JUDGED else "",
+                _verdict(figure_of(key, name), median, values[0], medians) if name in JUDGED else "",
             )
     return table
 
@@ -151,7 +155,7 @@ def verdicts(table: Table, wanted: Iterable[str]) -> list[str]:
     """Return a line of text for each figure and init with one of these verdicts."""
     return [
         f"{FIGURES[key].title}{f', {FIGURES[key].at}' if FIGURES[key].at else ''}: {name}, {number(line.median)}"
-        f"{f' {FIGURES[key].unit}' if FIGURES[key].unit else ''} ({FIGURES[key].target})"
+        f"{f' {FIGURES[key].unit}' if FIGURES[key].unit else ''} ({figure_of(key, name).target})"
         for key, lines in table.items()
         for name, line in lines.items()
         if line.verdict in wanted
@@ -176,7 +180,7 @@ def _page_table(table: Table) -> str:
     peers = {name: head for name, head in PEERS.items() if name in measured}
     rows = [["median", "unit", BARE, "target", *peers.values()]]
     for title, key, form in ROWS:
-        lines, figure = table.get(key, {}), FIGURES[key]
+        lines, figure = table.get(key, {}), figure_of(key, form)
         if form in lines:
             others = [number(lines[name].median) if name in lines and form == BARE else "" for name in peers]
             rows.append([title, figure.unit, number(lines[form].median), _target(figure, lines[form]), *others])
