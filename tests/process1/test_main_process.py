@@ -142,8 +142,8 @@ ready()
 
 
 def pids(init_pid: int) -> tuple[int, int]:
-    """The pids of the agent and of its child."""
-    [agent] = psutil.Process(init_pid).children()
+    """The pids of the agent, which is older than what agent-init forks for a moment, and of its child."""
+    agent = min(psutil.Process(init_pid).children(), key=lambda child: (child.create_time(), child.pid))
     return agent.pid, agent.children()[0].pid
 
 
