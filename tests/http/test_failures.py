@@ -17,7 +17,7 @@ import pytest
 from tests.http.serving import LEAVES, READY, Served
 from tests.support.init import AGENT_INIT, clean_environment, until
 from tests.support.ports import free_port
-from tests.support.proc import status
+from tests.support.proc import AS_NOBODY, status
 
 if TYPE_CHECKING:
     from tests.conftest import Start
@@ -178,8 +178,7 @@ def test_the_server_runs_as_the_agents_user_without_capabilities(start: Start, t
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
 def test_a_server_that_is_restarted_after_the_agents_end_is_not_root(start: Start) -> None:
     script = "trap '' TERM; sleep 1000 & trap 'exit 3' USR1; while :; do sleep 0.1; done"
-    as_nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
-    served = Served(start, "--linger", "8s", command=["--", *as_nobody, "sh", "-c", script])
+    served = Served(start, "--linger", "8s", command=["--", *AS_NOBODY, "sh", "-c", script])
     served.wait_until("/livez", 200)
     served.init.signal("USR1")
     served.init.wait_for_line("it left processes behind")

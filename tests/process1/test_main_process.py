@@ -12,9 +12,11 @@ import psutil
 import pytest
 
 from tests.support.init import until
+from tests.support.proc import children_of
 
 if TYPE_CHECKING:
     from tests.conftest import Start
+    from tests.support.init import Init
 
 
 def test_main_process_succeeds_an_agent_that_exits(start_in_role: Start) -> None:
@@ -141,9 +143,9 @@ ready()
 """
 
 
-def pids(init_pid: int) -> tuple[int, int]:
-    """The pids of the agent, which is older than what agent-init forks for a moment, and of its child."""
-    agent = min(psutil.Process(init_pid).children(), key=lambda child: (child.create_time(), child.pid))
+def pids(init: Init) -> tuple[int, int]:
+    """The pids of the agent and of its child."""
+    [agent] = children_of(init)
     return agent.pid, agent.children()[0].pid
 
 
@@ -166,7 +168,7 @@ def test_mainpid_sent_just_before_the_agent_exits_takes_effect(start_in_role: St
     init = start_in_role("-t", "20s", agent=NAMES_A_CHILD_AND_EXITS)
     init.wait_for_event("ready")
     init.wait_for_event("ready", "new")
-    agent, _ = pids(init.pid)
+    agent, _ = pids(init)
     while_stopped(init.pid, (agent, signal.SIGUSR1))
     assert init.wait_for_line("is the agent now")
     init.signal("TERM")
@@ -209,7 +211,7 @@ def test_group_of_the_successor_is_signalled(start_in_role: Start) -> None:
     )
     init.wait_for_event("ready")
     init.wait_for_event("ready", "new")
-    agent, _ = pids(init.pid)
+    agent, _ = pids(init)
     os.kill(agent, signal.SIGUSR1)
     init.wait_for_line("is the agent now")
     init.signal("RTMIN+1")
