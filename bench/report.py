@@ -154,11 +154,12 @@ def _verdict(figure: Figure, median: float, least: float, medians: Mapping[str, 
 def verdicts(table: Table, wanted: Iterable[str]) -> list[str]:
     """Return a line of text for each figure and init with one of these verdicts."""
     return [
-        f"{FIGURES[key].title}{f', {FIGURES[key].at}' if FIGURES[key].at else ''}: {name}, {number(line.median)}"
-        f"{f' {FIGURES[key].unit}' if FIGURES[key].unit else ''} ({figure_of(key, name).target})"
+        f"{figure.title}{f', {figure.at}' if figure.at else ''}: {name}, {number(line.median)}"
+        f"{f' {figure.unit}' if figure.unit else ''} ({figure.target})"
         for key, lines in table.items()
         for name, line in lines.items()
         if line.verdict in wanted
+        for figure in [figure_of(key, name)]
     ]
 
 

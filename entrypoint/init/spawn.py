@@ -23,7 +23,7 @@ DEFAULT_PATH = "/bin:/usr/bin"  # where execvp(3) looks when PATH is not set
 
 # What a seccomp profile answers to a call that it refuses. Docker's has had all three for clone3(2).
 REFUSED = (errno.EPERM, errno.ENOSYS, errno.EACCES)
-# What posix_spawn(3) fails with where a profile or another kernel refuses that call, or exec the program.
+# posix_spawn(3) fails with one of these where its clone3(2) is refused; its exec may fail with the same.
 PERHAPS_CLONE3 = (*REFUSED, errno.EINVAL, errno.EOPNOTSUPP)
 
 # These name the process that other variables are meant for: sd_listen_fds(3), sd_watchdog_enabled(3).

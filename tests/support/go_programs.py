@@ -65,7 +65,7 @@ def _build(folder: Path, module: str, version: str, packages: Sequence[str], ldf
 
 def _go(folder: Path, *arguments: str) -> str:
     """Run `go` in a folder and return its output. Raises BuildFailed."""
-    variables = {**os.environ, "CGO_ENABLED": "0", "GOGC": "400", "GOFLAGS": "-mod=mod -buildvcs=false"}
+    variables = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=mod -buildvcs=false"}
     done = subprocess.run(["go", *arguments], cwd=folder, env=variables, capture_output=True, text=True)
     if done.returncode != 0:
         raise BuildFailed(_reason(done.stdout + done.stderr))
