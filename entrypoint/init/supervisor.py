@@ -38,7 +38,7 @@ from .loop import Loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from typing import Any
 
     from ..settings import Settings
@@ -102,6 +102,11 @@ class Supervisor:
         self._unread = False  # signals may be there that are not handled, as an attempt to has failed
         self._parts = (self.execution.carry_out, self._read, self._reap, self._look_at_the_clock, self._arm)
         self._failing_since, self._timer = INFINITY, None
+        self._wait_with_name: Callable[[], tuple[int, int, str]] | None = None
+        if settings.warn_reaped and hasattr(posix, "waitid"):  # macOS has none before Python 3.13
+            from . import zombies
+
+            self._wait_with_name = zombies.wait
         self.faults.guarded(self.narrator.log_start, self.agent, plan, problems)
         self.loop.add_reader(source.fd, self._signals_waiting)
         self._watch_stdin()
@@ -376,18 +381,13 @@ class Supervisor:
 
     def _wait(self) -> tuple[int, int, str]:
         """Return a child that has exited or stopped: pid, wait status and, if reaped orphans are logged, its name."""
-        zombie = None
-        # Its name can be read as long as it is a zombie. On macOS there is no waitid before Python 3.13.
-        if self.settings.warn_reaped and hasattr(posix, "waitid"):
-            try:
-                found = posix.waitid(posix.P_ALL, 0, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT)
-                zombie = procfs.look(found.si_pid) if found else None
-            except OSError:  # no child is left, which waitpid reports too; or this call is refused (seccomp)
-                pass
-        pid, status = posix.waitpid(-1, posix.WNOHANG | posix.WUNTRACED)
+        if self._wait_with_name is not None:
+            pid, status, name = self._wait_with_name()
+        else:
+            (pid, status), name = posix.waitpid(-1, posix.WNOHANG | posix.WUNTRACED), ""
         if pid == self.agent.pid and not posix.WIFSTOPPED(status):
             self.agent.status = status
-        return pid, status, zombie.name if zombie is not None and zombie.pid == pid else ""
+        return pid, status, name
 
     def _agent_ended(self, *, alone: bool) -> None:
         ending = exit_status.Ending(self.agent.status, self.memory, kill_forwarded=self.delivery.kill_forwarded)

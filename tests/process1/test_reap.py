@@ -56,9 +56,11 @@ def test_orphans_that_exit_together_are_all_reaped(start_in_role: Start) -> None
 
 
 def test_reaped_orphans_are_logged_with_warn_reaped(start_in_role: Start) -> None:
-    init = start_in_role("-w", "-t", "20s", agent=MAKE_ORPHANS.format(count=2, life=0.2, code=9))
+    """Each by its name, also of many that exit at once."""
+    init = start_in_role("-w", "-t", "20s", agent=MAKE_ORPHANS.format(count=200, life=0.2, code=9))
     init.wait_for_event("ready")
-    init.wait_for(lambda: len(init.lines("reaped orphan python")) == 2, "two lines")
+    init.wait_for(lambda: len(init.lines("reaped orphan")) == 200, "all lines")
+    assert len(init.lines("reaped orphan python")) == 200
     assert all("exited with code 9" in line for line in init.lines("reaped orphan"))
     init.signal("TERM")
     assert init.wait() == 0

@@ -63,7 +63,7 @@ PARTS = st.lists(
     ),
     max_size=12,
 )
-LATE = st.floats(0, PERIOD / 2)
+LATE = st.floats(0, 0.499 * PERIOD)  # half a period and more is a stop; just there, rounding decides
 
 
 class World:

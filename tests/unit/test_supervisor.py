@@ -848,23 +848,52 @@ def test_an_agent_killed_by_a_forwarded_sigkill(world: World, supervise: Callabl
 def test_reaped_orphans_are_logged_by_name_with_w(
     world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that exits between the two system calls has no name; one that has stopped is not reaped."""
+    """Each is reaped alone, after its name was read; one that has stopped is not reaped, one without /proc has none."""
 
     class Found:
-        def __init__(self, pid: int) -> None:
-            self.si_pid = pid
+        def __init__(self, pid: int, status: int = 0) -> None:
+            self.si_pid, self.si_status = pid, status
 
-    first = [Found(20), Found(99), None]
-    monkeypatch.setattr(posix, "waitid", lambda *_: first.pop(0) if first else None)
+    zombies = {20: exited(1), 21: 9, 23: exited(0)}
+    suspended = [Found(22, TSTP), Found(AGENT, TSTP)]
+
+    def waitid(of: int, pid: int, options: int) -> Found | None:
+        assert (of, pid) == (os.P_ALL, 0)
+        if options == os.WSTOPPED | os.WNOHANG:
+            return suspended.pop() if suspended else None
+        assert options == os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return Found(min(zombies)) if zombies else None
+
+    def waitpid(pid: int, options: int) -> tuple[int, int]:
+        assert options == os.WNOHANG
+        return pid, zombies.pop(pid)
+
+    monkeypatch.setattr(posix, "waitid", waitid)
+    monkeypatch.setattr(posix, "waitpid", waitpid)
     harness = supervise("-w", "-q")
     world.add(20, OWN_PID, "daemon")
-    world.wait_results += [(20, exited(1)), (21, 9), (22, stopped(TSTP)), (23, exited(0))]
     harness.receive(CHLD)
     assert harness.lines("reaped") == [
         "warning: reaped orphan daemon (pid 20), which exited with code 1",
         "warning: reaped orphan pid 21, which was killed by SIGKILL",
         "warning: reaped orphan pid 23, which exited with code 0",
     ]
+    assert not suspended
+    assert not zombies
+
+
+def test_with_w_the_agent_ends_when_nothing_is_left(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its exit was reported by "no child is left" alone, as waitid(2) says it."""
+
+    def nothing_is_left(*_: object) -> None:
+        raise ChildProcessError
+
+    monkeypatch.setattr(posix, "waitid", nothing_is_left)
+    harness = supervise("-w")
+    harness.receive(CHLD)
+    assert harness.lines("ended: ")
 
 
 def test_without_waitid_reaped_orphans_have_no_names(
