@@ -33,6 +33,7 @@ from .run import Failed, Place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
     from .contenders import Init
 
@@ -98,6 +99,13 @@ def _other_checkout(_: click.Context, __: click.Parameter, given: Path | None) -
 @click.option(
     "--full", type=click.Path(path_type=Path), help="Write all tables, figures and plots into this directory."
 )
+@click.option("--figures", type=click.Path(path_type=Path), help="Write all figures as JSON to this file.")
+@click.option(
+    "--also",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Figures of a run with another Python, for the page. Repeatable.",
+)
 @click.option("--check", is_flag=True, help="Exit 1 if agent-init failed or is far above a target.")
 @click.option(
     "--against",
@@ -115,6 +123,8 @@ def main(
     names: tuple[str, ...],
     write: Path | None,
     full: Path | None,
+    figures: Path | None,
+    also: tuple[Path, ...],
     check: bool,
     against: Path | None,
 ) -> None:
@@ -130,7 +140,8 @@ def main(
         return
     if not (write or quick or parts or names):
         write = PAGE
-    _prepare(write, full)
+    _prepare(write, full, figures)
+    others = [json.loads(file.read_text()) for file in also]
     about = report.machine(python)
     with _bench(python, quick) as bench:
         everyone = _chosen(inits(python, bench.place.directory), names)
@@ -140,7 +151,7 @@ def main(
     about["missing"] = ", ".join(init.name for init in everyone if not init.is_installed) or "none"
     how = "with `--quick`, " if quick else ""
     about["measured"] = f"{how}{done} of {rounds} rounds complete in {(time.monotonic() - began) / 60:.1f} minutes"
-    if not _write(bench, about, write, full) and check:
+    if not _write(bench, about, others, write=write, full=full, figures=figures) and check:
         sys.exit(1)
 
 
@@ -153,9 +164,9 @@ def _become_able() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
-def _prepare(write: Path | None, full: Path | None) -> None:
+def _prepare(write: Path | None, full: Path | None, figures: Path | None) -> None:
     """Fail now rather than after ten minutes."""
-    for path in filter(None, (write and write.parent, full)):
+    for path in filter(None, (write and write.parent, full, figures and figures.parent)):
         path.mkdir(parents=True, exist_ok=True)
     if full:
         try:
@@ -212,22 +223,35 @@ def _measure(bench: Bench, parts: tuple[str, ...], limits: Limits) -> int:
     return limits.rounds
 
 
-def _write(bench: Bench, about: dict[str, str], write: Path | None, full: Path | None) -> bool:
-    """Print the page and write what was asked for. Return False if agent-init is broken."""
+def _write(
+    bench: Bench,
+    about: dict[str, str],
+    others: list[dict[str, Any]],
+    *,
+    write: Path | None,
+    full: Path | None,
+    figures: Path | None,
+) -> bool:
+    """Print the page and write what was asked for. Return False if agent-init is broken.
+
+    `others`: the figures of runs with other Pythons, as they are written here.
+    """
     table = report.judge(bench.samples)
     failed = _failures(bench)
     missed = report.verdicts(table, (report.MISSED, report.BROKEN))
-    page = report.page(table, about, missed, failed)
+    lines = {key: {name: asdict(line) for name, line in group.items()} for key, group in table.items()}
+    everything = {"machine": about, "figures": lines, "missed": missed, "failed": failed}
+    page = report.page(table, about, missed, failed, [*others, everything])
     click.echo(page)
     click.echo(", ".join(f"{part} {seconds:.0f}s" for part, seconds in bench.seconds.items()), err=True)
     if write:
         write.write_text(page)
+    if figures:
+        figures.write_text(json.dumps(everything, indent=2) + "\n")
     if full:
         order = [*(init.name for init in bench.candidates), ALONE, ELSEWHERE]
-        lines = {key: {name: asdict(line) for name, line in group.items()} for key, group in table.items()}
-        figures = {"machine": about, "figures": lines, "missed": missed, "failed": failed}
         (full / "tables.md").write_text(report.full(table, order, about, missed, failed))
-        (full / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
+        (full / "figures.json").write_text(json.dumps(everything, indent=2) + "\n")
         plots.draw(table, full, f"{about['date']}, {about['processors']}, {about['Python']}")
     broken = report.verdicts(table, (report.BROKEN,)) + [line for line in failed if line.startswith(JUDGED)]
     for line in broken:

@@ -6,6 +6,7 @@ import math
 import os
 import platform
 import random
+import re
 import statistics
 import subprocess
 import time
@@ -18,6 +19,7 @@ from .figures import FIGURES, Figure, figure_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from typing import Any
 
     Table = Mapping[str, Mapping[str, "Line"]]  # by figure and init
     Samples = Mapping[str, Mapping[str, list[float]]]  # by figure and init
@@ -90,13 +92,20 @@ over all rounds.
 - *Delay of a deadline*: an agent ignores TERM; from 1 s after TERM until the init has killed it and has exited.
 - An empty cell: the init does not do this. supervisord and circus forward no signals and do not exit with the agent,
   pid1 forwards TERM and INT only, and tini, dumb-init and catatonit have no deadline.
-
+{pythons}
 ## All tables and plots
 
 Bursts of signals, orphans, stops of large trees, agents behind a shell and more, each with its spread, are measured in
 the same run. `python -m bench --full DIR` writes the tables (`tables.md`), the figures as JSON (`figures.json`) and the
 plots (`*.svg`) into DIR. [bench/README.md](../bench/README.md) explains every figure.
 """
+PYTHONS = """
+## On other Pythons
+
+Each Python in a run of its own, beside its own floor and tini. All but the one above are those of Debian sid, in a root
+of their own on the same machine.
+
+{table}"""
 
 
 @dataclass(frozen=True)
@@ -166,10 +175,40 @@ def verdicts(table: Table, wanted: Iterable[str]) -> list[str]:
 # --- The page docs/bench.md. ----------------------------------------------------------------------------------------
 
 
-def page(table: Table, about: Mapping[str, str], missed: Sequence[str], failed: Sequence[str]) -> str:
-    """Return the short page. `about`: see `machine`."""
-    results = _results(missed, failed)
-    return PAGE.format(table=_page_table(table), results=results, **about, **{"Python short": _short(about["Python"])})
+def page(
+    table: Table,
+    about: Mapping[str, str],
+    missed: Sequence[str],
+    failed: Sequence[str],
+    runs: Sequence[Mapping[str, Any]],
+) -> str:
+    """Return the short page. `about`: see `machine`. `runs`: the figures of each Python, as `--figures` writes them."""
+    results, pythons = _results(missed, failed), _by_python(runs) if len(runs) > 1 else ""
+    short = {"Python short": _short(about["Python"])}
+    return PAGE.format(table=_page_table(table), results=results, pythons=pythons, **about, **short)
+
+
+def _by_python(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Return a section with the targets on each Python. Each run has its own floor and its own tini."""
+    runs = sorted(runs, key=lambda run: [int(part) for part in re.findall(r"\d+", _short(run["machine"]["Python"]))])
+    rows = [["median", "at most", *(_short(run["machine"]["Python"]) for run in runs)]]
+    for title, key, form in ROWS:
+        figure = figure_of(key, form)
+        inits = {form: title, POLL_LOOP: "the same, poll loop"} if form == BARE else {form: title}
+        for init, name in inits.items():
+            lines = [run["figures"].get(key, {}).get(init) for run in runs]
+            if any(lines):
+                target = figure.target.removeprefix("at most ") if init == form else ""
+                rows.append([name, target, *(_on_python(figure, Line(**line)) if line else "" for line in lines)])
+    return PYTHONS.format(table=_grid(rows))
+
+
+def _on_python(figure: Figure, line: Line) -> str:
+    unit = f" {figure.unit}" if figure.unit else ""
+    shown = f"{number(line.median)}{unit}"
+    if figure.of and line.to_target:
+        shown += f" ({_times(line.to_target)} x)"
+    return f"{shown}: {line.verdict}" if line.verdict else shown
 
 
 def _short(version: str) -> str:

@@ -17,6 +17,7 @@ import pytest
 from .conftest import skip_or_fail
 from .container import RECORDER, TOLERANCE, Containers, wait_until
 from .engine import Engine, NotAvailable
+from .first_signal import assert_no_stop_is_lost
 from .images import CHANGES, HERE, PIP_SETTINGS, PROJECT, PYTHON, SUITE, build, cached, collect_wheels
 
 BASE, PROBE = "agent-init-test/python:musl", "agent-init-test/probe:musl"
@@ -141,6 +142,10 @@ def test_stop_passes_the_agents_exit_code_on(musl: Containers) -> None:
     assert [line["event"] for line in container.events()] == ["started", "stop-requested", "ended"]
     assert container.event("stop-requested")["sender"] == "outside the container"  # signalfd, through musl
     assert container.other_stderr_lines() == []
+
+
+def test_no_stop_is_lost(musl: Containers) -> None:
+    assert_no_stop_is_lost(musl)
 
 
 def test_agent_behind_busybox_sh_gets_the_signal(musl: Containers) -> None:
