@@ -37,9 +37,12 @@ def limit(text: str) -> float | None:
 
 def loop_watch(text: str) -> float | None:
     """Return a limit of 10ms or more in seconds, or None for 0 and `infinity`."""
-    seconds = limit(text)
+    try:
+        seconds = limit(text)
+    except ValueError as error:
+        raise ValueError(f"{error}, or 0 for off") from None
     if seconds is not None and seconds < 0.01:
-        raise ValueError(f"{quote(text)} is too short; accepted: 10ms or more, or 0")
+        raise ValueError(f"{quote(text)} is too short; accepted: 10ms or more, or 0 for off")
     return seconds
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import __version__, control, signals, units
-from . import main, probes, reports, status
+from . import main, probes, reports, search, status
 from .connection import Connection, Failure, find, read
 from .follow import Follower
 
@@ -104,7 +104,7 @@ def _common(command: Callable[..., int]) -> Callable[..., int]:
     )
     timeout = click.option(
         "--timeout",
-        type=Duration(),
+        type=MoreThanZero(),
         default=probes.TIMEOUT,
         metavar="DURATION",
         help=f"How long to wait for an answer; {units.format_duration(probes.TIMEOUT)} without this.",
@@ -145,10 +145,20 @@ def group() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, as docs/operate.md describes it.")
 @click.option("--watch", is_flag=True, help="Print the state every second; on a terminal, in place.")
 def _status(pid: int | None, timeout: float, as_json: bool, watch: bool) -> int:
-    """Print the state of the agent and of a stop: the state, since when, and what comes next."""
+    """Print the state of the agent and of a stop: the state, since when, and what comes next.
+
+    With --watch the exit code is 0 when that agent-init has ended.
+    """
+    target = find(pid)
+    shown = False
     while True:
-        target = find(pid)
-        text = read(partial(status.text, pid=target, as_json=as_json), target, timeout)
+        try:
+            text = read(partial(status.text, pid=target, as_json=as_json), target, timeout)
+        except Failure:
+            if shown and search.ends(target):
+                return 0
+            raise
+        shown = True
         if watch and sys.stdout.isatty():
             text = "\x1b[H\x1b[2J" + text  # home, clear (ECMA-48)
         print(text, flush=True)

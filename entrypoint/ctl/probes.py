@@ -29,6 +29,8 @@ def parse(arguments: "Sequence[str]") -> tuple[int | None, float] | None:
                 timeout = units.parse_duration(value, infinite=False)
             except ValueError:
                 return None
+            if not timeout:
+                return None
         else:
             return None
     return pid, timeout

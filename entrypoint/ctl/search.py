@@ -11,7 +11,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
 
-# Seconds. agent-init opens its socket just after the agent's start, which takes long where the processors are busy.
+# Seconds. agent-init opens its socket just after the agent's start, which takes long where the processors are busy. It
+# closes it just before its end.
 OPENS_WITHIN, YOUNG, LOOK_AGAIN = 1.0, 10.0, 0.02
 OTHER_NETWORK = "it is in another network namespace"
 NO_SOCKET = "it has no socket (--no-control, or an older version?)"
@@ -45,6 +46,18 @@ def _is_ours(pid: int) -> bool:
     process = procfs.look(pid)
     is_one = process is not None and process.alive and process.name == control.NAME
     return is_one and procfs.is_in_our_container(pid) is not False
+
+
+def ends(pid: int) -> bool:
+    """Whether an agent-init that does not answer any more has ended, or ends within a moment."""
+    end = time.monotonic() + OPENS_WITHIN
+    while True:
+        process = procfs.look(pid)
+        if not (process is not None and process.alive and process.name == control.NAME) and not _is_hidden(pid):
+            return True
+        if time.monotonic() >= end:
+            return False
+        time.sleep(LOOK_AGAIN)
 
 
 def _is_hidden(pid: int) -> bool:

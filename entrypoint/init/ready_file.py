@@ -1,6 +1,7 @@
 """The file of --ready-file: it exists while the agent is ready, so that `cat` is a readiness probe.
 
 A file system can hang, one that the agent serves for example. A thread does the work, and nobody waits for it long.
+Each waits for the one before, so a file that is made late does not outlast its removal.
 """
 
 import _thread
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_SECONDS = 0.2  # that the stop signal waits for the file to be gone
+_last: "_thread.LockType | None" = None  # held until the last piece of work is done
 
 
 def make(path: str) -> str:
@@ -36,12 +38,16 @@ def _unlink(path: str) -> None:
 
 def _without_waiting(work: "Callable[[str], None]", path: str) -> str:
     """Do the work, and wait MAX_SECONDS at most. Return why it failed, or nothing."""
+    global _last
     result: list[str] = []
-    done = _thread.allocate_lock()
+    before, done = _last, _thread.allocate_lock()
     done.acquire()
+    _last = done
 
-    def run() -> None:
+    def run(patience: float = -1) -> None:
         try:
+            if before is not None and before.acquire(timeout=patience):
+                before.release()
             work(path)
             result.append("")
         except OSError as error:
@@ -54,7 +60,8 @@ def _without_waiting(work: "Callable[[str], None]", path: str) -> str:
     try:
         _thread.start_new_thread(run, ())
     except Exception:  # the pids limit, no memory
-        run()
+        run(MAX_SECONDS)
     if not done.acquire(timeout=MAX_SECONDS):
         return "the file system does not answer"
+    done.release()
     return result[0]

@@ -629,6 +629,16 @@ def test_events_are_followed_by_several_clients_to_the_end(start_in_role: Start)
         assert client.returncode in ((0, -signal.SIGKILL, 137) if init.process1 else (0,))
 
 
+def test_watching_the_status_ends_with_agent_init(start: Start) -> None:
+    init = started(start, process1=False)
+    client = begin(init, "status", "--watch")
+    assert client.stdout is not None
+    assert client.stdout.readline().startswith("agent-init ")
+    init.signal("TERM")
+    assert init.wait() == 0
+    assert (client.communicate(timeout=30)[1], client.returncode) == ("", 0)
+
+
 def test_a_follower_ends_when_nobody_reads_what_it_prints(start: Start) -> None:
     init = started(start)
     client = begin(init, "events", "--follow")
@@ -692,6 +702,8 @@ WRONG = {
     ): "infinity is not accepted here; accepted: a finite time, such as 25s",
     ("status", "--pid", "x"): "'x' is not a pid; accepted: a number from 1",
     ("status", "--timeout", "-1"): "-1",
+    ("stop", "--wait", "--timeout", "0"): "'0' is too short; accepted: more than 0\n",
+    ("live", "--timeout=0s"): "'0s' is too short; accepted: more than 0\n",
 }
 
 

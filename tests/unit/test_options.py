@@ -321,7 +321,7 @@ def invalid_values() -> list[tuple[str, str]]:
         "max_grace": ["-5", "auto", "367d"],
         "watchdog": ["-5", "auto", "off"],
         "ready_timeout": ["-5", "auto", "none"],
-        "loop_watch": ["9ms", "x"],
+        "loop_watch": ["9ms", "x", "none"],
         "notify": ["2", "maybe"],
         "notify_access": ["none", "exec", "main,all"],
         "ready_file": ["ready", "./ready", "NONE"],
