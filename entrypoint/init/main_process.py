@@ -13,10 +13,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from . import successor
+    from . import agent_user, successor
     from .procfs import Process
 else:
-    successor = later.Module("init.successor")
+    agent_user, successor = map(later.Module, ("init.agent_user", "init.successor"))
 
 
 class MainProcess:
@@ -45,9 +45,9 @@ class MainProcess:
 
     @property
     def user(self) -> int | None:
-        """Return its user id; once it has exited, the one that was seen last, or None."""
+        """Return its user id, that of the program behind a wrapper; once it has exited, the one seen last, or None."""
         if not self.has_exited:
-            self._user = procfs.user_of(self.pid)
+            self._user = procfs.user_of(agent_user.find(self.pid))
         return self._user
 
     @property

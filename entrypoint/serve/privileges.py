@@ -9,6 +9,8 @@ from __future__ import annotations
 import ctypes
 import os
 
+from ..init import agent_user
+
 PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 24, 38  # prctl(2)
 CAP_SETGID, CAP_SETUID, CAP_LAST = 6, 7, 63  # capabilities(7)
 CAPABILITY_VERSION_3 = 0x20080522  # capset(2)
@@ -32,7 +34,7 @@ class User:
 
 
 def drop(agent: int) -> User:
-    """Become the agent's user, if we may, and drop all capabilities. Does not raise."""
+    """Become the agent's user, if we may, and drop all capabilities. Does not raise. `agent`: as in `has_changed`."""
     may_change = _may_become_others()
     user = _user_of(agent) or NOBODY
     libc = ctypes.CDLL(None, use_errno=True)
@@ -59,8 +61,8 @@ def _may_become_others() -> bool:
 
 
 def _user_of(pid: int) -> tuple[int, int, list[int]] | None:
-    """Return the real user id, group id and other groups of a process; None if they are not known."""
-    found = _status(str(pid)) if pid else {}
+    """Return the agent's real user id, group id and other groups; None if they are not known. `pid`: see `drop`."""
+    found = _status(str(agent_user.find(pid))) if pid else {}
     try:
         return (
             int(found["Uid"].split()[0]),

@@ -149,10 +149,14 @@ def user_of(pid: int) -> str:
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
 @pytest.mark.parametrize("later", [False, True], ids=["at once", "later"])
-def test_the_server_runs_as_the_agents_user_without_capabilities(start: Start, tmp_path: Path, later: bool) -> None:
+@pytest.mark.parametrize("how", ["exec {}", "{}; exit $?", "su -s /bin/sh -c 'sleep 1000; exit $?' nobody; exit $?"])
+def test_the_server_runs_as_the_agents_user_without_capabilities(
+    start: Start, tmp_path: Path, how: str, later: bool
+) -> None:
+    """Also where a shell or su(1) stays its parent, as root."""
     gate = tmp_path / "gate"
     wait = f"until [ -e {gate} ]; do sleep 0.05; done; " if later else ""
-    script = f"{wait}exec setpriv --reuid 65534 --regid 65534 --clear-groups sleep 1000"
+    script = wait + how.format("setpriv --reuid 65534 --regid 65534 --clear-groups sleep 1000")
     served = Served(start, command=["--", "sh", "-c", script])
     served.wait_until("/livez", 200)
     if later:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.control import AGENT_INITCTL, PERMISSION_DENIED, ask, begin, status, wait_until_served
 from tests.support.init import AGENT_INIT, clean_environment, until
-from tests.support.proc import AS_NOBODY, IDLE, wait_for_agent
+from tests.support.proc import AS_NOBODY, IDLE, children_of, wait_for_agent
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,6 +57,28 @@ def test_the_user_of_the_agent_may_read_and_not_command(start_in_role: Start) ->
         ran = ask(init, *command, before=AS_NOBODY)
         assert (ran.returncode, ran.stdout, ran.stderr) == (1, "", MAY_READ), command
     assert not init.lines("stop requested")
+    stop(init)
+
+
+@pytest.mark.parametrize("wrapper", ["{}; exit $?", "su -s /bin/sh -c 'sleep 1000; exit $?' nobody; exit $?"])
+def test_the_user_of_an_agent_behind_a_wrapper_may_read_and_not_command(start_in_role: Start, wrapper: str) -> None:
+    """A shell or su(1) stays the parent, as root."""
+    script = wrapper.format(shlex.join([*AS_NOBODY, "sleep", "1000"]))
+    init = start_in_role("-t", "20s", command=["--", "sh", "-c", script])
+    wait_until_served(init)
+    init.wait_for(lambda: ask(init, "live", before=AS_NOBODY).returncode == 0, "an answer to the agent's user")
+    assert ask(init, "stop", before=AS_NOBODY).stderr == MAY_READ
+    assert ask(init, "live", before=AS_ANOTHER).stderr == PERMISSION_DENIED
+    stop(init)
+
+
+def test_where_a_wrapper_runs_two_programs_its_own_user_counts(start_in_role: Start) -> None:
+    script = f"sleep 1000 & {shlex.join(AS_NOBODY)} sleep 1000; exit $?"
+    init = start_in_role("-t", "20s", command=["--", "sh", "-c", script])
+    wait_until_served(init)
+    (shell,) = children_of(init)
+    init.wait_for(lambda: [c.uids().real for c in shell.children()] == [0, 65534], "both")
+    assert ask(init, "live", before=AS_NOBODY).stderr == PERMISSION_DENIED
     stop(init)
 
 
