@@ -112,7 +112,8 @@ def example(cluster: Cluster, watch: Watch) -> list[Pod]:
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "example", "labels": label}}
     cluster.api.create("/api/v1/namespaces", namespace)
     cluster.kubectl("apply", "-n", "example", "-k", str(PROJECT / "examples" / "kubernetes"))
-    cluster.kubectl("apply", "-n", "example", "-f", str(PROJECT / "examples" / "kubernetes" / "shared-processes.yaml"))
+    for name in ("shared-processes.yaml", "http-probes.yaml"):
+        cluster.kubectl("apply", "-n", "example", "-f", str(PROJECT / "examples" / "kubernetes" / name))
     return wait_until_available(watch)
 
 
@@ -155,6 +156,25 @@ def test_shared_example_stops_both_of_its_agents(cluster: Cluster, watch: Watch,
     assert_finished_its_calls(pod)
     assert pod.lines("agent: cleaned up after", "neighbour")
     assert pod.lines("as subreaper")
+
+
+def test_http_example_is_unready_before_its_agent_stops(cluster: Cluster, watch: Watch, example: list[Pod]) -> None:
+    (pod,) = find(watch, "app=agent-http", "example")
+    wait_until(pod.is_ready, f"ready: {pod.shown()}")
+    address = pod.state()["status"]["podIP"]
+
+    def fetch(path: str) -> str:
+        """The status and the body."""
+        code = "import http.client; c = http.client.HTTPConnection({!r}, 8081, timeout=20); c.request('GET', {!r}); "
+        code += "r = c.getresponse(); print(r.status, r.read().decode())"
+        return cluster.run("python3", "-c", code.format(address, path)).stdout
+
+    assert 'agent_init_state{agent_init_state="ready"} 1.0' in fetch("/metrics")
+    cluster.kubectl("-n", "example", "scale", "deployment/agent-http", "--replicas=0")
+    wait_until(lambda: fetch("/readyz").startswith("503"), f"503: {pod.shown()}")
+    assert not pod.lines("agent: cleaned up after"), pod.shown()
+    assert_finished_its_calls(pod)
+    assert pod.restarts() == 0
 
 
 @pytest.mark.slow
