@@ -44,7 +44,8 @@ def main(directory: Path, options: list[str]) -> None:
             name = f"figures-{version}.json"
             inside = f"/environments/{name}"
             chosen = [word for init in INITS for word in ("--init", init)]
-            run = [python, "-m", "bench", "--figures", inside, *chosen, *options]
+            (root.path / inside.lstrip("/")).unlink(missing_ok=True)
+            run = [python, "-m", "bench", *chosen, *options, "--figures", inside]
             subprocess.run(root.command(*run), env=environment(), stdin=subprocess.DEVNULL, check=True)
             (directory / name).write_text((root.path / inside.lstrip("/")).read_text())
             also += ["--also", str(directory / name)]

@@ -3,6 +3,7 @@
 from . import names, procfs
 
 MAX_WRAPPERS = 16
+MAX_CHILDREN = 8  # of a wrapper, those that have exited included
 
 
 def find(agent: int) -> int:
@@ -17,7 +18,10 @@ def find(agent: int) -> int:
         process = procfs.look(pid)
         if process is None or not names.is_wrapper(process):
             break
-        children = [child for child in procfs.children(pid) if child.alive]
+        pids = procfs.child_pids(pid)
+        if len(pids) > MAX_CHILDREN:  # a stranger's request must cost little
+            break
+        children = [child for number in pids if (child := procfs.look(number)) is not None and child.alive]
         if len(children) != 1:
             break
         pid = children[0].pid

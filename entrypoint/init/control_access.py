@@ -7,7 +7,7 @@ Their pids are not visible here, unless the PID namespace is shared as well; use
   - visible here, and
   - below us, or in our mount namespace; where that is not known, in our control group, which is the container's; where
     there is none either (gVisor), any that process 1 sees in its PID namespace; and
-  - root or our own user; the user that the agent runs as may read.
+  - root or our own user; the agent's user, behind a wrapper that of the program it runs, may read.
 """
 
 import posix

@@ -47,7 +47,8 @@ class MainProcess:
     def user(self) -> int | None:
         """Return its user id, that of the program behind a wrapper; once it has exited, the one seen last, or None."""
         if not self.has_exited:
-            self._user = procfs.user_of(agent_user.find(self.pid))
+            seen = procfs.user_of(agent_user.find(self.pid))
+            self._user = self._user if seen is None else seen
         return self._user
 
     @property

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_SECONDS = 0.2  # that the stop signal waits for the file to be gone
+NO_ANSWER = "the file system does not answer"
 _last: "_thread.LockType | None" = None  # held until the last piece of work is done
 
 
@@ -46,7 +47,10 @@ def _without_waiting(work: "Callable[[str], None]", path: str) -> str:
 
     def run(patience: float = -1) -> None:
         try:
-            if before is not None and before.acquire(timeout=patience):
+            if before is not None:
+                if not before.acquire(timeout=patience):
+                    result.append(NO_ANSWER)
+                    return
                 before.release()
             work(path)
             result.append("")
@@ -62,6 +66,6 @@ def _without_waiting(work: "Callable[[str], None]", path: str) -> str:
     except Exception:  # the pids limit, no memory
         run(MAX_SECONDS)
     if not done.acquire(timeout=MAX_SECONDS):
-        return "the file system does not answer"
+        return NO_ANSWER
     done.release()
     return result[0]

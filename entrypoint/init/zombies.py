@@ -12,9 +12,12 @@ def wait() -> tuple[int, int, str]:
     fails.
     """
     try:
-        found = posix.waitid(posix.P_ALL, 0, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT)
-        if found is None:  # ask for no exit: a child that exits now would be reaped without its name
-            stopped = posix.waitid(posix.P_ALL, 0, posix.WSTOPPED | posix.WNOHANG)
+        while (found := posix.waitid(posix.P_ALL, 0, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT)) is None:
+            # Ask for no exit: a child that exits now would be reaped without its name.
+            try:
+                stopped = posix.waitid(posix.P_ALL, 0, posix.WSTOPPED | posix.WNOHANG)
+            except ChildProcessError:  # zombies do not count here: all children have exited since
+                continue
             return (0, 0, "") if stopped is None else (stopped.si_pid, stopped.si_status << 8 | 0x7F, "")
     except ChildProcessError:
         raise

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import ctypes
 import os
+import time
 
 from ..init import agent_user
 
 PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 24, 38  # prctl(2)
 CAP_SETGID, CAP_SETUID, CAP_LAST = 6, 7, 63  # capabilities(7)
 CAPABILITY_VERSION_3 = 0x20080522  # capset(2)
+SETTLED = 3.0  # seconds
 NOBODY = 65534, 65534, list[int]()  # in the place of an agent that has exited: whose user it was is not known
 
 
@@ -23,20 +25,31 @@ class User:
     def __init__(self, *, may_change: bool) -> None:
         self._may_change = may_change
         self._is_changing = False
+        self._pid, self._since = 0, 0.0  # whose user counts, and since when it is the same process
 
     def has_changed(self, agent: int) -> bool:
-        """Whether the agent has dropped its privileges since; True once. `agent`: its pid, 0 if it has exited."""
-        if not self._may_change or self._is_changing:
+        """Whether the agent has another user than we; True once. `agent`: its pid, 0 if it has exited.
+
+        It drops its privileges for ever. A wrapper may run a step as somebody else, and then the agent.
+        """
+        if not self._may_change or self._is_changing or not agent:
             return False
-        found = _user_of(agent)
-        self._is_changing = found is not None and found[0] not in (0, os.getuid())
+        pid, now = agent_user.find(agent), time.monotonic()
+        if pid != self._pid:
+            self._pid, self._since = pid, now
+        found = _user_of(pid)
+        if found is not None and found[0] != os.getuid():
+            has_dropped = pid == agent and found[0] != 0
+            self._is_changing = has_dropped or now - self._since >= SETTLED
         return self._is_changing
 
 
 def drop(agent: int) -> User:
     """Become the agent's user, if we may, and drop all capabilities. Does not raise. `agent`: as in `has_changed`."""
     may_change = _may_become_others()
-    user = _user_of(agent) or NOBODY
+    user = NOBODY
+    if agent:
+        user = _user_of(agent_user.find(agent)) or _user_of(agent) or NOBODY  # the first may have exited meanwhile
     libc = ctypes.CDLL(None, use_errno=True)
     for capability in range(CAP_LAST + 1):
         libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
@@ -61,8 +74,8 @@ def _may_become_others() -> bool:
 
 
 def _user_of(pid: int) -> tuple[int, int, list[int]] | None:
-    """Return the agent's real user id, group id and other groups; None if they are not known. `pid`: see `drop`."""
-    found = _status(str(agent_user.find(pid))) if pid else {}
+    """Return the real user id, group id and other groups of a process; None if they are not known."""
+    found = _status(str(pid))
     try:
         return (
             int(found["Uid"].split()[0]),

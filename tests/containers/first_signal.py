@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -56,11 +57,11 @@ def _start_and_signal(container: Container, delay: float) -> float:
             assert time.monotonic() < end, "it has no process"
             new = set(_processes()) - known
             pid = next((process for process in new if _is_first(process, identity)), 0)
-        # Until its exec it is runc, which starts with a thread group of many threads.
-        executed = time.monotonic()
+        # Until its exec it is runc. Where that was not seen, nothing is known about the time.
+        executed, now = -math.inf, time.monotonic()
         while _name(pid).startswith("runc"):
-            executed = time.monotonic()
-            assert executed < end, "it does not become agent-init"
+            executed, now = now, time.monotonic()
+            assert now < end, "it does not become agent-init"
         while not {"TERM", "USR1"} <= signals_in_mask(pid, "SigBlk"):
             assert time.monotonic() < end, "it blocks no signals"
         blocked = time.monotonic()

@@ -17,7 +17,7 @@ import pytest
 from tests.http.serving import LEAVES, READY, Served
 from tests.support.init import AGENT_INIT, clean_environment, until
 from tests.support.ports import free_port
-from tests.support.proc import AS_NOBODY, status
+from tests.support.proc import AS_NOBODY, children_of, status
 
 if TYPE_CHECKING:
     from tests.conftest import Start
@@ -175,6 +175,28 @@ def test_the_server_runs_as_the_agents_user_without_capabilities(
     assert {int(found[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {0}
     assert found["NoNewPrivs"] == "1"
     assert not served.init.lines("trying again")
+    served.init.signal("TERM")
+    assert served.init.wait() == 143
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_the_user_of_a_step_before_the_agent_does_not_keep_the_server(start: Start) -> None:
+    """As `su postgres -c migrate`, and then the agent as root: the server answers as the agent's user again."""
+    step = "setpriv --reuid 65534 --regid 65534 --clear-groups sleep 999"
+    served = Served(start, command=["--", "sh", "-c", f"{step}; sleep 1000; exit $?"])
+
+    def runs_as(user: str) -> bool:
+        served.status_of("/livez")
+        found = served.server()
+        return found is not None and user_of(found.pid) == user
+
+    until(lambda: runs_as("65534"), "a server that runs as the step's user")
+    (shell,) = [child for child in children_of(served.init) if child.name() == "sh"]
+    (running,) = shell.children()
+    running.kill()
+    until(lambda: runs_as("0"), "a server that runs as the agent's user")
+    served.wait_until("/livez", 200)
+    assert int(status(served.wait_for_server().pid)["CapEff"], 16) == 0
     served.init.signal("TERM")
     assert served.init.wait() == 143
 

@@ -67,7 +67,8 @@ def test_neither_the_reporter_nor_process_1_is_in_the_report(run: Run) -> None:
 
 def test_cpu_since_the_stop(run: Run) -> None:
     burn = "import time\ndef burn(s):\n    end = time.process_time() + s\n    while time.process_time() < end: pass\n"
-    program = run("-c", burn + "burn(0.5); print('ready', flush=True); time.sleep(100)")
+    # A little more than asserted: the kernel counts user's and system's time in whole ticks.
+    program = run("-c", burn + "burn(0.55); print('ready', flush=True); time.sleep(100)")
     program.line()
     since = cpu_baseline(program.pid)
     before, after, reused = (

@@ -72,6 +72,26 @@ def test_a_file_that_is_made_late_does_not_outlast_its_removal(monkeypatch: pyte
     assert ready_file.make(str(path)) == ""  # after the two, and only if the file is not there any more
 
 
+def test_without_a_thread_nobody_waits_for_a_file_system_that_hangs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path, gate, real = tmp_path / "ready", _thread.allocate_lock(), os.open
+    gate.acquire()
+
+    def late(*arguments: object) -> int:
+        gate.acquire()
+        return real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(posix, "open", late)
+    assert ready_file.make(str(path)) == "the file system does not answer"
+    with monkeypatch.context() as without:
+        without.setattr(_thread, "start_new_thread", failing(_thread.start_new_thread, RuntimeError("no thread")))
+        without.setattr(posix, "unlink", None)  # it would hang
+        assert ready_file.remove(str(path)) == "the file system does not answer"
+    gate.release()
+    assert ready_file.remove(str(path)) == ""
+
+
 def test_it_is_done_without_a_thread_where_none_can_be_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(_thread, "start_new_thread", failing(_thread.start_new_thread, RuntimeError("no thread")))
     assert ready_file.make(str(tmp_path / "ready")) == ""

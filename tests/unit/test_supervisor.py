@@ -882,6 +882,37 @@ def test_reaped_orphans_are_logged_by_name_with_w(
     assert not zombies
 
 
+def test_with_w_the_exit_code_is_the_agents_that_exits_between_two_calls(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """waitid(2) that asks for stops alone reports "no child is left" when all of them are zombies."""
+
+    class Found:
+        si_pid = AGENT
+
+    zombies: list[int] = []
+    waited: list[int] = []
+
+    def waitid(of: int, pid: int, options: int) -> Found | None:
+        if waited:
+            raise ChildProcessError
+        if options & os.WEXITED:
+            return Found() if zombies else None
+        zombies.append(AGENT)
+        raise ChildProcessError
+
+    def waitpid(pid: int, options: int) -> tuple[int, int]:
+        waited.append(pid)
+        return pid, exited(3)
+
+    monkeypatch.setattr(posix, "waitid", waitid)
+    monkeypatch.setattr(posix, "waitpid", waitpid)
+    harness = supervise("-w")
+    harness.receive(CHLD)
+    assert harness.supervisor.execution.exit_code == 3
+    assert waited == [AGENT]
+
+
 def test_with_w_the_agent_ends_when_nothing_is_left(
     world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
