@@ -102,11 +102,11 @@ class Supervisor:
         self._unread = False  # signals may be there that are not handled, as an attempt to has failed
         self._parts = (self.execution.carry_out, self._read, self._reap, self._look_at_the_clock, self._arm)
         self._failing_since, self._timer = INFINITY, None
-        self._wait_with_name: Callable[[], tuple[int, int, str]] | None = None
+        self._find_zombie: Callable[[], tuple[int, str]] | None = None
         if settings.warn_reaped and hasattr(posix, "waitid"):  # macOS has none before Python 3.13
             from . import zombies
 
-            self._wait_with_name = zombies.wait
+            self._find_zombie = zombies.find
         self.faults.guarded(self.narrator.log_start, self.agent, plan, problems)
         self.loop.add_reader(source.fd, self._signals_waiting)
         self._watch_stdin()
@@ -381,10 +381,10 @@ class Supervisor:
 
     def _wait(self) -> tuple[int, int, str]:
         """Return a child that has exited or stopped: pid, wait status and, if reaped orphans are logged, its name."""
-        if self._wait_with_name is not None:
-            pid, status, name = self._wait_with_name()
-        else:
-            (pid, status), name = posix.waitpid(-1, posix.WNOHANG | posix.WUNTRACED), ""
+        target, name = (-1, "") if self._find_zombie is None else self._find_zombie()
+        if target == 0:
+            return 0, 0, ""
+        pid, status = posix.waitpid(target, posix.WNOHANG | posix.WUNTRACED)
         if pid == self.agent.pid and not posix.WIFSTOPPED(status):
             self.agent.status = status
         return pid, status, name

@@ -1,27 +1,29 @@
-"""For `--warn-reaped`: waits for a child, and reads its name while it is a zombie, before it is reaped."""
+"""For `--warn-reaped`: finds the child to wait for, and reads its name while it is a zombie, before it is reaped."""
 
 import posix
 
 from . import procfs
 
+ANY, NONE = -1, 0  # in the place of a pid
 
-def wait() -> tuple[int, int, str]:
-    """Return a child that has exited or stopped: pid, wait status and name; pid 0 if there is none.
 
-    The name is "" if it could not be read. Raises ChildProcessError if no child is left, another OSError if waitpid(2)
-    fails.
+def find() -> tuple[int, str]:
+    """Return the pid of a child that has exited or stopped, and the name of one that has exited.
+
+    ANY where waitid(2) is refused, NONE if there is no such child; the name is "" if it could not be read. Raises
+    ChildProcessError if no child is left.
     """
     try:
         while (found := posix.waitid(posix.P_ALL, 0, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT)) is None:
             # Ask for no exit: a child that exits now would be reaped without its name.
             try:
-                stopped = posix.waitid(posix.P_ALL, 0, posix.WSTOPPED | posix.WNOHANG)
+                stopped = posix.waitid(posix.P_ALL, 0, posix.WSTOPPED | posix.WNOHANG | posix.WNOWAIT)
             except ChildProcessError:  # zombies do not count here: all children have exited since
                 continue
-            return (0, 0, "") if stopped is None else (stopped.si_pid, stopped.si_status << 8 | 0x7F, "")
+            return NONE if stopped is None else stopped.si_pid, ""
     except ChildProcessError:
         raise
-    except OSError:  # this call is refused (seccomp)
-        return *posix.waitpid(-1, posix.WNOHANG | posix.WUNTRACED), ""
+    except OSError:  # a seccomp profile
+        return ANY, ""
     zombie = procfs.look(found.si_pid)
-    return *posix.waitpid(found.si_pid, posix.WNOHANG), "" if zombie is None else zombie.name
+    return found.si_pid, "" if zombie is None else zombie.name

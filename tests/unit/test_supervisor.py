@@ -851,22 +851,25 @@ def test_reaped_orphans_are_logged_by_name_with_w(
     """Each is reaped alone, after its name was read; one that has stopped is not reaped, one without /proc has none."""
 
     class Found:
-        def __init__(self, pid: int, status: int = 0) -> None:
-            self.si_pid, self.si_status = pid, status
+        def __init__(self, pid: int) -> None:
+            self.si_pid = pid
 
     zombies = {20: exited(1), 21: 9, 23: exited(0)}
-    suspended = [Found(22, TSTP), Found(AGENT, TSTP)]
+    suspended = [Found(22), Found(AGENT)]
 
     def waitid(of: int, pid: int, options: int) -> Found | None:
         assert (of, pid) == (os.P_ALL, 0)
-        if options == os.WSTOPPED | os.WNOHANG:
-            return suspended.pop() if suspended else None
+        if options == os.WSTOPPED | os.WNOHANG | os.WNOWAIT:
+            return suspended[-1] if suspended else None
         assert options == os.WEXITED | os.WNOHANG | os.WNOWAIT
         return Found(min(zombies)) if zombies else None
 
     def waitpid(pid: int, options: int) -> tuple[int, int]:
-        assert options == os.WNOHANG
-        return pid, zombies.pop(pid)
+        assert options == os.WNOHANG | os.WUNTRACED
+        if pid in zombies:
+            return pid, zombies.pop(pid)
+        assert suspended.pop().si_pid == pid
+        return pid, stopped(TSTP)
 
     monkeypatch.setattr(posix, "waitid", waitid)
     monkeypatch.setattr(posix, "waitpid", waitpid)
