@@ -55,9 +55,9 @@ def test_a_file_system_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPa
     assert finished.acquire(timeout=5)
 
 
-def test_a_file_that_is_made_late_does_not_outlast_its_removal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """READY=1, then a stop request, on a file system that answers after both."""
-    path, gate, real = tmp_path / "ready", _thread.allocate_lock(), os.open
+def make_late(monkeypatch: pytest.MonkeyPatch, path: Path) -> _thread.LockType:
+    """Make the file on a file system that does not answer until the lock is released."""
+    gate, real = _thread.allocate_lock(), os.open
     gate.acquire()
 
     def late(*arguments: object) -> int:
@@ -66,24 +66,24 @@ def test_a_file_that_is_made_late_does_not_outlast_its_removal(monkeypatch: pyte
 
     monkeypatch.setattr(posix, "open", late)
     assert ready_file.make(str(path)) == "the file system does not answer"
+    return gate
+
+
+def test_a_file_that_is_made_late_does_not_outlast_its_removal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """READY=1, then a stop request, on a file system that answers after both."""
+    path = tmp_path / "ready"
+    gate = make_late(monkeypatch, path)
     assert ready_file.remove(str(path)) == "the file system does not answer"
     gate.release()
-    monkeypatch.setattr(posix, "open", real)
+    monkeypatch.undo()
     assert ready_file.make(str(path)) == ""  # after the two, and only if the file is not there any more
 
 
 def test_without_a_thread_nobody_waits_for_a_file_system_that_hangs(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    path, gate, real = tmp_path / "ready", _thread.allocate_lock(), os.open
-    gate.acquire()
-
-    def late(*arguments: object) -> int:
-        gate.acquire()
-        return real(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(posix, "open", late)
-    assert ready_file.make(str(path)) == "the file system does not answer"
+    path = tmp_path / "ready"
+    gate = make_late(monkeypatch, path)
     with monkeypatch.context() as without:
         without.setattr(_thread, "start_new_thread", failing(_thread.start_new_thread, RuntimeError("no thread")))
         without.setattr(posix, "unlink", None)  # it would hang

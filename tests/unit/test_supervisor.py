@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from entrypoint.init import delivery, procfs, terminal, tree
+from entrypoint.init import delivery, procfs, terminal, tree, zombies
 from entrypoint.init.actions import (
     Action,
     Exit,
@@ -854,7 +854,7 @@ def test_reaped_orphans_are_logged_by_name_with_w(
         def __init__(self, pid: int) -> None:
             self.si_pid = pid
 
-    zombies = {20: exited(1), 21: 9, 23: exited(0)}
+    exits = {20: exited(1), 21: 9, 23: exited(0)}
     suspended = [Found(22), Found(AGENT)]
 
     def waitid(of: int, pid: int, options: int) -> Found | None:
@@ -862,12 +862,12 @@ def test_reaped_orphans_are_logged_by_name_with_w(
         if options == os.WSTOPPED | os.WNOHANG | os.WNOWAIT:
             return suspended[-1] if suspended else None
         assert options == os.WEXITED | os.WNOHANG | os.WNOWAIT
-        return Found(min(zombies)) if zombies else None
+        return Found(min(exits)) if exits else None
 
     def waitpid(pid: int, options: int) -> tuple[int, int]:
         assert options == os.WNOHANG | os.WUNTRACED
-        if pid in zombies:
-            return pid, zombies.pop(pid)
+        if pid in exits:
+            return pid, exits.pop(pid)
         assert suspended.pop().si_pid == pid
         return pid, stopped(TSTP)
 
@@ -882,7 +882,7 @@ def test_reaped_orphans_are_logged_by_name_with_w(
         "warning: reaped orphan pid 23, which exited with code 0",
     ]
     assert not suspended
-    assert not zombies
+    assert not exits
 
 
 def test_with_w_the_exit_code_is_the_agents_that_exits_between_two_calls(
@@ -893,15 +893,15 @@ def test_with_w_the_exit_code_is_the_agents_that_exits_between_two_calls(
     class Found:
         si_pid = AGENT
 
-    zombies: list[int] = []
+    exits: list[int] = []
     waited: list[int] = []
 
     def waitid(of: int, pid: int, options: int) -> Found | None:
         if waited:
             raise ChildProcessError
         if options & os.WEXITED:
-            return Found() if zombies else None
-        zombies.append(AGENT)
+            return Found() if exits else None
+        exits.append(AGENT)
         raise ChildProcessError
 
     def waitpid(pid: int, options: int) -> tuple[int, int]:
@@ -914,6 +914,19 @@ def test_with_w_the_exit_code_is_the_agents_that_exits_between_two_calls(
     harness.receive(CHLD)
     assert harness.supervisor.execution.exit_code == 3
     assert waited == [AGENT]
+
+
+def test_with_w_a_kernel_that_always_denies_stopped_children_is_asked_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def waitid(of: int, pid: int, options: int) -> None:
+        asked.append(options)
+        if options & os.WSTOPPED:
+            raise ChildProcessError
+
+    monkeypatch.setattr(posix, "waitid", waitid)
+    assert zombies.find() == (0, "")
+    assert len(asked) == 4
 
 
 def test_with_w_the_agent_ends_when_nothing_is_left(
