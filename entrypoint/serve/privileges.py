@@ -15,7 +15,7 @@ from ..init import agent_user
 PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 24, 38  # prctl(2)
 CAP_SETGID, CAP_SETUID, CAP_LAST = 6, 7, 63  # capabilities(7)
 CAPABILITY_VERSION_3 = 0x20080522  # capset(2)
-SETTLED = 3.0  # seconds
+SETTLED = 3.0  # seconds for which the same process has to run before the server follows its user
 NOBODY = 65534, 65534, list[int]()  # in the place of an agent that has exited: whose user it was is not known
 
 
