@@ -81,6 +81,13 @@ def main(arguments: "Sequence[str]", package: str) -> int:
 
         return cli.answer(arguments, wanted)
 
+    from .init.spare_memory import with_stack
+
+    return with_stack(run, settings, environment, package, parent)
+
+
+def run(settings: "Settings", environment: dict[bytes, bytes], package: str, parent: int) -> int:
+    """Start the agent and supervise it; return the exit code."""
     from .init import spawn
 
     started = Started()

@@ -20,6 +20,7 @@ from ..signals import CONT, INT, KILL, TERM, name_of
 from . import exit_status, later, procfs, tree
 from .console import WARNING
 from .lifecycle import WORKING
+from .spare_memory import NO_MEMORY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Delivery:
         self._platform_sent = 0  # the stop signal, if the platform has sent it to every process
         self._signalled_by_platform: set[tuple[int, int]] = set()
         self._stopped: set[tuple[int, int]] = set()  # processes that have had the stop signal
+        self._sent_to_group: set[int] = set()  # to what the agent left behind, where it cannot be found one by one
         self._reached: list[Process] = []  # by the current step
         self.agent_reached = False  # the agent itself
         self.also_reached: list[Process] = []  # shells among them, and what these waited for
@@ -373,9 +375,11 @@ class Delivery:
         """Send the stop signal and SIGCONT to what the agent left behind, once each, from the top down."""
         try:
             there = self._descendants.all()
-        except OSError:  # no /proc to find them in; most will be in the agent's group
-            self.send_group(number)
-            self.send_group(CONT)
+        except OSError:  # no /proc to find them in, or no memory in the kernel; most will be in the agent's group
+            if number not in self._sent_to_group:
+                self._sent_to_group.add(number)
+                self.send_group(number)
+                self.send_group(CONT)
             return
         works_on = bool(self.departures.work)
         now: list[Process] = there
@@ -393,8 +397,13 @@ class Delivery:
             self._note_wrappers(now, number)
         for process in now:
             if not self._had_it(process):
-                self.send(process, self._adapted(process, number) if works_on else number, CONT)
-                self._stopped.add(process.identity)
+                adapted = self._adapted(process, number) if works_on else number
+                self._stopped.add(process.identity)  # first: a failure of this later would have it sent again
+                try:
+                    self.send(process, adapted, CONT)
+                except NO_MEMORY:
+                    self._stopped.discard(process.identity)
+                    raise
         self.ahead = [process for process in there if self._had_it(process)] if later else []
 
     def _had_it(self, process: "Process") -> bool:
@@ -422,7 +431,7 @@ class Delivery:
         except OSError:  # no /proc to find them in
             self.send_group(KILL)
             return
-        except MemoryError:  # this comes again in a moment, but there may be no memory then either
+        except NO_MEMORY:  # this comes again in a moment, but there may be no memory then either
             self.send_group(KILL)
             raise
         ours = tree.below(posix.getpid(), seen)

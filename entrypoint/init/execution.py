@@ -28,6 +28,7 @@ from .actions import (
     TakeCpuSnapshot,
 )
 from .lifecycle import LINGERING
+from .spare_memory import NO_MEMORY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -108,11 +109,16 @@ class Execution:
         before = self._lifecycle.snapshot()
         try:
             self.to_do += event(self._loop.time(), *facts)
-        except MemoryError:
+        except NO_MEMORY:
             self._lifecycle.restore(before)
             raise
         if self.on_event is not None:
             self._faults.guarded(self.on_event)
+
+    @property
+    def owes_stop(self) -> bool:
+        """Whether a step of the stop is decided and nobody has got it yet."""
+        return any(isinstance(action, Stop) for action in self.to_do) and not self.delivery.has_reached
 
     def carry_out(self) -> None:
         """Do what is to be done, in order.
@@ -123,11 +129,10 @@ class Execution:
         while self.to_do:
             try:
                 self._do(self.to_do[0])
-            except MemoryError as error:
-                if self._is_worth_a_retry(self.to_do[0]):
-                    raise
-                self._faults.log(error)
             except Exception as error:
+                if isinstance(error, NO_MEMORY) and self._is_worth_a_retry(self.to_do[0]):
+                    raise
+                self._stop_agent_at_least(self.to_do[0])
                 self._faults.log(error)
             del self.to_do[0]
         self._retries, self._retried = 0, None
@@ -141,6 +146,11 @@ class Execution:
         self._retried = action
         for_a_while = isinstance(action, Signalling | ForgetAllSignalled | Forward)
         return isinstance(action, Exit) or (for_a_while and self._retries <= MAX_RETRIES)
+
+    def _stop_agent_at_least(self, action: Action) -> None:
+        """Send a step of the stop to the agent, whatever is wrong with finding out who else should get it."""
+        if isinstance(action, Stop) and not self.delivery.has_reached:
+            self.delivery.send_agent(action.number)
 
     def _do(self, action: Action) -> None:
         if isinstance(action, Forward):
@@ -206,15 +216,8 @@ class Execution:
     def _stop(self, action: Stop) -> None:
         number, again = action.number, self._retried is action
         self._faults.guarded(self._end_report)
-        try:
-            reached, reason = self.delivery.stop(
-                number, adapts=self._lifecycle.adapts, hung=bool(self._lifecycle.hung), retry=again
-            )
-        except Exception as error:  # whatever is wrong with finding out who else should get it
-            last_try = not isinstance(error, MemoryError) or self._retries >= MAX_RETRIES
-            if last_try and not self.delivery.has_reached:
-                self.delivery.send_agent(number)
-            raise
+        adapts, hung = self._lifecycle.adapts, bool(self._lifecycle.hung)
+        reached, reason = self.delivery.stop(number, adapts=adapts, hung=hung, retry=again)
         if enders := self.delivery.enders():
             self.narrator.log(Log("ends-program", wrappers=enders))
         if interrupted := self.delivery.interrupted:

@@ -3,6 +3,7 @@
 import posix
 
 from . import procfs
+from .spare_memory import NO_MEMORY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class ExitWatch:
         processes = self._processes
         try:
             there = any(map(procfs.is_there, processes))
-        except MemoryError:  # try again; a pidfd can still be read, or will be
+        except NO_MEMORY:  # try again; a pidfd can still be read, or will be
             if not self._pidfds:
                 self._look_again()
             raise
@@ -65,7 +66,7 @@ class ExitWatch:
             return
         try:
             self._on_exit()
-        except MemoryError:  # try again; a pidfd can still be read
+        except NO_MEMORY:  # try again; a pidfd can still be read
             if not self._pidfds:
                 self._look_again()
             raise

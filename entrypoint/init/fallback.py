@@ -8,7 +8,6 @@ Signals stay blocked and pending until sigwait(3) takes one; it returns a small 
 memory. A timer signal ends the wait (setitimer(2)).
 """
 
-import _io
 import _signal
 import posix
 import time
@@ -16,6 +15,7 @@ import time
 from .. import paths
 from ..signals import CHLD, CONT, EOF, JOB_CONTROL, KILL, OF_WRITES, TERM, VALID
 from ..units import INFINITY
+from .spare_memory import Reserve, ensure_two_numbers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,31 +29,7 @@ MAX_WAIT = 3600.0  # seconds; setitimer(2) does not take any number of them
 SWEEP_EVERY = 0.02  # seconds between two SIGKILLs to everything
 GIVE_UP_AFTER = 2.0  # seconds; what has not died of SIGKILL by then does not hold up the end
 BEFORE_RETRY = 0.05  # seconds, after a failure
-# In the C library's heap: a block of 128 KiB or more would be a mapping of its own (M_MMAP_THRESHOLD, mallopt(3)), and
-# nobody could use that again where the limit is on address space. Its pages take no memory until they are written to:
-# the block is a buffer of a reader, which is not cleared as `bytes` would be.
-RESERVE_BLOCKS, RESERVE_BLOCK_BYTES = 2, 48 << 10
 STATUS_LOST = 125  # the exit code where somebody else has taken the status
-
-
-class Reserve:
-    """Memory to release when there is no other."""
-
-    __slots__ = ("_blocks",)
-
-    def __init__(self) -> None:
-        self._blocks: tuple[object, ...] = ()
-        self.take()
-
-    def take(self) -> None:
-        """Take the reserve, if it is not taken. Raises MemoryError."""
-        if not self._blocks:
-            made = [_io.BufferedReader(_io.BytesIO(), RESERVE_BLOCK_BYTES) for _ in range(RESERVE_BLOCKS)]
-            self._blocks = tuple(made)
-
-    def release(self) -> None:
-        """Make the memory available."""
-        self._blocks = ()
 
 
 class Fallback:
@@ -132,6 +108,7 @@ class Fallback:
         """Reap what has exited. Return whether nothing is left, or the time for that is up."""
         try:
             while True:
+                ensure_two_numbers()
                 pid, status = posix.waitpid(-1, posix.WNOHANG)
                 if pid == 0:
                     break

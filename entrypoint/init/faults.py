@@ -5,8 +5,9 @@ that they need for a log line, a list of processes, or the state of an event.
 """
 
 from .console import ERROR, Console
-from .fallback import Reserve, describe_error
+from .fallback import describe_error
 from .loop import Loop
+from .spare_memory import NO_MEMORY, Reserve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Faults:
     def log(self, error: BaseException) -> None:
         """Log a failure, or count it. Does not raise."""
         try:
-            if isinstance(error, MemoryError):
+            if isinstance(error, NO_MEMORY):
                 self._reserve.release()
                 self._no_memory_at = Loop.time()
             self._log(describe_error(error))
@@ -77,5 +78,5 @@ class Faults:
             try:
                 self._reserve.take()
                 self._no_memory_at = 0.0
-            except MemoryError:
+            except NO_MEMORY:
                 self._no_memory_at = Loop.time()

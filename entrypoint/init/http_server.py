@@ -16,6 +16,7 @@ from ..units import INFINITY
 from . import exit_status, http_program
 from .console import DEBUG, INFO, WARNING
 from .lifecycle import ENDED, KILLING
+from .spare_memory import NO_MEMORY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class HttpServer:
         self._started_at = self._loop.time()
         try:
             self._spawn()
-        except (OSError, MemoryError) as error:  # no process, no descriptor, no memory
+        except (OSError, *NO_MEMORY) as error:  # no process, no descriptor, no memory
             why = error.strerror if isinstance(error, OSError) else "out of memory"
             self._failed(f"the HTTP server cannot be started: {why}")
             return

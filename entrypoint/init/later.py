@@ -2,22 +2,26 @@
 
 Until then process 1 holds their compiled code, which takes a fraction of their memory. So no file is read at that time,
 which may be that of a stop: the package may have been removed or replaced by another version, there may be no free
-descriptor, and the file system may hang. Only memory can still be short, as everywhere.
+descriptor, and the file system may hang. Only memory can still be short. The interpreter does not survive that
+everywhere while it makes a module (it crashes, or an error is lost), so it is asked to only where there is enough.
 """
 
 import marshal
 import sys
 from _frozen_importlib_external import MAGIC_NUMBER
 
-from . import unused
+from . import spare_memory, unused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from importlib.machinery import ModuleSpec
     from types import ModuleType
     from typing import Any
 
 PACKAGE = __name__.partition(".")[0]
+
+MEMORY_PER_CODE = 6  # bytes for each byte of compiled code: 3 were measured, and the allocator adds its own
 
 _codes: dict[str, bytes] = {}  # of the modules that are not loaded yet, by name
 
@@ -41,9 +45,12 @@ class Finder:
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> "ModuleSpec | None":
-        """Return how to load a module whose code is here."""
-        spec: Any = type(__spec__)
-        return spec(name, Finder, origin=__file__) if name in _codes else None
+        """Return how to load a module whose code is here. Raises MemoryError where there is not enough for it."""
+        if name not in _codes:
+            return None
+        spare_memory.take(len(_codes[name]) * MEMORY_PER_CODE)
+        make: Callable[..., ModuleSpec] = type(__spec__)
+        return make(name, Finder, origin=__file__)
 
     @staticmethod
     def create_module(spec: "ModuleSpec") -> None:

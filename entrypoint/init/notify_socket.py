@@ -18,6 +18,7 @@ from .. import notify
 from ..signals import CHLD
 from . import later
 from .console import DEBUG, WARNING
+from .spare_memory import NO_MEMORY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ class NotifySocket:
                 if accepted is not None and accepted.fields and accepted.sender is not None:
                     handle(accepted.fields, accepted.sender)
                     self._pass_on(accepted.fields)
-            except MemoryError:
+            except NO_MEMORY:
                 raise
             except Exception:
                 take_out()

@@ -7,6 +7,8 @@ Each waits for the one before, so a file that is made late does not outlast its 
 import _thread
 import posix
 
+from .spare_memory import NO_MEMORY
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +58,7 @@ def _without_waiting(work: "Callable[[str], None]", path: str) -> str:
             result.append("")
         except OSError as error:
             result.append(error.strerror or str(error))
-        except MemoryError:
+        except NO_MEMORY:
             result.append("out of memory")
         finally:
             done.release()

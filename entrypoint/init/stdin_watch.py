@@ -12,6 +12,7 @@ import sys
 
 from ..signals import EOF
 from .signalfd import Received
+from .spare_memory import NO_MEMORY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class StdinWatch:
                 self._paused = True
                 return
             self._inbox.append(Received(EOF))
-        except MemoryError:
+        except NO_MEMORY:
             self.watch()
             raise
         self._catch_up()

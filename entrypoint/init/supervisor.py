@@ -35,6 +35,7 @@ from . import (
 from .console import TRACE, WARNING, Console
 from .lifecycle import RUNNING, STOPPING, Lifecycle
 from .loop import Loop
+from .spare_memory import NO_MEMORY, ensure_two_numbers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ else:
     control_answers, helpers, successor = map(later.Module, ("init.control_answers", "init.helpers", "init.successor"))
 
 MAX_OVERDUE, MAX_UNREAD = 0.2, 1.0  # seconds that a step of the stop may be late, and that signals may wait
+MAX_CLOCK_FAILURES = 100  # in a row; the loop tries a hundred times a second
 MAX_REAPED_AT_ONCE = 500  # children; then the clock and the signals have their turn
 
 
@@ -101,8 +103,8 @@ class Supervisor:
         self._inbox: list[signalfd.Received] = []  # signals that came and are not handled yet
         self._unread = False  # signals may be there that are not handled, as an attempt to has failed
         self._parts = (self.execution.carry_out, self._read, self._reap, self._look_at_the_clock, self._arm)
-        self._failing_since, self._timer = INFINITY, None
-        self._find_zombie: Callable[[], tuple[int, str]] | None = None
+        self._failing_since, self._clock_failures, self._timer = INFINITY, 0, None
+        self._find_zombie: Callable[[], tuple[int, int | None, str]] | None = None
         if settings.warn_reaped and hasattr(posix, "waitid"):  # macOS has none before Python 3.13
             from . import zombies
 
@@ -192,7 +194,8 @@ class Supervisor:
         fallback.reserve.release()
         self._for_http_server("end")
         fallback.pid, fallback.status = self.agent.pid, self.agent.status
-        fallback.kill_at, fallback.stop_sent = self.lifecycle.kill_due, self.lifecycle.last_sent != 0
+        fallback.kill_at = self.lifecycle.kill_due
+        fallback.stop_sent = self.lifecycle.last_sent != 0 and not self.execution.owes_stop
         self.faults.guarded(fallback.block)
         self.faults.guarded(self.source.read, self._inbox)  # where signals were not blocked
         fallback.inbox = [received.number for received in self._inbox]
@@ -217,13 +220,19 @@ class Supervisor:
             self._failing_since = INFINITY
             self.faults.replenish()
             return
-        self._failing_since = min(self._failing_since, self.loop.time())
-        if self._must_give_up(self.loop.time()):
+        if self._must_give_up():
             self.loop.stop()
         raise failure
 
-    def _must_give_up(self, now: float) -> bool:
+    def _must_give_up(self) -> bool:
         """Whether something cannot wait longer: a step of the stop, the end of the agent, signals."""
+        try:
+            now = self.loop.time()
+        except NO_MEMORY:
+            self._clock_failures += 1
+            return self._clock_failures >= MAX_CLOCK_FAILURES
+        self._clock_failures = 0
+        self._failing_since = min(self._failing_since, now)
         overdue = self.lifecycle.state != RUNNING and now >= self.lifecycle.due + MAX_OVERDUE
         exit_unhandled = self.agent.has_exited and self.lifecycle.ending is None
         failing_for = now - self._failing_since
@@ -240,7 +249,7 @@ class Supervisor:
                 try:
                     sender, origin = narrator.Sender(received), request_origin.of(received)
                     self.execution.note(self.lifecycle.signal, received.number, sender, origin)
-                except MemoryError:
+                except NO_MEMORY:
                     raise  # it stays in the inbox
                 except Exception as error:
                     self.faults.log(error)
@@ -254,7 +263,7 @@ class Supervisor:
         """Send a signal by the fast path; return whether that was possible. Raises MemoryError if it is not sent."""
         try:
             return self._fast_path.send(number, self._handled)
-        except MemoryError:
+        except NO_MEMORY:
             raise
         except Exception as error:  # there is another way
             self.faults.log(error)
@@ -381,9 +390,12 @@ class Supervisor:
 
     def _wait(self) -> tuple[int, int, str]:
         """Return a child that has exited or stopped: pid, wait status and, if reaped orphans are logged, its name."""
-        target, name = (-1, "") if self._find_zombie is None else self._find_zombie()
+        target, known, name = (-1, None, "") if self._find_zombie is None else self._find_zombie()
         if target == 0:
             return 0, 0, ""
+        if target == self.agent.pid and known is not None:
+            self.agent.status = known
+        ensure_two_numbers()
         pid, status = posix.waitpid(target, posix.WNOHANG | posix.WUNTRACED)
         if pid == self.agent.pid and not posix.WIFSTOPPED(status):
             self.agent.status = status

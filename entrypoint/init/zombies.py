@@ -4,9 +4,11 @@ import posix
 
 from . import procfs
 
+CORE_DUMPED = 0x80
 
-def find() -> tuple[int, str]:
-    """Return the pid of a child that has exited or stopped, and the name of one that has exited.
+
+def find() -> tuple[int, int | None, str]:
+    """Return the pid of a child that has exited or stopped, and the wait status and the name of one that has exited.
 
     The pid is 0 if there is no such child, -1 for any child where waitid(2) is refused, as for waitpid(2). The name is
     "" if it could not be read. Raises ChildProcessError if no child is left.
@@ -21,12 +23,19 @@ def find() -> tuple[int, str]:
                 stopped = posix.waitid(posix.P_ALL, 0, posix.WSTOPPED | posix.WNOHANG | posix.WNOWAIT)
             except ChildProcessError:  # zombies do not count here: all children have exited since
                 continue
-            return 0 if stopped is None else stopped.si_pid, ""
+            return 0 if stopped is None else stopped.si_pid, None, ""
         else:
-            return 0, ""
+            return 0, None, ""
     except ChildProcessError:
         raise
     except OSError:  # a seccomp profile
-        return -1, ""
+        return -1, None, ""
     zombie = procfs.look(found.si_pid)
-    return found.si_pid, "" if zombie is None else zombie.name
+    return found.si_pid, _wait_status(found), "" if zombie is None else zombie.name
+
+
+def _wait_status(found: "posix.waitid_result") -> int:
+    """Return what waitpid(2) will return for a child that has exited (W_EXITCODE in the C library's wait.h)."""
+    if found.si_code == posix.CLD_EXITED:
+        return found.si_status << 8
+    return found.si_status | (CORE_DUMPED if found.si_code == posix.CLD_DUMPED else 0)

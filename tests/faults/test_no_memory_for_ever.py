@@ -23,11 +23,12 @@ GRACE = 1.0  # seconds
 TOLERANCE = 3.0  # seconds, on a busy machine
 STUBBORN = "ignore('HUP'); on('USR1'); on('TERM'); ready()"
 GRACEFUL = "ignore('HUP'); on('USR1'); on('TERM', lambda: leave(7)); ready()"
+FAMILY = f"child('leftover', {STUBBORN!r}); on('TERM', lambda: leave(7)); ready()"
 MOMENTS = ["spawn", "ready", "stop"]
 
 
 def start_without_memory(start_in_role: Start, moment: str, agent: str) -> Init:
-    init = start_in_role("-t", f"{GRACE}s", agent=agent, program=python("no_memory.py", moment))
+    init = start_in_role("-t", f"{GRACE}s", agent=agent, program=python("no_memory.py", moment, "0"))
     init.wait_for_event("ready")
     return init
 
@@ -62,12 +63,38 @@ def test_an_agent_that_exits_by_itself_ends_with_its_own_exit_code(start_in_role
 
 @pytest.mark.parametrize("moment", ["spawn", "ready"])
 def test_leftover_processes_do_not_hold_up_the_end(start_in_role: Start, moment: str) -> None:
-    family = f"child('leftover', {STUBBORN!r}); on('TERM', lambda: leave(7)); ready()"
-    init = start_in_role("-t", f"{GRACE}s", "--linger", "1s", agent=family, program=python("no_memory.py", moment))
+    program = python("no_memory.py", moment, "0")
+    init = start_in_role("-t", f"{GRACE}s", "--linger", "1s", agent=FAMILY, program=program)
     init.wait_for_event("ready")
     init.wait_for_event("ready", "leftover")
     init.signal("TERM")
     assert init.wait(10) == 7
+
+
+def stop_with_a_rest(directory: Path, kib: int, *, process1: bool) -> str:
+    """Stop an agent that leaves a process behind, with so much memory; return what went wrong."""
+    made = directory / str(kib)
+    made.mkdir(mode=0o777)
+    argv = ["-t", "20s", "--linger", "100ms", "--", *actor(made / "events.jsonl", "agent", FAMILY)]
+    init = Init(made, argv, process1=process1, program=python("no_memory.py", "ready", str(kib)))
+    try:
+        init.wait_for_event("ready")
+        init.wait_for_event("ready", "leftover")
+        init.signal("TERM")
+        code, agent, leftover = init.wait(20), init.events(), init.events("leftover")
+        right = code == 7 and agent == ["ready", "TERM", "end"] and leftover in (["ready", "TERM"], ["ready"])
+        return "" if right else f"{kib} KiB: {code}, {agent}, {leftover}\n{init.stderr}"
+    finally:
+        init.close()
+
+
+@pytest.mark.parametrize("process1", [True, False], ids=["process 1", "subreaper"])
+def test_a_stop_succeeds_with_any_rest_of_memory(tmp_path: Path, process1: bool) -> None:
+    """The end of an agent with leftovers needs modules that are loaded then, and some of them fit in."""
+    tmp_path.chmod(0o777)
+    with ThreadPoolExecutor(8) as threads:
+        wrong = list(threads.map(partial(stop_with_a_rest, tmp_path, process1=process1), range(0, 301, 5)))
+    assert not "\n".join(filter(None, wrong))
 
 
 # --- Many stops, with the limit set at different moments. -----------------------------------------------------------

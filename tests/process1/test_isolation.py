@@ -253,7 +253,7 @@ LOADED = frozenset(
     "entrypoint.init.faults entrypoint.init.final_message entrypoint.init.job_control entrypoint.init.later "
     "entrypoint.init.libc entrypoint.init.lifecycle entrypoint.init.loop entrypoint.init.main_process "
     "entrypoint.init.narrator entrypoint.init.notify_socket entrypoint.init.own_process entrypoint.init.procfs "
-    "entrypoint.init.request_origin entrypoint.init.signalfd entrypoint.init.spawn "
+    "entrypoint.init.request_origin entrypoint.init.signalfd entrypoint.init.spare_memory entrypoint.init.spawn "
     "entrypoint.init.stall_report entrypoint.init.stop_plan entrypoint.init.stop_steps "
     "entrypoint.init.supervisor entrypoint.init.terminal entrypoint.init.termination_log entrypoint.init.tree "
     "entrypoint.init.unused "

@@ -9,9 +9,9 @@ import pytest
 
 from entrypoint.init import faults as module
 from entrypoint.init.console import Console
-from entrypoint.init.fallback import Reserve
 from entrypoint.init.faults import MAX_TEXTS, RESERVE_AGAIN, SILENCE, Faults
 from entrypoint.init.loop import Loop
+from entrypoint.init.spare_memory import Reserve
 from tests.support.world import failing
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ import os
 import posix
 import socket
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import pytest
@@ -852,7 +853,7 @@ def test_reaped_orphans_are_logged_by_name_with_w(
 
     class Found:
         def __init__(self, pid: int) -> None:
-            self.si_pid = pid
+            self.si_pid, self.si_code, self.si_status = pid, posix.CLD_EXITED, 0
 
     exits = {20: exited(1), 21: 9, 23: exited(0)}
     suspended = [Found(22), Found(AGENT)]
@@ -885,13 +886,14 @@ def test_reaped_orphans_are_logged_by_name_with_w(
     assert not exits
 
 
+@pytest.mark.parametrize("lost", [False, True], ids=["", "no memory for what waitpid(2) returns"])
 def test_with_w_the_exit_code_is_the_agents_that_exits_between_two_calls(
-    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch, *, lost: bool
 ) -> None:
     """waitid(2) that asks for stops alone reports "no child is left" when all of them are zombies."""
 
     class Found:
-        si_pid = AGENT
+        si_pid, si_code, si_status = AGENT, posix.CLD_EXITED, 3
 
     exits: list[int] = []
     waited: list[int] = []
@@ -906,11 +908,15 @@ def test_with_w_the_exit_code_is_the_agents_that_exits_between_two_calls(
 
     def waitpid(pid: int, options: int) -> tuple[int, int]:
         waited.append(pid)
+        if lost:
+            raise MemoryError
         return pid, exited(3)
 
     monkeypatch.setattr(posix, "waitid", waitid)
     monkeypatch.setattr(posix, "waitpid", waitpid)
     harness = supervise("-w")
+    with pytest.raises(MemoryError) if lost else nullcontext():
+        harness.receive(CHLD)
     harness.receive(CHLD)
     assert harness.supervisor.execution.exit_code == 3
     assert waited == [AGENT]
@@ -925,7 +931,7 @@ def test_with_w_a_kernel_that_always_denies_stopped_children_is_asked_twice(monk
             raise ChildProcessError
 
     monkeypatch.setattr(posix, "waitid", waitid)
-    assert zombies.find() == (0, "")
+    assert zombies.find() == (0, None, "")
     assert len(asked) == 4
 
 

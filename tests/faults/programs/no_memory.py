@@ -1,25 +1,29 @@
-"""`no_memory.py PACKAGE WHEN ...`: run agent-init, which from some moment on gets no memory any more, for ever.
+"""`no_memory.py PACKAGE WHEN REST ...`: run agent-init, which from some moment on gets no memory any more, for ever.
 
 WHEN is `spawn` (just after the agent has started), `ready` (the supervisor is about to run) or `stop` (it looks at the
-first stop request). At that moment no memory can be mapped any more (RLIMIT_AS), and all that was free is used up.
+first stop request). At that moment no memory can be mapped any more (RLIMIT_AS), and all that was free is used up, but
+for REST KiB in small pieces all over the heap.
 """
 
 import _signal
 import os
+import random
 import resource
 import sys
 from typing import Any
 
 _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
-PACKAGE, WHEN = sys.argv[1:3]
+PACKAGE, WHEN, REST = sys.argv[1:4]
 sys.path.insert(0, PACKAGE)
 
 from entrypoint import start  # noqa: E402
 from entrypoint.init import lifecycle, loop, spawn  # noqa: E402
 
 LIMIT = (1, resource.getrlimit(resource.RLIMIT_AS)[1])
-BIGGEST, SMALLEST = 1 << 16, 16
+BIGGEST, SMALLEST, PIECE = 1 << 16, 16, 512
 hoard: list[Any] = [None] * 200_000
+numbers = random.Random(1)
+picked = [numbers.random() for _ in range(int(REST) * 1024 // SMALLEST)]
 
 
 def use_up() -> None:
@@ -32,6 +36,12 @@ def use_up() -> None:
             at += 1
         except MemoryError:
             size //= 2
+    left = int(REST) * 1024
+    for number in picked:
+        index = int(number * at)
+        if left > 0 and hoard[index] is not None and len(hoard[index]) < PIECE:
+            left -= sys.getsizeof(hoard[index])
+            hoard[index] = None
 
 
 def after(module: Any, name: str) -> None:
@@ -64,4 +74,4 @@ elif WHEN == "ready":
     before(loop.Loop, "run_forever")
 else:
     before(lifecycle.Lifecycle, "_stop_requested")
-os._exit(start.main(sys.argv[3:], PACKAGE))
+os._exit(start.main(sys.argv[4:], PACKAGE))

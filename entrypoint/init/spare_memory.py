@@ -1,0 +1,69 @@
+"""Memory that is taken before it is needed: a reserve for when there is no other, and a check that there is enough.
+
+It lies in the C library's heap. A block of 128 KiB or more would be a mapping of its own (M_MMAP_THRESHOLD in
+mallopt(3)), and nobody could use that again where the limit is on address space. Its pages take no memory until they
+are written to: a block is the buffer of a reader, which is not cleared as `bytes` would be.
+"""
+
+import _io
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+RESERVE_BYTES, BLOCK_BYTES = 96 << 10, 48 << 10
+# The interpreter keeps its frames in chunks of 16 KiB, or of the next power of two that has room for a frame and 1,000
+# words more (push_chunk() in CPython's pystate.c). So a frame of this size makes it map 64 KiB; these words are not
+# written to, and 40 KiB are left for the frames above. A hundred deep calls take 25.
+FRAME_WORDS = 3100
+# What is raised for want of memory. CPython loses an error if there is no memory for a frame object while it passes
+# through a function (take_ownership() in frame.c), and raises SystemError in its place.
+NO_MEMORY = MemoryError, SystemError
+_number = 1000  # the interpreter keeps the small ones
+
+
+class Reserve:
+    """Memory to release when there is no other."""
+
+    __slots__ = ("_blocks",)
+
+    def __init__(self) -> None:
+        self._blocks: tuple[object, ...] = ()
+        self.take()
+
+    def take(self) -> None:
+        """Take the reserve, if it is not taken. Raises MemoryError."""
+        self._blocks = self._blocks or take(RESERVE_BYTES)
+
+    def release(self) -> None:
+        """Make the memory available."""
+        self._blocks = ()
+
+
+def take(size: int) -> tuple[object, ...]:
+    """Return blocks of at least `size` bytes together. They are free again once nothing refers to them.
+
+    Raises MemoryError.
+    """
+    return tuple([_io.BufferedReader(_io.BytesIO(), BLOCK_BYTES) for _ in range(-(-size // BLOCK_BYTES))])
+
+
+def ensure_two_numbers() -> None:
+    """Raise MemoryError unless a call that returns two numbers can do so: what waitpid(2) returns comes only once.
+
+    What is freed here is the first to be used again.
+    """
+    numbers = _number + _number, _number + _number + _number
+    del numbers
+
+
+def with_stack(step: "Callable[..., int]", *arguments: object) -> int:
+    """Return what a call returns. It and all that it calls get their frames without memory being mapped for them.
+
+    Else the interpreter maps memory whenever the calls get deeper than the present chunk. Where that fails, 3.11 raises
+    a SystemError or crashes, in place of MemoryError.
+    """
+    return step(*arguments)
+
+
+with_stack.__code__ = with_stack.__code__.replace(co_stacksize=FRAME_WORDS)
