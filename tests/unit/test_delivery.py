@@ -254,6 +254,17 @@ def test_with_a_group_as_target_its_members_do_not_differ_where_the_agent_has_no
     assert world.sent == [(to, number), (to, CONT)]
 
 
+def test_what_the_agent_left_gets_the_stop_signal_once_where_it_is_not_seen(
+    world: World, supervise: Callable[..., Harness]
+) -> None:
+    """An attempt that fails later, for want of memory, is repeated."""
+    harness = supervise()
+    world.no_proc = True
+    for number in (TERM, TERM, INT):
+        harness.supervisor.delivery.stop_leftovers(number)
+    assert world.sent == [(-AGENT, TERM), (-AGENT, CONT), (-AGENT, INT), (-AGENT, CONT)]
+
+
 # --- Processes that are held back. ----------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from entrypoint.init import later
+from entrypoint.init import later, spare_memory
 from tests.support.fresh_interpreter import output_of
 
 if TYPE_CHECKING:
@@ -105,3 +105,19 @@ class Found:
 
     def find_spec(self, name: str, path: object) -> importlib.machinery.ModuleSpec:
         return self._spec
+
+
+def test_no_module_is_made_where_there_is_not_enough_memory_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter crashes where memory runs out half-way."""
+    wanted: list[int] = []
+
+    def full(size: int) -> None:
+        wanted.append(size)
+        raise MemoryError
+
+    monkeypatch.setattr(later, "_codes", {"entrypoint.init.no_such": b"12345678"})
+    monkeypatch.setattr(spare_memory, "take", full)
+    assert later.Finder.find_spec("entrypoint.init.another") is None
+    with pytest.raises(MemoryError):
+        later.Finder.find_spec("entrypoint.init.no_such")
+    assert wanted == [8 * later.MEMORY_PER_CODE]

@@ -46,7 +46,7 @@ from entrypoint.init.narrator import Narrator, Sender
 from entrypoint.init.procfs import Process
 from entrypoint.init.signalfd import Received
 from entrypoint.init.stall_report import Reporter
-from entrypoint.init.supervisor import MAX_OVERDUE, MAX_REAPED_AT_ONCE, MAX_UNREAD
+from entrypoint.init.supervisor import MAX_CLOCK_FAILURES, MAX_OVERDUE, MAX_REAPED_AT_ONCE, MAX_UNREAD
 from tests.support.world import (
     ABRT,
     AGENT,
@@ -565,6 +565,24 @@ def test_a_step_that_fails_for_ever_is_left_to_the_fallback(
     assert made.inbox == [USR1, WINCH]
 
 
+def test_where_not_even_the_clock_can_be_read_the_fallback_goes_on_soon(
+    supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock returns a number, which takes memory."""
+    harness = supervise()
+    supervisor = harness.supervisor
+    with monkeypatch.context() as full:
+        full.setattr(supervisor, "_parts", (*supervisor._parts, fails(MemoryError())))
+        full.setattr(supervisor.loop, "time", fails(MemoryError()))
+        for _ in range(MAX_CLOCK_FAILURES - 1):
+            with pytest.raises(MemoryError):
+                supervisor._catch_up()
+        assert supervisor.loop._running
+        with pytest.raises(MemoryError):
+            supervisor._catch_up()
+    assert not supervisor.loop._running
+
+
 def test_an_exit_that_cannot_be_handled_is_left_to_the_fallback(
     world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -615,6 +633,21 @@ def test_a_stop_whose_signal_was_not_sent_yet_is_sent_by_the_fallback(
     harness.supervisor.leave_to(made)
     assert world.sent == [(AGENT, TERM), (AGENT, CONT)]
     assert made.kill_at == pytest.approx(harness.supervisor.lifecycle.kill_due)
+
+
+def test_a_stop_signal_that_was_decided_and_reached_nobody_is_sent_by_the_fallback(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = supervise("-t", "5s")
+    with monkeypatch.context() as full:
+        full.setattr(harness.supervisor.execution, "_stop", fails(SystemError("no memory")))
+        with pytest.raises(SystemError):
+            harness.receive(TERM)
+    assert harness.supervisor.lifecycle.last_sent == TERM
+    made = Fallback(harness.supervisor.settings)
+    monkeypatch.setattr(Fallback, "block", fails(MemoryError()))
+    harness.supervisor.leave_to(made)
+    assert world.sent == [(AGENT, TERM), (AGENT, CONT)]
 
 
 # --- Signals. -------------------------------------------------------------------------------------------------------
