@@ -2,6 +2,7 @@
 
 The responder's thread calls `Watch.look` twice in the time of the limit. A look is cheap and does not wake a loop that
 has nothing to do: such a loop is in its selector, which the stack of its thread shows, or the kernel does for uvloop.
+A thread that has used no processor time since the look before is where it was then, so nothing else is looked at.
 To a loop that is doing something it posts a callback, the beat. One that has not run for as long as the limit means
 that the loop does not turn.
 
@@ -23,7 +24,7 @@ import sys
 from _socket import AF_UNIX, MSG_DONTWAIT, SOCK_DGRAM, socket
 from _thread import get_ident, get_native_id
 from _weakref import ref
-from time import monotonic
+from time import clock_gettime_ns, monotonic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ SEARCHES = tuple(float(1 << number) for number in range(7))  # seconds between s
 MAX_SEARCHED_BYTES = 1 << 30
 MAX_TEXT_CHARACTERS = 200
 DEBUGGERS = ("/bdb.py", "/pdb.py", "/pydevd.py", "/_pydevd_bundle/", "/debugpy/", "/pudb/", "/ipdb/")
+NEVER = 0, 0, False
 POSTED, WAITS, BLOCKED, WAS_BLOCKED, LAGGED = "posted", "waits", "blocked", "was-blocked", "lagged"
 
 try:
@@ -291,6 +293,7 @@ class _Watched:
         self.place: tuple[str, str, int] | None = None  # that was logged, as long as the loop is blocked
         self.text = ""
         self.asked = 0  # see ASK_EVERY
+        self.is_seen_idle = False  # by the last look, which did not only presume it
 
 
 class Watch:
@@ -305,6 +308,10 @@ class Watch:
         self._looked = 0.0  # when, on the monotonic clock
         self._countdown = 0  # looks until the functions that run a loop are learnt again
         self._loops: dict[int, _Watched] = {}  # by the ident of the thread that runs it
+        # Threads that are idle in their loop, or run none: the clock of a thread's processor time, what it showed at the
+        # last look, and whether it showed the same at the look before. Once is not enough: a frame is looked at a
+        # moment after it was that of the thread.
+        self._idle: dict[int, tuple[int, int, bool]] = {}
         self._dead: list[Any] = []  # frames of loops that a forked child has on its stack and never goes on with
         self._codes: dict[str, CodeType | None] = {}
         self._native: dict[int, Any] = {}  # loops of uvloop that no frame shows, by thread
@@ -329,8 +336,11 @@ class Watch:
                 starved = (_run_delay(get_native_id()) or self._delay) - self._delay
         self._time.look(now, switches, sys.getswitchinterval(), starved)
         self._look_at_all(now)
-        is_waiting = any(watched.state.posted is not None for watched in self._loops.values())
-        self._delay = _run_delay(get_native_id()) if is_waiting else None  # opening a file in /proc is slow
+        self._delay = None
+        for watched in self._loops.values():
+            if watched.state.posted is not None:
+                self._delay = _run_delay(get_native_id())  # opening a file in /proc is slow
+                break
         self._time.looked(monotonic(), _switches())
 
     def _look_at_all(self, now: float) -> None:
@@ -345,11 +355,12 @@ class Watch:
         own = get_ident()
         seen = set()
         for number, (ident, frame) in enumerate(sys._current_frames().items()):
-            if ident != own and number < MAX_THREADS and self._look_at(ident, frame):
+            if ident != own and number < MAX_THREADS and self._look_at_thread(ident, frame):
                 seen.add(ident)
         frame = None  # type: ignore[assignment]
-        for ident in [ident for ident in self._loops if ident not in seen]:
-            self._ends(self._loops.pop(ident))
+        if len(seen) < len(self._loops):
+            for ident in [ident for ident in self._loops if ident not in seen]:
+                self._ends(self._loops.pop(ident))
 
     def skip(self) -> None:
         """Nothing is known about the time until the next look: the thread had something else to do."""
@@ -382,7 +393,26 @@ class Watch:
             parts.append(f"loop\t{_ascii(_thread_name(ident))}\t{blocked:.3f}\t{text}\n")
         return "".join(parts)
 
-    # --- One loop. ---
+    # --- One thread. ---
+
+    def _look_at_thread(self, ident: int, frame: "FrameType") -> bool:
+        """Look at the thread, unless it has slept since the last look. Returns whether it runs a loop."""
+        last_clock, last, is_certain = self._idle.get(ident, NEVER)
+        if is_certain and not self._time.gil_held and _processor_time(last_clock) == last:
+            if ident not in self._loops:
+                return False
+            self.lags.add(0.0, blocked=False)
+            return True
+        clock = _processor_clock(_native_id(ident))
+        used = _processor_time(clock)  # first: what it does after this makes the next look a thorough one
+        runs_loop = self._look_at(ident, frame)
+        has_slept = used > 0 and (clock, used) == (last_clock, last)
+        watched = self._loops[ident] if runs_loop else None
+        if watched is None or watched.is_seen_idle or (has_slept and watched.beat is None):
+            self._idle[ident] = clock, used, has_slept
+        else:
+            self._idle.pop(ident, None)
+        return runs_loop
 
     def _look_at(self, ident: int, frame: "FrameType") -> bool:
         """Look at the loop that the thread runs. Returns whether it runs one."""
@@ -392,6 +422,7 @@ class Watch:
             if watched is None:
                 watched = self._loops[ident] = _Watched(None, self.limit)
             self._judge(ident, watched, is_idle=True)
+            watched.is_seen_idle = watched.beat is None
             return True
         loop, steps, is_debugged = self._walk(ident, frame)
         if loop is None:
@@ -403,6 +434,7 @@ class Watch:
         if watched is None:
             watched = self._loops[ident] = _Watched(loop, self.limit)
         watched.loop = watched.loop or ref(loop)
+        watched.is_seen_idle = False
         is_idle = not steps and watched.beat is None and self._is_idle_natively(ident, watched)
         if not is_idle and (watched.beat is None or watched.beat.at is None):
             watched.steps = steps
@@ -414,7 +446,10 @@ class Watch:
     def _is_idle_natively(self, ident: int, watched: _Watched) -> bool:
         """Whether a loop of uvloop is idle, in whose stack there is no frame. Most of the time it is."""
         watched.asked += 1
-        return watched.asked % ASK_EVERY != 1 or _is_polling(_native_id(ident))
+        if watched.asked % ASK_EVERY != 1:
+            return True
+        watched.is_seen_idle = _is_polling(_native_id(ident))
+        return watched.is_seen_idle
 
     def _walk(self, ident: int, frame: "FrameType | None") -> "tuple[Any, list[Step], bool]":
         """The loop that the thread runs or None, the frames inside it, and whether a debugger is among them."""
@@ -505,6 +540,7 @@ class Watch:
     def _learn_codes(self) -> None:
         """Learn which functions run a loop: asyncio may have been imported since the last look, or patched."""
         self._countdown = LEARN_EVERY
+        self._idle = {}
         base = "asyncio.base_events", "BaseEventLoop"
         self._codes = {
             "run_forever": _code_of(*base, "run_forever"),
@@ -614,6 +650,35 @@ def _read(native_id: "int | None", name: str) -> bytes:
 def _is_polling(native_id: "int | None") -> bool:
     """Whether the thread waits in epoll_wait(2), as far as the kernel shows it."""
     return b"poll" in _read(native_id, "wchan")
+
+
+def _processor_clock(native_id: "int | None") -> int:
+    """The clock of the processor time of one of our threads; 0 if there is none that shows the shortest time.
+
+    Its number is made as in the kernel's include/linux/posix-timers_types.h. Unlike that of pthread_getcpuclockid(3),
+    it may be asked for a thread that has ended.
+    """
+    return 0 if native_id is None or not HAS_EXACT_CLOCKS else ~native_id << 3 | 6
+
+
+def _processor_time(clock: int) -> int:
+    """Return nanoseconds; 0 if they are not known."""
+    try:
+        return clock_gettime_ns(clock) if clock else 0
+    except OSError:  # the thread has ended
+        return 0
+
+
+def _has_exact_clocks() -> bool:
+    """Whether such a clock goes on between two readings. In a sandbox it may count in steps of 10 ms."""
+    clock = ~get_native_id() << 3 | 6
+    try:
+        return sys.platform == "linux" and clock_gettime_ns(clock) < clock_gettime_ns(clock)
+    except OSError:
+        return False
+
+
+HAS_EXACT_CLOCKS = _has_exact_clocks()
 
 
 def _switches() -> "int | None":

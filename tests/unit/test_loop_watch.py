@@ -5,12 +5,13 @@ With real loops: tests/reports/test_loop_watch.py and tests/runner/test_loop_wat
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import math
 import os
 import threading
 import time
-from types import CodeType
+from types import CodeType, FrameType
 from typing import NamedTuple
 
 import pytest
@@ -29,7 +30,9 @@ from entrypoint.agent.loop_watch import (
     Lags,
     Ledger,
     LoopState,
+    Watch,
 )
+from tests.support.init import until
 
 LIMIT = 0.5
 PERIOD = LIMIT / loop_watch.LOOKS
@@ -419,3 +422,54 @@ def test_a_thread_that_sleeps_is_not_polling() -> None:
     assert not loop_watch._is_polling(threads[0])
     assert (loop_watch._run_delay(threads[0]) or 0) >= 0
     thread.join()
+
+
+@pytest.mark.parametrize("exact", [True, False], ids=["exact clocks", "coarse clocks"])
+def test_a_thread_that_has_slept_since_the_last_look_is_not_looked_at(
+    monkeypatch: pytest.MonkeyPatch, *, exact: bool
+) -> None:
+    """Once that is certain; and each look counts as one at an idle loop all the same."""
+    looked: list[int] = []
+    look_at = Watch._look_at
+
+    def note(self: Watch, ident: int, frame: FrameType) -> bool:
+        looked.append(ident)
+        return look_at(self, ident, frame)
+
+    monkeypatch.setattr(Watch, "_look_at", note)
+    assert loop_watch.HAS_EXACT_CLOCKS
+    monkeypatch.setattr(loop_watch, "HAS_EXACT_CLOCKS", exact)
+    loop, turned = asyncio.new_event_loop(), threading.Event()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    def look(times: int) -> int:
+        """Look at the idle loop, and return how often its thread was looked at."""
+        looked.clear()
+        loop.call_soon_threadsafe(turned.set)
+        assert turned.wait(10)
+        turned.clear()
+        until(lambda: loop_watch._is_polling(thread.native_id), "an idle loop")
+        for _ in range(times):
+            watch.look()
+        assert thread.ident is not None
+        return looked.count(thread.ident)
+
+    watch = Watch(LIMIT, lambda *_: None)
+    try:
+        assert [look(6), look(6)] == ([2, 2] if exact else [6, 6])
+        assert watch.lags.counts[0] == 12
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def test_a_thread_that_has_ended_has_no_processor_time() -> None:
+    thread = threading.Thread(target=lambda: None)
+    thread.start()
+    clock = loop_watch._processor_clock(thread.native_id)
+    thread.join()
+    until(lambda: loop_watch._processor_time(clock) == 0, "the thread's end in the kernel")
+    assert loop_watch._processor_time(loop_watch._processor_clock(None)) == 0
+    assert loop_watch._processor_time(loop_watch._processor_clock(threading.get_native_id())) > 0
