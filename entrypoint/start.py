@@ -35,7 +35,7 @@ PR_SET_NAME = 15  # prctl(2)
 STOP_WAITS = 0.5  # seconds, at most, of that time
 WHAT_IS_LEFT = "from now on agent-init only forwards signals, keeps the deadline, reaps and exits with the agent's code"
 CANNOT_GO_ON = f"cannot do what is due; {WHAT_IS_LEFT}"
-NO_MEMORY = "cannot supervise the agent: out of memory"
+OUT_OF_MEMORY = "cannot supervise the agent: out of memory"
 
 
 class Started:
@@ -255,7 +255,7 @@ def _log_failure(settings: "Settings", started: Started, event: str, error: Base
 
         text = f"cannot supervise the agent: {describe_error(error)}; {what_follows}"
     except Exception:  # no memory even for that
-        text = NO_MEMORY
+        text = OUT_OF_MEMORY
     _log(settings, started, event, text)
 
 

@@ -308,9 +308,9 @@ class Watch:
         self._looked = 0.0  # when, on the monotonic clock
         self._countdown = 0  # looks until the functions that run a loop are learnt again
         self._loops: dict[int, _Watched] = {}  # by the ident of the thread that runs it
-        # Threads that are idle in their loop, or run none: the clock of a thread's processor time, what it showed at the
-        # last look, and whether it showed the same at the look before. Once is not enough: a frame is looked at a
-        # moment after it was that of the thread.
+        # Threads that are idle in their loop, or run none: the clock of a thread's processor time, what it showed at
+        # the last look, and whether it showed the same at the look before. Once is not enough: a frame is looked at
+        # a moment after it was that of the thread.
         self._idle: dict[int, tuple[int, int, bool]] = {}
         self._dead: list[Any] = []  # frames of loops that a forked child has on its stack and never goes on with
         self._codes: dict[str, CodeType | None] = {}

@@ -65,6 +65,7 @@ class Delivery:
         self._signalled_by_platform: set[tuple[int, int]] = set()
         self._stopped: set[tuple[int, int]] = set()  # processes that have had the stop signal
         self._sent_to_group: set[int] = set()  # to what the agent left behind, where it cannot be found one by one
+        self._step: object = None  # the current one
         self._reached: list[Process] = []  # by the current step
         self.agent_reached = False  # the agent itself
         self.also_reached: list[Process] = []  # shells among them, and what these waited for
@@ -76,15 +77,14 @@ class Delivery:
 
     # --- The stop. --------------------------------------------------------------------------------------------------
 
-    def stop(self, number: int, *, adapts: bool, hung: bool, retry: bool = False) -> "tuple[list[Process], str]":
+    def stop(self, number: int, *, adapts: bool, hung: bool, step: object = None) -> "tuple[list[Process], str]":
         """Send a step of the stop, then SIGCONT; return the recipients, nobody for the agent itself, and the reason.
 
-        `adapts`: INT takes the place of TERM for those that prefer it. `retry`: an earlier attempt has failed
-        half-way; those that it has reached do not get the signal again.
+        `adapts`: INT takes the place of TERM for those that prefer it. `step`: what it is an attempt at. If an
+        earlier one has failed half-way, those that it has reached do not get the signal again.
         """
         self._adapts = adapts
-        if not retry:
-            self._reached, self.also_reached, self.agent_reached = [], [], False
+        self._begin(step)
         found, reason = self._stop_recipients(number, hung=hung)
         self._note_step(found, number)
         for shell in found.shells:
@@ -104,6 +104,11 @@ class Delivery:
             self.held_back = found.held_back or self.held_back  # those of an earlier step still are
         return self._reached, reason if self._reached else ""
 
+    def _begin(self, step: object) -> None:
+        if step is None or self._step is not step:
+            self._reached, self.also_reached, self.agent_reached = [], [], False
+            self._step = step
+
     @property
     def departures(self) -> "leftovers.Departures":
         """Return the wrappers that exit before their work."""
@@ -116,19 +121,31 @@ class Delivery:
         """Whether something depends on the exit of leftover processes."""
         return bool(self.ahead or (self._departures is not None and self._departures.work))
 
-    @property
-    def has_reached(self) -> bool:
-        """Whether the current step has reached somebody."""
-        return bool(self._reached or self.also_reached or self.agent_reached)
+    def has_reached(self, step: object) -> bool:
+        """Whether this step of the stop has reached somebody."""
+        return self._step is step and bool(self._reached or self.also_reached or self.agent_reached)
+
+    def stop_agent_at_least(self, number: int, step: object) -> None:
+        """Send a step to the agent, unless it has reached somebody."""
+        if not self.has_reached(step):
+            self._begin(step)
+            self.send_agent(number)
+            self.agent_reached = True
+            self.send_agent(CONT)
 
     def _stop_one(self, process: "Process", number: int, reached: "list[Process]") -> bool:
         """Send a step to this process, once; return whether it has got it."""
         if process.identity in map(_identity, reached):
             return True
-        if self.send(process, self._adapted(process, number), CONT):
-            reached.append(process)
-            return True
-        return False
+        adapted = self._adapted(process, number)
+        reached.append(process)  # first: a failure of this later would have it sent again
+        is_sent = False
+        try:
+            is_sent = self.send(process, adapted, CONT)
+        finally:
+            if not is_sent:
+                reached.pop()
+        return is_sent
 
     def _stop_agents_group(self, number: int) -> None:
         """Send a step to the agent, or to its group with --target group."""
@@ -371,20 +388,24 @@ class Delivery:
         self.previous_recipients, self.held_back, self.wrapper = self.departures.work, [], None
         return bool(self.departures.work)
 
-    def stop_leftovers(self, number: int) -> None:
-        """Send the stop signal and SIGCONT to what the agent left behind, once each, from the top down."""
+    def stop_leftovers(self, number: int, *, at_once: bool = False) -> None:
+        """Send the stop signal and SIGCONT to what the agent left behind, once each, from the top down or `at_once`."""
         try:
             there = self._descendants.all()
         except OSError:  # no /proc to find them in, or no memory in the kernel; most will be in the agent's group
             if number not in self._sent_to_group:
-                self._sent_to_group.add(number)
-                self.send_group(number)
+                self._sent_to_group.add(number)  # first, as below
+                try:
+                    self.send_group(number)
+                except NO_MEMORY:
+                    self._sent_to_group.discard(number)
+                    raise
                 self.send_group(CONT)
             return
-        works_on = bool(self.departures.work)
+        works_on = not at_once and bool(self.departures.work)
         now: list[Process] = there
         later: list[Process] = []
-        if len(there) <= tree.MAX_LISTED:
+        if len(there) <= tree.MAX_LISTED and not at_once:
             children_of = tree.children_among({process.pid: process for process in there})
             now, later = leftovers.topmost(
                 there,
@@ -667,6 +688,9 @@ def _send_all(send_one: "Callable[[int], object]", numbers: "Sequence[int]") -> 
     except ProcessLookupError:
         pass
     except PermissionError:  # it may have become another user's after the first
+        if not sent:
+            raise
+    except NO_MEMORY:  # so an error means that the process has not got the first
         if not sent:
             raise
     return sent

@@ -49,6 +49,7 @@ else:
     exit_watch, ready_file, titles = map(later.Module, ("init.exit_watch", "init.ready_file", "titles"))
 
 DROPPED = ("dropped", "not-forwarded", "shielded")  # events of a signal that was not sent to anybody
+RETRIED = Signalling, ForgetAllSignalled, Forward
 MAX_RETRIES = 20  # of an action that fails for want of memory
 
 
@@ -97,7 +98,6 @@ class Execution:
         self.exit_code: int | None = None
         self.to_do: list[Action] = []  # what follows from the events so far and is not done yet
         self._retries = 0  # for want of memory, since the last time when nothing was left to do
-        self._retried: Action | None = None
 
     def event(self, event: "Callable[..., list[Action]]", *facts: object) -> None:
         """Pass an event to the state machine and do what follows."""
@@ -115,10 +115,15 @@ class Execution:
         if self.on_event is not None:
             self._faults.guarded(self.on_event)
 
-    @property
-    def owes_stop(self) -> bool:
-        """Whether a step of the stop is decided and nobody has got it yet."""
-        return any(isinstance(action, Stop) for action in self.to_do) and not self.delivery.has_reached
+    def owed(self) -> "tuple[int, list[int]]":
+        """Return what is decided and nobody has got yet: a step of the stop, 0 for none, and forwarded signals."""
+        step, forwarded = 0, []
+        for action in self.to_do:
+            if isinstance(action, Stop) and not self.delivery.has_reached(action):
+                step = step or action.number
+            elif isinstance(action, Forward):
+                forwarded.append(action.number)
+        return step, forwarded
 
     def carry_out(self) -> None:
         """Do what is to be done, in order.
@@ -132,25 +137,26 @@ class Execution:
             except Exception as error:
                 if isinstance(error, NO_MEMORY) and self._is_worth_a_retry(self.to_do[0]):
                     raise
-                self._stop_agent_at_least(self.to_do[0])
+                self._signal_at_least(self.to_do[0])
                 self._faults.log(error)
             del self.to_do[0]
-        self._retries, self._retried = 0, None
+        self._retries = 0
         if self.narrator.has_news:  # after the signals are sent, and with the processes that were looked at
             self._faults.guarded(self.narrator.write_final_message)
         self.descendants.forget()
 
+    def _signal_at_least(self, action: Action) -> None:
+        """Send a step of the stop, whatever is wrong with finding out who should get it, and in which order."""
+        if isinstance(action, Stop):
+            self.delivery.stop_agent_at_least(action.number, action)
+        elif isinstance(action, StopLeftovers):
+            self._faults.guarded(lambda: self.delivery.stop_leftovers(action.number, at_once=True))
+
     def _is_worth_a_retry(self, action: Action) -> bool:
         """Exit always; a signal for a while, in which it holds up those after it. KillAll comes again by itself."""
         self._retries += 1
-        self._retried = action
-        for_a_while = isinstance(action, Signalling | ForgetAllSignalled | Forward)
+        for_a_while = isinstance(action, RETRIED)
         return isinstance(action, Exit) or (for_a_while and self._retries <= MAX_RETRIES)
-
-    def _stop_agent_at_least(self, action: Action) -> None:
-        """Send a step of the stop to the agent, whatever is wrong with finding out who else should get it."""
-        if isinstance(action, Stop) and not self.delivery.has_reached:
-            self.delivery.send_agent(action.number)
 
     def _do(self, action: Action) -> None:
         if isinstance(action, Forward):
@@ -214,10 +220,10 @@ class Execution:
             self.narrator.log(Log("ready-file", path=path, error=error))
 
     def _stop(self, action: Stop) -> None:
-        number, again = action.number, self._retried is action
+        number = action.number
         self._faults.guarded(self._end_report)
         adapts, hung = self._lifecycle.adapts, bool(self._lifecycle.hung)
-        reached, reason = self.delivery.stop(number, adapts=adapts, hung=hung, retry=again)
+        reached, reason = self.delivery.stop(number, adapts=adapts, hung=hung, step=action)
         if enders := self.delivery.enders():
             self.narrator.log(Log("ends-program", wrappers=enders))
         if interrupted := self.delivery.interrupted:
@@ -298,5 +304,5 @@ class Execution:
             self.note(self._lifecycle.unhandled, number, action.sender, action.origin)
             return
         self.narrator.log(Log("forwarded", signal=number, sender=action.sender, to=to))
+        self.counters.forwarded[number] += 1  # first: a failure of this later would have it sent again
         self.delivery.forward(number, to)
-        self.counters.forwarded[number] += 1

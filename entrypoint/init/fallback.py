@@ -118,10 +118,13 @@ class Fallback:
             return True
         except Exception:  # it is tried again soon; the deadline is kept meanwhile
             pass
-        now = time.monotonic()
-        if self._give_up_at == INFINITY and (self.status is not None or now >= self.kill_at):
-            self._give_up_at = now + GIVE_UP_AFTER
-        return now >= self._give_up_at
+        try:
+            now = time.monotonic()
+            if self._give_up_at == INFINITY and (self.status is not None or now >= self.kill_at):
+                self._give_up_at = now + GIVE_UP_AFTER
+            return now >= self._give_up_at
+        except Exception:  # no memory for a number
+            return False
 
     def _enforce(self) -> None:
         """Send SIGKILL to everything from the deadline on, or once the agent has exited."""

@@ -86,8 +86,8 @@ class FastPath:
         if number not in handled and self._agent_acts_on(number):
             handled[number] = True
         if handled.get(number):
+            self._forwarded[number] += 1  # first: a failure of this later would have it sent again
             self._delivery.send_agent(number)
-            self._forwarded[number] += 1
             return True
         return False
 

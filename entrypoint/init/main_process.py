@@ -22,7 +22,7 @@ else:
 class MainProcess:
     """The agent's pid, process group, program name and wait status.
 
-    `status`: None until it was reaped; until then its pid is its own. `named`: the process that it has named as its
+    `status`: None until its exit is known; until then its pid is its own. `named`: the process that it has named as its
     main one. `last_sender`: the process that sent the last READY or WATCHDOG, if it was not the agent itself.
     """
 

@@ -41,11 +41,12 @@ class Reserve:
 
 
 def take(size: int) -> tuple[object, ...]:
-    """Return blocks of at least `size` bytes together. They are free again once nothing refers to them.
+    """Return blocks of `size` bytes together. They are free again once nothing refers to them.
 
     Raises MemoryError.
     """
-    return tuple([_io.BufferedReader(_io.BytesIO(), BLOCK_BYTES) for _ in range(-(-size // BLOCK_BYTES))])
+    sizes = [min(BLOCK_BYTES, size - at) for at in range(0, size, BLOCK_BYTES)]
+    return tuple([_io.BufferedReader(_io.BytesIO(), each) for each in sizes])
 
 
 def ensure_two_numbers() -> None:

@@ -195,12 +195,15 @@ class Supervisor:
         self._for_http_server("end")
         fallback.pid, fallback.status = self.agent.pid, self.agent.status
         fallback.kill_at = self.lifecycle.kill_due
-        fallback.stop_sent = self.lifecycle.last_sent != 0 and not self.execution.owes_stop
+        fallback.stop_sent = self.lifecycle.last_sent != 0
         self.faults.guarded(fallback.block)
         self.faults.guarded(self.source.read, self._inbox)  # where signals were not blocked
         fallback.inbox = [received.number for received in self._inbox]
-        if self.lifecycle.state == STOPPING and not fallback.stop_sent:
-            fallback.request_stop(fallback.stop_signal)
+        step, forwarded = self.execution.owed()
+        for number in forwarded:
+            self.faults.guarded(self.delivery.send_agent, number)
+        if self.lifecycle.state == STOPPING and (step or not fallback.stop_sent):
+            fallback.request_stop(step or fallback.stop_signal)
 
     # --- What happens. ----------------------------------------------------------------------------------------------
 
@@ -217,7 +220,7 @@ class Supervisor:
             except BaseException as error:
                 failure = failure or error
         if failure is None:
-            self._failing_since = INFINITY
+            self._failing_since, self._clock_failures = INFINITY, 0
             self.faults.replenish()
             return
         if self._must_give_up():
@@ -228,15 +231,16 @@ class Supervisor:
         """Whether something cannot wait longer: a step of the stop, the end of the agent, signals."""
         try:
             now = self.loop.time()
-        except NO_MEMORY:
+            self._failing_since = min(self._failing_since, now)
+            overdue = self.lifecycle.state != RUNNING and now >= self.lifecycle.due + MAX_OVERDUE
+            exit_unhandled = self.agent.has_exited and self.lifecycle.ending is None
+            patience = MAX_OVERDUE if overdue or exit_unhandled else MAX_UNREAD if self._unread else INFINITY
+            must = now - self._failing_since >= patience
+        except NO_MEMORY:  # for a number
             self._clock_failures += 1
             return self._clock_failures >= MAX_CLOCK_FAILURES
         self._clock_failures = 0
-        self._failing_since = min(self._failing_since, now)
-        overdue = self.lifecycle.state != RUNNING and now >= self.lifecycle.due + MAX_OVERDUE
-        exit_unhandled = self.agent.has_exited and self.lifecycle.ending is None
-        failing_for = now - self._failing_since
-        return failing_for >= (MAX_OVERDUE if overdue or exit_unhandled else MAX_UNREAD if self._unread else INFINITY)
+        return must
 
     def _read(self) -> None:
         """Handle the signals that have come. A child's exit may have been merged with another's: see `_reap`."""

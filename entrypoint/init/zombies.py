@@ -10,8 +10,8 @@ CORE_DUMPED = 0x80
 def find() -> tuple[int, int | None, str]:
     """Return the pid of a child that has exited or stopped, and the wait status and the name of one that has exited.
 
-    The pid is 0 if there is no such child, -1 for any child where waitid(2) is refused, as for waitpid(2). The name is
-    "" if it could not be read. Raises ChildProcessError if no child is left.
+    The pid is 0 if there is no such child, -1 for any child where waitid(2) is refused, as for waitpid(2). The status
+    is None and the name "" where they are not known. Raises ChildProcessError if no child is left.
     """
     try:
         for _ in range(2):

@@ -265,6 +265,43 @@ def test_what_the_agent_left_gets_the_stop_signal_once_where_it_is_not_seen(
     assert world.sent == [(-AGENT, TERM), (-AGENT, CONT), (-AGENT, INT), (-AGENT, CONT)]
 
 
+def test_what_the_agent_left_gets_the_signal_at_the_next_attempt_if_it_was_not_sent(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = supervise()
+    world.no_proc = True
+    stopper = harness.supervisor.delivery
+    monkeypatch.setattr(stopper, "send_group", failing(stopper.send_group, MemoryError()))
+    with pytest.raises(MemoryError):
+        stopper.stop_leftovers(TERM)
+    stopper.stop_leftovers(TERM)
+    assert world.sent == [(-AGENT, TERM), (-AGENT, CONT)]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), SystemError()], ids=repr)
+def test_a_process_that_has_got_the_first_of_two_signals_counts_as_reached(error: Exception) -> None:
+    """There is no memory for the second; the first must not come again."""
+    sent: list[int] = []
+
+    def send_one(number: int) -> None:
+        if sent:
+            raise error
+        sent.append(number)
+
+    assert delivery._send_all(send_one, (TERM, CONT))
+    assert sent == [TERM]
+    sent.clear()
+    with pytest.raises(type(error)):
+        delivery._send_all(fail_with(error), (TERM, CONT))
+
+
+def fail_with(error: Exception) -> Callable[[int], None]:
+    def fail(_: int) -> None:
+        raise error
+
+    return fail
+
+
 # --- Processes that are held back. ----------------------------------------------------------------------------------
 
 
@@ -441,12 +478,12 @@ def test_a_process_that_may_not_be_signalled_has_no_guardian_below_a_plain_wrapp
 def test_a_step_that_is_tried_again_reaches_each_process_once(
     shell: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    harness = supervise()
+    harness, step = supervise(), object()
     shell.add(20, AGENT, "worker", TERM)
     monkeypatch.setattr(delivery, "send", failing(shell.send, *[]))
     supervisor = harness.supervisor
-    supervisor.delivery.stop(TERM, adapts=False, hung=False)
-    supervisor.delivery.stop(TERM, adapts=False, hung=False, retry=True)
+    supervisor.delivery.stop(TERM, adapts=False, hung=False, step=step)
+    supervisor.delivery.stop(TERM, adapts=False, hung=False, step=step)
     assert shell.sent == [(AGENT, TERM), (AGENT, CONT), (20, TERM), (20, CONT)]
 
 
@@ -863,16 +900,17 @@ def test_a_step_that_fails_half_way_is_not_sent_to_the_agent_again(
         monkeypatch.setattr(harness.supervisor.delivery, "send_agent", send_agent)
     if reached == "a recipient":
         monkeypatch.setattr(harness.supervisor.delivery, "_stopped", None)
-    harness.do(Stop(TERM))
+    step = Stop(TERM)
+    harness.do(step)
     assert len(harness.lines("unexpected")) == 1
     expected = {
         "a shell": [(AGENT, TERM), (AGENT, CONT)],
         "the agent": [(AGENT, TERM), (AGENT, CONT)],
         "a recipient": [(20, TERM), (20, CONT)],
-        "nobody": [(AGENT, TERM)],
+        "nobody": [(AGENT, TERM), (AGENT, CONT)],
     }
     assert world.sent == expected[reached]
-    assert harness.supervisor.delivery.has_reached == (reached != "nobody")
+    assert harness.supervisor.delivery.has_reached(step)
 
 
 # --- What the platform has signalled. -------------------------------------------------------------------------------

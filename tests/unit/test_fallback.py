@@ -94,6 +94,14 @@ def test_the_exit_code_is_the_agents(monkeypatch: pytest.MonkeyPatch, status: in
     assert stage.sent == []
 
 
+def test_signals_are_handled_where_the_clock_cannot_be_read_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It returns a number, which takes memory."""
+    stage = Stage(monkeypatch)
+    monkeypatch.setattr(time, "monotonic", failing(time.monotonic, *[MemoryError()] * 20))
+    assert stage.run(HUP, (AGENT, exited(3))) == 3
+    assert stage.sent[0] == (AGENT, HUP)
+
+
 def test_a_lost_exit_status_gives_125(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Stage(monkeypatch)
     stage.alone = True

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from entrypoint.init import delivery, procfs, terminal, tree, zombies
+from entrypoint.init import delivery, leftovers, procfs, terminal, tree, zombies
 from entrypoint.init.actions import (
     Action,
     Exit,
@@ -306,11 +306,11 @@ def test_a_stop_is_tried_again_for_a_while_and_then_sent_to_the_agent_itself(
             harness.supervisor.execution.carry_out()
     assert world.sent == []
     harness.supervisor.execution.carry_out()
-    assert world.sent == [(AGENT, TERM)]
+    assert world.sent == [(AGENT, TERM), (AGENT, CONT)]
     assert harness.supervisor.execution.exit_code == 3
     with pytest.raises(MemoryError):  # the next action has as many retries
         harness.do(Stop(TERM))
-    assert world.sent == [(AGENT, TERM)]
+    assert world.sent == [(AGENT, TERM), (AGENT, CONT)]
 
 
 def test_a_stop_that_fails_for_another_reason_is_sent_to_the_agent_at_once(
@@ -321,7 +321,7 @@ def test_a_stop_that_fails_for_another_reason_is_sent_to_the_agent_at_once(
         harness.supervisor.delivery, "_stop_recipients", failing(lambda _: ([], [], ""), ValueError("odd"))
     )
     harness.do(Stop(TERM), Exit(3))
-    assert world.sent == [(AGENT, TERM)]
+    assert world.sent == [(AGENT, TERM), (AGENT, CONT)]
     assert harness.lines("unexpected ValueError: odd (world.py:")
     assert harness.supervisor.execution.exit_code == 3
 
@@ -522,7 +522,7 @@ class Clock:
 
 
 def fails(error: BaseException) -> Callable[..., None]:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
     return fail
@@ -581,6 +581,21 @@ def test_where_not_even_the_clock_can_be_read_the_fallback_goes_on_soon(
         with pytest.raises(MemoryError):
             supervisor._catch_up()
     assert not supervisor.loop._running
+
+
+def test_the_clock_counts_as_unreadable_only_if_that_does_not_end(
+    supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = supervise()
+    supervisor = harness.supervisor
+    for _ in range(2 * MAX_CLOCK_FAILURES):
+        with monkeypatch.context() as full:
+            full.setattr(supervisor, "_parts", (*supervisor._parts, fails(MemoryError())))
+            full.setattr(supervisor.loop, "time", fails(MemoryError()))
+            with pytest.raises(MemoryError):
+                supervisor._catch_up()
+        supervisor._catch_up()
+    assert supervisor.loop._running
 
 
 def test_an_exit_that_cannot_be_handled_is_left_to_the_fallback(
@@ -648,6 +663,60 @@ def test_a_stop_signal_that_was_decided_and_reached_nobody_is_sent_by_the_fallba
     monkeypatch.setattr(Fallback, "block", fails(MemoryError()))
     harness.supervisor.leave_to(made)
     assert world.sent == [(AGENT, TERM), (AGENT, CONT)]
+
+
+def test_the_fallback_sends_the_step_that_was_decided_and_what_was_to_be_forwarded(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no earlier step again."""
+    harness = supervise("--stop-schedule", "TERM/5s/ABRT/5s/KILL")
+    harness.receive(TERM)
+    assert world.sent == [(AGENT, TERM), (AGENT, CONT)]
+    execution = harness.supervisor.execution
+    execution.to_do += [Forward(WINCH, "x", always=True), Exit(3), Stop(ABRT), Stop(INT)]
+    made = Fallback(harness.supervisor.settings)
+    monkeypatch.setattr(Fallback, "block", fails(MemoryError()))
+    harness.supervisor.leave_to(made)
+    assert world.sent[2:] == [(AGENT, WINCH), (AGENT, ABRT), (AGENT, CONT)]
+
+
+def test_a_step_that_fails_before_anything_is_not_taken_for_the_one_before(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = supervise()
+    world.add(AGENT, OWN_PID, "agent", TERM, ABRT)
+    first, second = Stop(TERM), Stop(ABRT)
+    harness.do(first)
+    stopper = harness.supervisor.delivery
+    assert stopper.has_reached(first)
+    assert not stopper.has_reached(second)
+    with monkeypatch.context() as full:
+        full.setattr(stopper, "_begin", fails(MemoryError()))
+        with pytest.raises(MemoryError):
+            harness.do(second)
+    harness.supervisor.execution.carry_out()
+    assert world.sent == [(AGENT, TERM), (AGENT, CONT), (AGENT, ABRT), (AGENT, CONT)]
+
+
+@pytest.mark.parametrize("fails_at", ["departures", "topmost"])
+def test_what_is_left_gets_the_signal_in_no_order_where_there_is_no_memory_to_find_one(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch, fails_at: str
+) -> None:
+    harness = supervise()
+    del world.processes[AGENT]
+    world.add(20, OWN_PID)
+    world.add(21, 20)
+    if fails_at == "departures":
+        monkeypatch.setattr(delivery.Delivery, "departures", property(fails(MemoryError())))
+    else:
+        monkeypatch.setattr(leftovers, "topmost", fails(MemoryError()))
+    harness.supervisor.execution.to_do.append(StopLeftovers(TERM))
+    for _ in range(MAX_RETRIES):
+        with pytest.raises(MemoryError):
+            harness.supervisor.execution.carry_out()
+    assert world.sent == []
+    harness.supervisor.execution.carry_out()
+    assert world.sent == [(20, TERM), (20, CONT), (21, TERM), (21, CONT)]
 
 
 # --- Signals. -------------------------------------------------------------------------------------------------------
