@@ -297,10 +297,14 @@ class _Watched:
 
 
 class Watch:
-    """The watch of one process. `limit`: the seconds after which a loop that does not turn is blocked."""
+    """The watch of one process. `limit`: the seconds after which a loop that does not turn is blocked.
+
+    It is made in the main thread.
+    """
 
     def __init__(self, limit: float, voice: "Callable[[str, float, str], None]") -> None:
         self.limit, self.period = limit, limit / LOOKS
+        self._main = get_ident()
         self.lags, self.ledger = Lags(), Ledger()
         self._voice = voice
         self._time = KnownTime(self.period)
@@ -368,6 +372,7 @@ class Watch:
 
     def after_fork_in_child(self, frame: "FrameType | None") -> None:
         """Begin afresh. `frame`: of the thread that has forked; the loops on its stack are copies that never turn."""
+        self._main = get_ident()
         self._learn_codes()
         runners = set(self._codes.values())
         self._dead = []
@@ -403,7 +408,7 @@ class Watch:
                 return False
             self.lags.add(0.0, blocked=False)
             return True
-        clock = _processor_clock(_native_id(ident))
+        clock = _processor_clock(_native_id(ident, self._main))
         used = _processor_time(clock)  # first: what it does after this makes the next look a thorough one
         runs_loop = self._look_at(ident, frame)
         has_slept = used > 0 and (clock, used) == (last_clock, last)
@@ -448,7 +453,7 @@ class Watch:
         watched.asked += 1
         if watched.asked % ASK_EVERY != 1:
             return True
-        watched.is_seen_idle = _is_polling(_native_id(ident))
+        watched.is_seen_idle = _is_polling(_native_id(ident, self._main))
         return watched.is_seen_idle
 
     def _walk(self, ident: int, frame: "FrameType | None") -> "tuple[Any, list[Step], bool]":
@@ -475,7 +480,7 @@ class Watch:
         if loop is None or not loop.is_running():
             return None, steps, False
         # Which of the frames are outside the loop is not known.
-        return loop, ([] if _is_polling(_native_id(ident)) else steps), is_debugged
+        return loop, ([] if _is_polling(_native_id(ident, self._main)) else steps), is_debugged
 
     def _judge(self, ident: int, watched: _Watched, *, is_idle: bool) -> None:
         """Decide whether the loop turns, and do what follows."""
@@ -483,7 +488,7 @@ class Watch:
         if is_idle and beat is None:
             watched.steps = []
         arrived = None if beat is None or beat.at is None else self._time.of(beat.at)
-        delay = _run_delay(_native_id(ident)) if state.posted is not None or not is_idle else None
+        delay = _run_delay(_native_id(ident, self._main)) if state.posted is not None or not is_idle else None
         verdict, seconds = state.look(
             self._time.now, is_idle=is_idle, arrived=arrived, delay=delay, gil_held=self._time.gil_held
         )
@@ -601,17 +606,16 @@ def _code_of(module: str, kind: str, function: str) -> "CodeType | None":
     return found.__code__ if type(found) is type(_code_of) else None
 
 
-def _native_id(ident: int) -> "int | None":
-    """The thread's id in the kernel. `threading` knows it, or finds the main thread."""
-    threading = sys.modules.get("threading")
-    active = getattr(threading, "_active", None)
+def _native_id(ident: int, main: int) -> "int | None":
+    """The thread's id in the kernel. `threading` knows it. Of the thread `main` it may have that of a forked parent."""
+    if ident == main:
+        return os.getpid()
+    active = getattr(sys.modules.get("threading"), "_active", None)
     thread = active.get(ident) if type(active) is dict else None
     try:
         native_id = object.__getattribute__(thread, "__dict__").get("_native_id")
     except AttributeError:
         return None
-    if thread is getattr(threading, "_main_thread", None):
-        return os.getpid()
     return native_id if type(native_id) is int else None
 
 
@@ -665,7 +669,7 @@ def _processor_time(clock: int) -> int:
     """Return nanoseconds; 0 if they are not known."""
     try:
         return clock_gettime_ns(clock) if clock else 0
-    except OSError:  # the thread has ended
+    except (OSError, OverflowError):  # the thread has ended
         return 0
 
 
@@ -673,9 +677,10 @@ def _has_exact_clocks() -> bool:
     """Whether such a clock goes on between two readings. In a sandbox it may count in steps of 10 ms."""
     clock = ~get_native_id() << 3 | 6
     try:
-        return sys.platform == "linux" and clock_gettime_ns(clock) < clock_gettime_ns(clock)
+        times = [clock_gettime_ns(clock) for _ in range(5 if sys.platform == "linux" else 0)]
     except OSError:
         return False
+    return len(set(times)) == 5
 
 
 HAS_EXACT_CLOCKS = _has_exact_clocks()

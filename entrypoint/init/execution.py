@@ -97,6 +97,7 @@ class Execution:
         self.handled: dict[int, bool] = {}
         self.exit_code: int | None = None
         self.to_do: list[Action] = []  # what follows from the events so far and is not done yet
+        self._leftovers_stopped: Action | None = None  # the last one that was sent
         self._retries = 0  # for want of memory, since the last time when nothing was left to do
 
     def event(self, event: "Callable[..., list[Action]]", *facts: object) -> None:
@@ -137,7 +138,11 @@ class Execution:
             except Exception as error:
                 if isinstance(error, NO_MEMORY) and self._is_worth_a_retry(self.to_do[0]):
                     raise
-                self._signal_at_least(self.to_do[0])
+                try:
+                    self._signal_at_least(self.to_do[0])
+                except Exception as another:
+                    if isinstance(another, NO_MEMORY) and self._retries <= 2 * MAX_RETRIES:
+                        raise
                 self._faults.log(error)
             del self.to_do[0]
         self._retries = 0
@@ -149,8 +154,8 @@ class Execution:
         """Send a step of the stop, whatever is wrong with finding out who should get it, and in which order."""
         if isinstance(action, Stop):
             self.delivery.stop_agent_at_least(action.number, action)
-        elif isinstance(action, StopLeftovers):
-            self._faults.guarded(lambda: self.delivery.stop_leftovers(action.number, at_once=True))
+        elif isinstance(action, StopLeftovers) and self._leftovers_stopped is not action:
+            self.delivery.stop_leftovers(action.number, at_once=True)
 
     def _is_worth_a_retry(self, action: Action) -> bool:
         """Exit always; a signal for a while, in which it holds up those after it. KillAll comes again by itself."""
@@ -186,7 +191,7 @@ class Execution:
         elif isinstance(action, StopLeftovers):
             if self.orphans is not None:
                 self.delivery.note_stopped(self.orphans.signalled)
-            self._stop_leftovers(action.number)
+            self._stop_leftovers(action)
             self._faults.guarded(self.look_at_older)
         elif isinstance(action, KillAll):
             self._faults.guarded(self._end_report)
@@ -255,10 +260,11 @@ class Execution:
         if to:
             self.narrator.log(Log("left-to-others", signal=number, caught=caught, to=to))
 
-    def _stop_leftovers(self, number: int) -> None:
+    def _stop_leftovers(self, action: StopLeftovers) -> None:
         delivery = self.delivery
         interrupted = len(delivery.interrupted)
-        delivery.stop_leftovers(number)
+        delivery.stop_leftovers(action.number)
+        self._leftovers_stopped = action
         if len(delivery.interrupted) > interrupted:
             self.note(self._lifecycle.interrupted)
         if presumed := delivery.newly_presumed:

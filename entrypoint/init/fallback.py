@@ -41,6 +41,7 @@ class Fallback:
     """
 
     __slots__ = (
+        "_came",
         "_give_up_at",
         "_group",
         "_ok_exit",
@@ -69,6 +70,7 @@ class Fallback:
         self._stop_on, self._rewrite, self._ok_exit = settings.stop_on, settings.rewrite, settings.ok_exit
         self._group = settings.target == "group"
         self._ready_file = settings.ready_file
+        self._came = 0  # a signal that was received and is not handled yet
         self._give_up_at = INFINITY
         self.stop_sent = self._timer_used = False
 
@@ -142,7 +144,11 @@ class Fallback:
     def _receive(self, soon: bool) -> None:
         """Handle the signals that have come; else wait for the next one, for a moment only if `soon`."""
         while self.inbox:
-            self._handle(self.inbox.pop(0))
+            self._handle(self.inbox[0])
+            del self.inbox[0]
+        if self._came:
+            self._handle(self._came)
+            self._came = 0
         wait = BEFORE_RETRY if soon else INFINITY
         if self._give_up_at < INFINITY:
             wait = SWEEP_EVERY
@@ -152,7 +158,9 @@ class Fallback:
             self._timer_used = True
             # With an interval, as the timer may go off before sigwait(3) is called.
             _signal.setitimer(_signal.ITIMER_REAL, wait if wait < INFINITY else 0.0, SWEEP_EVERY)
-        self._handle(_signal.sigwait(VALID))
+        self._came = int(_signal.sigwait(VALID))
+        self._handle(self._came)
+        self._came = 0
 
     def _handle(self, number: int) -> None:
         if number in NOT_FORWARDED or (number == ALRM and self._timer_used):
@@ -166,15 +174,15 @@ class Fallback:
             self.request_stop(rewritten if rewritten != number else self.stop_signal)
 
     def request_stop(self, number: int) -> None:
-        """Start the grace period, unless it has started, and send the stop signal."""
-        self.stop_sent = True
+        """Start the grace period, unless it has started, and send the stop signal. It may be repeated if it raises."""
         if self._ready_file is not None:
             _succeeds(posix.unlink, self._ready_file)
-        if self.requested_at == INFINITY:
-            self.requested_at = time.monotonic()
-        self.kill_at = min(self.kill_at, self.requested_at + self.grace)
+        requested_at = time.monotonic() if self.requested_at == INFINITY else self.requested_at
+        self.kill_at = min(self.kill_at, requested_at + self.grace)
+        self.requested_at = requested_at
         self._send_agent(number)
-        self._send_agent(CONT)
+        self.stop_sent = True
+        _succeeds(self._send_agent, CONT)
 
     def _send_agent(self, number: int) -> None:
         if self.status is None:  # else its pid may be another process's

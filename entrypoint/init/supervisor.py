@@ -200,10 +200,10 @@ class Supervisor:
         self.faults.guarded(self.source.read, self._inbox)  # where signals were not blocked
         fallback.inbox = [received.number for received in self._inbox]
         step, forwarded = self.execution.owed()
-        for number in forwarded:
-            self.faults.guarded(self.delivery.send_agent, number)
         if self.lifecycle.state == STOPPING and (step or not fallback.stop_sent):
             fallback.request_stop(step or fallback.stop_signal)
+        for number in forwarded:  # last: what fails is repeated from the beginning
+            self.faults.guarded(self.delivery.send_agent, number)
 
     # --- What happens. ----------------------------------------------------------------------------------------------
 

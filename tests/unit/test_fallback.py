@@ -102,6 +102,21 @@ def test_signals_are_handled_where_the_clock_cannot_be_read_for_a_while(monkeypa
     assert stage.sent[0] == (AGENT, HUP)
 
 
+@pytest.mark.parametrize("came", ["from sigwait", "from the inbox"])
+def test_a_stop_request_is_handled_again_if_there_was_no_memory_for_its_time(
+    monkeypatch: pytest.MonkeyPatch, came: str
+) -> None:
+    stage = Stage(monkeypatch, "-t", "5s")
+    full = failing(stage.fallback.request_stop, *[MemoryError()] * 3)
+    monkeypatch.setattr(Fallback, "request_stop", lambda _, number: full(number))
+    if came == "from the inbox":
+        stage.fallback.inbox = [TERM]
+        assert stage.run(HUP, (AGENT, exited(3))) == 3
+    else:
+        assert stage.run(TERM, HUP, (AGENT, exited(3))) == 3
+    assert stage.sent[:3] == [(AGENT, TERM), (AGENT, CONT), (AGENT, HUP)]
+
+
 def test_a_lost_exit_status_gives_125(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Stage(monkeypatch)
     stage.alone = True

@@ -473,3 +473,23 @@ def test_a_thread_that_has_ended_has_no_processor_time() -> None:
     until(lambda: loop_watch._processor_time(clock) == 0, "the thread's end in the kernel")
     assert loop_watch._processor_time(loop_watch._processor_clock(None)) == 0
     assert loop_watch._processor_time(loop_watch._processor_clock(threading.get_native_id())) > 0
+
+
+def test_the_kernels_id_of_a_thread() -> None:
+    """The main one's is known anyway: after a fork in another thread, `threading` has the parent's."""
+    held, begun = threading.Lock(), threading.Event()
+
+    def wait() -> None:
+        begun.set()
+        with held:
+            pass
+
+    with held:
+        thread = threading.Thread(target=wait)
+        thread.start()
+        assert begun.wait(10)
+        assert thread.ident
+        assert loop_watch._native_id(thread.ident, threading.get_ident()) == thread.native_id
+        assert loop_watch._native_id(thread.ident, thread.ident) == os.getpid()
+        assert loop_watch._native_id(1, 2) is None
+    thread.join()

@@ -677,7 +677,7 @@ def test_the_fallback_sends_the_step_that_was_decided_and_what_was_to_be_forward
     made = Fallback(harness.supervisor.settings)
     monkeypatch.setattr(Fallback, "block", fails(MemoryError()))
     harness.supervisor.leave_to(made)
-    assert world.sent[2:] == [(AGENT, WINCH), (AGENT, ABRT), (AGENT, CONT)]
+    assert world.sent[2:] == [(AGENT, ABRT), (AGENT, CONT), (AGENT, WINCH)]
 
 
 def test_a_step_that_fails_before_anything_is_not_taken_for_the_one_before(
@@ -717,6 +717,41 @@ def test_what_is_left_gets_the_signal_in_no_order_where_there_is_no_memory_to_fi
     assert world.sent == []
     harness.supervisor.execution.carry_out()
     assert world.sent == [(20, TERM), (20, CONT), (21, TERM), (21, CONT)]
+
+
+def test_what_is_left_gets_the_signal_from_the_top_down_if_something_else_fails_after_that(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = supervise()
+    del world.processes[AGENT]
+    world.add(20, OWN_PID, "worker", TERM)
+    world.add(21, 20)
+    monkeypatch.setattr(harness.supervisor.execution, "_watch", fails(MemoryError()))
+    harness.supervisor.execution.to_do.append(StopLeftovers(TERM))
+    for _ in range(MAX_RETRIES):
+        with pytest.raises(MemoryError):
+            harness.supervisor.execution.carry_out()
+    harness.supervisor.execution.carry_out()
+    assert world.sent == [(20, TERM), (20, CONT)]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), ValueError("odd")], ids=repr)
+def test_a_stop_that_cannot_be_sent_at_all_holds_nothing_up(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    harness = supervise()
+    monkeypatch.setattr(harness.supervisor.delivery, "_stop_recipients", fails(error))
+    monkeypatch.setattr(harness.supervisor.delivery, "send_agent", fails(error))
+    execution = harness.supervisor.execution
+    execution.to_do += [Stop(TERM), Exit(3)]
+    attempts = 1
+    while execution.exit_code is None:
+        try:
+            execution.carry_out()
+        except MemoryError:
+            attempts += 1
+    assert attempts == (2 * MAX_RETRIES + 1 if isinstance(error, MemoryError) else 1)
+    assert execution.exit_code == 3
 
 
 # --- Signals. -------------------------------------------------------------------------------------------------------
