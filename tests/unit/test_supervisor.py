@@ -990,7 +990,8 @@ def test_reaped_orphans_are_logged_by_name_with_w(
 
     class Found:
         def __init__(self, pid: int) -> None:
-            self.si_pid, self.si_code, self.si_status = pid, posix.CLD_EXITED, 0
+            self.si_pid, self.si_status = pid, exits.get(pid, 0)
+            self.si_code = posix.CLD_KILLED if self.si_status == KILL else posix.CLD_EXITED
 
     exits = {20: exited(1), 21: 9, 23: exited(0)}
     suspended = [Found(22), Found(AGENT)]
