@@ -131,7 +131,6 @@ class Delivery:
             self._begin(step)
             self.send_agent(number)
             self.agent_reached = True
-        if self.agent_reached:
             self.send_agent(CONT)
 
     def _stop_one(self, process: "Process", number: int, reached: "list[Process]") -> bool:

@@ -905,7 +905,7 @@ def test_a_step_that_fails_half_way_is_not_sent_to_the_agent_again(
     assert len(harness.lines("unexpected")) == 1
     expected = {
         "a shell": [(AGENT, TERM), (AGENT, CONT)],
-        "the agent": [(AGENT, TERM), (AGENT, CONT), (AGENT, CONT)],
+        "the agent": [(AGENT, TERM), (AGENT, CONT)],
         "a recipient": [(20, TERM), (20, CONT)],
         "nobody": [(AGENT, TERM), (AGENT, CONT)],
     }
