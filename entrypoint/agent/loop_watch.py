@@ -52,7 +52,7 @@ SEARCHES = tuple(float(1 << number) for number in range(7))  # seconds between s
 MAX_SEARCHED_BYTES = 1 << 30
 MAX_TEXT_CHARACTERS = 200
 DEBUGGERS = ("/bdb.py", "/pdb.py", "/pydevd.py", "/_pydevd_bundle/", "/debugpy/", "/pudb/", "/ipdb/")
-NEVER = 0, 0, False
+NOT_IDLE = 0, 0, False  # see Watch._idle
 POSTED, WAITS, BLOCKED, WAS_BLOCKED, LAGGED = "posted", "waits", "blocked", "was-blocked", "lagged"
 
 try:
@@ -402,7 +402,7 @@ class Watch:
 
     def _look_at_thread(self, ident: int, frame: "FrameType") -> bool:
         """Look at the thread, unless it has slept since the last look. Returns whether it runs a loop."""
-        last_clock, last, is_certain = self._idle.get(ident, NEVER)
+        last_clock, last, is_certain = self._idle.get(ident, NOT_IDLE)
         if is_certain and not self._time.gil_held and _processor_time(last_clock) == last:
             if ident not in self._loops:
                 return False

@@ -142,7 +142,7 @@ class Fallback:
             _send(pid, KILL)
 
     def _receive(self, soon: bool) -> None:
-        """Handle the signals that have come; else wait for the next one, for a moment only if `soon`."""
+        """Handle the signals that have come, then wait for the next one, for a moment only if `soon`."""
         while self.inbox:
             self._handle(self.inbox[0])
             del self.inbox[0]
@@ -158,9 +158,7 @@ class Fallback:
             self._timer_used = True
             # With an interval, as the timer may go off before sigwait(3) is called.
             _signal.setitimer(_signal.ITIMER_REAL, wait if wait < INFINITY else 0.0, SWEEP_EVERY)
-        self._came = int(_signal.sigwait(VALID))
-        self._handle(self._came)
-        self._came = 0
+        self._came = int(_signal.sigwait(VALID))  # the next call handles it, at once
 
     def _handle(self, number: int) -> None:
         if number in NOT_FORWARDED or (number == ALRM and self._timer_used):

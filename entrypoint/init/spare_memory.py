@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 RESERVE_BYTES, BLOCK_BYTES = 96 << 10, 48 << 10
 # The interpreter keeps its frames in chunks of 16 KiB, or of the next power of two that has room for a frame and 1,000
 # words more (push_chunk() in CPython's pystate.c). So a frame of this size makes it map 64 KiB; these words are not
-# written to, and 40 KiB are left for the frames above. A hundred deep calls take 25.
+# written to, and 40 KiB are left for the frames of what it calls. None of ours takes more than 0.3.
 FRAME_WORDS = 3100
 # What is raised for want of memory. CPython loses an error if there is no memory for a frame object while it passes
 # through a function (take_ownership() in frame.c), and raises SystemError in its place.
 NO_MEMORY = MemoryError, SystemError
-_number = 1000  # the interpreter keeps the small ones
+_number = 1000  # a small one, up to 256, would take no memory
 
 
 class Reserve:
