@@ -30,7 +30,7 @@ wait_for_lines deadline 2
 docker stop --time 120 deadline >/dev/null
 report deadline
 
-# The limit is set once the container runs: with one of 1 from the start, runc itself often fails for want of a thread.
+# The limit is set once the container runs: with one of 1 from the start, runc often fails for lack of a thread.
 waiting='until read -r limit </sys/fs/cgroup/pids.max && [ "$limit" = 1 ]; do :; done; exec agent-init -- true'
 start pids --entrypoint sh "$image" -c "$waiting"
 docker update --pids-limit 1 pids >/dev/null

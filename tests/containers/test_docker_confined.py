@@ -54,7 +54,7 @@ def test_agent_that_changed_its_user_is_stopped(containers: Containers) -> None:
 def test_pids_limit_of_1_is_exit_code_125(containers: Containers) -> None:
     """With a pids limit of 1 no agent can be started: one line reports that.
 
-    The limit is set once the container runs: with one of 1 from the start, runc itself often fails for want of a thread.
+    The limit is set once the container runs: with one of 1 from the start, runc often fails for lack of a thread.
     """
     files = "/sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/pids.max"  # cgroups v1 and v2
     waiting = f'until for file in {files}; do [ -e $file ] && read -r limit <$file; done; [ "$limit" = 1 ]; do :; done'
