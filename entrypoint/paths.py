@@ -79,3 +79,21 @@ def _mode(stat: "Callable[[str], posix.stat_result]", path: str) -> int | None:
         return stat(path).st_mode
     except (OSError, ValueError):  # not there, not allowed; a NUL
         return None
+
+
+def read_or_empty(path: str) -> bytes:
+    """Return the content of a file that the kernel makes up, 4 KiB at most; nothing where it cannot be read.
+
+    So little is to be had where no memory can be mapped any more. /proc/self/cgroup and the files of a control group,
+    as far as they are looked at, are shorter.
+    """
+    try:
+        fd = posix.open(path, posix.O_RDONLY)
+    except OSError:
+        return b""
+    try:
+        return posix.read(fd, 4096)
+    except OSError:
+        return b""
+    finally:
+        posix.close(fd)

@@ -89,7 +89,7 @@ def is_there(evidence: str) -> bool:
     if evidence == KUBELETS_MOUNT:
         return _is_mount("/dev/termination-log")
     if evidence == KUBELETS_CGROUP:
-        return b"kubepods" in read_or_empty("/proc/self/cgroup")
+        return b"kubepods" in paths.read_or_empty("/proc/self/cgroup")
     return paths.exists(evidence) and not (evidence in ENGINE_FILES and _is_left_over())
 
 
@@ -112,21 +112,3 @@ def _is_mount(path: str) -> bool:
         return posix.stat(path).st_dev != posix.stat(paths.dirname(path)).st_dev
     except OSError:
         return False
-
-
-def read_or_empty(path: str) -> bytes:
-    """Return the content of a file that the kernel makes up, 4 KiB at most; nothing where it cannot be read.
-
-    So little is to be had where no memory can be mapped any more. /proc/self/cgroup and the files of a control group,
-    as far as they are looked at, are shorter.
-    """
-    try:
-        fd = posix.open(path, posix.O_RDONLY)
-    except OSError:
-        return b""
-    try:
-        return posix.read(fd, 4096)
-    except OSError:
-        return b""
-    finally:
-        posix.close(fd)

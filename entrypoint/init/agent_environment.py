@@ -65,9 +65,9 @@ def make(
         return made
     environment.pop(STOP_SECONDS.encode(), None)  # of another agent-init above us
     if (settings.grace, settings.stop_schedule, settings.platform_grace) != (None, None, None):
-        from . import cgroup, stop_steps  # only here: the agent's start does not wait for what it does not need
+        from . import cpu_limit, stop_steps  # only here: the agent's start does not wait for what it does not need
 
-        environment[STOP_SECONDS.encode()] = b"%r" % stop_steps.stop_seconds(settings, cgroup.cpus())
+        environment[STOP_SECONDS.encode()] = b"%r" % stop_steps.stop_seconds(settings, cpu_limit.cpus())
     try:
         address = _bind(made, token, environment)
     except OSError as error:

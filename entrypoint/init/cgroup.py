@@ -1,15 +1,14 @@
-"""The limits of our control group: how much memory and processor time there is, and whether the OOM killer has killed.
+"""The memory of our control group: how much there is, and whether the OOM killer has killed.
 
-From cgroup v2 (memory.events, memory.max, memory.current, memory.peak, cpu.max) or v1 (memory.oom_control,
-memory.limit_in_bytes, cpu.cfs_quota_us, ...), as the kernel's admin-guide/cgroup-v2, cgroup-v1/memory and
-scheduler/sched-bwc have them. In a container the files of its own group are at the root of the mount; elsewhere
-/proc/self/cgroup says where.
+From cgroup v2 (memory.events, memory.max, memory.current, memory.peak) or v1 (memory.oom_control,
+memory.limit_in_bytes, ...), as the kernel's admin-guide/cgroup-v2 and cgroup-v1/memory have them. In a container the
+files of its own group are at the root of the mount; elsewhere /proc/self/cgroup says where.
 """
 
 import posix
 
-from ..paths import exists, fsdecode
-from ..platforms import read_or_empty
+from ..paths import exists, read_or_empty
+from .cpu_limit import group_paths
 
 V2 = ("memory.events", "memory.max", "memory.current", "memory.peak", "memory.stat")
 V1 = (
@@ -88,43 +87,18 @@ class Memory:
         return read_or_empty(f"{self._directory}/{self._files[which]}")
 
 
-def cpus(root: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> float | None:
-    """Return how many processors the group may use, such as 0.08; None for no limit, or if that is not known."""
-    paths = _paths(own, b"cpu")
-    for directory in (root + paths[b""], root, f"{root}/cpu{paths[b'cpu']}", f"{root}/cpu"):
-        figures = read_or_empty(f"{directory}/cpu.max").split()
-        if not figures:
-            names = "cpu.cfs_quota_us", "cpu.cfs_period_us"
-            figures = [figure for name in names for figure in read_or_empty(f"{directory}/{name}").split()]
-        if len(figures) == 2:
-            quota, period = figures
-            return int(quota) / int(period) if quota.isdigit() and period.isdigit() and int(period) else None
-    return None
-
-
-def _paths(own: str, controller: bytes) -> dict[bytes, str]:
-    """Return the path of our group below the mount, on v2 (no controller's name) and for a controller on v1."""
-    paths = {b"": "", controller: ""}  # v2's line has no controllers
-    for line in read_or_empty(own).splitlines():
-        _, _, rest = line.partition(b":")
-        controllers, _, path = rest.partition(b":")
-        for name in controllers.split(b","):
-            if name in paths:
-                paths[name] = fsdecode(path).rstrip("/")
-    return paths
-
-
 def _find(root: str, own: str) -> tuple[str, tuple[str, ...], bool]:
     """Return our group's directory, the names of its files, and whether it was made for the container.
 
     It was if the mount begins with it, and it is not the host's topmost group: on v2 that one has no such files, on v1
     its path is `/`. The directory is empty where there is none.
     """
-    paths = _paths(own, b"memory")
+    paths = group_paths(own, b"memory")
+    on_v2 = paths.get(b"", "")
     for directory, files, is_containers in (
-        (root + paths[b""], V2, not paths[b""]),
+        (root + on_v2, V2, not on_v2),
         (root, V2, True),
-        (f"{root}/memory{paths[b'memory']}", V1, False),
+        (f"{root}/memory{paths.get(b'memory', '')}", V1, False),
         (f"{root}/memory", V1, True),
     ):
         if exists(f"{directory}/{files[0]}"):

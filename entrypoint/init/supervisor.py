@@ -17,6 +17,7 @@ from ..units import INFINITY
 from . import (
     cgroup,
     control_socket,
+    cpu_limit,
     execution,
     exit_status,
     fast_path,
@@ -89,7 +90,7 @@ class Supervisor:
         self.faults = faults.Faults(self.console)
         self.loop = Loop(report=self.faults.log, recover=self._catch_up)
         self.agent = main_process.MainProcess(agent, settings.command[0])
-        plan.allow_report(cgroup.cpus())
+        plan.allow_report(cpu_limit.cpus())
         self.lifecycle, self.memory = Lifecycle(settings, plan, started), cgroup.Memory()
         self.helper_pids: set[int] = set()  # our own processes that are not the agent's: reporters, the HTTP server
         self.reporter = self._make_reporter(package, started)

@@ -13,7 +13,7 @@ import time
 import uuid
 from pathlib import Path
 
-from ..init import cgroup
+from ..init import cpu_limit
 
 NO_GROUP = "no control group with a memory limit can be had here (it takes root, and cgroups that can be written)"
 ROOT = Path("/sys/fs/cgroup")
@@ -54,7 +54,7 @@ def make_group() -> Path | None:
 
 def _own(controller: bytes) -> Path | None:
     """Return the directory of our group, for a controller of v1, or on v2 without one; None where there is none."""
-    path = cgroup._paths("/proc/self/cgroup", b"memory").get(controller, "").lstrip("/")
+    path = cpu_limit.group_paths("/proc/self/cgroup", b"memory").get(controller, "").lstrip("/")
     base = ROOT if not controller else ROOT / controller.decode()
     for directory in (base / path, base):
         if (directory / "cgroup.procs").exists():

@@ -248,6 +248,7 @@ LOADED = frozenset(
     "errno select _stat _socket entrypoint entrypoint.control "
     "entrypoint.init entrypoint.init.actions entrypoint.init.agent_environment "
     "entrypoint.init.cgroup entrypoint.init.console entrypoint.init.control_socket entrypoint.init.counters "
+    "entrypoint.init.cpu_limit "
     "entrypoint.init.delivery entrypoint.init.execution entrypoint.init.history "
     "entrypoint.init.exit_status entrypoint.init.fallback entrypoint.init.fast_path "
     "entrypoint.init.faults entrypoint.init.final_message entrypoint.init.job_control entrypoint.init.later "

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from entrypoint import settings as reader
-from entrypoint.init import agent_environment, cgroup, lifecycle, stop_plan
+from entrypoint.init import agent_environment, cpu_limit, lifecycle, stop_plan
 from entrypoint.init.agent_environment import AgentEnvironment
 from entrypoint.signals import TERM
 
@@ -242,7 +242,7 @@ def test_the_stop_time_of_an_agent_init_above_is_removed() -> None:
 def test_a_known_stop_time_is_given_in_seconds(
     monkeypatch: pytest.MonkeyPatch, flags: list[str], seconds: float
 ) -> None:
-    monkeypatch.setattr(cgroup, "cpus", lambda: None)
+    monkeypatch.setattr(cpu_limit, "cpus", lambda: None)
     made, environment = make(*flags, AGENT_INIT_STOP_SECONDS="7")
     cleaned_up(made)
     assert float(environment[reader.STOP_SECONDS]) == seconds
@@ -264,7 +264,7 @@ def test_with_little_processor_time_the_stop_time_ends_with_the_earlier_report(
     monkeypatch: pytest.MonkeyPatch, flags: list[str], cpus: float, seconds: float
 ) -> None:
     """What the agent is given is when the state machine acts: see `Lifecycle`."""
-    monkeypatch.setattr(cgroup, "cpus", lambda: cpus)
+    monkeypatch.setattr(cpu_limit, "cpus", lambda: cpus)
     made, environment = make(*flags)
     cleaned_up(made)
     assert float(environment[reader.STOP_SECONDS]) == pytest.approx(seconds)

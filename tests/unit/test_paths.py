@@ -55,3 +55,10 @@ def test_what_is_there_is_what_the_standard_library_says(tmp_path: Path, kind: s
 def test_variables_that_are_no_text_survive(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(posix, "environ", {b"A": b"1", b"B": b"\xff"})
     assert paths.environment() == {"A": "1", "B": "\udcff"}
+
+
+def test_a_file_of_the_kernel_is_read_as_far_as_4_kib(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x" * 5000)
+    assert paths.read_or_empty(str(tmp_path / "file")) == b"x" * 4096
+    assert paths.read_or_empty(str(tmp_path / "none")) == b""
+    assert paths.read_or_empty(str(tmp_path)) == b""  # it can be opened, and not read
