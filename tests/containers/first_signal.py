@@ -15,31 +15,35 @@ from tests.support.proc import signals_in_mask
 from .container import TIMEOUT, Container, Containers
 
 PROMISED = 0.0015  # seconds from its exec, after which no TERM is lost
+MAX_STARTS = 30
 DELAYS = (0, 1, 2, 4, 8, 16)  # milliseconds after that: the two execs, the interpreter's start, the agent's
 
 
 def assert_no_stop_is_lost(containers: Containers) -> None:
     """Each container gets its TERM a little later; none may run on.
 
-    The promise is kept if one start was as quick: what runs beside it can keep process 1 from its first system call.
+    The promise is kept if one start was as quick: what runs beside it can keep process 1 from its first system call, or
+    us from seeing it. So there are more starts until one is.
     """
-    blocked_after = []
-    for delay in DELAYS:
-        container = containers.start(
-            "create",
-            "--env",
-            "AGENT_INIT_LOG_FORMAT=json",
-            containers.image,
-            "python",
-            "-c",
-            "import time; time.sleep(99)",
-        )
-        blocked_after.append(_start_and_signal(container, delay / 1000))
-        ended = container.wait_for_exit()
-        # It was killed by TERM, or after that by INT, which ends most programs that do not handle TERM.
-        assert ended.code in (143, 130), (delay, container.errors())
-        container.event("stop-requested")
+    blocked_after = [_lose_no_stop(containers, delay) for delay in DELAYS]
+    while min(blocked_after) > PROMISED and len(blocked_after) < MAX_STARTS:
+        blocked_after.append(_lose_no_stop(containers, 0))
     assert min(blocked_after) <= PROMISED, blocked_after
+
+
+def _lose_no_stop(containers: Containers, delay: int) -> float:
+    """Start a container and stop it by a TERM `delay` milliseconds after it has blocked signals.
+
+    Return the seconds from the exec of agent-init to that moment, at most.
+    """
+    sleeper = ("python", "-c", "import time; time.sleep(99)")
+    container = containers.start("create", "--env", "AGENT_INIT_LOG_FORMAT=json", containers.image, *sleeper)
+    blocked_after = _start_and_signal(container, delay / 1000)
+    ended = container.wait_for_exit()
+    # It was killed by TERM, or after that by INT, which ends most programs that do not handle TERM.
+    assert ended.code in (143, 130), (delay, container.errors())
+    container.event("stop-requested")
+    return blocked_after
 
 
 def _start_and_signal(container: Container, delay: float) -> float:
