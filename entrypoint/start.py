@@ -170,6 +170,8 @@ def supervise(settings: "Settings", package: str, started: Started) -> int:
     """
     fallback = started.fallback
     supervisor = set_up(settings, package, started)
+    if supervisor is not None:
+        fallback.forget_stop_request()  # it is the supervisor's
     attempts_left = ATTEMPTS_TO_RUN
     while supervisor is not None and attempts_left:  # unlike a for loop, this takes no memory
         attempts_left -= 1

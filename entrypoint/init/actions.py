@@ -61,6 +61,12 @@ class StopHeldBack(Signalling):
     __slots__ = ()
 
 
+class StopSuccessor(Signalling):
+    """Send the stop signal and SIGCONT to the process that has become the agent, unless it has had it."""
+
+    __slots__ = ()
+
+
 class StopInterrupted(Signalling):
     """Send a signal to those that were sent INT in place of TERM, or perhaps a wrapper's, and are still there."""
 

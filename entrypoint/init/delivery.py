@@ -64,11 +64,17 @@ class Delivery:
         self._platform_sent = 0  # the stop signal, if the platform has sent it to every process
         self._signalled_by_platform: set[tuple[int, int]] = set()
         self._stopped: set[tuple[int, int]] = set()  # processes that have had the stop signal
-        self._sent_to_group: set[int] = set()  # to what the agent left behind, where it cannot be found one by one
+        self._sent_to_group: set[int] = set()  # steps that went to the agent's process group
+        self._sent_blindly = False  # one of them, when it was not known who is in that group
         self._step: object = None  # the current one
         self._reached: list[Process] = []  # by the current step
-        self.agent_reached = False  # the agent itself
+        self.agent_reached = self._agent_continued = False  # the agent itself, by the signal and by SIGCONT
         self.also_reached: list[Process] = []  # shells among them, and what these waited for
+        self._is_agents = False  # the current step goes to the agent, since nobody else gets it
+        self._members: list[Process] | None = None  # of the agent's group, where they are known
+        self._apart = False  # the members get the current step one by one
+        self._action: object = None  # another action than a step, the current one or the last
+        self._served: list[Process] = []  # by that
         self._plain: by_name.PlainProgram | None = None  # the agent, where masks are false
         self._not_killed: set[int] = set()  # to these pids SIGKILL could not be sent
         self._explained = False  # `left_to_others` was asked for
@@ -94,7 +100,8 @@ class Delivery:
                 guardian = found.guardians.get(process.pid)
                 if guardian is not None and guardian.identity not in map(_identity, self.also_reached):
                     self._stop_one(guardian, number, self._reached)
-        if not (self._reached or self.agent_reached or self._agent.pid in [p.pid for p in self.also_reached]):
+        if self._is_agents or not (self._reached or self._agent.pid in [p.pid for p in self.also_reached]):
+            self._is_agents = True
             self._stop_agents_group(number)
         for process in found.idle:
             self._stop_one(process, number, self.also_reached)
@@ -106,8 +113,23 @@ class Delivery:
 
     def _begin(self, step: object) -> None:
         if step is None or self._step is not step:
-            self._reached, self.also_reached, self.agent_reached = [], [], False
+            self._reached, self.also_reached = [], []
+            self.agent_reached = self._agent_continued = False
+            self._is_agents, self._members, self._apart = False, None, False
             self._step = step
+
+    def _begin_other(self, action: object) -> None:
+        """Start an action other than a step, or go on with it: whom it has reached does not get its signal again."""
+        if action is None or self._action is not action:
+            self._served = []
+            self.agent_reached = self._agent_continued = False
+            self._action = action
+
+    @property
+    def holds_agent_back(self) -> bool:
+        """Whether the agent is still held back from the stop signal."""
+        is_held_back = self._agent.pid in [process.pid for process in self.held_back]
+        return is_held_back and not (self.all_signalled or self.agent_reached)
 
     @property
     def departures(self) -> "leftovers.Departures":
@@ -129,19 +151,21 @@ class Delivery:
         """Send a step to the agent, unless it has reached somebody."""
         if not self.has_reached(step):
             self._begin(step)
-            self.send_agent(number)
-            self.agent_reached = True
+            self._send_step(number)
             self.send_agent(CONT)
 
     def _stop_one(self, process: "Process", number: int, reached: "list[Process]") -> bool:
         """Send a step to this process, once; return whether it has got it."""
+        return self._send_once(process, reached, self._adapted(process, number), CONT)
+
+    def _send_once(self, process: "Process", reached: "list[Process]", *numbers: int) -> bool:
+        """Send signals to a process that is not among those that an earlier attempt has reached."""
         if process.identity in map(_identity, reached):
             return True
-        adapted = self._adapted(process, number)
         reached.append(process)  # first: a failure of this later would have it sent again
         is_sent = False
         try:
-            is_sent = self.send(process, adapted, CONT)
+            is_sent = self.send(process, *numbers)
         finally:
             if not is_sent:
                 reached.pop()
@@ -149,17 +173,20 @@ class Delivery:
 
     def _stop_agents_group(self, number: int) -> None:
         """Send a step to the agent, or to its group with --target group."""
-        if self._settings.target == "group":
+        if self._settings.target == "group" and self._members is None:
             try:
                 members = [p for p in self._descendants.all() if p.group == self._agent.group]
+                self._apart = self._adapts and number == TERM and self._differ(members)
+                self._members = members
             except OSError:  # no /proc to find them in
-                members = []
-            self._stopped.update(map(_identity, members))
-            if self._adapts and number == TERM and self._differ(members):
-                for process in members:
-                    self._stop_one(process, number, self.also_reached)
-                return
-        self._stop_agent(number)
+                pass
+        if self._apart:
+            for process in self._members or ():
+                self._stop_one(process, number, self.also_reached)
+        else:
+            self._stop_agent(number)
+            if self.agent_reached:
+                self._stopped.update(map(_identity, self._members or ()))
 
     def _differ(self, members: "Sequence[Process]") -> bool:
         """Whether the agent gets INT in place of TERM, and another member of its group handles TERM."""
@@ -188,11 +215,26 @@ class Delivery:
         if self._agent.has_exited:
             return
         agent = procfs.look(self._agent.pid)
-        self.send_agent(number if agent is None else self._adapted(agent, number))
-        self.agent_reached = True
-        self.send_agent(CONT)
+        if not self.agent_reached:
+            self._send_step(number, number if agent is None else self._adapted(agent, number))
         if agent is not None:
             self._stopped.add(agent.identity)
+        if not self._agent_continued:
+            self.send_agent(CONT)
+            self._agent_continued = True
+
+    def _send_step(self, number: int, adapted: int = 0) -> None:
+        """Send a step to the agent, or to its group with --target group; `adapted` in its place."""
+        self.agent_reached = True  # first: a failure of this later would have it sent again
+        try:
+            if self._signals_group:
+                self._sent_to_group.add(number)
+            self.send_agent(adapted or number)
+        except NO_MEMORY:
+            self.agent_reached = False
+            self._sent_to_group.discard(number)
+            raise
+        self._sent_blindly |= self._signals_group and self._members is None
 
     def _adapted(self, process: "Process", number: int) -> int:
         """Return the signal that stops this process."""
@@ -237,14 +279,15 @@ class Delivery:
             return f"{self._agent.name} handles {name_of(number)}, but waits for what runs in its foreground"
         return f"{self._agent.name} is a wrapper"
 
-    def stop_held_back(self, number: int) -> None:
+    def stop_held_back(self, number: int, action: object = None) -> None:
         """Send the stop signal and SIGCONT to those that were held back from it and are still there."""
-        self.all_signalled = True
+        self._begin_other(action)
         for process in self.held_back:
             if process.pid == self._agent.pid:
                 self._stop_agent(number)
-            elif self.send(process, self._adapted(process, number), CONT):
+            elif self._stop_one(process, number, self._served):
                 self._stopped.add(process.identity)
+        self.all_signalled = True
 
     def look_at_wrapper(self) -> str:
         """Return what the wrapper does now that its recipients have exited; hold back whoever should be signalled."""
@@ -294,16 +337,17 @@ class Delivery:
             self.previous_recipients, self.held_back, self.wrapper = self.departures.work, [], None
         return bool(self.departures.work)
 
-    def stop_interrupted(self, number: int) -> None:
+    def stop_interrupted(self, number: int, action: object = None) -> None:
         """Send a signal to those that were sent INT, have not exited, and still do not handle TERM.
 
         It also goes to those that a wrapper may have signalled in our place.
         """
+        self._begin_other(action)
         for process in self.presumed:
-            self.send(process, number)
+            self._send_once(process, self._served, number)
         for process in self.interrupted:
             if procfs.is_there(process) and procfs.prefers_int(process):
-                self.send(process, number)
+                self._send_once(process, self._served, number)
 
     def enders(self) -> "list[str]":
         """Return the names of those that have got the last step and end their program by signals of their own."""
@@ -345,9 +389,11 @@ class Delivery:
             above = seen.get(above.parent)
         return None
 
-    def stop_successor(self, successor: "Process", number: int) -> None:
+    def stop_successor(self, number: int, action: object = None) -> None:
         """Send a step of the stop to the process that has become the agent, unless it has had it."""
-        if number and successor.identity not in self._stopped:
+        self._begin_other(action)
+        successor = procfs.look(self._agent.pid)
+        if successor is None or not self._had_it(successor):
             self._stop_agent(number)
 
     def note_stopped(self, identities: "Collection[tuple[int, int]]") -> None:
@@ -400,6 +446,7 @@ class Delivery:
                 except NO_MEMORY:
                     self._sent_to_group.discard(number)
                     raise
+                self._sent_blindly |= not self._agent.shares_our_group
                 self.send_group(CONT)
             return
         works_on = not at_once and bool(self.departures.work)
@@ -428,7 +475,9 @@ class Delivery:
         self.ahead = [process for process in there if self._had_it(process)] if later else []
 
     def _had_it(self, process: "Process") -> bool:
-        return process.identity in self._stopped
+        """Whether a process has had the stop signal."""
+        with_group = self._sent_blindly and process.group == self._agent.group
+        return with_group or process.identity in self._stopped
 
     def _acts_on(self, process: "Process", number: int) -> bool:
         """Whether the stop signal does more than end a leftover process, or may: it may have to end others first."""
@@ -486,10 +535,11 @@ class Delivery:
             return []
         return [process for process in members if procfs.handles(process, number)]
 
-    def forward(self, number: int, to: "Sequence[Process]") -> None:
+    def forward(self, number: int, to: "Sequence[Process]", action: object = None) -> None:
         """Send a signal to some processes in the agent's place; to the agent where there are none."""
+        self._begin_other(action)
         for process in to:
-            self.send(process, number)
+            self._send_once(process, self._served, number)
         if not to:
             self.send_agent(number)
 
@@ -583,10 +633,12 @@ class Delivery:
             return
         if number == KILL:
             self.kill_forwarded = True
-        if self._settings.target == "group" and not self._agent.shares_our_group:
-            self._kill(-self._agent.group, number)
-        else:
-            self._kill(self._agent.pid, number)
+        self._kill(-self._agent.group if self._signals_group else self._agent.pid, number)
+
+    @property
+    def _signals_group(self) -> bool:
+        """Whether what is sent to the agent goes to its process group."""
+        return self._settings.target == "group" and not self._agent.shares_our_group
 
     def send_group(self, number: int) -> None:
         """Send to the agent's process group, unless it is ours too."""

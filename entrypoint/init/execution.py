@@ -25,6 +25,7 @@ from .actions import (
     StopHeldBack,
     StopInterrupted,
     StopLeftovers,
+    StopSuccessor,
     TakeCpuSnapshot,
 )
 from .lifecycle import LINGERING
@@ -98,7 +99,7 @@ class Execution:
         self.exit_code: int | None = None
         self.to_do: list[Action] = []  # what follows from the events so far and is not done yet
         self._leftovers_stopped: Action | None = None  # the last one that was sent
-        self._retries = 0  # for want of memory, since the last time when nothing was left to do
+        self._retries = 0  # since the last time when nothing was left to do
 
     def event(self, event: "Callable[..., list[Action]]", *facts: object) -> None:
         """Pass an event to the state machine and do what follows."""
@@ -117,8 +118,9 @@ class Execution:
             self._faults.guarded(self.on_event)
 
     def owed(self) -> "tuple[int, list[int]]":
-        """Return what is decided and nobody has got yet: a step of the stop, 0 for none, and forwarded signals."""
-        step, forwarded = 0, []
+        """Return what the agent has not got yet: a step of the stop, 0 for none, and forwarded signals."""
+        step = self._lifecycle.last_sent if self.delivery.holds_agent_back else 0
+        forwarded = []
         for action in self.to_do:
             if isinstance(action, Stop) and not self.delivery.has_reached(action):
                 step = step or action.number
@@ -136,6 +138,7 @@ class Execution:
             try:
                 self._do(self.to_do[0])
             except Exception as error:
+                self._retries += 1
                 if isinstance(error, NO_MEMORY) and self._is_worth_a_retry(self.to_do[0]):
                     raise
                 try:
@@ -159,7 +162,6 @@ class Execution:
 
     def _is_worth_a_retry(self, action: Action) -> bool:
         """Exit always; a signal for a while, in which it holds up those after it. KillAll comes again by itself."""
-        self._retries += 1
         for_a_while = isinstance(action, RETRIED)
         return isinstance(action, Exit) or (for_a_while and self._retries <= MAX_RETRIES)
 
@@ -176,9 +178,11 @@ class Execution:
             self.delivery.forget_all_signalled()
         elif isinstance(action, StopHeldBack):
             self._watch()
-            self.delivery.stop_held_back(action.number)
+            self.delivery.stop_held_back(action.number, action)
+        elif isinstance(action, StopSuccessor):
+            self.delivery.stop_successor(action.number, action)
         elif isinstance(action, StopInterrupted):
-            self.delivery.stop_interrupted(action.number)
+            self.delivery.stop_interrupted(action.number, action)
         elif isinstance(action, LookAtWrapper):
             self.note(self._lifecycle.wrapper_seen, self.delivery.look_at_wrapper())
         elif isinstance(action, LookForOrphans):
@@ -229,22 +233,27 @@ class Execution:
         self._faults.guarded(self._end_report)
         adapts, hung = self._lifecycle.adapts, bool(self._lifecycle.hung)
         reached, reason = self.delivery.stop(number, adapts=adapts, hung=hung, step=action)
+        # What follows from that comes first: a line may be lost.
+        if self.delivery.interrupted:
+            self.note(self._lifecycle.interrupted)
+        if reached:
+            if self.delivery.all_signalled:
+                self.delivery.stop_held_back(number, action)
+            elif self.delivery.held_back:
+                self.note(self._lifecycle.held_back)
+            if self.delivery.wrapper is not None:
+                self._watch(reached)
+        self._faults.guarded(self._log_step, number, reached, reason)
+
+    def _log_step(self, number: int, reached: "list[procfs.Process]", reason: str) -> None:
         if enders := self.delivery.enders():
             self.narrator.log(Log("ends-program", wrappers=enders))
-        if interrupted := self.delivery.interrupted:
-            self.note(self._lifecycle.interrupted)
-        if not reached:
-            if interrupted:
-                self.narrator.log(Log("interrupted", interrupted=interrupted))
-            return
-        to = [*self.delivery.also_reached, *reached]
-        self.narrator.log(Log("looked-through", signal=number, to=to, reason=reason, interrupted=interrupted))
-        if self.delivery.all_signalled:
-            self.delivery.stop_held_back(number)
-        elif self.delivery.held_back:
-            self.note(self._lifecycle.held_back)
-        if self.delivery.wrapper is not None:
-            self._watch(reached)
+        interrupted = self.delivery.interrupted
+        if reached:
+            to = [*self.delivery.also_reached, *reached]
+            self.narrator.log(Log("looked-through", signal=number, to=to, reason=reason, interrupted=interrupted))
+        elif interrupted:
+            self.narrator.log(Log("interrupted", interrupted=interrupted))
 
     def _end_report(self) -> None:
         """The time for a stall report is over. If it was cut off, log that, and what is known without it."""
@@ -267,11 +276,12 @@ class Execution:
         self._leftovers_stopped = action
         if len(delivery.interrupted) > interrupted:
             self.note(self._lifecycle.interrupted)
-        if presumed := delivery.newly_presumed:
-            delivery.newly_presumed = []
-            self.narrator.log(Log("not-signalled", to=presumed))
+        if delivery.newly_presumed:
             self.note(self._lifecycle.stopped_by_wrapper)
         self._watch(delivery.departures.work or delivery.ahead)
+        if presumed := delivery.newly_presumed:
+            delivery.newly_presumed = []
+            self._faults.guarded(lambda: self.narrator.log(Log("not-signalled", to=presumed)))
 
     def _watch(self, processes: "Sequence[procfs.Process]" = ()) -> None:
         """Watch for the exit of these processes, and no longer of those before."""
@@ -311,4 +321,8 @@ class Execution:
             return
         self.narrator.log(Log("forwarded", signal=number, sender=action.sender, to=to))
         self.counters.forwarded[number] += 1  # first: a failure of this later would have it sent again
-        self.delivery.forward(number, to)
+        try:
+            self.delivery.forward(number, to, action)
+        except NO_MEMORY:
+            self.counters.forwarded[number] -= 1
+            raise

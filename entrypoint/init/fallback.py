@@ -42,6 +42,7 @@ class Fallback:
 
     __slots__ = (
         "_came",
+        "_for_us",
         "_give_up_at",
         "_group",
         "_ok_exit",
@@ -69,6 +70,7 @@ class Fallback:
         self.stop_signal, self.grace = _plan(settings)
         self._stop_on, self._rewrite, self._ok_exit = settings.stop_on, settings.rewrite, settings.ok_exit
         self._group = settings.target == "group"
+        self._for_us = NOT_FORWARDED | settings.report_on
         self._ready_file = settings.ready_file
         self._came = 0  # a signal that was received and is not handled yet
         self._give_up_at = INFINITY
@@ -99,8 +101,13 @@ class Fallback:
 
     def notice_stop_request(self) -> None:
         """Start the grace period if a stop request is pending, while somebody else may still take over."""
-        if self.requested_at == INFINITY and not self._stop_on.isdisjoint(_signal.sigpending()):
+        pending = [number for number in _signal.sigpending() if self._rewrite.get(number, number) != 0]
+        if self.requested_at == INFINITY and not self._stop_on.isdisjoint(pending):
             self.requested_at = time.monotonic()
+
+    def forget_stop_request(self) -> None:
+        """Somebody else has taken over."""
+        self.requested_at = INFINITY
 
     def block(self) -> None:
         """Block all signals. They are already, except where the supervisor had to have handlers for them."""
@@ -157,11 +164,14 @@ class Fallback:
         if wait < INFINITY or self._timer_used:
             self._timer_used = True
             # With an interval, as the timer may go off before sigwait(3) is called.
-            _signal.setitimer(_signal.ITIMER_REAL, wait if wait < INFINITY else 0.0, SWEEP_EVERY)
+            timer = _signal.ITIMER_REAL, wait if wait < INFINITY else 0.0, SWEEP_EVERY
+            if not _succeeds(_signal.setitimer, *timer) and not _signal.sigpending():
+                time.sleep(BEFORE_RETRY)
+                return
         self._came = int(_signal.sigwait(VALID))  # the next call handles it, at once
 
     def _handle(self, number: int) -> None:
-        if number in NOT_FORWARDED or (number == ALRM and self._timer_used):
+        if number in self._for_us or (number == ALRM and self._timer_used):
             return
         rewritten = self._rewrite.get(number, number)
         if rewritten == 0 and number != EOF:

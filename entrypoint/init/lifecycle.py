@@ -422,6 +422,11 @@ class Lifecycle:
         return min(map(self._at, TIMERS[self.state]), default=INFINITY)
 
     @property
+    def next_signal(self) -> int:
+        """The signal of the next step; 0 for none."""
+        return self._steps[0][0] if self._steps else 0
+
+    @property
     def kill_due(self) -> float:
         """When everything is to have got SIGKILL, as things are; infinity where no such time is set."""
         if self.state == KILLING:

@@ -33,6 +33,7 @@ from . import (
     signalfd,
     stall_report,
 )
+from .actions import StopSuccessor
 from .console import TRACE, WARNING, Console
 from .lifecycle import RUNNING, STOPPING, Lifecycle
 from .loop import Loop
@@ -104,7 +105,9 @@ class Supervisor:
         self._inbox: list[signalfd.Received] = []  # signals that came and are not handled yet
         self._unread = False  # signals may be there that are not handled, as an attempt to has failed
         self._parts = (self.execution.carry_out, self._read, self._reap, self._look_at_the_clock, self._arm)
-        self._failing_since, self._clock_failures, self._timer = INFINITY, 0, None
+        # Since when something has failed, the agent's exit waits to be handled, and signals do.
+        self._failing_since = self._exit_waits_since = self._unread_since = INFINITY
+        self._clock_failures, self._timer = 0, None
         self._find_zombie: Callable[[], tuple[int, int | None, str]] | None = None
         if settings.warn_reaped and hasattr(posix, "waitid"):  # macOS has none before Python 3.13
             from . import zombies
@@ -202,7 +205,7 @@ class Supervisor:
         fallback.inbox = [received.number for received in self._inbox]
         step, forwarded = self.execution.owed()
         if self.lifecycle.state == STOPPING and (step or not fallback.stop_sent):
-            fallback.request_stop(step or fallback.stop_signal)
+            fallback.request_stop(step or self.lifecycle.next_signal or fallback.stop_signal)
         for number in forwarded:  # last: what fails is repeated from the beginning
             self.faults.guarded(self.delivery.send_agent, number)
 
@@ -221,7 +224,8 @@ class Supervisor:
             except BaseException as error:
                 failure = failure or error
         if failure is None:
-            self._failing_since, self._clock_failures = INFINITY, 0
+            self._failing_since = self._exit_waits_since = self._unread_since = INFINITY
+            self._clock_failures = 0
             self.faults.replenish()
             return
         if self._must_give_up():
@@ -233,10 +237,11 @@ class Supervisor:
         try:
             now = self.loop.time()
             self._failing_since = min(self._failing_since, now)
-            overdue = self.lifecycle.state != RUNNING and now >= self.lifecycle.due + MAX_OVERDUE
-            exit_unhandled = self.agent.has_exited and self.lifecycle.ending is None
-            patience = MAX_OVERDUE if overdue or exit_unhandled else MAX_UNREAD if self._unread else INFINITY
-            must = now - self._failing_since >= patience
+            exit_waits = self.agent.has_exited and self.lifecycle.ending is None
+            self._exit_waits_since = min(self._exit_waits_since, now) if exit_waits else INFINITY
+            self._unread_since = min(self._unread_since, now) if self._unread else INFINITY
+            due = max(self._failing_since, self.lifecycle.due) if self.lifecycle.state != RUNNING else INFINITY
+            must = now >= min(due + MAX_OVERDUE, self._exit_waits_since + MAX_OVERDUE, self._unread_since + MAX_UNREAD)
         except NO_MEMORY:  # for a number
             self._clock_failures += 1
             return self._clock_failures >= MAX_CLOCK_FAILURES
@@ -434,12 +439,16 @@ class Supervisor:
 
     def _hand_over(self) -> bool:
         """The agent has exited. Return whether the main process that it named is the agent now."""
+        if self.agent.named is None:
+            return False
+        if self.lifecycle.state == STOPPING and self.lifecycle.last_sent:
+            # Before it is the agent: a failure later would lose this.
+            self.execution.to_do.append(StopSuccessor(self.lifecycle.last_sent))
         successor = self.agent.hand_over()
         if successor is None:
             return False
-        if self.lifecycle.state == STOPPING:
-            self.delivery.stop_successor(successor, self.lifecycle.last_sent)
-        self.narrator.log_handed_over(successor)
+        self.faults.guarded(self.narrator.log_handed_over, successor)
+        self.execution.carry_out()
         return True
 
     def _orphan_reaped(self, pid: int, name: str, status: int) -> None:

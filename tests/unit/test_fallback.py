@@ -13,8 +13,8 @@ import pytest
 
 from entrypoint import settings as reader
 from entrypoint.init import fallback, stop_steps
-from entrypoint.init.fallback import Fallback
-from entrypoint.signals import EOF
+from entrypoint.init.fallback import GIVE_UP_AFTER, Fallback
+from entrypoint.signals import EOF, NUMBERS
 from tests.support.world import AGENT, CHLD, CONT, INT, KILL, TERM, TSTP, USR1, exited, failing
 
 if TYPE_CHECKING:
@@ -38,7 +38,12 @@ class Stage:
         self.fallback.pid = AGENT
         self.timers: list[float] = []
         fake = SimpleNamespace(
-            SIG_BLOCK=0, ITIMER_REAL=0, pthread_sigmask=lambda *_: None, sigwait=self.sigwait, setitimer=self.setitimer
+            SIG_BLOCK=0,
+            ITIMER_REAL=0,
+            pthread_sigmask=lambda *_: None,
+            sigpending=lambda: {came if isinstance(came, int) else CHLD for came in self.signals},
+            sigwait=self.sigwait,
+            setitimer=self.setitimer,
         )
         monkeypatch.setattr(fallback, "_signal", fake)
         monkeypatch.setattr(posix, "waitpid", self.waitpid)
@@ -115,6 +120,36 @@ def test_a_stop_request_is_handled_again_if_there_was_no_memory_for_its_time(
     else:
         assert stage.run(TERM, HUP, (AGENT, exited(3))) == 3
     assert stage.sent[:3] == [(AGENT, TERM), (AGENT, CONT), (AGENT, HUP)]
+
+
+def test_signals_are_handled_though_no_timer_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """setitimer(2) may be refused (seccomp)."""
+    stage = Stage(monkeypatch, "-t", "5s")
+    refused = failing(lambda *_: None, *[PermissionError()] * 1000)
+    monkeypatch.setattr("entrypoint.init.fallback._signal.setitimer", refused)
+    monkeypatch.setattr("entrypoint.init.fallback._signal.pthread_sigmask", failing(lambda *_: None, MemoryError()))
+    assert stage.run(HUP, TERM) == 137
+    assert stage.sent[:4] == [(AGENT, HUP), (AGENT, TERM), (AGENT, CONT), (-1, KILL)]
+    assert stage.now < 1000 + 5 + GIVE_UP_AFTER + 0.5
+
+
+def test_a_signal_that_asks_for_a_report_is_not_forwarded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would end an agent that does not handle it."""
+    stage = Stage(monkeypatch, "--report-on", "USR2")
+    assert stage.run(NUMBERS["USR2"], HUP, (AGENT, exited(3))) == 3
+    assert stage.sent[0] == (AGENT, HUP)
+
+
+@pytest.mark.parametrize("rewrite", ["INT:0", "TERM:QUIT"])
+def test_a_pending_signal_that_is_rewritten_to_nothing_is_no_stop_request(
+    monkeypatch: pytest.MonkeyPatch, rewrite: str
+) -> None:
+    stage = Stage(monkeypatch, "-t", "5s", "-r", rewrite)
+    stage.signals = [INT]
+    stage.fallback.notice_stop_request()
+    assert stage.fallback.requested_at == (INFINITY if rewrite == "INT:0" else stage.now)
+    stage.fallback.forget_stop_request()
+    assert stage.fallback.requested_at == INFINITY
 
 
 def test_a_lost_exit_status_gives_125(monkeypatch: pytest.MonkeyPatch) -> None:

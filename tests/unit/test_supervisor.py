@@ -68,7 +68,7 @@ from tests.support.world import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from entrypoint.init.main_process import MainProcess
@@ -449,7 +449,7 @@ def test_the_exit_code_is_returned_even_if_the_terminal_cannot_be_given_back(
     assert harness.supervisor.run() == 7
 
 
-@pytest.mark.parametrize("failing_part", ["the second signal", "the log line"])
+@pytest.mark.parametrize("failing_part", ["the second signal", "what follows"])
 def test_a_stop_that_is_tried_again_does_not_signal_twice(
     world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch, failing_part: str
 ) -> None:
@@ -457,7 +457,7 @@ def test_a_stop_that_is_tried_again_does_not_signal_twice(
     harness = supervise()
     for pid in (20, 21):
         world.add(pid, AGENT, "worker", TERM)
-    real_send, real_log, failed = world.send, harness.supervisor.narrator.log, list[str]()
+    real_send, real_watch, failed = world.send, harness.supervisor.execution._watch, list[str]()
 
     def fail_once() -> None:
         if not failed:
@@ -469,13 +469,13 @@ def test_a_stop_that_is_tried_again_does_not_signal_twice(
             fail_once()
         return real_send(process, *numbers)
 
-    def log(entry: Log) -> None:
-        if failing_part == "the log line" and entry.event == "looked-through":
+    def watch(processes: Sequence[Process] = ()) -> None:
+        if failing_part == "what follows":
             fail_once()
-        real_log(entry)
+        real_watch(processes)
 
     monkeypatch.setattr(delivery, "send", send)
-    monkeypatch.setattr(harness.supervisor.narrator, "log", log)
+    monkeypatch.setattr(harness.supervisor.execution, "_watch", watch)
     with pytest.raises(MemoryError):
         harness.receive(TERM)
     harness.receive()

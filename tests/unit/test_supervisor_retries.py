@@ -5,7 +5,7 @@ Also: what it takes for granted, and takes back; an agent that has named its mai
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -168,6 +168,20 @@ def do_again(harness: Harness, failures: int) -> None:
     harness.supervisor.execution.carry_out()
 
 
+def failing_after(real: Callable[..., Any], failures: int) -> Callable[..., Any]:
+    """Return `real`, but there is no memory for its result the first times."""
+    left = [None] * failures
+
+    def call(*arguments: Any, **more: Any) -> Any:
+        result = real(*arguments, **more)
+        if left:
+            left.pop()
+            raise MemoryError
+        return result
+
+    return call
+
+
 @pytest.mark.parametrize("failures", [1, 3, MAX_RETRIES])
 @pytest.mark.parametrize("flags", [(), ("-g",), ("--target", "child")], ids=["auto", "group", "child"])
 @pytest.mark.parametrize("number", [TERM, INT], ids=["TERM", "INT"])
@@ -182,7 +196,7 @@ def test_the_agent_gets_one_signal_however_often_the_step_is_tried(
     harness = supervise(*flags)
     pid = -AGENT if flags == ("-g",) else AGENT
     delivery = harness.supervisor.delivery
-    monkeypatch.setattr(delivery, "enders", failing(delivery.enders, *[MemoryError()] * failures))
+    monkeypatch.setattr(delivery, "stop", failing_after(delivery.stop, failures))
     with pytest.raises(MemoryError):
         harness.do(Stop(number))
     do_again(harness, failures)
@@ -195,7 +209,7 @@ def test_the_last_try_sends_nothing_to_an_agent_that_has_had_it(
     """The first try fails after the signal, each later one before it."""
     harness = supervise()
     delivery = harness.supervisor.delivery
-    monkeypatch.setattr(delivery, "enders", failing(delivery.enders, MemoryError()))
+    monkeypatch.setattr(delivery, "stop", failing_after(delivery.stop, 1))
     with pytest.raises(MemoryError):
         harness.do(Stop(TERM))
     monkeypatch.setattr(
@@ -211,7 +225,7 @@ def test_the_last_try_sends_nothing_to_an_agent_whose_recipients_have_had_it(
     harness = supervise()
     world.add(WORK, AGENT, "work", TERM)
     delivery = harness.supervisor.delivery
-    monkeypatch.setattr(delivery, "enders", failing(delivery.enders, MemoryError()))
+    monkeypatch.setattr(delivery, "stop", failing_after(delivery.stop, 1))
     with pytest.raises(MemoryError):
         harness.do(Stop(TERM))
     monkeypatch.setattr(
@@ -224,7 +238,7 @@ def test_the_last_try_sends_nothing_to_an_agent_whose_recipients_have_had_it(
 def test_the_next_step_is_another_signal(world: World, supervise: Supervise, monkeypatch: pytest.MonkeyPatch) -> None:
     harness = supervise()
     delivery = harness.supervisor.delivery
-    monkeypatch.setattr(delivery, "enders", failing(delivery.enders, MemoryError()))
+    monkeypatch.setattr(delivery, "stop", failing_after(delivery.stop, 1))
     with pytest.raises(MemoryError):
         harness.do(Stop(TERM), Stop(TERM))
     do_again(harness, 1)
