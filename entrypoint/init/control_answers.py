@@ -64,9 +64,15 @@ def _stop(supervisor: "Supervisor", client: "Client", fields: dict[str, str]) ->
         client.render = _as_text
     origin = request_origin.of_process(client.pid)
     supervisor.execution.event(supervisor.lifecycle.stop, client, origin, grace)
-    if was_running or grace is None:
+    if grace is None:
         return [control.LINES + b""]
-    return [control.LINES + b"the stop has begun already: --grace has no effect\n"]
+    if not was_running:
+        return [control.LINES + b"the stop has begun already: --grace has no effect\n"]
+    bound = supervisor.plan.max_grace
+    if grace <= bound:
+        return [control.LINES + b""]
+    text = f"the grace is {units.format_duration(bound)}, no more: {supervisor.lifecycle.bounding_option} comes first\n"
+    return [control.LINES + text.encode()]
 
 
 def _extend(supervisor: "Supervisor", client: "Client", fields: dict[str, str]) -> list[bytes]:

@@ -41,7 +41,7 @@ RETRY_AFTER = 1.0  # seconds after an error, which may be for ever
 ANCILLARY_BYTES = _socket.CMSG_SPACE(12)  # for credentials
 PEEK = _socket.MSG_PEEK | _socket.MSG_DONTWAIT
 DENIED = b"permission denied: agent-init answers root and its own user, from inside its container"
-BUSY = b"too many clients follow the log already"
+BUSY = b"what was requested is done, but too many clients follow the log already"
 
 
 class Client:
@@ -157,7 +157,7 @@ class ControlSocket:
             return
         self._handle(client)
         while len(self._clients) > MAX_CLIENTS:
-            self._drop(next(iter(self._clients.values())))
+            self._drop(next(other for other in self._clients.values() if other.render is None))
 
     def _is_admitted(self, client: Client) -> bool:
         """Whether a client may ask. One that may not is refused, and counted."""
@@ -222,6 +222,10 @@ class ControlSocket:
                 taken = False
             if not taken:
                 self._drop(client)
+
+    def is_awaited(self) -> bool:
+        """Whether somebody who may command waits for the end of the stop, or follows the log."""
+        return any(client.render is not None and client.may_command for client in self._clients.values())
 
     def finish(self) -> None:
         """Let those that wait for the end of the stop read it: their PID namespace may end with us.

@@ -485,14 +485,14 @@ class Delivery:
             return True
         return bool(self.departures.work) and self._adapts and procfs.prefers_int(process)
 
-    def kill_all(self) -> None:
+    def kill_all(self, *, one_by_one: bool = False) -> None:
         """SIGKILL to everything below us.
 
         As process 1 that is one call which no fork escapes (kill(2), -1), and what it reaches outside our tree dies
-        with us in a moment anyway. As a subreaper we can only look again and again; whole process groups go in one
-        call, because their members may fork faster than we look.
+        with us in a moment anyway. As a subreaper, or `one_by_one`, we can only look again and again; whole process
+        groups go in one call, because their members may fork faster than we look.
         """
-        if posix.getpid() == 1 and self._kill(-1, KILL):
+        if posix.getpid() == 1 and not one_by_one and self._kill(-1, KILL):
             return
         if not self._agent.has_exited:
             self._kill(self._agent.pid, KILL)

@@ -52,6 +52,7 @@ else:
 DROPPED = ("dropped", "not-forwarded", "shielded")  # events of a signal that was not sent to anybody
 RETRIED = Signalling, ForgetAllSignalled, Forward
 MAX_RETRIES = 20  # of an action that fails for want of memory
+KILLS_ONE_BY_ONE = 5  # times that SIGKILL spares those who wait for the end of the stop
 
 
 class Execution:
@@ -60,7 +61,7 @@ class Execution:
     `counters`: of the signals. `handled`: whether a signal is handled: one look serves all that came together.
     `exit_code`: that of process 1, once it is to end. `older`: the processes that were below us before the agent.
     `recipients_exited` is called when all that got the stop signal in place of others have exited, `on_event` after
-    each event, before its actions are carried out.
+    each event, before its actions are carried out. `is_awaited` returns whether a client of ours waits for the end.
     """
 
     def __init__(
@@ -94,6 +95,8 @@ class Execution:
             self.older = older_processes.OlderProcesses(older, self.descendants, stop_steps.stop_signal(settings))
         self._recipients_exited = recipients_exited
         self.on_event: Callable[[], object] | None = None
+        self.is_awaited: Callable[[], bool] | None = None
+        self._kills = 0
         self._exit_watch: exit_watch.ExitWatch | None = None
         self.handled: dict[int, bool] = {}
         self.exit_code: int | None = None
@@ -199,7 +202,9 @@ class Execution:
             self._faults.guarded(self.look_at_older)
         elif isinstance(action, KillAll):
             self._faults.guarded(self._end_report)
-            self.delivery.kill_all()
+            self._kills += 1
+            awaited = self._kills <= KILLS_ONE_BY_ONE and self.is_awaited is not None and self.is_awaited()
+            self.delivery.kill_all(one_by_one=awaited)
         elif isinstance(action, TakeCpuSnapshot):
             self._reporter.take_cpu_snapshot(self.descendants.listable() or ())
         elif isinstance(action, MakeStallReport):

@@ -184,7 +184,7 @@ class Fallback:
     def request_stop(self, number: int) -> None:
         """Start the grace period, unless it has started, and send the stop signal. It may be repeated if it raises."""
         if self._ready_file is not None:
-            _succeeds(posix.unlink, self._ready_file)
+            _succeeds(paths.unlink_file, self._ready_file)
         requested_at = time.monotonic() if self.requested_at == INFINITY else self.requested_at
         self.kill_at = min(self.kill_at, requested_at + self.grace)
         self.requested_at = requested_at

@@ -138,7 +138,7 @@ class Lifecycle:
         self.hung = ""  # why it counts as hung: watchdog, ready-timeout
         self.ready = False
         self.since = now  # when the state was entered, or READY=1 came
-        self.last_ping: float | None = None  # when the watchdog got its last sign of life
+        self._last_sign: float | None = None  # of life, which a watchdog would have got
         self.status = ""  # the last STATUS that it sent
         self._cause = ""  # why it ended: exited, signal, stop-signal, deadline, escalated, oom, killed, lost
         self._started = now
@@ -224,8 +224,10 @@ class Lifecycle:
     @property
     def why_no_more_time(self) -> str:
         """Why a stop cannot get more time, or nothing: not-stopping, over, no-deadline, the option that bounds it."""
-        if self.state not in (STOPPING, LINGERING):
-            return "not-stopping" if self.state == RUNNING else "over"
+        if self.state in (KILLING, ENDED):
+            return "over"
+        if self._requested == INFINITY:  # the agent may have exited by itself
+            return "not-stopping"
         if self.kill_due == INFINITY:
             return "no-deadline"
         bound = self._requested + self.plan.max_grace
@@ -422,6 +424,11 @@ class Lifecycle:
         return min(map(self._at, TIMERS[self.state]), default=INFINITY)
 
     @property
+    def last_ping(self) -> float | None:
+        """When the watchdog got its last sign of life; None for never, and without a watchdog."""
+        return self._last_sign if self._watchdog is not None else None
+
+    @property
     def next_signal(self) -> int:
         """The signal of the next step; 0 for none."""
         return self._steps[0][0] if self._steps else 0
@@ -520,7 +527,7 @@ class Lifecycle:
         return [MarkReady(is_ready=False)] if was_shown else []
 
     def _expect_sign_of_life(self, now: float) -> None:
-        self.last_ping = now
+        self._last_sign = now
         if self.state == RUNNING:
             self._set(silence=INFINITY if self._watchdog is None else now + self._watchdog)
 
@@ -608,6 +615,7 @@ class Lifecycle:
             facts["lifted_by"] = self.plan.platform
         if self._requested == INFINITY:  # the agent had exited by itself; from now on the grace counts too
             self._requested = now
+            facts["lingers"] = True
             self._enforces_limit = self._is_unknown_to_platform(number, origin)
             grace = self.plan.limit if self._enforces_limit and self.plan.limit is not None else self.plan.grace
             self._set(kill=min(self._at("kill"), now + grace))

@@ -162,8 +162,11 @@ def _time_left(left: float | None, elapsed: float | None, extended: bool) -> str
     return f"{format_duration(elapsed)} so far, no deadline" if elapsed is not None else "no deadline"
 
 
-def _in_progress(signal: int, sender: object, left: float | None, elapsed: float | None, extended: bool) -> str:
-    return f"{name_of(signal)} from {sender}: stop already in progress ({_time_left(left, elapsed, extended)})"
+def _in_progress(
+    signal: int, sender: object, left: float | None, elapsed: float | None, extended: bool, lingers: bool = False
+) -> str:
+    what = "the agent has already exited" if lingers else "stop already in progress"
+    return f"{name_of(signal)} from {sender}: {what} ({_time_left(left, elapsed, extended)})"
 
 
 def _stop_repeated(passed_on: int | None, lifted_by: str = "", **facts: "Any") -> str:
@@ -376,7 +379,7 @@ def labels(processes: "Sequence[Process]") -> list[str]:
 # --- Events. --------------------------------------------------------------------------------------------------------
 
 TEXT_ONLY = frozenset(  # facts that do not go into JSON
-    ("why", "hung", "extended", "counts_as", "lifted_by", "limited_by", "cut", "has_had_it")
+    ("why", "hung", "extended", "counts_as", "lifted_by", "limited_by", "cut", "has_had_it", "lingers")
 )
 MAX_LIST_SECONDS = 0.2  # for the list of processes in a line: the SIGKILL comes after it
 NAMES, COUNT = "names", "count"  # the processes that are still running, at the end of a line

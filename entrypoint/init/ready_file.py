@@ -7,6 +7,7 @@ Each waits for the one before, so a file that is made late does not outlast its 
 import _thread
 import posix
 
+from .. import paths
 from .spare_memory import NO_MEMORY
 
 TYPE_CHECKING = False
@@ -25,18 +26,11 @@ def make(path: str) -> str:
 
 def remove(path: str) -> str:
     """Remove the file. Return why that failed, or nothing."""
-    return _without_waiting(_unlink, path)
+    return _without_waiting(paths.unlink_file, path)
 
 
 def _create(path: str) -> None:
     posix.close(posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_NOFOLLOW, 0o644))
-
-
-def _unlink(path: str) -> None:
-    try:
-        posix.unlink(path)
-    except FileNotFoundError:
-        pass
 
 
 def _without_waiting(work: "Callable[[str], None]", path: str) -> str:

@@ -157,7 +157,9 @@ class Supervisor:
         if not self.settings.control or sys.platform != "linux":
             return None
         make = control_socket.ControlSocket
-        return control_socket.open_or_log(self.console, lambda: make(self.loop, self.history, self.agent, self._answer))
+        made = control_socket.open_or_log(self.console, lambda: make(self.loop, self.history, self.agent, self._answer))
+        self.execution.is_awaited = made.is_awaited if made is not None else None
+        return made
 
     def _start_http_server(self, package: str) -> None:
         if self.settings.http is None:

@@ -387,6 +387,20 @@ def test_stop_grace_replaces_the_grace_of_this_stop(start_in_role: Start) -> Non
     assert init.lines("KILL after 1s")
 
 
+@pytest.mark.parametrize("options", [["-t", "1s"], ["-t", "60s", "--linger", "1s"]], ids=["deadline", "linger"])
+def test_stop_wait_prints_the_end_though_it_takes_sigkill(start_in_role: Start, options: list[str]) -> None:
+    """SIGKILL goes to everything in the container but to those that wait for the end."""
+    agent = STAYS if "60s" not in options else f"child('left', {STAYS!r}); on('TERM', leave); ready()"
+    init = started(start_in_role, *options, agent=agent)
+    began = begin(init, "stop", "--wait")
+    out, _ = began.communicate(timeout=60)
+    assert init.wait() == (137 if agent == STAYS else 0)
+    *_, killed, last = out.splitlines()
+    assert "SIGKILL" in killed
+    assert "still running: " in killed
+    assert last.startswith("agent-init: ended: ")
+
+
 def test_stop_grace_comes_too_late(start_in_role: Start) -> None:
     init = started(start_in_role, "-t", "60s", agent=STAYS)
     init.signal("TERM")

@@ -200,6 +200,12 @@ def test_stop_with_a_grace(control: Callable[..., Control]) -> None:
     assert made.supervisor.lifecycle.kill_due - made.supervisor.loop.time() == pytest.approx(50, abs=5)
 
 
+def test_stop_with_a_grace_that_is_bounded(control: Callable[..., Control]) -> None:
+    made = control("-t", "5s", "--max-grace", "8s")
+    assert made.answer("stop", GRACE="50") == "the grace is 8s, no more: --max-grace comes first\n"
+    assert made.supervisor.lifecycle.kill_due - made.supervisor.loop.time() == pytest.approx(8, abs=5)
+
+
 def test_a_client_that_waits_follows_the_log_to_the_end(control: Callable[..., Control]) -> None:
     made = control("-t", "5s")
     made.answer("stop", WAIT="1")

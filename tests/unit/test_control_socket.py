@@ -212,6 +212,21 @@ def test_only_so_many_clients_are_kept(stage: Stage) -> None:
     assert received(more) == stage.answers
 
 
+def test_whoever_waits_for_the_stop_is_kept(stage: Stage) -> None:
+    """Others can connect as often as they like."""
+    stage.follows = True
+    follower = stage.connect()
+    stage.turn()
+    for _ in range(2 * MAX_CLIENTS):
+        stage.connect(None)
+        stage.turn()
+    assert len(stage.socket._clients) == MAX_CLIENTS
+    assert stage.socket.is_awaited()
+    follower.close()
+    stage.turn()
+    assert not stage.socket.is_awaited()
+
+
 # --- Followers. -----------------------------------------------------------------------------------------------------
 
 

@@ -101,6 +101,19 @@ def test_more_time_before_a_stop() -> None:
     assert life.due == math.inf
 
 
+def test_more_time_for_what_an_agent_leaves_that_exits_by_itself() -> None:
+    """No stop was requested, so --max-grace would not bound it."""
+    life = make("-t", "5s", "--max-grace", "8s", "--linger", "3s")
+    life.agent_ended(1.0, exited(0), alone=False)
+    assert life.state == LINGERING
+    assert life.why_no_more_time == "not-stopping"
+    assert life.more_time(2.0, 3600.0, WHO) == []
+    assert life.kill_due == 4.0
+    life.signal(2.0, TERM, WHO)
+    life.more_time(2.0, 3600.0, WHO)
+    assert life.kill_due == 10.0
+
+
 @pytest.mark.parametrize("flags", [["--stop-schedule", "TERM"], ["-t", "infinity"]])
 def test_more_time_without_a_deadline(flags: list[str]) -> None:
     life = make(*flags)

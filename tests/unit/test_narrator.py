@@ -390,7 +390,7 @@ CASES: list[tuple[str, Callable[[], list[Action]], int, str, dict[str, object]]]
         "stop-repeated",
         lambda: repeated_while_lingering("-t", "infinity"),
         INFO,
-        "TERM from sh (pid 7): stop already in progress (no deadline); not passed on",
+        "TERM from sh (pid 7): the agent has already exited (no deadline); not passed on",
         {"signal": "TERM", "sender": SENDER, "passed_on": None, "left": None, "elapsed": None},
     ),
     (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import os
 import posix
+import stat
 import time
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,31 @@ def test_nothing_else_is_opened_in_its_place(tmp_path: Path) -> None:
     assert ready_file.make(str(path)) == "File exists"
     assert not other.exists()
     assert ready_file.make(str(tmp_path / "none" / "ready")) == "No such file or directory"
-    assert ready_file.remove(str(tmp_path)) in ("Is a directory", "Operation not permitted")
+
+
+@pytest.mark.parametrize("kind", ["directory", "fifo", "device"])
+def test_what_is_no_file_is_not_removed(tmp_path: Path, kind: str) -> None:
+    """`--ready-file /dev/null` does not remove the device."""
+    path = tmp_path / "it"
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif os.getuid() == 0:
+        os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+    else:
+        pytest.skip("a device takes root")
+    assert ready_file.remove(str(path)) == "it is no regular file"
+    assert path.exists()
+
+
+def test_a_link_is_removed_and_not_what_it_names(tmp_path: Path) -> None:
+    path, other = tmp_path / "ready", tmp_path / "other"
+    other.touch()
+    path.symlink_to(other)
+    assert ready_file.remove(str(path)) == ""
+    assert not path.is_symlink()
+    assert other.exists()
 
 
 def test_a_file_system_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
