@@ -60,6 +60,8 @@ class Connection(asyncio.Protocol):
         self._http = h11.Connection(h11.SERVER)
         self._left = MAX_HEADER_BYTES
         self._has_request = False
+        self._is_answered = False
+        self._client_has_ended = False
         self._discarded = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -95,15 +97,19 @@ class Connection(asyncio.Protocol):
             self._connections.respond(event.method, event.target, accept, partial(self._send, event.method))
 
     def eof_received(self) -> bool:
-        """The client has closed its end. Return whether ours is to stay open: no, what was written is sent first."""
-        return False
+        """The client has closed its end. Return whether ours is to stay open: until its request is answered.
+
+        If not, what was written is sent first.
+        """
+        self._client_has_ended = True
+        return self._has_request and not self._is_answered
 
     def _send(self, method: bytes, answer: Answer) -> None:
         """Send the answer, and our end of the connection. The client closes its own, or time is up.
 
         A socket that is closed with something unread is reset, and the client might not see the answer.
         """
-        self._has_request = True
+        self._has_request = self._is_answered = True
         if self.transport.is_closing():
             return
         headers = {
@@ -124,4 +130,7 @@ class Connection(asyncio.Protocol):
             events.append(h11.Data(data=answer.body))
         parts = [self._http.send(event) or b"" for event in (*events, h11.EndOfMessage())]
         self.transport.write(b"".join(parts))
-        self.transport.write_eof()
+        if self._client_has_ended:
+            self.transport.close()
+        else:
+            self.transport.write_eof()

@@ -126,6 +126,29 @@ def test_a_client_that_sends_on_after_its_request_is_cut_off(served: Served) -> 
         until(lambda: not can_send(endless, b"x" * 65536), "the end of the connection")
 
 
+@pytest.mark.parametrize("path", [b"/metrics", b"/status", b"/readyz"])
+def test_a_client_that_has_closed_its_end_gets_its_answer_at_once(start: Start, path: bytes) -> None:
+    """Also that of /metrics, which asks the agent's processes first."""
+    served = Served(start, "--stacks", agent=LEAVES + READY + "ready()")
+    served.wait_until("/readyz", 200)
+    with connect(served, b"GET " + path + b" HTTP/1.0\r\n\r\n") as connection:
+        connection.shutdown(socket.SHUT_WR)
+        began = time.monotonic()
+        answer = b""
+        while block := connection.recv(65536):
+            answer += block
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert time.monotonic() - began < MAX_SECONDS - 1  # the end of the connection came with the answer
+    served.init.signal("TERM")
+    assert served.init.wait() == 0
+
+
+def test_a_client_that_closes_its_end_within_its_request_is_closed(served: Served) -> None:
+    with connect(served, REQUEST) as connection:
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(65536) == b""
+
+
 def test_rubbish_does_no_harm(served: Served) -> None:
     seed = int.from_bytes(os.urandom(4), "big")
     chance = random.Random(seed)
