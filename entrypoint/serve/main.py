@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 from functools import partial
@@ -70,8 +71,10 @@ def listen(host: str, port: int) -> list[socket.socket]:
     sockets = [_bind("127.0.0.1", port)]
     try:
         sockets.append(_bind("::1", port))
-    except OSError:  # there is no IPv6, or another process has that port
-        pass
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:  # a client of localhost would reach another process
+            raise
+        # Else there is no IPv6 here: not in the kernel, no address ::1, or not for this container.
     return sockets
 
 

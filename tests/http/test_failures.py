@@ -53,6 +53,26 @@ def test_a_port_in_use_is_logged_and_taken_once_it_is_free(start: Start) -> None
     assert served.init.wait() == 0
 
 
+def test_the_port_of_ipv6_in_use_is_logged_too(start: Start) -> None:
+    """Another process would get half of the clients of `localhost`."""
+    with socket.socket(socket.AF_INET6) as other:
+        other.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            other.bind(("::1", 0))
+        except OSError:
+            pytest.skip("there is no IPv6")
+        other.listen()
+        port = other.getsockname()[1]
+        served = Served(start, port=port, agent=IDLE)
+        line = served.init.wait_for_line("the HTTP server cannot listen")
+        assert line.startswith(f"warning: the HTTP server cannot listen on :{port}: Address already in use")
+        served.init.wait_for_event("ready")
+        other.close()
+    served.wait_until("/readyz", 200)
+    served.init.signal("TERM")
+    assert served.init.wait() == 0
+
+
 def test_a_stop_does_not_wait_for_a_server_that_cannot_run(start: Start) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
