@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from .supervisor import Supervisor
 
 MIN_RETRY, MAX_RETRY = 1.0, 60.0  # seconds until it is started again; twice as long each time
-LASTING = 60.0  # seconds after which a server counts as one that works
+WORKS_AFTER = 5.0  # seconds; one that cannot listen has exited by then
+LASTING = 60.0  # seconds after which the next failure is tried again as soon as the first
 COUNTS_EVERY = 1.0  # seconds between two writes of what only counts
 
 
@@ -46,6 +47,7 @@ class HttpServer:
         self._written_counts: tuple[object, ...] = ()
         self._counts_due = -INFINITY
         self._timer: Timer | None = None  # for what only counts
+        self._works_timer: Timer | None = None
 
     def start(self) -> None:
         """Start it; if that fails, try again later."""
@@ -60,6 +62,8 @@ class HttpServer:
         level = DEBUG if self._failure else INFO
         self._console.log(level, "http", f"HTTP server (pid {self.pid}) for {where}", pid=self.pid, address=where)
         self._write()
+        if self._failure and self._fd >= 0:
+            self._works_timer = self._loop.call_at(self._started_at + WORKS_AFTER, self._works)
 
     def update(self) -> None:
         """Write the state if it has changed."""
@@ -83,7 +87,7 @@ class HttpServer:
         code = posix.WEXITSTATUS(status) if posix.WIFEXITED(status) else 0
         lasted = self._loop.time() - self._started_at
         if lasted >= LASTING:
-            self._retry_after, self._failure = MIN_RETRY, ""
+            self._retry_after = MIN_RETRY
         if code == http_state.OTHER_USER:  # no failure; but not more often than once in so long
             self._loop.call_at(max(self._loop.time(), self._started_at + MIN_RETRY), self._start_again)
         else:
@@ -111,6 +115,13 @@ class HttpServer:
         self._failure = text
         self._retry_after = min(after * 2, MAX_RETRY)
         self._loop.call_at(self._loop.time() + after, self._start_again)
+
+    def _works(self) -> None:
+        """Log that it is there again; its next failure is logged, too."""
+        self._works_timer, self._failure = None, ""
+        where = http_state.address_of(*self._address)
+        text = f"HTTP server (pid {self.pid}) for {where} works now"
+        self._console.log(INFO, "http", text, pid=self.pid, address=where)
 
     def _start_again(self) -> None:
         if self._supervisor.lifecycle.state not in (KILLING, ENDED):
@@ -213,6 +224,7 @@ class HttpServer:
             self._loop.remove_reader(self._fd)
             posix.close(self._fd)
         self._fd, self._is_full, self._written = -1, False, ()
-        if self._timer is not None:
-            self._loop.cancel(self._timer)
-            self._timer = None
+        for timer in (self._timer, self._works_timer):
+            if timer is not None:
+                self._loop.cancel(timer)
+        self._timer = self._works_timer = None

@@ -49,6 +49,7 @@ def test_a_port_in_use_is_logged_and_taken_once_it_is_free(start: Start) -> None
         served.init.wait_for_event("ready")
         other.close()
     served.wait_until("/readyz", 200)
+    assert served.init.wait_for_line(f"for :{port} works now").startswith("HTTP server (pid ")
     served.init.signal("TERM")
     assert served.init.wait() == 0
 

@@ -280,6 +280,36 @@ def test_a_server_whose_user_has_changed_is_started_again_a_second_after_its_sta
     assert not stage.harness.lines("trying again")
 
 
+def test_a_server_that_works_after_failures_is_logged_once(stage: Stage) -> None:
+    stage.begin()
+    stage.go_on(10.0)
+    assert not stage.harness.lines("works now")
+    in_use = exited(http_state.CANNOT_LISTEN + 98)
+    for after in (1.0, 2.0):
+        stage.exits(in_use)
+        stage.go_on(after)
+        stage.go_on(4.9)
+    assert not stage.harness.lines("works now")
+    stage.go_on(0.2)
+    assert stage.harness.lines(f"{LISTENS} works now")
+    assert stage.harness.supervisor.loop._timers == []
+    stage.go_on(100.0)
+    stage.exits(in_use)  # it was said to work: this failure is a new one
+    assert len(stage.harness.lines("cannot listen on")) == 2
+    stage.go_on(1.0)
+    stage.go_on(5.0)
+    assert len(stage.harness.lines("works now")) == 2
+
+
+def test_a_server_that_is_ended_is_not_said_to_work(stage: Stage) -> None:
+    stage.begin()
+    stage.exits(KILL)
+    stage.go_on(1.0)
+    stage.harness.supervisor.clean_up()
+    stage.go_on(10.0)
+    assert not stage.harness.lines("works now")
+
+
 @pytest.mark.parametrize("error", [BlockingIOError(11, "Resource temporarily unavailable"), MemoryError()])
 def test_a_server_that_cannot_be_started_is_logged_and_tried_again(stage: Stage, error: BaseException) -> None:
     stage.failures.append(error)
