@@ -40,23 +40,38 @@ MAX_ANSWER_SECONDS = 1.0
 MAX_LINE_BYTES = 3400
 MAX_LINES = 160
 MAX_TASK_LINES = 20000
+OWN_FAULT = 125  # the exit code of `agent-initctl` where it cannot go on
 
 
 def main(request: dict[str, Any]) -> int:
-    """Print the report line by line. Return the exit code: 1 if nobody reads it, else 0."""
-    out = sys.stdout.buffer
+    """Print the report line by line. Return the exit code: that of `put` for a line that was not written, else 0."""
     most = MAX_TASK_LINES if request.get("tasks") else MAX_LINES
     for number, line in enumerate(report(request)):
-        if number == most:
-            line = "truncated"
-        text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in f"report: {line}")
-        try:
-            out.write(text.encode("utf-8", "backslashreplace")[:MAX_LINE_BYTES] + b"\n")
-            out.flush()
-        except BrokenPipeError:
-            return 1
+        if code := put("truncated" if number == most else line):
+            return code
         if number == most:
             break
+    return 0
+
+
+def put(line: str) -> int:
+    """Print a line of the report. Return 0; 1 if nobody reads it; 125 if it cannot be written, after saying why.
+
+    Then this was `agent-initctl report`, whose stdout may be a full disk. Process 1 reads a pipe.
+    """
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in f"report: {line}")
+    out = sys.stdout.buffer
+    try:
+        out.write(text.encode("utf-8", "backslashreplace")[:MAX_LINE_BYTES] + b"\n")
+        out.flush()
+    except BrokenPipeError:
+        return 1
+    except OSError as error:
+        try:
+            os.write(2, f"agent-initctl: cannot go on: {error}\n".encode())
+        except OSError:
+            pass
+        return OWN_FAULT
     return 0
 
 
@@ -104,6 +119,5 @@ if __name__ == "__main__":
     try:
         code = main(json.loads(sys.argv[1]))
     except Exception as error:
-        print(f"report: failed: {type(error).__name__}: {error}"[:MAX_LINE_BYTES].replace("\n", " "), flush=True)
-        code = 1
+        code = put(f"failed: {type(error).__name__}: {error}") or 1
     os._exit(code)

@@ -613,6 +613,18 @@ def test_report_shows_stacks_and_every_task(start: Start, tmp_path: Path, loop: 
     assert init.wait() == 137
 
 
+def test_a_report_on_a_full_disk_is_one_line(start: Start) -> None:
+    init = started(start)
+    with open("/dev/full", "w") as full:
+        command = argv(init, "report")
+        ran = subprocess.run(
+            command, env=clean_environment(), stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    assert (ran.returncode, ran.stderr) == (125, "agent-initctl: cannot go on: [Errno 28] No space left on device\n")
+    init.signal("TERM")
+    assert init.wait() == 0
+
+
 # --- events. ----------------------------------------------------------------------------------------------------------
 
 

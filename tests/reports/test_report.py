@@ -19,7 +19,7 @@ from entrypoint.report.answers import Answer, Frame, StackGroup
 from entrypoint.report.processes import Process
 from tests.support.init import NAMESPACE, until
 
-from .running import PROGRAMS, cpu_baseline, report, reporter
+from .running import PROGRAMS, REPORT, cpu_baseline, report, reporter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,6 +53,23 @@ def test_a_line_for_each_process(run: Run) -> None:
     assert f"child of {found[str(program.pid)]['name']} ({program.pid}), " in found[child][0]
     order = [match["pid"] for match in found.values()]
     assert order.index(str(program.pid)) < order.index(child)
+
+
+@pytest.mark.parametrize("argument", ["{}", "no JSON"])
+def test_a_failure_that_cannot_be_written_is_one_line(argument: str) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-I", "-S", str(REPORT), argument]
+        ran = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (ran.returncode, ran.stderr) == (125, "agent-initctl: cannot go on: [Errno 28] No space left on device\n")
+
+
+@pytest.mark.parametrize("argument", ["{}", "no JSON"])
+def test_a_failure_is_a_line_of_the_report(argument: str) -> None:
+    command = [sys.executable, "-I", "-S", str(REPORT), argument]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 1
+    assert re.fullmatch(r"report: failed: (KeyError|JSONDecodeError): .+\n", ran.stdout)
+    assert not ran.stderr
 
 
 def test_neither_the_reporter_nor_process_1_is_in_the_report(run: Run) -> None:
