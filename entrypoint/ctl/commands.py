@@ -235,9 +235,13 @@ def _signal(pid: int | None, timeout: float, signal: int) -> int:
 @_common
 @click.option("--tasks", is_flag=True, help="Print every task of the agent's event loops, too.")
 def report(pid: int | None, timeout: float, tasks: bool) -> int:
-    """Print a stall report, what the processes below agent-init are doing now, and change nothing."""
+    """Print a stall report, what the processes below agent-init are doing now, and change nothing.
+
+    It takes no longer than --timeout, and waits half of that for the stacks of processes that do not answer.
+    """
+    end = time.monotonic() + timeout
     request = read(lambda fields: dict(json.loads(fields["REQUEST"])), find(pid), timeout, "report")
-    return reports.make(request, tasks=tasks)
+    return reports.make(request, max(0.0, end - time.monotonic()), tasks=tasks)
 
 
 @group.command(short_help="Print the last lines of agent-init's log as JSON.")

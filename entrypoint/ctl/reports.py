@@ -10,12 +10,14 @@ from typing import Any
 from .connection import Failure
 
 REPORTER = os.path.join(os.path.dirname(os.path.dirname(__file__)), "report", "__main__.py")
-SECONDS = 5.0  # that the report may take: nothing waits for it
 
 
-def make(request: dict[str, Any], *, tasks: bool) -> int:
-    """Become the reporter. `request`: what process 1 would pass on to one. Raises Failure."""
-    asked = dict(request, seconds=SECONDS, answers=SECONDS / 2, room=None, tasks=tasks)
+def make(request: dict[str, Any], seconds: float, *, tasks: bool) -> int:
+    """Become the reporter. `request`: what process 1 would pass on to one. Raises Failure.
+
+    `seconds`: how long the report may take. Half of that is for processes that do not answer.
+    """
+    asked = dict(request, seconds=seconds, answers=seconds / 2, room=None, tasks=tasks)
     sys.stdout.flush()
     try:
         os.execv(sys.executable, [sys.executable, "-I", "-S", REPORTER, json.dumps(asked)])

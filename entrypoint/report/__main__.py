@@ -111,7 +111,8 @@ def report(request: dict[str, Any]) -> Iterator[str]:
     answered = answers.ask(request["responders"], found, seconds)
     yield from render.answer_lines(found, answered, stacks=request["stacks"])
     if request.get("tasks"):
-        answered = answers.ask(request["responders"], found, max(0.0, deadline - time.monotonic()), "tasks")
+        asked = [process for process in found if isinstance(answered.get(process.pid), answers.Answer)]
+        answered = answers.ask(request["responders"], asked, max(0.0, deadline - time.monotonic()), "tasks")
         yield from render.task_lines(found, answered)
 
 

@@ -613,6 +613,24 @@ def test_report_shows_stacks_and_every_task(start: Start, tmp_path: Path, loop: 
     assert init.wait() == 137
 
 
+def test_a_report_about_a_stopped_agent_ends_within_its_timeout(start: Start, tmp_path: Path) -> None:
+    """It does not answer; it is asked once, also with --tasks."""
+    script = tmp_path / "agent.py"
+    script.write_text(TASKS.format(loop="asyncio"))
+    init = start("--stacks", command=["--", sys.executable, str(script)])
+    wait_until_served(init)
+    until(lambda: "2 tasks (call-" in ask(init, "report").stdout, "an agent that answers")
+    agent = agent_pid(init)
+    os.kill(agent, signal.SIGSTOP)
+    until(lambda: ": it is stopped" in ask(init, "report", "--timeout=1s").stdout, "its stop")
+    began = time.monotonic()
+    ran = ask(init, "report", "--tasks", "--timeout=3s")
+    assert time.monotonic() - began < 3.0
+    assert ran.stdout.count(": it is stopped") == 1, ran.stdout
+    os.kill(agent, signal.SIGKILL)
+    assert init.wait() == 137
+
+
 def test_a_report_on_a_full_disk_is_one_line(start: Start) -> None:
     init = started(start)
     with open("/dev/full", "w") as full:
