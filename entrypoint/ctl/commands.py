@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 COMPLETE_VARIABLE = "_AGENT_INITCTL_COMPLETE"
+FILE = click.Path(readable=False)  # a path for completion; what is wrong with a file, the command says itself
 EXIT_CODES = (
     "Exit codes: 0 for yes or done; 1 for no, refused, or not in time; 125 for bad usage, no agent-init, or no answer."
 )
@@ -257,7 +258,7 @@ def events(pid: int | None, timeout: float, follow: bool) -> int:
 
 
 @group.command(short_help="Find in files what will go wrong at a stop.")
-@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.argument("files", nargs=-1, required=True, type=FILE, metavar="FILE...")
 @click.option(
     "--format",
     "form",

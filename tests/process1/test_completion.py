@@ -29,17 +29,28 @@ SETUP = {
 }
 
 
+WORDS = {
+    "ext": "extend",
+    "stop --wa": "stop --wait",
+    "signal TER": "signal TERM",
+    "check Dock": "check Dockerfile",
+    "check other Dock": "check other Dockerfile",
+    "rehearse --html Dock": "rehearse --html Dockerfile",
+}
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
-def test_tab_completes_commands_options_and_signals(shell: str, tmp_path: Path) -> None:
+def test_tab_completes_commands_options_signals_and_files(shell: str, tmp_path: Path) -> None:
     if not shutil.which(shell):
         pytest.skip(f"{shell} is not installed")
     env = clean_environment(PATH=f"{AGENT_INITCTL.parent}:/usr/bin:/bin", HOME=str(tmp_path), TERM="dumb", PS1="$ ")
+    (tmp_path / "Dockerfile").touch()
     command, *arguments = LINES[shell]
-    child = pexpect.spawn(command, arguments, env=env, encoding="utf-8", timeout=60, dimensions=(24, 200))
+    child = pexpect.spawn(command, arguments, env=env, cwd=tmp_path, encoding="utf-8", timeout=60, dimensions=(24, 200))
     try:
         child.sendline(SETUP[shell] + "; echo do''ne")
         child.expect_exact("done")
-        for typed, completed in (("ext", "extend"), ("stop --wa", "stop --wait"), ("signal TER", "signal TERM")):
+        for typed, completed in WORDS.items():
             child.send(f": && agent-initctl {typed}\t")
             child.expect_exact(f"agent-initctl {completed}")
             child.send("\x15")  # Ctrl-U: delete the line
@@ -54,11 +65,13 @@ def test_only_signals_that_a_process_can_catch_are_offered() -> None:
     assert not offered & {"KILL", "STOP", "CHLD", "CLD"}
 
 
-def test_fish_completes_commands_options_and_signals(tmp_path: Path) -> None:
+def test_fish_completes_commands_options_signals_and_files(tmp_path: Path) -> None:
     if not shutil.which("fish"):
         pytest.skip("fish is not installed")
     env = clean_environment(PATH=f"{AGENT_INITCTL.parent}:/usr/bin:/bin", HOME=str(tmp_path))
-    for typed, completed in (("ext", "extend"), ("stop --wa", "--wait"), ("signal TER", "TERM")):
+    (tmp_path / "Dockerfile").touch()
+    for typed, completed in WORDS.items():
         line = f"{SETUP['fish']}; complete -C 'agent-initctl {typed}'"
-        ran = subprocess.run(["fish", "--no-config", "-c", line], env=env, capture_output=True, text=True, timeout=60)
-        assert completed in [found.split("\t")[0] for found in ran.stdout.splitlines()], ran
+        command = ["fish", "--no-config", "-c", line]
+        ran = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert completed.split()[-1] in [found.split("\t")[0] for found in ran.stdout.splitlines()], ran
