@@ -74,10 +74,14 @@ class KnownTime:
         self.period = period
         self.now = 0.0
         self.gil_held = 0.0
-        self._last: float | None = None  # the monotonic clock at the end of the last look
+        self._last: float | None = None  # the monotonic clock at the end of the last look, or when we began
         self._switches = 0
         self._at = 0.0  # the monotonic clock at the beginning of this look
         self._known = 0.0  # our time at the look before
+
+    def begin(self, now: float, switches: "int | None") -> None:
+        """Our thread begins to wait for the next look. What happens from now on is known."""
+        self._last, self._switches = now, switches or 0
 
     def is_late(self, now: float) -> bool:
         """Whether the look is so late that something kept us from looking."""
@@ -108,7 +112,7 @@ class KnownTime:
     def looked(self, now: float, switches: "int | None") -> None:
         """The look is over. Nothing is known about the time it took: our thread may have lost the GIL in its middle."""
         if self._last is not None:
-            self._last, self._switches = now, switches or 0
+            self.begin(now, switches)
 
     def of(self, at: float) -> float:
         """Return our time at a moment between the look before and this one. `at`: on the monotonic clock.
@@ -324,6 +328,11 @@ class Watch:
         self._next_search: float | None = None
 
     # --- What the responder calls. ---
+
+    def begin(self) -> None:
+        """The thread that looks has begun, perhaps once more. The first look comes a period later."""
+        self._delay = None  # it was another thread's
+        self._time.begin(monotonic(), _switches())
 
     def is_due(self) -> bool:
         """Whether it is time to look."""

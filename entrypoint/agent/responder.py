@@ -235,8 +235,6 @@ class _Responder:
         self.ended.acquire()
         begun.acquire()
         self.closing = False
-        if self.watch is not None:
-            self.watch.skip()
         try:
             start_new_thread(self._serve, (begun, self.ended))
         except BaseException:
@@ -282,6 +280,8 @@ class _Responder:
     def _serve(self, begun: "_thread.LockType", ended: "_thread.LockType") -> None:
         try:
             self.native_id = get_native_id()
+            if self.watch is not None:
+                self.watch.begin()
             begun.release()
             while not self.closing:
                 listener = self.listener

@@ -147,6 +147,12 @@ def test_native_code_that_keeps_the_gil_is_seen_afterwards(watch: Watch, loop: s
     assert watch("native", loop).logged(f"(?:{WAS}|{AGAIN})", at("keep_the_gil")) >= LIMIT
 
 
+@LOOPS
+def test_the_first_thing_that_a_loop_does_is_seen(watch: Watch, loop: str) -> None:
+    """Native code keeps the GIL when the first look is due."""
+    assert watch("native_first", loop, limit=0.5).logged(WAS, ".*") >= 0.5
+
+
 @pytest.mark.parametrize(
     ("loop", "place"),
     [

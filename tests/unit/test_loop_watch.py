@@ -275,6 +275,16 @@ def test_a_loop_that_gets_no_processor_while_it_has_the_gil_is_not_blocked(
     assert state.look(4, is_idle=False, arrived=None, delay=7 + starved, gil_held=2 * LIMIT) == expected
 
 
+def test_the_time_before_the_first_look_is_known() -> None:
+    """From the moment on in which the thread begins to wait; also after a fork."""
+    clock = KnownTime(PERIOD)
+    for began in (100, 200):
+        known = clock.now
+        clock.begin(began, 7)
+        clock.look(began + 2, 7 + 400, SWITCH)
+        assert (clock.now, clock.gil_held) == pytest.approx((known + 2, 2 - PERIOD))
+
+
 def test_skipped_time_is_not_known() -> None:
     clock = KnownTime(PERIOD)
     clock.look(100, 1, SWITCH)

@@ -3,6 +3,7 @@
 import asyncio
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -55,6 +56,12 @@ async def loop() -> None:
 
 async def native() -> None:
     await again_and_again(keep_the_gil)
+
+
+async def native_first() -> None:
+    """Native code keeps the GIL from the loop's first turn on."""
+    re.match(r"(a+)+$", "a" * 26 + "b")  # takes a second or two
+    await asyncio.sleep(100)
 
 
 async def library() -> None:
