@@ -8,7 +8,7 @@ Both ends use this module: process 1, which receives, and the runner in the agen
 # begin with X_ are free for such use (sd_notify(3)).
 HANDLES = "X_AGENT_INIT_HANDLES"
 # Another: `EVENT SECONDS TEXT`, a line for the log about an event loop of the sender (--loop-watch). `blocked`: it does
-# not turn; `turned`: it does again; `repeated`: how often and how long it was blocked at one place.
+# not turn; `turned`: it does again, or has ended; `repeated`: how often and how long it was blocked at one place.
 LOOP = "X_AGENT_INIT_LOOP"
 LOOP_EVENTS = ("blocked", "turned", "repeated")
 MAX_DATAGRAM_BYTES = 4096  # systemd's limit too (NOTIFY_BUFFER_MAX)

@@ -296,6 +296,7 @@ class _Watched:
         self.steps: list[Step] = []  # the stack at the last look that found it busy
         self.place: tuple[str, str, int] | None = None  # that was logged, as long as the loop is blocked
         self.text = ""
+        self.of = ""  # whose it is, when the beat was posted: of a thread that has ended, no name is left
         self.asked = 0  # see ASK_EVERY
         self.is_seen_idle = False  # by the last look, which did not only presume it
 
@@ -375,6 +376,12 @@ class Watch:
             for ident in [ident for ident in self._loops if ident not in seen]:
                 self._ends(self._loops.pop(ident))
 
+    def end(self) -> None:
+        """There will be no further look: the loops that still run end with the process."""
+        for watched in self._loops.values():
+            self._ends(watched)
+        self._loops = {}
+
     def skip(self) -> None:
         """Nothing is known about the time until the next look: the thread had something else to do."""
         self._time.skip()
@@ -431,8 +438,9 @@ class Watch:
     def _look_at(self, ident: int, frame: "FrameType") -> bool:
         """Look at the loop that the thread runs. Returns whether it runs one."""
         back = frame.f_back
-        if back is not None and back.f_code is self._codes["_run_once"] and frame.f_code.co_name == "select":
-            watched = self._loops.get(ident)
+        is_idle = back is not None and back.f_code is self._codes["_run_once"] and frame.f_code.co_name == "select"
+        watched = self._loops.get(ident)
+        if is_idle and (watched is None or watched.beat is None):  # else the beat may be that of a loop before it
             if watched is None:
                 watched = self._loops[ident] = _Watched(None, self.limit)
             self._judge(ident, watched, is_idle=True)
@@ -441,7 +449,6 @@ class Watch:
         loop, steps, is_debugged = self._walk(ident, frame)
         if loop is None:
             return False
-        watched = self._loops.get(ident)
         if watched is not None and watched.loop is not None and watched.loop() is not loop:
             self._ends(watched)
             watched = None
@@ -449,7 +456,8 @@ class Watch:
             watched = self._loops[ident] = _Watched(loop, self.limit)
         watched.loop = watched.loop or ref(loop)
         watched.is_seen_idle = False
-        is_idle = not steps and watched.beat is None and self._is_idle_natively(ident, watched)
+        if not steps and watched.beat is None:
+            is_idle = self._is_idle_natively(ident, watched)
         if not is_idle and (watched.beat is None or watched.beat.at is None):
             watched.steps = steps
         if is_debugged:
@@ -502,6 +510,7 @@ class Watch:
             self._time.now, is_idle=is_idle, arrived=arrived, delay=delay, gil_held=self._time.gil_held
         )
         if verdict == POSTED:
+            watched.of = _of(ident)
             self._post(watched)
         elif verdict == BLOCKED:
             self._blocked(ident, watched, seconds)
@@ -509,7 +518,7 @@ class Watch:
             watched.beat = None
             self.lags.add(seconds, blocked=verdict == WAS_BLOCKED)
             if verdict == WAS_BLOCKED:
-                self._turned(ident, watched, seconds)
+                self._turned(watched, seconds, _of(ident))
 
     def _post(self, watched: _Watched) -> None:
         loop = watched.loop() if watched.loop is not None else None
@@ -525,7 +534,7 @@ class Watch:
             watched.place, watched.text = place, text
             self._voice("blocked", seconds, f"event loop{_of(ident)} blocked for {duration(seconds)} so far: {text}")
 
-    def _turned(self, ident: int, watched: _Watched, seconds: float) -> None:
+    def _turned(self, watched: _Watched, seconds: float, of: str, *, has_ended: bool = False) -> None:
         place, text, was_logged = watched.place, watched.text, watched.place is not None
         watched.place = None
         if place is None:
@@ -535,19 +544,21 @@ class Watch:
             is_news = True
         repeated = self.ledger.add(place, seconds)
         if is_news:
-            verb = "turns again after" if was_logged else "was blocked for"
-            self._voice("turned", seconds, f"event loop{_of(ident)} {verb} {duration(seconds)}: {text}")
+            verb = "turns again after" if was_logged and not has_ended else "was blocked for"
+            end = ", and has ended" if has_ended else ""
+            self._voice("turned", seconds, f"event loop{of} {verb} {duration(seconds)}{end}: {text}")
         elif repeated is not None:
             count, total = repeated
             self._voice("repeated", total, f"event loop blocked {count} times, {duration(total)} in all: {text}")
 
     def _ends(self, watched: _Watched) -> None:
-        """The loop does not run any more."""
-        state = watched.state
+        """The loop does not run any more. If it has not turned before that, it has ended just now."""
+        state, beat = watched.state, watched.beat
         if state.posted is not None and state.is_blocked:
-            seconds = self._time.now - state.posted
+            until = self._time.now if beat is None or beat.at is None else self._time.of(beat.at)
+            seconds = max(0.0, until - state.posted)
             self.lags.add(seconds, blocked=True)
-            self._turned(0, watched, seconds)
+            self._turned(watched, seconds, watched.of, has_ended=True)
 
     # --- Finding loops. ---
 

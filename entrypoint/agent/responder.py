@@ -70,6 +70,7 @@ SLICE_SECONDS = 0.002  # of holding the GIL before offering it; a thread that wa
 MAX_SEARCHED_BYTES = 1 << 30  # a larger process is not searched object by object
 THREAD_END_SECONDS = 1.0  # the longest that a fork waits for the thread to end; it takes 0.0002
 THREAD_START_SECONDS = 1.0  # the longest wait for the thread to start
+LAST_LOOK_SECONDS = 0.5  # the longest wait for the last look at event loops
 SEND_SECONDS = 1.0
 EXTRA_OBJECTS = 1 << 20  # container objects that may be allocated on top of the threshold before a collection
 
@@ -211,6 +212,9 @@ class _Responder:
         self.inherited: list[Any] = []  # tasks of our parent, of which a forked child has dead copies
         self.filters: list[tuple[Any, ...]] = []  # that we have added to `warnings.filters`
         self.watch: Watch | None = None  # of event loops
+        self.waiting: _thread.LockType | None = None  # to be released after a look that does not wait until it is due
+        self.is_ending = False  # that look is the last one
+        self.is_told_of_workers = False  # by multiprocessing, see _tell_of_workers
 
     def begin_watch(self, limit: float) -> None:
         """Watch event loops from now on, until the interpreter ends. Raises OSError and more."""
@@ -224,8 +228,31 @@ class _Responder:
     def _end_watch(self) -> None:
         """The interpreter ends: a thread that wakes up now and then could crash it."""
         if self.watch is not None:
+            self.is_ending = True
+            self._look_once_more()
             self.watch = None
             self._attempt(self._wake)
+
+    def _look_once_more(self) -> None:
+        """The process ends: have the thread look at what has been since its last look, and wait for that."""
+        self._attempt(self._have_looked)
+
+    def _have_looked(self) -> None:
+        looked = allocate_lock()
+        looked.acquire()
+        self.waiting = looked
+        self._wake()
+        if self.ended.locked():
+            looked.acquire(True, LAST_LOOK_SECONDS)
+
+    def _tell_of_workers(self) -> None:
+        """Look once more when a worker of multiprocessing ends: forked ones do not run what atexit has (CPython)."""
+        util = sys.modules.get("multiprocessing.util")
+        if util is not None and not self.is_told_of_workers:
+            self.is_told_of_workers = True
+            util.register_after_fork(
+                self, lambda responder: util.Finalize(None, responder._look_once_more, exitpriority=-100)
+            )
 
     def start(self) -> None:
         """Open the socket if needed and start the thread. Signals must be blocked. Raises OSError, RuntimeError."""
@@ -320,8 +347,15 @@ class _Responder:
                 self._without_collections(self._look)
 
     def _look(self) -> None:
-        if self.watch is not None and not self.closing and self.watch.is_due():
-            self.watch.look()
+        watch, waiting, self.waiting = self.watch, self.waiting, None
+        try:
+            if watch is not None and not self.closing and (waiting is not None or watch.is_due()):
+                watch.look()
+                if self.is_ending:
+                    watch.end()
+        finally:
+            if waiting is not None:
+                waiting.release()
 
     def _without_collections(self, step: "Callable[[], None]") -> None:
         """Run the step, and put collections off meanwhile. Its errors are lost."""
@@ -374,6 +408,7 @@ class _Responder:
         self.ended = allocate_lock()
         if self.watch is not None:
             self.watch.after_fork_in_child(sys._getframe(1))
+            self._attempt(self._tell_of_workers)
         self._attempt(self._note_inherited)
         self._attempt(self._close_listener)
         # A preexec_fn of subprocess may need to be the only thread: unshare(2), setns(2).

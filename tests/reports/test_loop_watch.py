@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 BLOCKED = str(PROGRAMS / "blocked.py")
 LIMIT = 0.2
 LOOPS = pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+ENDED = r"agent-init: warning: pid \d+: event loop{of} was blocked for ([\d.]+)(ms|s), and has ended: {place}"
 SO_FAR = r"agent-init: warning: pid {pid}: event loop{of} blocked for (\d+ms|[\d.]+s) so far: {place}"
 AGAIN = r"agent-init: warning: pid {pid}: event loop{of} turns again after (\d+ms|[\d.]+s): {place}"
 WAS = r"agent-init: warning: pid {pid}: event loop{of} was blocked for (\d+ms|[\d.]+s): {place}"
@@ -199,6 +200,33 @@ def test_two_loops_one_after_the_other(watch: Watch) -> None:
     program = watch("ends", "asyncio")
     program.logged(AGAIN, at("wait_for_disk"))
     assert program.process.wait(PATIENCE) == 0
+
+
+@LOOPS
+@pytest.mark.parametrize(
+    ("kind", "of", "seconds"),
+    [
+        ("last", "", 0.8),
+        ("exits", "", 0.8),
+        ("idle_after", " of thread stuck", 0.8),
+        ("last_of_thread", " of thread stuck", 0.8),
+        ("last_of_daemon", " of thread stuck", 0.4),
+        ("last_of_fork", "", 0.8),
+        ("last_of_spawn", "", 0.8),
+    ],
+)
+def test_how_long_the_last_block_of_a_loop_has_lasted(
+    watch: Watch, loop: str, kind: str, of: str, seconds: float
+) -> None:
+    """Such as what an agent saves when it is stopped."""
+    program = watch(kind, loop)
+    program.process.wait(PATIENCE)
+    line = re.compile(ENDED.format(of=of, place=at("wait_for_disk")))
+    lines = [match for text in program.log if (match := line.fullmatch(text))]
+    assert len(lines) == 1, program.log
+    assert len(program.log) == 2, program.log
+    lasted = float(lines[0][1]) / (1000 if lines[0][2] == "ms" else 1)
+    assert seconds - LIMIT <= lasted <= seconds + LIMIT
 
 
 # --- What is not. -----------------------------------------------------------------------------------------------------

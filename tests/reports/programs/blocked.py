@@ -185,6 +185,55 @@ async def ends() -> None:
         wait_for_disk()
 
 
+async def last() -> None:
+    """The last thing that the loop does blocks it."""
+    await asyncio.sleep(PAUSE)
+    wait_for_disk()
+
+
+async def exits() -> None:
+    """The loop does not turn again."""
+    await asyncio.sleep(PAUSE)
+    wait_for_disk()
+    sys.exit()
+
+
+async def idle_after() -> None:
+    """A loop that does not turn again, and after it one that is idle, in the same thread."""
+    threading.Thread(target=one_after_the_other, name="stuck").start()
+
+
+def one_after_the_other() -> None:
+    try:
+        asyncio.new_event_loop().run_until_complete(exits())
+    except SystemExit:
+        start(asyncio.sleep(SECONDS))
+
+
+async def last_of_thread() -> None:
+    threading.Thread(target=start, args=(last(),), name="stuck").start()
+    await asyncio.sleep(2 * PAUSE + SECONDS)
+
+
+async def last_of_daemon() -> None:
+    """The process ends while the loop of a thread is blocked."""
+    threading.Thread(target=start, args=(last(),), name="stuck", daemon=True).start()
+    await asyncio.sleep(PAUSE + SECONDS / 2)
+
+
+def last_of_child() -> None:
+    asyncio._set_running_loop(None)  # it is its parent's
+    start(last())
+
+
+async def last_of_fork() -> None:
+    await child("fork", last_of_child)
+
+
+async def last_of_spawn() -> None:
+    await child("spawn", last_of_child)
+
+
 def start(coroutine: Coroutine[Any, Any, None]) -> None:
     """Run it on the kind of loop that was asked for. `bare`: on uvloop, without asyncio.Runner."""
     if sys.argv[2] == "asyncio":
