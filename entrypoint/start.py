@@ -297,13 +297,21 @@ def make_plan(settings: "Settings") -> "StopPlan":
 
 
 def isolate(arguments: "Sequence[str]", package: str, environment: dict[bytes, bytes]) -> None:
-    """Make sure that none of the container's Python settings is in this process; start over without them if one is."""
-    if not (sys.flags.isolated and sys.flags.no_site):
+    """Make sure that none of the container's Python settings is in this process; start over without them if one is.
+
+    Also where text is not UTF-8: Python and the C library do not agree on every encoding, and arguments were decoded by
+    one and would be encoded by the other. Raises OSError if the interpreter cannot be executed again.
+    """
+    starts_over = sys.getfilesystemencoding() != "utf-8" and "utf8" not in sys._xoptions
+    if not (starts_over or (sys.flags.isolated and sys.flags.no_site)):
         variables = [v for v in posix.environ if v.startswith(b"PYTHON") and v[6:7] != b"_" and v not in HARMLESS]
-        if variables or _thread._count() or not all(map(_comes_with_interpreter, sys.modules.keys() - OWN_MODULES)):
-            python = sys.executable or "/proc/self/exe"
-            # The pid and the blocked signals stay.
-            posix.execve(python, [python, "-I", "-S", package + "/entrypoint/__main__.py", *arguments], environment)
+        modules = sys.modules.keys() - OWN_MODULES
+        starts_over = bool(variables or _thread._count() or not all(map(_comes_with_interpreter, modules)))
+    if starts_over:
+        python = sys.executable or "/proc/self/exe"
+        options = ["-I", "-S", "-X", "utf8", package + "/entrypoint/__main__.py"]
+        # The pid and the blocked signals stay.
+        posix.execve(python, [python, *options, *_as_given(arguments)], environment)
     # Clean; stay so. No import hooks, and the standard library before everything else. No imports that wait until a
     # module is used (PYTHON_LAZY_IMPORTS): there may be no memory then, and no file.
     if hasattr(sys, "set_lazy_imports"):  # since 3.15
@@ -312,6 +320,16 @@ def isolate(arguments: "Sequence[str]", package: str, environment: dict[bytes, b
     library = _library()
     own = [entry for entry in sys.path if entry == library or entry.endswith(("/lib-dynload", ".zip"))]
     sys.path[:] = [*own, *(entry for entry in sys.path if entry not in own)]
+
+
+def _as_given(arguments: "Sequence[str]") -> "Sequence[str] | list[bytes]":
+    """Return the last arguments of this process as they were given; as they were decoded where there is no /proc."""
+    try:
+        with open("/proc/self/cmdline", "rb", buffering=0) as file:
+            words = file.readall().split(b"\0")[:-1]
+    except OSError:
+        return arguments
+    return words[len(words) - len(arguments) :]
 
 
 def _comes_with_interpreter(name: str) -> bool:

@@ -2,8 +2,8 @@
    entrypoint/__main__.py. The kernel discards a signal that process 1 neither blocks nor handles, and an interpreter
    needs 10 to 20 ms until its first statement can block any. The signal mask survives exec (sigprocmask(2)).
 
-   With -I and -S none of the container's Python settings is in process 1. An installer writes no path into a binary,
-   so package and interpreter are found from where this file is: see `search`. It takes no C library and no /proc.
+   With -I and -S none of the container's Python settings is in process 1; in UTF-8 mode arguments reach the agent as they
+   are, whatever the locale. An installer writes no path into a binary, so package and interpreter are found from where this file is: see `search`. It takes no C library and no /proc.
 
    Compiled with -DCONTROL it is agent-initctl, which starts in the same way, and leaves the signals as they are. */
 
@@ -117,7 +117,7 @@ static void become(const char *directory, const char *python)
 {
     static path file;
     words[0] = JOIN(file, directory, python);
-    words[3] = package;
+    words[5] = package;
     call(SYS_execve, (long)file, (long)words, (long)environment, 0);
 }
 
@@ -228,7 +228,7 @@ __attribute__((used, noreturn)) void start(long *stack)
 #endif
 
     long count = stack[0];
-    char **arguments = (char **)(stack + 1), **variable, *interpreters[count + 5];
+    char **arguments = (char **)(stack + 1), **variable, *interpreters[count + 7];
     variable = environment = arguments + count + 1;
     for (; *variable; variable++)
         if (!path_list && begins_with(*variable, "PATH="))
@@ -242,9 +242,11 @@ __attribute__((used, noreturn)) void start(long *stack)
     words = interpreters;
     words[1] = "-I";
     words[2] = "-S";
-    words[4] = 0;
+    words[3] = "-X";
+    words[4] = "utf8";
+    words[6] = 0;
     for (long i = 1; i <= count; i++)
-        words[3 + i] = arguments[i];
+        words[5 + i] = arguments[i];
 
     search_from(file);             /* as it was called: a link in a virtual environment counts */
     search_from("/proc/self/exe"); /* behind a #! line */

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 import pytest
 
+from tests.support import locales
 from tests.support.init import clean_environment, until
 from tests.support.proc import IDLE, environment, signals_in_mask, status, wait_for_agent
 
@@ -238,6 +240,20 @@ def test_a_start_in_a_clean_interpreter_is_the_only_one(start_in_role: Start, ve
     assert not {b"-I", b"-S"} & {*arguments}
     init.signal("TERM")
     assert init.wait() == 143
+
+
+@pytest.mark.parametrize("encoding", locales.ENCODINGS)
+@pytest.mark.parametrize("flags", [[], ["-I", "-S"]], ids=["as a script", "isolated"])
+def test_arguments_reach_the_agent_as_they_are_in_any_locale(
+    tmp_path: Path, venv: Path, flags: list[str], encoding: str
+) -> None:
+    env = clean_environment(**locales.locale(tmp_path, encoding))
+    script = site_packages(venv) / "entrypoint" / "__main__.py" if flags else venv / "bin" / "agent-init"
+    program = [str(venv / "bin" / "python"), *flags, str(script)]
+    command = [*program, "-q", "--", "printf", "%s\n", *locales.WORDS]
+    ran = subprocess.run(command, env=env, capture_output=True, timeout=60)
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    assert ran.stdout.splitlines() == [*map(os.fsencode, locales.WORDS)]
 
 
 # --- The modules that process 1 loads. ------------------------------------------------------------------------------

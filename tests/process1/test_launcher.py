@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pexpect
 import pytest
 
-from tests.support import launcher
+from tests.support import launcher, locales
 from tests.support.init import NAMESPACE, clean_environment, until
 from tests.support.launcher import VERSION
 from tests.support.proc import IDLE, environment, signals_in_mask, wait_for_agent
@@ -91,7 +91,7 @@ def test_it_is_one_isolated_interpreter_with_the_name_agent_init(start_in_role: 
     wait_for_agent(init)
     assert Path(f"/proc/{init.pid}/comm").read_text() == "agent-init\n"
     script = f"{venv.parent}/../lib/{VERSION}/site-packages/entrypoint/__main__.py"
-    assert arguments(init) == [f"{venv.parent}/{VERSION}", "-I", "-S", script, "--", *IDLE]
+    assert arguments(init) == [f"{venv.parent}/{VERSION}", "-I", "-S", "-X", "utf8", script, "--", *IDLE]
     stop(init)
 
 
@@ -104,6 +104,15 @@ def test_with_a_terminal_nothing_else_is_printed_and_the_agent_has_no_blocked_si
     finally:
         child.close(force=True)
     assert (child.before or "").split() == ["SigBlk:", "0" * 16]
+
+
+@pytest.mark.parametrize("encoding", locales.ENCODINGS)
+def test_arguments_reach_the_agent_as_they_are_in_any_locale(tmp_path: Path, venv: Path, encoding: str) -> None:
+    env = clean_environment(**locales.locale(tmp_path, encoding))
+    command = [str(venv), "-q", "--", "printf", "%s\n", *locales.WORDS]
+    ran = subprocess.run(command, env=env, capture_output=True, timeout=60)
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    assert ran.stdout.splitlines() == [*map(os.fsencode, locales.WORDS)]
 
 
 INJECTED = """
@@ -440,7 +449,7 @@ def test_without_path_the_usual_directories_are_searched(tmp_path: Path) -> None
 OLD = f"""#!{sys.executable}
 import runpy, sys
 sys.version_info, sys.version = (3, 9, 2, "final", 0), "3.9.2 (default)"
-sys.argv = sys.argv[3:]
+sys.argv = sys.argv[5:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
@@ -485,7 +494,7 @@ def test_agent_initctl_makes_no_signal_call_and_is_one_isolated_interpreter(tmp_
     assert first.startswith(f'execve("{venv.parent}/agent-initctl"')
     script = f"{venv.parent}/../lib/{VERSION}/site-packages/entrypoint/ctl/__main__.py"
     python = f"{venv.parent}/{VERSION}"
-    assert second.startswith(f'execve("{python}", ["{python}", "-I", "-S", "{script}", "ready"]')
+    assert second.startswith(f'execve("{python}", ["{python}", "-I", "-S", "-X", "utf8", "{script}", "ready"]')
 
 
 def test_agent_initctl_takes_no_code_of_the_container(start: Start, tmp_path: Path, venv: Path) -> None:

@@ -308,7 +308,7 @@ def test_what_agent_init_starts_for_itself_is_not_the_agents() -> None:
         process = procfs.Process(9, name, parent, 9, 1)
         return observe.Seen(process, 9, parent, name, 0.0, argv=list(argv)).is_helper_of(5)
 
-    assert is_helper("agent-init", 5, "python3", "-I", "-S", "/x/entrypoint/__main__.py")  # forked just now
+    assert is_helper("agent-init", 5, "python3", "-I", "-S", "-X", "utf8", "/x/__main__.py")  # forked just now
     assert is_helper("python3", 5, "python3", "-I", "-S", "/x/entrypoint/report/__main__.py", "{}")
     assert not is_helper("agent-init", 6, "agent-init", "--", "python", "agent.py")  # the agent's own
     assert not is_helper("python3", 5, "python3", "agent.py")

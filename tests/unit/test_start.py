@@ -64,6 +64,7 @@ class Interpreter:
         variables: Sequence[str] = (),
         threads: int = 0,
         flags: tuple[int, int] = (0, 0),
+        encoding: str = "utf-8",
     ) -> None:
         found: dict[str, Any] = {**AT_START, **(modules or {})}
         loaded = {name: ModuleType(name) for name in [*start.OWN_MODULES, *found]}
@@ -76,19 +77,24 @@ class Interpreter:
             executable="/bin/python",
             meta_path=[*sys.meta_path],
             path=[],
+            getfilesystemencoding=lambda: encoding,
+            _xoptions={},
         )
         monkeypatch.setattr(start, "sys", self.sys)
         monkeypatch.setattr(start, "_thread", SimpleNamespace(_count=lambda: threads))
         monkeypatch.setattr(posix, "environ", dict.fromkeys(map(str.encode, variables), b"1"))
         monkeypatch.setattr(posix, "execve", self.execve)
+        block = b"python\0agent-init\0-t\x005s\0\xe4\xb8\xad\0"
+        monkeypatch.setattr(start, "open", lambda *_, **__: Unbuffered(block), raising=False)
 
-    def execve(self, path: str, argv: list[str], environment: dict[bytes, bytes]) -> None:
-        assert argv == [path, "-I", "-S", "/package/entrypoint/__main__.py", "-t", "5s", "agent"]
+    def execve(self, path: str, argv: list[str | bytes], environment: dict[bytes, bytes]) -> None:
+        assert argv[:6] == [path, "-I", "-S", "-X", "utf8", "/package/entrypoint/__main__.py"]
+        assert argv[6:] == [b"-t", b"5s", b"\xe4\xb8\xad"]
         assert environment == GIVEN
         raise StartedOver(path)
 
     def isolate(self) -> None:
-        start.isolate(["-t", "5s", "agent"], "/package", GIVEN)
+        start.isolate(["-t", "5s", "\u6d93"], "/package", GIVEN)
 
 
 @pytest.mark.parametrize(
@@ -136,6 +142,7 @@ def test_a_clean_interpreter_goes_on(monkeypatch: pytest.MonkeyPatch, found: dic
         {"modules": {"sitecustomize": LIBRARY + "/sitecustomize.py", "json": "/app/json.py"}},
         {"flags": (1, 0), "threads": 1},
         {"flags": (0, 1), "threads": 1},
+        {"flags": (1, 1), "encoding": "gb18030"},
     ],
     ids=[
         "a variable",
@@ -155,6 +162,7 @@ def test_a_clean_interpreter_goes_on(monkeypatch: pytest.MonkeyPatch, found: dic
         "a module beside the sitecustomize of Debian",
         "only isolated",
         "only without site",
+        "an encoding other than UTF-8",
     ],
 )
 @pytest.mark.parametrize("executable", ["/bin/python", ""])
