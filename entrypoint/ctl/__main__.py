@@ -10,18 +10,29 @@ import sys
 # The package lies above this file, or above the folder of commands that has a copy of it (pip install --target), or in
 # the path, most likely its last entry; an `entrypoint.py` of the agent's must not be taken for it.
 OWN = "/entrypoint/ctl/__main__.py"
-if __file__.endswith(OWN):
-    sys.path.insert(0, __file__.removesuffix(OWN) or "/")
-else:
-    import os
+try:
+    if __file__.endswith(OWN):
+        sys.path.insert(0, __file__[: -len(OWN)] or "/")
+    else:
+        import os
 
-    home = os.path.realpath(os.path.dirname(os.path.dirname(__file__)))
-    for entry in (home, *reversed(sys.path)):
-        if os.path.isfile(entry + "/entrypoint/ctl/main.py"):
-            sys.path.insert(0, entry)
-            break
+        home = os.path.realpath(os.path.dirname(os.path.dirname(__file__)))
+        for entry in (home, *reversed(sys.path)):
+            if os.path.isfile(entry + "/entrypoint/ctl/main.py"):
+                sys.path.insert(0, entry)
+                break
 
-from entrypoint.ctl.main import main  # noqa: E402
+    if sys.version_info < (3, 11):  # noqa: UP036 - after `pip install --target` the launcher takes any python3
+        from entrypoint.older_python import leave
+
+        leave(__file__)
+    from entrypoint.ctl.main import main
+except Exception as error:  # exit code 1 would be the answer to a probe
+    what = "" if type(error) is RuntimeError else f" ({type(error).__name__}; {__file__})"
+    try:
+        posix.write(2, f"agent-initctl: error: cannot start: {error}{what}\n".encode(errors="surrogateescape"))
+    finally:
+        posix._exit(125)
 
 if __name__ == "__main__":
     posix._exit(main(sys.argv[1:]))

@@ -27,7 +27,7 @@ def main(arguments: "Sequence[str]") -> int:
         return 130
     except Failure as failure:
         return fail(str(failure), failure.code)
-    except OSError as error:  # such as a full disk behind stdout
+    except (OSError, ImportError, SyntaxError) as error:  # a full disk behind stdout, a package copied in part
         return fail(f"cannot go on: {error}")
 
 

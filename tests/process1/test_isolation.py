@@ -242,6 +242,17 @@ def test_a_start_in_a_clean_interpreter_is_the_only_one(start_in_role: Start, ve
     assert init.wait() == 143
 
 
+def test_an_entrypoint_package_of_the_agent_in_the_prefix_is_not_taken(start_in_role: Start, venv: Path) -> None:
+    """As where the agent's files were copied over the virtual environment."""
+    (venv / "entrypoint").mkdir()
+    for name in ("__init__.py", "__main__.py", "start.py"):
+        (venv / "entrypoint" / name).write_text("raise SystemExit('of the agent')")
+    init = start_in_role(command=IDLE, program=[str(venv / "bin" / "agent-init")])
+    wait_for_agent(init)
+    init.signal("TERM")
+    assert init.wait() == 143
+
+
 @pytest.mark.parametrize("encoding", locales.ENCODINGS)
 @pytest.mark.parametrize("flags", [[], ["-I", "-S"]], ids=["as a script", "isolated"])
 def test_arguments_reach_the_agent_as_they_are_in_any_locale(

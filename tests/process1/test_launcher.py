@@ -465,6 +465,75 @@ def test_an_older_python_is_named(tmp_path: Path) -> None:
     assert ran.stderr == f"agent-init: error: cannot start: {expected}\n"
 
 
+OLDER = [*filter(None, map(shutil.which, ("python3.10", "python3.9", "python3.8", "python3.7", "python3.6")))]
+OLDER += [str(path) for path in Path("~/.pyenv/versions").expanduser().glob("3.[6-9]*/bin/python3")]
+OLDER += [str(path) for path in Path("~/.pyenv/versions").expanduser().glob("3.10*/bin/python3")]
+COMMANDS = ("agent-init", "agent-initctl")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("older", OLDER or [None])
+def test_on_an_older_python_a_later_one_of_path_runs(tmp_path: Path, older: str | None, name: str) -> None:
+    """As on UBI 9. The environment stays as it is, though the older interpreter changes its own (PEP 538)."""
+    if older is None or not run(older, "-c", "print(1)").stdout:
+        pytest.skip("there is no older Python")
+    command = launcher.install(tmp_path / "layer" / "bin", tmp_path / "layer").with_name(name)
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / "python3").symlink_to(os.path.realpath(older))
+    ran = run(command, "--version", path=f"{tmp_path}/path")
+    assert (ran.returncode, ran.stdout) == (125, "")
+    (line,) = ran.stderr.splitlines()
+    assert line.startswith(
+        f"{name}: error: cannot start: it needs Python 3.11 or later, and {tmp_path}/path/python3 is "
+    )
+
+    (tmp_path / "path" / "python3.15").write_text("#!/bin/sh\nexit 127\n")  # as pyenv's, which may run none
+    (tmp_path / "path" / "python3.15").chmod(0o755)
+    python = launcher.interpreter(tmp_path / "later")
+    if name == "agent-initctl":
+        ran = run(command, "live", "--no-such", path=f"{tmp_path}/path:{python.parent}")
+        assert "cannot start" not in ran.stderr
+        return
+    path = f"{tmp_path}/path:relative:{python.parent}"
+    ran = run(command, "-q", "--no-notify", "--", "/usr/bin/env", "-u", "ä", path=path)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, f"PATH={path}\n", "")
+
+
+def test_on_an_older_python_by_a_later_name_it_does_not_start_over_for_ever(tmp_path: Path) -> None:
+    older = next((path for path in OLDER if run(path, "-c", "print(1)").stdout), None)
+    if older is None:
+        pytest.skip("there is no older Python")
+    command = launcher.install(tmp_path / "bin", tmp_path)
+    for name in ("python3", "python3.13", "python3.12"):
+        (command.parent / name).symlink_to(os.path.realpath(older))
+    ran = run(command, "--", "true", path=str(command.parent))
+    assert ran.returncode == 125
+    assert f"and {command.parent}/python3.12 is Python 3." in ran.stderr
+
+
+HALF_COPIED = {
+    "agent-init": ("start.py", "settings.py", "options.py", "init/own_process.py"),
+    "agent-initctl": ("ctl/main.py", "ctl/connection.py", "ctl/probes.py", "control.py"),
+}
+
+
+@pytest.mark.parametrize(("name", "file"), [(name, file) for name in COMMANDS for file in HALF_COPIED[name]])
+@pytest.mark.parametrize("trouble", ["missing", "cut off"])
+def test_a_package_that_was_copied_in_part_is_one_line(tmp_path: Path, name: str, file: str, trouble: str) -> None:
+    command = launcher.virtual_environment(tmp_path / "venv").with_name(name)
+    package = tmp_path / "venv" / "lib" / VERSION / "site-packages" / "entrypoint"
+    for cache in [*package.rglob("__pycache__")]:
+        shutil.rmtree(cache)
+    (package / file).unlink()
+    if trouble == "cut off":
+        (package / file).write_text("import (")
+    ran = run(command, *(["live"] if name == "agent-initctl" else ["--", "true"]))
+    assert (ran.returncode, ran.stdout) == (125, ""), ran.stderr
+    (line,) = ran.stderr.splitlines()
+    assert line.startswith(f"{name}: ")
+    assert Path(file).stem in line
+
+
 def test_without_arguments_it_starts(venv: Path) -> None:
     """Without argv[0] too: argc is 0 then, or 1 from Linux 5.18 on."""
     code = "import ctypes, sys; ctypes.CDLL(None).execve(sys.argv[1].encode(), (ctypes.c_char_p * 1)(), None)"
