@@ -8,6 +8,7 @@
    Compiled with -DCONTROL it is agent-initctl, which starts in the same way, and leaves the signals as they are. */
 
 #include <elf.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <sys/syscall.h>
 
@@ -61,6 +62,9 @@ static char **words, **environment; /* for the interpreter */
 static const char *path_list;       /* PATH */
 static path package;                /* the file that it is to run */
 static path found, name, beside;    /* the first such file, the interpreter it was installed for, and our directory */
+static path refused;                /* the first file that is there and of no use */
+static long refusal;                /* the error number */
+static int scripts;                 /* take interpreters that are scripts, and no others */
 
 /* The length of the common beginning of two texts. */
 static unsigned long common(const char *one, const char *other)
@@ -112,23 +116,53 @@ static const char *next_on_path(const char *list, path directory)
     return 0;
 }
 
-/* Become this interpreter; return if it cannot be executed. */
+/* Keep the first error that is more than a file that is not there: it is why nothing was found. */
+static void note(const char *file, long error)
+{
+    if (*refused || error >= 0 || error == -ENOENT || error == -ENOTDIR || error == -ENAMETOOLONG)
+        return;
+    JOIN(refused, file);
+    refusal = -error;
+}
+
+/* Whether the file can be read; `start`: its first two bytes, if so. A pipe that is in its place does not block us. */
+static int can_read(const char *file, char *start)
+{
+    long fd = call(SYS_openat, AT_FDCWD, (long)file, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);
+    note(file, fd);
+    if (fd < 0)
+        return 0;
+    call(SYS_read, fd, (long)start, 2, 0);
+    call(SYS_close, fd, 0, 0, 0);
+    return 1;
+}
+
+/* Become this interpreter; return if it cannot be executed. A script is the last choice: it may change the agent's
+   environment, or run no Python at all (pyenv's). */
 static void become(const char *directory, const char *python)
 {
     static path file;
-    words[0] = JOIN(file, directory, python);
+    char start[2] = {0, 0};
+    int is_there = can_read(JOIN(file, directory, python), start);
+    if ((start[0] == '#' && start[1] == '!') != scripts)
+        return;
+    words[0] = file;
     words[5] = package;
-    call(SYS_execve, (long)file, (long)words, (long)environment, 0);
+    long error = call(SYS_execve, (long)file, (long)words, (long)environment, 0);
+    note(file, is_there && error == -ENOENT ? -ELIBACC : error);
 }
 
 /* If this directory has the package, become the interpreter of that name, beside us or on PATH. */
 static void run(const char *packages, const char *directory, const char *python, int on_path)
 {
     static path other;
-    JOIN(package, packages, "entrypoint/init/spawn.py"); /* not an agent's `entrypoint` */
-    if (call(SYS_openat, AT_FDCWD, (long)package, O_RDONLY | O_CLOEXEC, 0) < 0)
+    char start[2];
+    if (!can_read(JOIN(package, packages, "entrypoint/init/spawn.py"), start)) /* not an agent's `entrypoint` */
         return;
-    JOIN(package, packages, SCRIPT);
+    if (!can_read(JOIN(package, packages, SCRIPT), start)) {
+        note(package, -ESTALE);
+        return;
+    }
     if (!*found)
         JOIN(found, package), JOIN(name, python), JOIN(beside, directory);
     if (!on_path)
@@ -212,6 +246,36 @@ static void search_from(const char *file)
     }
 }
 
+/* What an error number means here; the number itself if that is not known. */
+static const char *meaning(long error)
+{
+    static char number[] = "error 0000";
+    switch (error) {
+    case EPERM:
+        return "not permitted (a seccomp profile?)";
+    case E2BIG:
+        return "the arguments and the environment are too long";
+    case ENOEXEC:
+        return "not a program for this machine";
+    case EAGAIN:
+        return "too many processes (RLIMIT_NPROC)";
+    case ENOMEM:
+        return "out of memory";
+    case EACCES:
+        return "permission denied for this user, or by the mount";
+    case ENFILE:
+    case EMFILE:
+        return "too many open files";
+    case ESTALE:
+        return "not there, but other files of the package are";
+    case ELIBACC:
+        return "its loader is not there (for another C library?)";
+    }
+    for (int at = sizeof number - 2; at > 5; at--, error /= 10)
+        number[at] = '0' + error % 10;
+    return number;
+}
+
 static void print(const char *const *texts)
 {
     for (; *texts; texts++)
@@ -248,18 +312,21 @@ __attribute__((used, noreturn)) void start(long *stack)
     for (long i = 1; i <= count; i++)
         words[5 + i] = arguments[i];
 
-    search_from(file);             /* as it was called: a link in a virtual environment counts */
-    search_from("/proc/self/exe"); /* behind a #! line */
-    static path directory;         /* it was copied: beside each command on PATH */
-    for (const char *list = path_list; (list = next_on_path(list, directory));)
-        search(directory);
+    for (; scripts < 2; scripts++) {
+        search_from(file);             /* as it was called: a link in a virtual environment counts */
+        search_from("/proc/self/exe"); /* behind a #! line */
+        static path directory;         /* it was copied: beside each command on PATH */
+        for (const char *list = path_list; (list = next_on_path(list, directory));)
+            search(directory);
+    }
 
+    const char *cause = *refused ? meaning(refusal) : "", *colon = *refused ? ": " : "", *end = *refused ? "; " : "";
     if (*found)
-        PRINT("no Python for ", found, ": neither ", name, " nor python3 in ", beside, ", and no ", name, " in PATH (",
+        PRINT(refused, colon, cause, end, "no Python for ", found, ": neither ", name, " nor python3 in ", beside, ", and no ", name, " in PATH (",
               path_list, "), that can be executed; install ", name,
               ", or agent-init for a Python that is there (python3 -m pip install agent-init)");
     else
-        PRINT("its Python package is not there: no lib/python3.*/site-packages/entrypoint (or dist-packages/entrypoint, "
+        PRINT(refused, colon, cause, end, "its Python package is not there: no lib/python3.*/site-packages/entrypoint (or dist-packages/entrypoint, "
               "or entrypoint) above the directory of ", file, ", or above one of PATH (", path_list,
               "); copy the package too, or install agent-init with pip or uv");
     for (;;)

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from tests.support.launcher import VERSION
 from tests.support.proc import IDLE, environment, signals_in_mask, wait_for_agent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from tests.conftest import Start
     from tests.support.init import Init
@@ -465,6 +466,90 @@ def test_an_older_python_is_named(tmp_path: Path) -> None:
     assert ran.stderr == f"agent-init: error: cannot start: {expected}\n"
 
 
+def refused(command: Path, before: Sequence[str] = ()) -> str:
+    """The one line with which the launcher ends."""
+    before = [str(shutil.which(before[0])), *before[1:]] if before else []
+    ran = run(*before, command)
+    assert (ran.returncode, ran.stdout) == (125, "")
+    (line,) = ran.stderr.splitlines()
+    return line.removeprefix("agent-init: error: cannot start: ")
+
+
+def test_an_interpreter_that_cannot_be_executed_is_named(tmp_path: Path) -> None:
+    command = launcher.prefix(tmp_path / "usr")
+    python = command.parent / VERSION
+    python.write_text("text")
+    assert refused(command).startswith(f"{python}: permission denied")
+    python.chmod(0o755)
+    assert refused(command).startswith(f"{python}: not a program for this machine; no Python for ")
+    content = bytearray(Path(os.path.realpath(sys.executable)).read_bytes())
+    at = content.index(b"/lib", 64, 4096)  # the name of its loader
+    content[at : at + 4] = b"/LIB"
+    python.write_bytes(content)
+    assert refused(command).startswith(f"{python}: its loader is not there")
+
+
+def test_arguments_that_are_too_long_are_named(venv: Path) -> None:
+    """With the path of the interpreter and the script they are longer than those of the launcher."""
+    before = [str(shutil.which("prlimit")), "--stack=524288:524288"]  # a quarter of it is for arguments and environment
+    for room in range(0, 1600, 40):
+        env = {str(number): "x" * 1000 for number in range(128)} | {"LAST": "x" * room}
+        ran = subprocess.run(
+            [*before, venv, "--version"], env=env, capture_output=True, text=True, timeout=60, check=False
+        )
+        if ran.returncode == 125:
+            break
+    assert "the arguments and the environment are too long; " in ran.stderr
+
+
+def test_without_a_descriptor_that_is_named(venv: Path) -> None:
+    assert ": too many open files; " in refused(venv, before=["prlimit", "--nofile=3:3"])
+
+
+def test_a_package_of_another_user_is_named(tmp_path: Path) -> None:
+    if os.getuid() != 0:
+        pytest.skip("changing the user takes root")
+    with tempfile.TemporaryDirectory() as folder:  # that of the tests is root's alone
+        Path(folder).chmod(0o755)
+        command = launcher.virtual_environment(Path(folder, "venv"))
+        script = Path(folder, "venv", "lib", VERSION, "site-packages", "entrypoint", "__main__.py")
+        script.chmod(0o600)
+        line = refused(command, before=["setpriv", "--reuid=65534", "--clear-groups", "--"])
+        assert line.startswith(
+            f"{command.parent}/../lib/{VERSION}/site-packages/entrypoint/__main__.py: permission denied"
+        )
+
+
+def test_it_leaves_no_descriptor_open(venv: Path) -> None:
+    trace = venv.with_name("trace")
+    strace = shutil.which("strace")
+    if not strace:
+        pytest.skip("strace is not installed")
+    command = [strace, "-o", str(trace), str(venv), "--version"]
+    subprocess.run(command, env=interpreters_environment(), timeout=60, capture_output=True)
+    before = trace.read_text().partition(f'execve("{venv.parent}/{VERSION}"')[0]
+    opened = [line for line in before.splitlines() if line.startswith("open") and "= -1" not in line]
+    closed = [line for line in before.splitlines() if line.startswith("close(") and "= -1" not in line]
+    assert len(opened) == len(closed) > 0
+
+
+def test_a_script_is_the_last_choice(start: Start, tmp_path: Path) -> None:
+    """As pyenv's, which are first on PATH: they change the environment, or find no Python of that version."""
+    command = launcher.prefix(tmp_path / "usr")
+    (tmp_path / "shims").mkdir()
+    for name in (VERSION, "python3"):
+        (tmp_path / "shims" / name).write_text("#!/bin/sh\nexit 99\n")
+        (tmp_path / "shims" / name).chmod(0o755)
+    python = launcher.interpreter(tmp_path / "python")
+    path = f"{tmp_path}/shims:{python.parent}"
+    init = start(command=["--", *IDLE], program=[str(command)], env=interpreters_environment(path + ":/bin"))
+    wait_for_agent(init)
+    assert arguments(init)[0] == str(python)
+    stop(init)
+    python.unlink()
+    assert run(command, "--", "true", path=path).returncode == 99
+
+
 OLDER = [*filter(None, map(shutil.which, ("python3.10", "python3.9", "python3.8", "python3.7", "python3.6")))]
 OLDER += [str(path) for path in Path("~/.pyenv/versions").expanduser().glob("3.[6-9]*/bin/python3")]
 OLDER += [str(path) for path in Path("~/.pyenv/versions").expanduser().glob("3.10*/bin/python3")]
@@ -512,8 +597,8 @@ def test_on_an_older_python_by_a_later_name_it_does_not_start_over_for_ever(tmp_
 
 
 HALF_COPIED = {
-    "agent-init": ("start.py", "settings.py", "options.py", "init/own_process.py"),
-    "agent-initctl": ("ctl/main.py", "ctl/connection.py", "ctl/probes.py", "control.py"),
+    "agent-init": ("__main__.py", "start.py", "settings.py", "options.py", "init/own_process.py"),
+    "agent-initctl": ("ctl/__main__.py", "ctl/main.py", "ctl/connection.py", "ctl/probes.py", "control.py"),
 }
 
 
@@ -525,7 +610,7 @@ def test_a_package_that_was_copied_in_part_is_one_line(tmp_path: Path, name: str
     for cache in [*package.rglob("__pycache__")]:
         shutil.rmtree(cache)
     (package / file).unlink()
-    if trouble == "cut off":
+    if trouble == "cut off" and Path(file).name != "__main__.py":  # which the interpreter itself refuses
         (package / file).write_text("import (")
     ran = run(command, *(["live"] if name == "agent-initctl" else ["--", "true"]))
     assert (ran.returncode, ran.stdout) == (125, ""), ran.stderr
