@@ -27,6 +27,7 @@ HARMLESS = frozenset(
     b"PYTHONUNBUFFERED PYTHONDONTWRITEBYTECODE PYTHONHASHSEED PYTHONIOENCODING PYTHONUTF8 PYTHONFAULTHANDLER "
     b"PYTHONNOUSERSITE PYTHONSAFEPATH PYTHONSTARTUP PYTHONBREAKPOINT".split()
 )
+OF_PEP_538 = (b"C.UTF-8", b"C.utf8", b"UTF-8")  # the values of LC_CTYPE that the interpreter sets in the C locale
 BEFORE_RETRY = 0.02  # seconds
 RETRY_FOR = 2.0  # seconds from the first failure to set up the supervisor, until the fallback does without
 ATTEMPTS_TO_RUN = 3  # a supervisor that was set up
@@ -370,8 +371,13 @@ def given_environment() -> dict[bytes, bytes]:
         with open("/proc/self/environ", "rb", buffering=0) as file:
             entries = file.readall()
     except OSError:
-        return {name: value for name, value in posix.environ.items() if name}
-    environment: dict[bytes, bytes] = {}
+        environment = {name: value for name, value in posix.environ.items() if name}
+        # What the interpreter sets is last (setenv(3)), and it sets nothing if LC_ALL is given.
+        *_, last = None, *environment
+        if last == b"LC_CTYPE" and environment[last] in OF_PEP_538 and not environment.get(b"LC_ALL"):
+            del environment[last]
+        return environment
+    environment = {}
     for entry in entries.split(b"\0"):
         name, equals, value = entry.partition(b"=")
         if name and equals:  # others cannot be passed on; of two with one name the first counts, as for getenv(3)

@@ -188,10 +188,11 @@ def test_without_proc_it_starts_and_has_its_name(tmp_path: Path, venv: Path) -> 
     if os.getuid() != 0:
         pytest.skip("mounting takes root")
     (tmp_path / "link").symlink_to(venv)
-    agent = "umount /proc && mount -t proc proc /proc && cat /proc/1/comm && exit 3"
+    agent = "umount /proc && mount -t proc proc /proc && cat /proc/1/comm && echo $LC_CTYPE. && exit 3"
     command = ["sh", "-c", NO_PROC, "sh", str(tmp_path / "link"), "--", "sh", "-c", agent]
-    ran = subprocess.run([*NAMESPACE[:-1], "--mount", *command], capture_output=True, text=True, timeout=60)
-    assert (ran.returncode, ran.stdout) == (3, "agent-init\n"), ran.stderr
+    env = {"PATH": os.environ["PATH"]}  # in the C locale the interpreter sets a variable
+    ran = subprocess.run([*NAMESPACE[:-1], "--mount", *command], env=env, capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout) == (3, "agent-init\n.\n"), ran.stderr
 
 
 def test_in_a_root_with_an_interpreter_and_nothing_else(tmp_path: Path) -> None:

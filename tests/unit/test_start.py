@@ -215,6 +215,33 @@ def test_of_two_variables_with_one_name_the_first_is_passed_on(monkeypatch: pyte
     assert start.given_environment() == {b"A": b"1", b"B": b"=\n", b"EMPTY": b""}
 
 
+@pytest.mark.parametrize(
+    ("found", "given"),
+    [
+        ({}, {}),
+        ({b"A": b"1", b"LC_CTYPE": b"C.UTF-8"}, {b"A": b"1"}),
+        ({b"LC_ALL": b"", b"LC_CTYPE": b"UTF-8"}, {b"LC_ALL": b""}),
+        *(
+            (kept, kept)
+            for kept in (
+                {b"LC_CTYPE": b"C.UTF-8", b"A": b"1"},
+                {b"LC_CTYPE": b"de_DE.UTF-8"},
+                {b"LC_ALL": b"C", b"LC_CTYPE": b"C.UTF-8"},
+            )
+        ),
+    ],
+)
+def test_without_proc_a_variable_that_the_interpreter_set_is_not_passed_on(
+    monkeypatch: pytest.MonkeyPatch, found: dict[bytes, bytes], given: dict[bytes, bytes]
+) -> None:
+    def no_file(*_: object, **__: object) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(start, "open", no_file, raising=False)
+    monkeypatch.setattr(posix, "environ", found)
+    assert start.given_environment() == given
+
+
 class Unbuffered(io.BytesIO):
     """An unbuffered file."""
 
