@@ -2,8 +2,9 @@
    entrypoint/__main__.py. The kernel discards a signal that process 1 neither blocks nor handles, and an interpreter
    needs 10 to 20 ms until its first statement can block any. The signal mask survives exec (sigprocmask(2)).
 
-   With -I and -S none of the container's Python settings is in process 1; in UTF-8 mode arguments reach the agent as they
-   are, whatever the locale. An installer writes no path into a binary, so package and interpreter are found from where this file is: see `search`. It takes no C library and no /proc.
+   With -I and -S none of the container's Python settings is in process 1; in UTF-8 mode arguments reach the agent as
+   they are, whatever the locale. An installer writes no path into a binary, so package and interpreter are found from
+   where this file is: see `search`. It takes no C library and no /proc.
 
    Compiled with -DCONTROL it is agent-initctl, which starts in the same way, and leaves the signals as they are. */
 
@@ -322,13 +323,13 @@ __attribute__((used, noreturn)) void start(long *stack)
 
     const char *cause = *refused ? meaning(refusal) : "", *colon = *refused ? ": " : "", *end = *refused ? "; " : "";
     if (*found)
-        PRINT(refused, colon, cause, end, "no Python for ", found, ": neither ", name, " nor python3 in ", beside, ", and no ", name, " in PATH (",
-              path_list, "), that can be executed; install ", name,
+        PRINT(refused, colon, cause, end, "no Python for ", found, ": neither ", name, " nor python3 in ", beside,
+              ", and no ", name, " in PATH (", path_list, "), that can be executed; install ", name,
               ", or agent-init for a Python that is there (python3 -m pip install agent-init)");
     else
-        PRINT(refused, colon, cause, end, "its Python package is not there: no lib/python3.*/site-packages/entrypoint (or dist-packages/entrypoint, "
-              "or entrypoint) above the directory of ", file, ", or above one of PATH (", path_list,
-              "); copy the package too, or install agent-init with pip or uv");
+        PRINT(refused, colon, cause, end, "its Python package is not there: no lib/python3.*/site-packages/entrypoint "
+              "(or dist-packages/entrypoint, or entrypoint) above the directory of ", file, ", or above one of PATH (",
+              path_list, "); copy the package too, or install agent-init with pip or uv");
     for (;;)
         call(SYS_exit_group, 125, 0, 0, 0);
 }

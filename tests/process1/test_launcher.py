@@ -551,9 +551,15 @@ def test_a_script_is_the_last_choice(start: Start, tmp_path: Path) -> None:
     assert run(command, "--", "true", path=path).returncode == 99
 
 
-OLDER = [*filter(None, map(shutil.which, ("python3.10", "python3.9", "python3.8", "python3.7", "python3.6")))]
-OLDER += [str(path) for path in Path("~/.pyenv/versions").expanduser().glob("3.[6-9]*/bin/python3")]
-OLDER += [str(path) for path in Path("~/.pyenv/versions").expanduser().glob("3.10*/bin/python3")]
+OLDER = [
+    str(path)
+    for path in (
+        *(Path(f"/usr/bin/python3.{minor}") for minor in range(6, 11)),
+        *Path("~/.pyenv/versions").expanduser().glob("3.[6-9].*/bin/python3"),
+        *Path("~/.pyenv/versions").expanduser().glob("3.10.*/bin/python3"),
+    )
+    if path.exists()
+]
 COMMANDS = ("agent-init", "agent-initctl")
 
 
@@ -561,7 +567,7 @@ COMMANDS = ("agent-init", "agent-initctl")
 @pytest.mark.parametrize("older", OLDER or [None])
 def test_on_an_older_python_a_later_one_of_path_runs(tmp_path: Path, older: str | None, name: str) -> None:
     """As on UBI 9. The environment stays as it is, though the older interpreter changes its own (PEP 538)."""
-    if older is None or not run(older, "-c", "print(1)").stdout:
+    if older is None:
         pytest.skip("there is no older Python")
     command = launcher.install(tmp_path / "layer" / "bin", tmp_path / "layer").with_name(name)
     (tmp_path / "path").mkdir()
@@ -586,12 +592,11 @@ def test_on_an_older_python_a_later_one_of_path_runs(tmp_path: Path, older: str 
 
 
 def test_on_an_older_python_by_a_later_name_it_does_not_start_over_for_ever(tmp_path: Path) -> None:
-    older = next((path for path in OLDER if run(path, "-c", "print(1)").stdout), None)
-    if older is None:
+    if not OLDER:
         pytest.skip("there is no older Python")
     command = launcher.install(tmp_path / "bin", tmp_path)
     for name in ("python3", "python3.13", "python3.12"):
-        (command.parent / name).symlink_to(os.path.realpath(older))
+        (command.parent / name).symlink_to(os.path.realpath(OLDER[0]))
     ran = run(command, "--", "true", path=str(command.parent))
     assert ran.returncode == 125
     assert f"and {command.parent}/python3.12 is Python 3." in ran.stderr
