@@ -21,6 +21,7 @@ from entrypoint.init.actions import (
     StopInterrupted,
     StopLeftovers,
 )
+from entrypoint.init.execution import KILLS_ONE_BY_ONE
 from entrypoint.init.lifecycle import RESTARTING, WAITING, WORKING
 from entrypoint.init.procfs import Process
 from tests.support.world import (
@@ -744,6 +745,21 @@ def test_process_1_kills_everything_in_one_call(
     monkeypatch.setattr(posix, "getpid", lambda: 1)
     harness.do(KillAll())
     assert world.sent == [(-1, KILL)]
+
+
+def test_process_1_spares_whoever_waits_for_the_end_for_a_while(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = supervise()
+    monkeypatch.setattr(posix, "getpid", lambda: 1)
+    world.processes[AGENT].parent = 1
+    world.add(30, 0, "a client")
+    harness.supervisor.execution.is_awaited = lambda: True
+    for _ in range(KILLS_ONE_BY_ONE):
+        harness.do(KillAll())
+    assert {pid for pid, _ in world.sent} == {AGENT}
+    harness.do(KillAll())
+    assert world.sent[-1] == (-1, KILL)
 
 
 @pytest.mark.parametrize("target", ["child", "group"])

@@ -157,6 +157,25 @@ def test_who_was_held_back_is_signalled_once(
     assert world.sent == [(OTHER, TERM), (OTHER, CONT), (AGENT, TERM), (AGENT, CONT)]
 
 
+def test_the_agent_is_continued_though_the_memory_runs_out_after_its_signal(
+    world: World, supervise: Supervise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = supervise()
+    stopper = harness.supervisor.delivery
+    send_agent, errors = stopper.send_agent, [MemoryError()]
+
+    def send(number: int) -> None:
+        if errors and number == CONT:
+            raise errors.pop()
+        send_agent(number)
+
+    monkeypatch.setattr(stopper, "send_agent", send)
+    with pytest.raises(MemoryError):
+        harness.receive(TERM)
+    do_until_done(harness)
+    assert world.sent == [(AGENT, TERM), (AGENT, CONT)]
+
+
 def test_who_was_interrupted_is_signalled_once(
     world: World, supervise: Supervise, monkeypatch: pytest.MonkeyPatch
 ) -> None:

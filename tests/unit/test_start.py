@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import math
 import os
 import posix
 import sys
@@ -404,6 +405,26 @@ def test_a_supervisor_that_cannot_go_on_leaves_the_agent_to_the_fallback(
     assert run.run() == 5
     assert calls == (["run", "leave"] if failure == "gives up" else ["run"] * 3) + ["clean up"]
     assert start.WHAT_IS_LEFT in capfd.readouterr().err
+
+
+def test_a_request_that_was_pending_is_the_supervisors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The grace that the fallback would keep begins with a request that it handles itself."""
+    run = Run(monkeypatch)
+    with_clock(run, monkeypatch)
+    monkeypatch.setattr(fallback, "_signal", SimpleNamespace(sigpending=lambda: {15}))
+    noticed: list[float] = []
+    notice = Fallback.notice_stop_request
+
+    def note(loop: Fallback) -> None:
+        notice(loop)
+        noticed.append(loop.requested_at)
+
+    monkeypatch.setattr(Fallback, "notice_stop_request", note)
+    made = SimpleNamespace(run=failing(lambda: 7, *[ValueError("odd")] * 3), clean_up=lambda: None)
+    monkeypatch.setattr(supervisor, "Supervisor", failing(lambda *_, **__: made, MemoryError()))
+    monkeypatch.setattr(Fallback, "run", lambda loop: 5 if loop.requested_at == math.inf else 6)
+    assert run.run() == 5
+    assert noticed == [1000.0]
 
 
 def test_a_supervisor_that_fails_once_goes_on(
