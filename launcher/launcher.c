@@ -208,29 +208,32 @@ static int named_version(const char *directory, path version)
     return 0;
 }
 
-/* Look for the package where installers put it, given the directory of the commands, and run it. The directory may be
-   a link, so the kernel resolves the `..`. */
-static void search(const char *directory)
+/* Look for the package where installers put it, given the directory of the commands, and run it, with an interpreter
+   beside it or on PATH. The directory may be a link, so the kernel resolves the `..`. */
+static void search(const char *directory, int on_path)
 {
     static const char *const LIBRARIES[] = {"../lib/", "../lib64/"};
     static path library, version, packages;
-    for (int on_path = 0; on_path < 2; on_path++) {
-        for (int i = 0; i < 2; i++)
-            for (JOIN(library, directory, LIBRARIES[i]), JOIN(version, "~"); next_version(library, version);) {
-                run(JOIN(packages, library, version, "/site-packages/"), directory, version, on_path);
-                run(JOIN(packages, library, version, "/dist-packages/"), directory, version, on_path); /* Debian */
-            }
-        JOIN(packages, directory, "../"); /* pip install --target */
-        if (named_version(directory, version))
-            run(packages, directory, version, on_path);
-        run(packages, directory, "python3", on_path);
-    }
+    for (int i = 0; i < 2; i++)
+        for (JOIN(library, directory, LIBRARIES[i]), JOIN(version, "~"); next_version(library, version);) {
+            run(JOIN(packages, library, version, "/site-packages/"), directory, version, on_path);
+            run(JOIN(packages, library, version, "/dist-packages/"), directory, version, on_path); /* Debian */
+        }
+    JOIN(packages, directory, "../"); /* pip install --target */
+    if (named_version(directory, version))
+        run(packages, directory, version, on_path);
+    run(packages, directory, "python3", on_path);
+}
+
+/* Take the first package that was found, with a Python of another version. */
+static void run_other_version(void)
+{
     if (*JOIN(package, found))
-        become(beside, "python3"); /* of another version */
+        become(beside, "python3");
 }
 
 /* Search from the directory of a file, then of the file it links to, and so on. */
-static void search_from(const char *file)
+static void follow(const char *file, int on_path)
 {
     static path link, target;
     JOIN(link, *file == '/' ? "" : "./", file);
@@ -240,7 +243,7 @@ static void search_from(const char *file)
         for (long at = 0; link[at]; at++)
             end = link[at] == '/' ? at + 1 : end;
         link[end] = 0;
-        search(link);
+        search(link, on_path);
         if (!*target)
             return;
         JOIN(link, *target == '/' ? "" : link, target);
@@ -275,6 +278,15 @@ static const char *meaning(long error)
     for (int at = sizeof number - 2; at > 5; at--, error /= 10)
         number[at] = '0' + error % 10;
     return number;
+}
+
+/* An interpreter beside one of the links comes first: another installation may lie beside the link (pip install --user,
+   then uv tool install). */
+static void search_from(const char *file)
+{
+    follow(file, 0);
+    follow(file, 1);
+    run_other_version();
 }
 
 static void print(const char *const *texts)
@@ -317,8 +329,11 @@ __attribute__((used, noreturn)) void start(long *stack)
         search_from(file);             /* as it was called: a link in a virtual environment counts */
         search_from("/proc/self/exe"); /* behind a #! line */
         static path directory;         /* it was copied: beside each command on PATH */
-        for (const char *list = path_list; (list = next_on_path(list, directory));)
-            search(directory);
+        for (const char *list = path_list; (list = next_on_path(list, directory));) {
+            search(directory, 0);
+            search(directory, 1);
+            run_other_version();
+        }
     }
 
     const char *cause = *refused ? meaning(refusal) : "", *colon = *refused ? ": " : "", *end = *refused ? "; " : "";

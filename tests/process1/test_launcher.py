@@ -404,6 +404,20 @@ def test_of_several_versions_the_one_with_an_interpreter_beside_it_runs(start: S
     stop(init)
 
 
+def test_a_link_runs_the_installation_that_it_names(start: Start, tmp_path: Path) -> None:
+    """As that of `uv tool install`, in a folder into which `pip install --user` has put another installation."""
+    named, link = launcher.prefix(tmp_path / "tool"), launcher.prefix(tmp_path / "user")
+    launcher.interpreter(named.parent)
+    launcher.interpreter(tmp_path / "path")
+    link.unlink()
+    link.symlink_to(named)
+    env = interpreters_environment(f"{tmp_path}/path:/bin")
+    init = start(command=["--", *IDLE], program=[str(link)], env=env)
+    wait_for_agent(init)
+    assert arguments(init)[0] == f"{named.parent}/{VERSION}"
+    stop(init)
+
+
 @pytest.mark.parametrize("slash", ["", "/"])
 def test_copied_to_another_place_it_finds_the_package_beside_a_directory_of_path(
     start: Start, tmp_path: Path, venv: Path, slash: str
