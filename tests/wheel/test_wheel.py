@@ -324,6 +324,8 @@ def test_each_program_runs_on_its_machine(dist: Path, tmp_path: Path, machine: s
     (package / "init").mkdir(parents=True)
     (package / "init" / "spawn.py").touch()  # by which the launcher knows it
     file = "entrypoint/__main__.py" if script == SCRIPT else "entrypoint/ctl/__main__.py"
+    (package.parent / file).parent.mkdir(exist_ok=True)
+    (package.parent / file).touch()
     file = f"{command.parent}/../lib/python3.98/dist-packages/{file}"
     for folder in (tmp_path / "path", command.parent):  # the second one is preferred
         folder.mkdir(exist_ok=True)
