@@ -372,9 +372,10 @@ def given_environment() -> dict[bytes, bytes]:
             entries = file.readall()
     except OSError:
         environment = {name: value for name, value in posix.environ.items() if name}
-        # What the interpreter sets is last (setenv(3)), and it sets nothing if LC_ALL is given.
+        # What the interpreter sets is last (setenv(3)), and it sets nothing if LC_ALL is given, or LANG is.
         *_, last = None, *environment
-        if last == b"LC_CTYPE" and environment[last] in OF_PEP_538 and not environment.get(b"LC_ALL"):
+        is_set = environment.get(b"LC_ALL") or environment.get(b"LANG", b"C") not in (b"", b"C", b"POSIX")
+        if last == b"LC_CTYPE" and environment[last] in OF_PEP_538 and not is_set:
             del environment[last]
         return environment
     environment = {}

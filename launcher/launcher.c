@@ -117,10 +117,20 @@ static const char *next_on_path(const char *list, path directory)
     return 0;
 }
 
+/* Whether there is something by that name, as far as we may know. */
+static int is_there(const char *file)
+{
+    char first;
+    long length = call(SYS_readlinkat, AT_FDCWD, (long)file, (long)&first, 1);
+    return length >= 0 || length == -EINVAL; /* a link, or anything else */
+}
+
 /* Keep the first error that is more than a file that is not there: it is why nothing was found. */
 static void note(const char *file, long error)
 {
     if (*refused || error >= 0 || error == -ENOENT || error == -ENOTDIR || error == -ENAMETOOLONG)
+        return;
+    if (error == -EACCES && !is_there(file)) /* we may not look into the directory */
         return;
     JOIN(refused, file);
     refusal = -error;
@@ -144,13 +154,13 @@ static void become(const char *directory, const char *python)
 {
     static path file;
     char start[2] = {0, 0};
-    int is_there = can_read(JOIN(file, directory, python), start);
+    int can_be_read = can_read(JOIN(file, directory, python), start);
     if ((start[0] == '#' && start[1] == '!') != scripts)
         return;
     words[0] = file;
     words[5] = package;
     long error = call(SYS_execve, (long)file, (long)words, (long)environment, 0);
-    note(file, is_there && error == -ENOENT ? -ELIBACC : error);
+    note(file, can_be_read && error == -ENOENT ? (scripts ? -ELIBSCN : -ELIBACC) : error);
 }
 
 /* If this directory has the package, become the interpreter of that name, beside us or on PATH. */
@@ -272,6 +282,8 @@ static const char *meaning(long error)
         return "too many open files";
     case ESTALE:
         return "not there, but other files of the package are";
+    case ELIBSCN:
+        return "the interpreter that its first line names is not there";
     case ELIBACC:
         return "its loader is not there (for another C library?)";
     }

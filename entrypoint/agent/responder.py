@@ -231,13 +231,21 @@ class _Responder:
             self.is_ending = True
             self._look_once_more()
             self.watch = None
-            self._attempt(self._wake)
+            self._attempt(self._wake_or_stop)
+
+    def _wake_or_stop(self) -> None:
+        try:
+            self._wake()
+        except OSError:  # no descriptor is left: the thread would go on waking up
+            self._stop()
 
     def _look_once_more(self) -> None:
         """The process ends: have the thread look at what has been since its last look, and wait for that."""
         self._attempt(self._have_looked)
 
     def _have_looked(self) -> None:
+        if self.listener is None or not self._is_listener_ours(self.listener):  # the thread has to open one first
+            return
         looked = allocate_lock()
         looked.acquire()
         self.waiting = looked
@@ -318,6 +326,8 @@ class _Responder:
                 try:
                     fd, name = self._accept(listener)
                 except OSError:
+                    if self.waiting is not None:
+                        self._without_collections(self._look)
                     if not self.closing:  # out of descriptors or memory, for now
                         sleep(0.1)
                     continue

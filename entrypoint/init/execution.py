@@ -5,6 +5,7 @@ want of memory is tried again.
 """
 
 from .. import signals
+from ..units import INFINITY
 from . import counters, delivery, later, narrator, procfs, stop_steps, tree
 from .actions import (
     Action,
@@ -52,7 +53,8 @@ else:
 DROPPED = ("dropped", "not-forwarded", "shielded")  # events of a signal that was not sent to anybody
 RETRIED = Signalling, ForgetAllSignalled, Forward
 MAX_RETRIES = 20  # of an action that fails for want of memory
-KILLS_ONE_BY_ONE = 5  # times that SIGKILL spares those who wait for the end of the stop
+# How often, and for how many seconds, SIGKILL spares those who wait for the end of the stop.
+KILLS_ONE_BY_ONE, SPARED_SECONDS = 5, 0.2
 
 
 class Execution:
@@ -96,7 +98,7 @@ class Execution:
         self._recipients_exited = recipients_exited
         self.on_event: Callable[[], object] | None = None
         self.is_awaited: Callable[[], bool] | None = None
-        self._kills = 0
+        self._kills, self._spared_until = 0, INFINITY
         self._exit_watch: exit_watch.ExitWatch | None = None
         self.handled: dict[int, bool] = {}
         self.exit_code: int | None = None
@@ -202,9 +204,7 @@ class Execution:
             self._faults.guarded(self.look_at_older)
         elif isinstance(action, KillAll):
             self._faults.guarded(self._end_report)
-            self._kills += 1
-            awaited = self._kills <= KILLS_ONE_BY_ONE and self.is_awaited is not None and self.is_awaited()
-            self.delivery.kill_all(one_by_one=awaited)
+            self.delivery.kill_all(one_by_one=self._spares_clients())
         elif isinstance(action, TakeCpuSnapshot):
             self._reporter.take_cpu_snapshot(self.descendants.listable() or ())
         elif isinstance(action, MakeStallReport):
@@ -221,6 +221,18 @@ class Execution:
             assert isinstance(action, Exit)
             self.exit_code = action.code
             self._loop.stop()
+
+    def _spares_clients(self) -> bool:
+        """Whether somebody waits for the end of the stop, and not all may be killed by one call for now."""
+        if self.is_awaited is None or self._kills == KILLS_ONE_BY_ONE:
+            return False
+        self._kills += 1
+        try:
+            now = self._loop.time()
+            self._spared_until = min(self._spared_until, now + SPARED_SECONDS)
+            return now <= self._spared_until and self.is_awaited()
+        except NO_MEMORY:  # a client is less important than the kill
+            return False
 
     def _look_at_rest(self) -> None:
         rest = self.descendants.listable()

@@ -502,6 +502,8 @@ def test_an_interpreter_that_cannot_be_executed_is_named(tmp_path: Path) -> None
     content[at : at + 4] = b"/LIB"
     python.write_bytes(content)
     assert refused(command).startswith(f"{python}: its loader is not there")
+    python.write_text("#!/nowhere/python\n")
+    assert refused(command).startswith(f"{python}: the interpreter that its first line names is not there")
 
 
 def test_arguments_that_are_too_long_are_named(venv: Path) -> None:
@@ -515,6 +517,22 @@ def test_arguments_that_are_too_long_are_named(venv: Path) -> None:
         if ran.returncode == 125:
             break
     assert "the arguments and the environment are too long; " in ran.stderr
+
+
+def test_a_folder_that_may_not_be_looked_into_is_no_reason(tmp_path: Path) -> None:
+    """As /root/.local/bin on the PATH of an image, for another user."""
+    if os.getuid() != 0:
+        pytest.skip("changing the user takes root")
+    command = launcher.prefix(tmp_path / "usr")
+    (tmp_path / "closed").mkdir(mode=0o700)
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.is_relative_to("/tmp/pytest-of-root"):
+            folder.chmod(0o755)
+    path = f"{tmp_path}/closed"
+    other_user = [str(shutil.which("setpriv")), "--reuid=65534", "--regid=65534", "--clear-groups"]
+    ran = run(*other_user, command, "--version", path=path)
+    assert ran.returncode == 125
+    assert ran.stderr.startswith("agent-init: error: cannot start: no Python for ")
 
 
 def test_without_a_descriptor_that_is_named(venv: Path) -> None:

@@ -229,6 +229,14 @@ def test_how_long_the_last_block_of_a_loop_has_lasted(
     assert seconds - LIMIT <= lasted <= seconds + LIMIT
 
 
+def test_a_process_that_has_closed_its_descriptors_ends_at_once(watch: Watch) -> None:
+    """As daemons do. The thread has to open its socket again before it can look."""
+    program = watch("closed_and_ended", "asyncio", limit=2.0)
+    assert program.process.wait(PATIENCE) == 0
+    (line,) = program.out
+    assert float(line) < 1.5  # for five of them; waiting for each look would take 2.5
+
+
 # --- What is not. -----------------------------------------------------------------------------------------------------
 
 

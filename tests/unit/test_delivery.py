@@ -21,7 +21,7 @@ from entrypoint.init.actions import (
     StopInterrupted,
     StopLeftovers,
 )
-from entrypoint.init.execution import KILLS_ONE_BY_ONE
+from entrypoint.init.execution import KILLS_ONE_BY_ONE, SPARED_SECONDS
 from entrypoint.init.lifecycle import RESTARTING, WAITING, WORKING
 from entrypoint.init.procfs import Process
 from tests.support.world import (
@@ -758,6 +758,23 @@ def test_process_1_spares_whoever_waits_for_the_end_for_a_while(
     for _ in range(KILLS_ONE_BY_ONE):
         harness.do(KillAll())
     assert {pid for pid, _ in world.sent} == {AGENT}
+    harness.do(KillAll())
+    assert world.sent[-1] == (-1, KILL)
+
+
+@pytest.mark.parametrize("why", ["time is up", "no memory", "nobody waits"])
+def test_process_1_spares_nobody_for_long(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    harness = supervise()
+    monkeypatch.setattr(posix, "getpid", lambda: 1)
+    execution, now = harness.supervisor.execution, [1000.0]
+    execution.is_awaited = failing(lambda: why != "nobody waits", *[MemoryError()] * (why == "no memory"))
+    monkeypatch.setattr(harness.supervisor.loop, "time", lambda: now[0])
+    if why == "time is up":
+        harness.do(KillAll())
+        assert (-1, KILL) not in world.sent
+        now[0] += 2 * SPARED_SECONDS
     harness.do(KillAll())
     assert world.sent[-1] == (-1, KILL)
 

@@ -222,10 +222,12 @@ def test_of_two_variables_with_one_name_the_first_is_passed_on(monkeypatch: pyte
         ({}, {}),
         ({b"A": b"1", b"LC_CTYPE": b"C.UTF-8"}, {b"A": b"1"}),
         ({b"LC_ALL": b"", b"LC_CTYPE": b"UTF-8"}, {b"LC_ALL": b""}),
+        ({b"LANG": b"C", b"LC_CTYPE": b"UTF-8"}, {b"LANG": b"C"}),
         *(
             (kept, kept)
             for kept in (
                 {b"LC_CTYPE": b"C.UTF-8", b"A": b"1"},
+                {b"LANG": b"de_DE.UTF-8", b"LC_CTYPE": b"C.UTF-8"},
                 {b"LC_CTYPE": b"de_DE.UTF-8"},
                 {b"LC_ALL": b"C", b"LC_CTYPE": b"C.UTF-8"},
             )
