@@ -34,7 +34,7 @@ HUEY = ("huey_consumer", "huey_tasks.queue", "--workers", "2")
 def huey(start: Start, tmp_path: Path, scenario: StopScenario, *options: str) -> Agent:
     variables = {"AGENT_QUEUE": str(tmp_path / "queue")}
     agent = start("huey", scenario.wrap(HUEY), options=options, variables=variables)
-    agent.wait_for_event("worker ready")
+    agent.wait_for_event("worker ready", times=2)  # until then INT ends it, as any program
     send("huey", agent, variables)
     return agent
 
