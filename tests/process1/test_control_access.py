@@ -83,8 +83,10 @@ def test_where_a_wrapper_runs_two_programs_its_own_user_counts(start_in_role: St
 
 
 def test_the_user_of_an_agent_that_has_exited_may_still_read(start_in_role: Start) -> None:
-    script = "trap '' TERM; sleep 1000 & trap 'exit 3' USR1; while :; do sleep 0.1; done"
-    init = start_in_role("--linger", "5s", command=["--", *AS_NOBODY, "sh", "-c", script])
+    script = "trap '' TERM; sleep 1000 & trap 'exit 3' USR1; echo ready; while :; do sleep 0.1; done"
+    init = start_in_role("--linger", "5s", command=["--", *AS_NOBODY, "sh", "-c", script], stdout=subprocess.PIPE)
+    assert init.outer.stdout is not None
+    assert init.outer.stdout.readline() == b"ready\n"
     wait_until_served(init)
     init.wait_for(lambda: ask(init, "live", before=AS_NOBODY).returncode == 0, "an answer to the agent's user")
     init.signal("USR1")
