@@ -209,6 +209,11 @@ def test_the_standard_library_comes_first_in_the_search_path(monkeypatch: pytest
     assert interpreter.sys.path == [*own, "/package", "/app", "/site-packages"]
 
 
+def test_without_proc_arguments_are_those_that_were_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(start, "open", failing(open, FileNotFoundError()), raising=False)
+    assert start._as_given(["-t", "5s"]) == ["-t", "5s"]
+
+
 def test_of_two_variables_with_one_name_the_first_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """As getenv(3) finds it. Entries without a name or a `=` cannot be passed on."""
     block = b"A=1\0B==\n\0nothing\0=odd\0A=2\0EMPTY=\0"
