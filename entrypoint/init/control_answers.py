@@ -64,15 +64,13 @@ def _stop(supervisor: "Supervisor", client: "Client", fields: dict[str, str]) ->
         client.render = _as_text
     origin = request_origin.of_process(client.pid)
     supervisor.execution.event(supervisor.lifecycle.stop, client, origin, grace)
-    if grace is None:
-        return [control.LINES + b""]
-    if not was_running:
-        return [control.LINES + b"the stop has begun already: --grace has no effect\n"]
-    bound = supervisor.plan.max_grace
-    if grace <= bound:
-        return [control.LINES + b""]
-    text = f"the grace is {units.format_duration(bound)}, no more: {supervisor.lifecycle.bounding_option} comes first\n"
-    return [control.LINES + text.encode()]
+    note, bound = "", supervisor.plan.max_grace
+    if grace is not None and not was_running:
+        note = "the stop has begun already: --grace has no effect\n"
+    elif grace is not None and grace > bound:
+        option = supervisor.lifecycle.bounding_option
+        note = f"the grace is {units.format_duration(bound)}, no more: {option} comes first\n"
+    return [control.LINES + note.encode()]
 
 
 def _extend(supervisor: "Supervisor", client: "Client", fields: dict[str, str]) -> list[bytes]:

@@ -120,7 +120,7 @@ class Delivery:
 
     def _begin_other(self, action: object) -> None:
         """Start an action other than a step, or go on with it: whom it has reached does not get its signal again."""
-        if action is None or self._action is not action:
+        if self._action is not action:
             self._served = []
             self.agent_reached = self._agent_continued = False
             self._action = action
@@ -279,7 +279,7 @@ class Delivery:
             return f"{self._agent.name} handles {name_of(number)}, but waits for what runs in its foreground"
         return f"{self._agent.name} is a wrapper"
 
-    def stop_held_back(self, number: int, action: object = None) -> None:
+    def stop_held_back(self, number: int, action: object) -> None:
         """Send the stop signal and SIGCONT to those that were held back from it and are still there."""
         self._begin_other(action)
         for process in self.held_back:
@@ -337,7 +337,7 @@ class Delivery:
             self.previous_recipients, self.held_back, self.wrapper = self.departures.work, [], None
         return bool(self.departures.work)
 
-    def stop_interrupted(self, number: int, action: object = None) -> None:
+    def stop_interrupted(self, number: int, action: object) -> None:
         """Send a signal to those that were sent INT, have not exited, and still do not handle TERM.
 
         It also goes to those that a wrapper may have signalled in our place.
@@ -389,7 +389,7 @@ class Delivery:
             above = seen.get(above.parent)
         return None
 
-    def stop_successor(self, number: int, action: object = None) -> None:
+    def stop_successor(self, number: int, action: object) -> None:
         """Send a step of the stop to the process that has become the agent, unless it has had it."""
         self._begin_other(action)
         successor = procfs.look(self._agent.pid)
@@ -535,7 +535,7 @@ class Delivery:
             return []
         return [process for process in members if procfs.handles(process, number)]
 
-    def forward(self, number: int, to: "Sequence[Process]", action: object = None) -> None:
+    def forward(self, number: int, to: "Sequence[Process]", action: object) -> None:
         """Send a signal to some processes in the agent's place; to the agent where there are none."""
         self._begin_other(action)
         for process in to:
