@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import __version__, options, settings, signals
+from . import __version__, options, parsed, settings, signals
 from .init.console import INFO, Console
 from .init.spawn import OWN_FAULT
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 NAME = "agent-init"
 
 
-def answer(arguments: Sequence[str], wanted: settings.UsageError | settings.InfoRequested) -> int:
+def answer(arguments: Sequence[str], wanted: parsed.UsageError | parsed.InfoRequested) -> int:
     """Print what was asked for, or the usage error. Returns the exit code."""
-    if isinstance(wanted, settings.UsageError):
+    if isinstance(wanted, parsed.UsageError):
         return _print_error(wanted.args[0])
     try:
         return _print(wanted.args[0], arguments)

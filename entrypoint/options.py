@@ -5,6 +5,7 @@ command in `cli.py` (help and shell completion) and for the table in docs/option
 """
 
 from . import signals
+from .parsed import PREFIX
 from .signals import quote
 from .units import INFINITY, parse_duration
 
@@ -12,8 +13,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
-
-PREFIX = "AGENT_INIT_"
 
 
 # --- Values: each parser takes the text and returns the value. It raises ValueError, which names what is accepted. ---

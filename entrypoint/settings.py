@@ -5,7 +5,8 @@ Precedence: a flag, then its environment variable, then the default. An empty va
 
 import posix
 
-from .options import OPTIONS, PREFIX
+from .options import OPTIONS
+from .parsed import PREFIX, RESPONDERS, STOP_SECONDS, InfoRequested, Settings, UsageError
 from .signals import name_of, quote
 from .units import INFINITY, format_duration
 
@@ -16,14 +17,6 @@ if TYPE_CHECKING:
 
 INFO_FLAGS = {"-h": "help", "--help": "help", "-V": "version", "--version": "version"}
 COMPLETE_VARIABLE = "_AGENT_INIT_COMPLETE"
-
-# Variables that agent-init sets for the agent, whose process reads them. They are not options.
-STOP_SECONDS = PREFIX + "STOP_SECONDS"
-RESPONDERS = PREFIX + "RESPONDERS"
-# This one is an option, too. Process 1 reads a duration such as 500ms, and gives the agent the same in seconds.
-LOOP_WATCH = PREFIX + "LOOP_WATCH"
-
-KILL_BEFORE_PLATFORM = 2.0  # seconds; a quarter of --platform-grace if that is less
 
 
 # Variables of tini and dumb-init, left in an image whose entrypoint was switched to ours: the value that counts (None:
@@ -36,91 +29,6 @@ OTHER_INITS = (
     ("TINI_VERBOSITY", None, "verbose", ""),  # see _tini_verbosity
     ("DUMB_INIT_DEBUG", "1", "verbose", "1"),
 )
-
-
-class UsageError(Exception):
-    """Bad usage. The message is one line that names the bad input and what is accepted."""
-
-
-class InfoRequested(Exception):
-    """The user asked for information, not for a run. `args[0]` is `help`, `version` or `complete`."""
-
-
-class Settings:
-    """The parsed settings. Immutable.
-
-    Durations are seconds, signals are numbers. `grace` and `stop_signal` are None for `auto`; `stop_schedule` is None
-    if the grace and the stop signal define it. `log_level` is -1 for errors only, 0 for warnings too, and higher for
-    more. `sources` maps an option's name to the flag or variable that set it. `unknown` names the variables with our
-    prefix that are neither options nor made by Kubernetes.
-    """
-
-    __slots__ = (
-        *(option.name for option in OPTIONS if option.name not in ("verbose", "quiet")),
-        "command",
-        "log_level",
-        "sources",
-        "unknown",
-    )
-
-    if TYPE_CHECKING:
-        grace: float | None
-        max_grace: float
-        platform_grace: float | None
-        linger: float
-        orphans: float | None
-        stop_signal: int | None
-        stop_schedule: tuple[tuple[int, float], ...] | None
-        stop_on: frozenset[int]
-        stop_delay: float
-        repeat: str
-        rewrite: dict[int, int]
-        target: str
-        unhandled: str
-        subreaper: bool | None
-        parent_death_signal: int | None
-        ok_exit: frozenset[int]
-        notify: bool
-        notify_access: str
-        watchdog: float | None
-        ready_timeout: float | None
-        ready_file: str | None
-        report_on: frozenset[int]
-        report_after: float | None
-        control: bool
-        http: tuple[str, int] | None
-        stacks: bool
-        loop_watch: float | None
-        secret: tuple[str, ...]
-        termination_log: str | None
-        warn_reaped: bool
-        log_level: int
-        log_format: str
-        log_to: str
-        command: tuple[str, ...]
-        sources: dict[str, str]
-        unknown: tuple[str, ...]
-
-    def __init__(self, **values: "Any") -> None:
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"settings are immutable: {name}")
-
-    @property
-    def latest_kill(self) -> float:
-        """Return the seconds to the latest KILL of ours, so that the platform's comes after it; infinity if not known.
-
-        They count from the stop request.
-        """
-        known = self.platform_grace
-        return INFINITY if known is None else known - min(KILL_BEFORE_PLATFORM, known / 4)
-
-    @property
-    def log_fd(self) -> int:
-        """Return the descriptor to log to."""
-        return 1 if self.log_to == "stdout" else 2
 
 
 # --- The reader. ----------------------------------------------------------------------------------------------------
@@ -309,6 +217,11 @@ def _exclude_schedule(texts: dict[str, list[str]], sources: dict[str, str]) -> N
         loser = name if chosen.startswith("-") else "stop_schedule"
         texts.pop(loser, None)
         sources.pop(loser, None)
+
+
+def nearest_variable(name: str) -> str | None:
+    """Return the variable of an option that is most like a misspelt one, or None if none is close."""
+    return nearest(name, [option.variable for option in OPTIONS])
 
 
 def nearest(name: str, known: "Iterable[str]") -> str | None:

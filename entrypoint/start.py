@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from .init.fallback import Fallback
     from .init.stop_plan import StopPlan
     from .init.supervisor import Supervisor
-    from .settings import Settings
+    from .parsed import Settings
 
 # Ours, and two modules that virtual environments come with.
-OWN_MODULES = frozenset(("__main__", "entrypoint", "entrypoint.start", "_distutils_hack", "_virtualenv"))
+OWN_MODULES = frozenset(
+    "__main__ entrypoint entrypoint.first entrypoint.init entrypoint.init.spare_memory entrypoint.start "
+    "_distutils_hack _virtualenv".split()
+)
 # Variables of the interpreter that make no difference to process 1.
 HARMLESS = frozenset(
     b"PYTHONUNBUFFERED PYTHONDONTWRITEBYTECODE PYTHONHASHSEED PYTHONIOENCODING PYTHONUTF8 PYTHONFAULTHANDLER "
@@ -68,11 +71,10 @@ def main(arguments: "Sequence[str]", package: str) -> int:
     environment = given_environment()
     isolate(arguments, package, environment)
 
-    from . import paths
-    from .settings import InfoRequested, UsageError, read
+    from .parsed import InfoRequested, UsageError
 
     try:
-        settings = read(arguments, paths.environment())
+        settings = read_settings(arguments)
         if settings.stop_delay:  # it may leave no time: report that before the agent starts
             make_plan(settings)
         if settings.http is not None:
@@ -87,25 +89,44 @@ def main(arguments: "Sequence[str]", package: str) -> int:
     return with_stack(run, settings, environment, package, parent)
 
 
+def read_settings(arguments: "Sequence[str]") -> "Settings":
+    """Return the settings. Raises UsageError, InfoRequested.
+
+    What reads them is used here alone, so that it can be freed once the agent runs.
+    """
+    from . import paths
+    from .settings import read
+
+    return read(arguments, paths.environment())
+
+
 def run(settings: "Settings", environment: dict[bytes, bytes], package: str, parent: int) -> int:
     """Start the agent and supervise it; return the exit code."""
+    started = Started()
+    code = try_to_start(settings, environment, package, parent, started)
+    return supervise(settings, package, started) if code is None else code
+
+
+def try_to_start(
+    settings: "Settings", environment: dict[bytes, bytes], package: str, parent: int, started: Started
+) -> int | None:
+    """Start the agent; fill in `started`. Where that fails, log why and return the exit code."""
     from .init import spawn
 
-    started = Started()
     try:
         start_agent(settings, environment, package, parent, started)
     except spawn.NotStarted as error:
         return _fail(error.code, str(error), settings, started)
     except Exception as error:  # no memory, no descriptor left
         return _fail(spawn.OWN_FAULT, f"cannot start: {error}", settings, started)
-    return supervise(settings, package, started)
+    return None
 
 
 def check_http(settings: "Settings", package: str) -> None:
     """Raise UsageError if the HTTP server cannot run here."""
     from . import http_state
     from .init import http_program
-    from .settings import UsageError
+    from .parsed import UsageError
 
     if sys.platform != "linux":
         raise UsageError(f"{settings.sources['http']} works on Linux only")
@@ -233,10 +254,12 @@ def make_supervisor(settings: "Settings", package: str, started: Started) -> "Su
 
     unused.free_all()
     plan = make_plan(settings)
+    unused.forget("init.planning", "platforms")
     started.fallback.stop_signal, started.fallback.grace = plan.steps[0][0], plan.grace
 
-    from .init import signalfd, supervisor
+    from .init import later, signalfd, supervisor
 
+    later.read_all()
     return supervisor.Supervisor(
         settings,
         plan,
@@ -292,9 +315,9 @@ def _fail(code: int, text: str, settings: "Settings", started: Started) -> int:
 def make_plan(settings: "Settings") -> "StopPlan":
     """Return the plan of a stop. Imported late: the agent need not wait for it. Raises UsageError."""
     from . import paths
-    from .init import request_origin, stop_plan
+    from .init import planning, request_origin
 
-    return stop_plan.make(settings, paths.environment(), by_hand=request_origin.started_by_hand())
+    return planning.make(settings, paths.environment(), by_hand=request_origin.started_by_hand())
 
 
 def isolate(arguments: "Sequence[str]", package: str, environment: dict[bytes, bytes]) -> None:

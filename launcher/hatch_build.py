@@ -20,7 +20,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 VARIABLE = "AGENT_INIT_LAUNCHER"
-COMMANDS = {"agent-init": "entrypoint/__main__.py", "agent-initctl": "entrypoint/ctl/__main__.py"}
+COMMANDS = {"agent-init": "launcher/agent-init.py", "agent-initctl": "entrypoint/ctl/__main__.py"}
 
 
 class Hook(BuildHookInterface):  # type: ignore[type-arg]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from .. import options, settings
+from .. import options, parsed, settings
 from ..init import stop_steps
 from ..units import INFINITY, format_duration
 from . import frameworks, launch
@@ -69,7 +69,7 @@ class Case:
         return {
             name: given
             for name, given in self.container.variables.items()
-            if name.startswith(options.PREFIX) and "$" not in given.value and "{{" not in given.value
+            if name.startswith(parsed.PREFIX) and "$" not in given.value and "{{" not in given.value
         }
 
     @property
@@ -90,7 +90,7 @@ class Case:
         return not has_no_entrypoint(container.image_of.base if container.image_of else container.image)
 
     @cached_property
-    def settings_or_problem(self) -> settings.Settings | str | None:
+    def settings_or_problem(self) -> parsed.Settings | str | None:
         """Return agent-init's settings, or what is wrong with them; None without agent-init."""
         if not self.expects_agent_init:
             return None
@@ -101,16 +101,16 @@ class Case:
             arguments = [*(word for word in arguments if word != "--"), "--", "agent"]
         try:
             return settings.read(arguments, {name: given.value for name, given in self.own_variables.items()})
-        except settings.UsageError as error:
+        except parsed.UsageError as error:
             return str(error)
-        except settings.InfoRequested:
+        except parsed.InfoRequested:
             return None
 
     @property
-    def settings(self) -> settings.Settings | None:
+    def settings(self) -> parsed.Settings | None:
         """Return agent-init's settings; None if there are none, or bad ones."""
         found = self.settings_or_problem
-        return found if isinstance(found, settings.Settings) else None
+        return found if isinstance(found, parsed.Settings) else None
 
     @property
     def deadline(self) -> float | None:
@@ -123,7 +123,7 @@ class Case:
 
     def place_of(self, option: str) -> Place:
         """Return where an option of agent-init's was written."""
-        variable = options.PREFIX + option.upper()
+        variable = parsed.PREFIX + option.upper()
         source = self.settings.sources.get(option, "") if self.settings else ""
         given = self.container.variables.get(variable)
         if given is not None and (not source or source == variable):
@@ -218,7 +218,7 @@ class Case:
                 return self.line_of(part, [*words[:index], value, *words[index + 1 :]])
             if any(_written(flag).search(word) for word in words):
                 return self.line_of(part, [_written(flag).sub(rf"\g<1>{value}", word, count=1) for word in words])
-        return self.variable_line(options.PREFIX + option.upper(), value)
+        return self.variable_line(parsed.PREFIX + option.upper(), value)
 
     def grace_line(self, seconds: float) -> str:
         """Return the line that has the platform wait so long after the stop signal, or as long as it can."""

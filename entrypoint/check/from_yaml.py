@@ -7,7 +7,7 @@ import re
 import shlex
 from typing import TYPE_CHECKING
 
-from .. import options
+from .. import parsed
 from . import sleep
 from .model import COMPOSE, ECS, FARGATE, KUBERNETES, Container, Hook, Probe, Rollout, Words
 from .source import Given
@@ -134,7 +134,7 @@ def _compose_words(node: Node) -> Given[Words] | None:
 
 def _matters(names: Iterable[str]) -> bool:
     """Whether a rule speaks of one of these variables, whose values are elsewhere."""
-    return any(name.startswith(options.PREFIX) or name == "PYTHONUNBUFFERED" for name in names)
+    return any(name.startswith(parsed.PREFIX) or name == "PYTHONUNBUFFERED" for name in names)
 
 
 def _capabilities(dropped: Node, added: Node) -> tuple[Given[frozenset[str]] | None, Words]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .. import signals
-from ..settings import KILL_BEFORE_PLATFORM
+from ..parsed import KILL_BEFORE_PLATFORM
 from ..units import INFINITY, format_duration
 from . import frameworks
 from .case import ERROR, NOTE, WARNING, Case, Finding

@@ -15,11 +15,11 @@ import posix
 import sys
 
 from .. import paths
-from ..settings import LOOP_WATCH, RESPONDERS, STOP_SECONDS
+from ..parsed import LOOP_WATCH, RESPONDERS, STOP_SECONDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..settings import Settings
+    from ..parsed import Settings
 
 
 class AgentEnvironment:

@@ -26,7 +26,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
-    from ..settings import Settings
+    from ..parsed import Settings
     from . import by_name, foreground, leftovers, names, recipients, wrapper
     from .console import Console
     from .main_process import MainProcess

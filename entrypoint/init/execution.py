@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from .. import titles
-    from ..settings import Settings
+    from ..parsed import Settings
     from . import exit_watch, ready_file
     from .console import Console
     from .faults import Faults

@@ -15,13 +15,13 @@ import time
 from .. import paths
 from ..signals import CHLD, CONT, EOF, JOB_CONTROL, KILL, OF_WRITES, TERM, VALID
 from ..units import INFINITY
-from .spare_memory import Reserve, ensure_two_numbers
+from .spare_memory import RESERVES, ensure_two_numbers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from ..settings import Settings
+    from ..parsed import Settings
 
 ALRM = int(_signal.SIGALRM)
 NOT_FORWARDED = JOB_CONTROL | OF_WRITES | {CHLD}
@@ -62,7 +62,7 @@ class Fallback:
     )
 
     def __init__(self, settings: "Settings") -> None:
-        self.reserve = Reserve()
+        self.reserve = RESERVES[0]
         self.pid = 0
         self.status: int | None = None
         self.requested_at = self.kill_at = INFINITY
@@ -198,11 +198,13 @@ class Fallback:
 
 
 def describe_error(error: BaseException) -> str:
-    """Return an error's type, text and place in the code."""
-    where = error.__traceback__
+    """Return an error's type, text and place: the line, or the first of its function (see `unused`)."""
+    where, at = error.__traceback__, ""
     while where is not None and where.tb_next is not None:
         where = where.tb_next
-    at = f" ({paths.basename(where.tb_frame.f_code.co_filename)}:{where.tb_lineno})" if where else ""
+    if where is not None:
+        code = where.tb_frame.f_code
+        at = f" ({paths.basename(code.co_filename)}:{where.tb_lineno or code.co_firstlineno} in {code.co_name})"
     text = str(error)
     return f"{type(error).__name__}{text and ': '}{text}{at}"
 

@@ -10,7 +10,7 @@ from .console import DEBUG
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..settings import Settings
+    from ..parsed import Settings
     from .console import Console
     from .counters import Counters
     from .delivery import Delivery

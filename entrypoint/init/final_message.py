@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from ..settings import Settings
+    from ..parsed import Settings
 
 # The exit code alone does not show that it was one of these (`Lifecycle._find_cause`).
 UNKNOWN_TO_PLATFORM = frozenset("deadline escalated stop-signal oom killed lost".split())
@@ -23,7 +23,7 @@ ESCALATED = frozenset("step deadline".split())  # events after which the stop di
 
 
 class FinalMessage:
-    """The message, and the file. `changed`: it is to be written again. `platform_waits`: as text, how long it does."""
+    """The message, and the file. `changed`: it is to be written again."""
 
     __slots__ = (
         "_begun_at",
@@ -33,13 +33,16 @@ class FinalMessage:
         "_is_escalated",
         "_report",
         "_request",
+        "_settings",
         "_status",
+        "_waits",
         "changed",
-        "platform_waits",
     )
 
-    def __init__(self, settings: "Settings") -> None:
-        self._file = TerminationLog(settings)
+    def __init__(self, settings: "Settings", platform_waits: str = "") -> None:
+        """`platform_waits`: as text, how long it does."""
+        self._waits = platform_waits
+        self._settings, self._file = settings, TerminationLog(settings)
         self._request: tuple[str, str] | None = None  # the time of day, and who requested it
         self._begun_at = 0.0  # monotonic clock
         self._exit = ""  # how the agent has ended, if others are left
@@ -48,7 +51,6 @@ class FinalMessage:
         self._report: list[str] = []  # the latest stall report
         self._is_escalated = False
         self.changed = False
-        self.platform_waits = ""
 
     @property
     def is_written(self) -> bool:
@@ -91,7 +93,7 @@ class FinalMessage:
         `running` returns as text what is still running. It is not called where there is no file.
         """
         self.changed = False
-        if self._request is None or not self._file.is_there:
+        if self._request is None or not self._settings.has_termination_log:
             return ""
         since, requested_by = self._request
         parts = [f"stopping since {since}{f', requested by {requested_by}' if requested_by else ''}"]
@@ -99,8 +101,8 @@ class FinalMessage:
             parts.append(f"the agent {self._exit}")
         seconds = int(time.monotonic() - self._begun_at)
         parts.append(f"{f'after {seconds}s ' if seconds else ''}{running()}")
-        if self.platform_waits and requested_by:
-            parts.append(self.platform_waits)
+        if self._waits and requested_by:
+            parts.append(self._waits)
         if self._status:
             parts.append(f'last status: "{self._status}"')
         self._file.write(["; ".join(parts), *self._events, *self._report])

@@ -8,13 +8,12 @@ everywhere while it makes a module (it crashes, or an error is lost), so it is a
 
 import marshal
 import sys
-from _frozen_importlib_external import MAGIC_NUMBER
 
+from .. import first
 from . import spare_memory, unused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from importlib.machinery import ModuleSpec
     from types import ModuleType
     from typing import Any
@@ -23,7 +22,8 @@ PACKAGE = __name__.partition(".")[0]
 
 MEMORY_PER_CODE = 6  # bytes for each byte of compiled code: 3 were measured, and the allocator adds its own
 
-_codes: dict[str, bytes] = {}  # of the modules that are not loaded yet, by name
+_names: set[str] = set()  # of all these modules
+_codes: dict[str, bytes] = {}  # of those that are not loaded yet, by name
 
 
 class Module:
@@ -33,8 +33,7 @@ class Module:
 
     def __init__(self, name: str) -> None:
         self._name = f"{PACKAGE}.{name}"
-        if self._name not in sys.modules and self._name not in _codes:
-            _codes[self._name] = _read(self._name)
+        _names.add(self._name)
 
     def __getattr__(self, attribute: str) -> "Any":
         return getattr(__import__(self._name, fromlist=("*",)), attribute)
@@ -49,8 +48,7 @@ class Finder:
         if name not in _codes:
             return None
         spare_memory.take(len(_codes[name]) * MEMORY_PER_CODE)
-        make: Callable[..., ModuleSpec] = type(__spec__)
-        return make(name, Finder, origin=__file__)
+        return first.make_spec(name, Finder, __file__)
 
     @staticmethod
     def create_module(spec: "ModuleSpec") -> None:
@@ -64,32 +62,29 @@ class Finder:
         del _codes[module.__name__]
 
 
+def read_all() -> None:
+    """Read the code of these modules. Raises ImportError, OSError.
+
+    Once all others are loaded: the code takes the memory that their files took while they were read.
+    """
+    for name in _names:
+        if name not in sys.modules and name not in _codes:
+            _codes[name] = _read(name)
+
+
 def _read(name: str) -> bytes:
     """Return the compiled code of a module. Raises ImportError, OSError."""
-    parent = sys.modules[name.rpartition(".")[0]]
-    for finder in sys.meta_path:
-        spec = finder.find_spec(name, parent.__path__)
+    package, _, stem = name.rpartition(".")
+    path = sys.modules[package].__path__
+    code = first.compiled(path[0], stem)
+    if code is not None:
+        return code
+    for finder in sys.meta_path[:]:
+        spec = None if finder is first.Finder else finder.find_spec(name, path)
         if spec is not None:
             loader: Any = spec.loader
-            return _cached(spec, loader) or marshal.dumps(loader.get_code(name))
+            return marshal.dumps(loader.get_code(name))
     raise ModuleNotFoundError(f"no module named {name}", name=name)
-
-
-def _cached(spec: "ModuleSpec", loader: "Any") -> bytes:
-    """Return the compiled code of a module as it is in its .pyc file; empty if that is not known to be the source's.
-
-    The loader knows more kinds of files, but makes the code, which is dropped here: that takes time, and memory that
-    the interpreter keeps. For the header see PEP 552. It does not show a file that was cut off, which Python does not
-    write; nor that the directory was moved, so a traceback may name the old place.
-    """
-    try:
-        data: bytes = loader.get_data(spec.cached)
-        source = loader.path_stats(spec.origin)
-        numbers = 0, int(source["mtime"]), source["size"]
-        header = MAGIC_NUMBER + b"".join((number & 0xFFFFFFFF).to_bytes(4, "little") for number in numbers)
-    except Exception:  # there is no such file, for example
-        return b""
-    return data[len(header) :] if data.startswith(header) else b""
 
 
 sys.meta_path.insert(0, Finder)

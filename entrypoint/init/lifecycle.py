@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from ..settings import Settings
+    from ..parsed import Settings
     from .exit_status import Ending
     from .stop_plan import StopPlan
     from .stop_steps import Steps

@@ -26,7 +26,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from ..settings import Settings
+    from ..parsed import Settings
     from .delivery import Delivery
     from .main_process import MainProcess
     from .narrator import Narrator

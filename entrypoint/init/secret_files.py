@@ -11,7 +11,7 @@ from .spawn import OWN_FAULT, NotStarted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..settings import Settings
+    from ..parsed import Settings
 
 MAX_BYTES = 128 << 10  # of `NAME=content` with its final NUL: execve(2) takes no longer string (MAX_ARG_STRLEN)
 

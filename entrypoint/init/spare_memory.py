@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-RESERVE_BYTES, BLOCK_BYTES = 96 << 10, 48 << 10
+RESERVE_BYTES, BLOCK_BYTES = 96 << 10, 96 << 10
 # The interpreter keeps its frames in chunks of 16 KiB, or of the next power of two that has room for a frame and 1,000
 # words more (push_chunk() in CPython's pystate.c). So a frame of this size makes it map 64 KiB; these words are not
 # written to, and 40 KiB are left for the frames of what it calls. None of ours takes more than 0.3.
@@ -68,3 +68,5 @@ def with_stack(step: "Callable[..., int]", *arguments: object) -> int:
 
 
 with_stack.__code__ = with_stack.__code__.replace(co_stacksize=FRAME_WORDS)
+
+RESERVES = Reserve(), Reserve()  # that of the fallback, and that of the supervisor

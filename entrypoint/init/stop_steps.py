@@ -7,7 +7,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..settings import Settings
+    from ..parsed import Settings
 
     Steps = Sequence[tuple[int, float]]  # signals, each with the seconds to wait after it
 

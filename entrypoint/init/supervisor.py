@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
     from typing import Any
 
-    from ..settings import Settings
+    from ..parsed import Settings
     from . import control_answers, helpers, http_server, successor
     from .agent_environment import AgentEnvironment
     from .fallback import Fallback

@@ -11,7 +11,6 @@ import _stat
 import posix
 import time
 
-from .. import paths
 from . import procfs
 
 TYPE_CHECKING = False
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import NoReturn
 
-    from ..settings import Settings
+    from ..parsed import Settings
 
 MAX_BYTES = 4096
 ATTEMPTS = 3  # at a file that grows meanwhile
@@ -42,11 +41,6 @@ class TerminationLog:
         self._was_named = "termination_log" in settings.sources
         self._ours, self._start = b"", 0  # what we have written last, and where
         self.error = ""
-
-    @property
-    def is_there(self) -> bool:
-        """Whether there is such a file, or is to be one."""
-        return self._path is not None and (self._was_named or paths.lexists(self._path))
 
     @property
     def is_written(self) -> bool:

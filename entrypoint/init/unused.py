@@ -1,57 +1,70 @@
-"""Frees what modules keep that process 1 never uses: above all annotations, which are for type checkers.
+"""Frees what modules keep that process 1 never uses.
 
-They take 0.1 MiB, and 0.4 MiB since Python 3.14, which makes a function of each function's annotations (PEP 649).
+Annotations are for type checkers. They take 0.1 MiB, and 0.4 since Python 3.14, which makes a function of each
+function's annotations (PEP 649). Docstrings take 0.1 MiB, and so do the tables of line numbers: an error is logged with
+the name of its function. The reader of the settings is used once.
 """
 
 import sys
 
+from ..first import Finder
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import ModuleType
-    from typing import Any
+    from types import CodeType, ModuleType
 
 PACKAGE = __name__.partition(".")[0]
+# Modules and functions.
+ONLY_AT_START = (
+    *"settings options init.own_process init.spawn init.agent_environment.make init.agent_environment._bind".split(),
+    *"start.isolate start.given_environment start.read_settings start.check_http start.try_to_start".split(),
+    *"start.start_agent start.take_name start._comes_with_interpreter start._as_given start._library".split(),
+)
 FUNCTION = type(lambda: None)
+CODE = type((lambda: None).__code__)
 ATTRIBUTE = "__annotate__" if sys.version_info >= (3, 14) else "__annotations__"
 
 
 def free_all() -> None:
-    """Free the annotations of our own modules: of those that are loaded, and of others as soon as they are loaded.
+    """Free this in our own modules: in those that are loaded, and in others as soon as they are loaded.
 
     The next module uses the memory again. So this is called early, but not before the agent's start. Does not raise.
     """
     try:
+        forget(*ONLY_AT_START)
         for name, module in tuple(sys.modules.items()):
             if name.partition(".")[0] == PACKAGE:
                 free_of(module)
-        _free_after_import()
+        Finder.then = free_of
+        # With buffers of 8 KiB each, or 128. What process 1 writes, it writes to the descriptor.
+        for name in "stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__":
+            setattr(sys, name, None)
+        sys.path_importer_cache.clear()  # lists of the directories of the standard library and of site-packages
         sys.modules["encodings.aliases"].aliases.clear()  # process 1 uses only UTF-8 and ASCII, by their own names
     except Exception:  # in a later Python, or for want of memory: this only saves some
         return
 
 
-def _free_after_import() -> None:
-    """Have the loader of our modules free their annotations."""
-    loader: Any = type(sys.modules[__name__].__loader__)
-    execute = loader.exec_module
-    if execute.__module__ == __name__:  # called before
-        return
-
-    def exec_module(self: "Any", module: "ModuleType") -> None:
-        execute(self, module)
-        if module.__name__.partition(".")[0] == PACKAGE:
-            free_of(module)
-
-    loader.exec_module = exec_module
+def forget(*names: str) -> None:
+    """Free modules and functions that are used only once. Does not raise."""
+    for name in names:
+        package, _, attribute = f"{PACKAGE}.{name}".rpartition(".")
+        if package in sys.modules:
+            vars(sys.modules[package]).pop(attribute, None)
+        module = sys.modules.pop(f"{package}.{attribute}", None)
+        if module is not None:
+            vars(module).clear()  # else its functions, which refer to this, live until the next garbage collection
 
 
 def free_of(module: "ModuleType") -> None:
-    """Free the annotations of the functions and methods of a module. Does not raise."""
+    """Free this in a module, its functions and its classes. Does not raise."""
     try:
+        module.__doc__ = None
         for value in tuple(vars(module).values()):
             if getattr(value, "__module__", None) != module.__name__:
                 continue
             if isinstance(value, type):
+                value.__doc__ = None
                 for member in tuple(vars(value).values()):
                     _free(getattr(member, "fget", None) or getattr(member, "__func__", member))
             else:
@@ -61,5 +74,18 @@ def free_of(module: "ModuleType") -> None:
 
 
 def _free(function: object) -> None:
-    if isinstance(function, FUNCTION):
-        setattr(function, ATTRIBUTE, None)
+    if not isinstance(function, FUNCTION):
+        return
+    setattr(function, ATTRIBUTE, None)
+    code, text = function.__code__, function.__doc__
+    function.__doc__, function.__qualname__ = None, code.co_name
+    function.__code__ = _smaller(code, text)
+
+
+def _smaller(code: "CodeType", text: str | None = None) -> "CodeType":
+    """Return the code of a function without what is not needed to run it. `text`: its docstring, if it has one."""
+    constants = [_smaller(constant) if isinstance(constant, CODE) else constant for constant in code.co_consts]
+    if text is not None and constants[0] is text:
+        constants[0] = None
+    lines = b"" if sys.gettrace() is None else code.co_linetable  # what traces this process needs them
+    return code.replace(co_consts=tuple(constants), co_linetable=lines, co_qualname=code.co_name)

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from .. import signals, units
-from ..settings import KILL_BEFORE_PLATFORM
+from ..parsed import KILL_BEFORE_PLATFORM
 from .model import Advice, Verdict
 from .scenarios import GRACE, INT, STOP_DELAY, STOP_SIGNAL, TERM, TERM_ONCE
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from entrypoint import notify, options
+from entrypoint import notify, options, parsed
 from entrypoint import settings as reader
 from tests.support.init import AGENT_INIT, clean_environment, until
 from tests.support.proc import children_of, descriptors
@@ -63,9 +63,9 @@ variables = st.dictionaries(st.sampled_from(VARIABLES), texts, max_size=4)
 def test_any_command_line_gives_settings_or_a_one_line_error(typed: list[str], environment: dict[str, str]) -> None:
     try:
         found = reader.read([*typed, "--", "true"], environment)
-    except reader.InfoRequested:
+    except parsed.InfoRequested:
         return
-    except reader.UsageError as error:
+    except parsed.UsageError as error:
         message = str(error)
     else:
         assert found.command
@@ -87,9 +87,9 @@ def test_flag_overrides_any_value_of_its_variable(option: options.Option, typed:
 def _read(line: list[str], environment: dict[str, str]) -> object:
     try:
         found = reader.read(line, environment)
-    except reader.UsageError as error:
+    except parsed.UsageError as error:
         return str(error)
-    return {name: getattr(found, name) for name in reader.Settings.__slots__}
+    return vars(found)
 
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -144,7 +144,7 @@ def venv(tmp_path: Path) -> Path:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", made], check=True, timeout=60)
     shutil.copytree(PACKAGE, site_packages(made) / "entrypoint", ignore=shutil.ignore_patterns("__pycache__"))
     command = made / "bin" / "agent-init"
-    lines = (PACKAGE / "__main__.py").read_text().splitlines(keepends=True)
+    lines = (PACKAGE.parent / "launcher" / "agent-init.py").read_text().splitlines(keepends=True)
     command.write_text("".join([f"#!{made}/bin/python\n", *lines[1:]]))
     command.chmod(0o755)
     return made
@@ -272,28 +272,25 @@ def test_arguments_reach_the_agent_as_they_are_in_any_locale(
 # In addition to the modules that the interpreter loads before our first instruction. A new entry costs every container
 # memory and start time. The C modules here are built into the interpreter in the common builds, or small.
 LOADED = frozenset(
-    "errno select _stat _socket entrypoint entrypoint.control "
-    "entrypoint.init entrypoint.init.actions entrypoint.init.agent_environment "
-    "entrypoint.init.cgroup entrypoint.init.console entrypoint.init.control_socket entrypoint.init.counters "
-    "entrypoint.init.cpu_limit "
-    "entrypoint.init.delivery entrypoint.init.execution entrypoint.init.history "
-    "entrypoint.init.exit_status entrypoint.init.fallback entrypoint.init.fast_path "
-    "entrypoint.init.faults entrypoint.init.final_message entrypoint.init.job_control entrypoint.init.later "
+    "errno select _stat _socket entrypoint entrypoint.control entrypoint.first entrypoint.init "
+    "entrypoint.init.actions entrypoint.init.agent_environment entrypoint.init.cgroup entrypoint.init.console "
+    "entrypoint.init.control_socket entrypoint.init.counters entrypoint.init.cpu_limit entrypoint.init.delivery "
+    "entrypoint.init.execution entrypoint.init.exit_status entrypoint.init.fallback entrypoint.init.fast_path "
+    "entrypoint.init.faults entrypoint.init.history entrypoint.init.job_control entrypoint.init.later "
     "entrypoint.init.libc entrypoint.init.lifecycle entrypoint.init.loop entrypoint.init.main_process "
-    "entrypoint.init.narrator entrypoint.init.notify_socket entrypoint.init.own_process entrypoint.init.procfs "
-    "entrypoint.init.request_origin entrypoint.init.signalfd entrypoint.init.spare_memory entrypoint.init.spawn "
-    "entrypoint.init.stall_report entrypoint.init.stop_plan entrypoint.init.stop_steps "
-    "entrypoint.init.supervisor entrypoint.init.terminal entrypoint.init.termination_log entrypoint.init.tree "
-    "entrypoint.init.unused "
-    "entrypoint.notify entrypoint.options entrypoint.paths entrypoint.platforms entrypoint.settings "
-    "entrypoint.signals entrypoint.start entrypoint.units".split()
+    "entrypoint.init.narrator entrypoint.init.notify_socket entrypoint.init.procfs entrypoint.init.request_origin "
+    "entrypoint.init.signalfd entrypoint.init.spare_memory entrypoint.init.stall_report entrypoint.init.stop_plan "
+    "entrypoint.init.stop_steps entrypoint.init.supervisor entrypoint.init.terminal entrypoint.init.tree "
+    "entrypoint.init.unused entrypoint.notify entrypoint.parsed entrypoint.paths entrypoint.signals entrypoint.start "
+    "entrypoint.units".split()
 )
 # prctl(2) is called through this. For signalfd(2) process 1 has a child that calls it.
 AS_SUBREAPER = frozenset(("_ctypes",))
 # Loaded when a stop needs them.
 OF_A_STOP = frozenset(
     f"entrypoint.init.{name}"
-    for name in "exit_watch foreground helpers leftovers names output_pipes recipients wrapper".split()
+    for name in "events exit_watch final_message foreground helpers leftovers names output_pipes recipients "
+    "termination_log wrapper".split()
 ) | {"entrypoint.titles"}
 NEVER = frozenset(
     "asyncio ctypes click enum json logging os psutil re signal threading traceback typing uvloop".split()

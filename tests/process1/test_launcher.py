@@ -635,7 +635,7 @@ def test_on_an_older_python_by_a_later_name_it_does_not_start_over_for_ever(tmp_
 
 
 HALF_COPIED = {
-    "agent-init": ("__main__.py", "start.py", "settings.py", "options.py", "init/own_process.py"),
+    "agent-init": ("__main__.py", "first.py", "start.py", "settings.py", "options.py", "init/own_process.py"),
     "agent-initctl": ("ctl/__main__.py", "ctl/main.py", "ctl/connection.py", "ctl/probes.py", "control.py"),
 }
 

@@ -467,11 +467,11 @@ def test_command_script_is_executable_and_short() -> None:
 @pytest.mark.parametrize("path", ["bin/agent-init", "bin//agent-init", "link/agent-init", "link/../bin/agent-init"])
 def test_the_package_is_found_beside_the_directory_of_a_copy(tmp_path: Path, path: str) -> None:
     """As `pip install --target` leaves it. A shell makes `bin//agent-init` of `PATH=bin/`."""
-    main = Path(entrypoint.__file__).with_name("__main__.py")
+    package = Path(entrypoint.__file__).parent
     (tmp_path / "bin").mkdir()
     (tmp_path / "link").symlink_to("bin")
-    shutil.copy(main, tmp_path / "bin" / "agent-init")
-    shutil.copytree(main.parent, tmp_path / "entrypoint", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(package.parent / "launcher" / "agent-init.py", tmp_path / "bin" / "agent-init")
+    shutil.copytree(package, tmp_path / "entrypoint", ignore=shutil.ignore_patterns("__pycache__"))
     argv = [sys.executable, "-I", "-S", f"{tmp_path}/{path}", "--version"]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"agent-init {entrypoint.__version__}\n", "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from entrypoint import settings as reader
-from entrypoint.init import stop_plan
+from entrypoint.init import planning
 from entrypoint.init.actions import Action, Log
 from entrypoint.init.exit_status import Ending
 from entrypoint.init.lifecycle import Lifecycle
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def make(*flags: str, environment: dict[str, str] | None = None, now: float = 0.0) -> Lifecycle:
     """Return the life of an agent started at `now` with these options, on no platform but the environment's."""
     settings = reader.read([*flags, "agent"], environment or {})
-    return Lifecycle(settings, stop_plan.make(settings, environment or {}, lambda _path: False), now)
+    return Lifecycle(settings, planning.make(settings, environment or {}, lambda _path: False), now)
 
 
 class OomKills:

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from entrypoint import settings as reader
-from entrypoint.init import delivery, leftovers, procfs, recipients, stop_plan, terminal
+from entrypoint.init import delivery, leftovers, planning, procfs, recipients, terminal
 from entrypoint.init.procfs import Process
 from entrypoint.init.signalfd import Received
 from entrypoint.init.supervisor import Supervisor
@@ -198,7 +198,7 @@ class Harness:
         )
         self.supervisor = Supervisor(
             settings,
-            stop_plan.make(settings, {}, lambda _: False),
+            planning.make(settings, {}, lambda _: False),
             self.source,  # type: ignore[arg-type]
             AGENT,
             given.pop("environment", None),

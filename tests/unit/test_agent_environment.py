@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from entrypoint import parsed
 from entrypoint import settings as reader
-from entrypoint.init import agent_environment, cpu_limit, lifecycle, stop_plan
+from entrypoint.init import agent_environment, cpu_limit, lifecycle, planning
 from entrypoint.init.agent_environment import AgentEnvironment
 from entrypoint.signals import TERM
 
@@ -58,7 +59,7 @@ def test_stacks_need_no_notify_socket() -> None:
     assert environment == {
         "PYTHONPATH": "/package/entrypoint/agent/site:/app",
         "NOTIFY_SOCKET": "/parent",
-        reader.RESPONDERS: made.responders,
+        parsed.RESPONDERS: made.responders,
     }
     assert (made.socket, made.parent_socket) == (None, "")
 
@@ -69,8 +70,8 @@ def test_the_limit_of_the_loop_watch_is_given_in_seconds() -> None:
     made = cleaned_up(made)
     assert environment == {
         "PYTHONPATH": "/package/entrypoint/agent/site",
-        reader.RESPONDERS: made.responders,
-        reader.LOOP_WATCH: "0.25",
+        parsed.RESPONDERS: made.responders,
+        parsed.LOOP_WATCH: "0.25",
     }
     assert make("--no-notify", "--loop-watch", "0", AGENT_INIT_LOOP_WATCH="3m") == (None, {})
 
@@ -225,7 +226,7 @@ def test_only_the_socket_of_root_can_be_used_by_other_users(
 def test_the_stop_time_of_an_agent_init_above_is_removed() -> None:
     made, environment = make(AGENT_INIT_STOP_SECONDS="7")  # without a grace of ours the time is not known
     cleaned_up(made)
-    assert reader.STOP_SECONDS not in environment
+    assert parsed.STOP_SECONDS not in environment
 
 
 @pytest.mark.parametrize(
@@ -245,7 +246,7 @@ def test_a_known_stop_time_is_given_in_seconds(
     monkeypatch.setattr(cpu_limit, "cpus", lambda: None)
     made, environment = make(*flags, AGENT_INIT_STOP_SECONDS="7")
     cleaned_up(made)
-    assert float(environment[reader.STOP_SECONDS]) == seconds
+    assert float(environment[parsed.STOP_SECONDS]) == seconds
 
 
 @pytest.mark.parametrize(
@@ -267,9 +268,9 @@ def test_with_little_processor_time_the_stop_time_ends_with_the_earlier_report(
     monkeypatch.setattr(cpu_limit, "cpus", lambda: cpus)
     made, environment = make(*flags)
     cleaned_up(made)
-    assert float(environment[reader.STOP_SECONDS]) == pytest.approx(seconds)
+    assert float(environment[parsed.STOP_SECONDS]) == pytest.approx(seconds)
     settings = reader.read([*flags, "--", "agent"], {})
-    plan = stop_plan.make(settings, {}, lambda _: False)
+    plan = planning.make(settings, {}, lambda _: False)
     plan.allow_report(cpus)
     life = lifecycle.Lifecycle(settings, plan, 0.0)
     life.signal(0.0, TERM, None)

@@ -27,6 +27,7 @@ class Log:
         self.fd = os.open(path, os.O_WRONLY | os.O_CREAT)
         self.console = Console(self.fd)
         self.faults = Faults(self.console)
+        self.faults._reserve = Reserve()  # not the one that all share
 
     def lines(self) -> list[str]:
         return [line.removeprefix("agent-init: error: ") for line in self.path.read_text().splitlines()]

@@ -19,7 +19,8 @@ from entrypoint.init import helpers, http_program, http_server
 from entrypoint.init.fallback import Fallback
 from entrypoint.init.lifecycle import KILLING
 from entrypoint.init.loop import Loop
-from entrypoint.settings import UsageError, read
+from entrypoint.parsed import UsageError
+from entrypoint.settings import read
 from tests.support.world import AGENT, CHLD, KILL, OWN_PID, TERM, USR1, World, exited, failing
 
 if TYPE_CHECKING:

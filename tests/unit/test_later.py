@@ -7,10 +7,12 @@ import marshal
 import os
 import py_compile
 import sys
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
 
+from entrypoint import first
 from entrypoint.init import later, spare_memory
 from tests.support.fresh_interpreter import output_of
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 LATER = """
 from entrypoint.init import delivery, later
 NAME = "entrypoint.init.names"
+assert NAME not in later._codes
+later.read_all()
 assert NAME not in sys.modules and NAME in later._codes
 sys.path.clear()  # no file is found any more
 sys.path_importer_cache.clear()
@@ -37,6 +41,8 @@ assert delivery.names.TRACERS is sys.modules[NAME].TRACERS and NAME not in later
 assert delivery.recipients.names is sys.modules[NAME]
 assert delivery.names.is_wrapper.__annotations__ == {}
 later.Module("init.names")
+sys.modules["entrypoint.init"].__path__.append("/none")
+later.read_all()
 assert NAME not in later._codes
 print("complete")
 """
@@ -49,8 +55,10 @@ def test_a_module_is_made_at_its_first_use_and_takes_no_file() -> None:
 
 def test_a_module_that_is_not_there_is_a_failure_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(later, "_codes", {})
+    monkeypatch.setattr(later, "_names", set())
+    later.Module("init.no_such")
     with pytest.raises(ModuleNotFoundError, match="no module named"):
-        later.Module("init.no_such")
+        later.read_all()
 
 
 @pytest.mark.parametrize(
@@ -83,15 +91,18 @@ def test_compiled_code_is_taken_from_its_file_if_it_is_that_of_the_source(
         source.write_text("A = 22\n")
         os.utime(source, ns=(at.st_atime_ns, at.st_mtime_ns))
     elif state == "of another Python":
-        monkeypatch.setattr(later, "MAGIC_NUMBER", b"1234")
+        monkeypatch.setattr(first, "MAGIC_NUMBER", b"1234")
     elif state == "not there":
         os.unlink(compiled)
     loader = importlib.machinery.SourceFileLoader("tests.some", str(source))
     spec = importlib.machinery.ModuleSpec("tests.some", loader, origin=str(source))
     spec.has_location = True
-    assert bool(later._cached(spec, loader)) is is_taken
+    assert (first.compiled(str(tmp_path), "some") is not None) is is_taken
 
-    monkeypatch.setattr(sys, "meta_path", [Found(spec)])
+    package = ModuleType("tests")
+    package.__path__ = [str(tmp_path)]
+    monkeypatch.setitem(sys.modules, "tests", package)
+    monkeypatch.setattr(sys, "meta_path", [first.Finder, Found(spec)])
     space: dict[str, object] = {}
     exec(marshal.loads(later._read("tests.some")), space)
     assert space["A"] == int(source.read_text().split()[2])

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 from entrypoint import settings as reader
-from entrypoint.init import narrator, procfs, stop_plan
+from entrypoint.init import events, narrator, planning, procfs, stop_plan
 from entrypoint.init.actions import Action, Log
 from entrypoint.init.console import DEBUG, ERROR, INFO, TRACE, WARNING, Console
 from entrypoint.init.exit_status import Ending
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from entrypoint.init.tree import Descendants
 
 USR1 = 10
+EVENTS = {**events.EVENTS, "ended": narrator.ENDED}
 MIB = 1 << 20
 SENDER = "sh (pid 7)"
 
@@ -59,7 +60,7 @@ class Narration:
         self.path, self.final = directory / "log", directory / "final"
         arguments = ["--termination-log", str(self.final), *flags, "agent", "--port", "80"]
         self.settings = reader.read(arguments, environment or {})
-        self.plan = stop_plan.make(self.settings, environment or {}, lambda _path: False)
+        self.plan = planning.make(self.settings, environment or {}, lambda _path: False)
         self.fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self.listed = Listed([])
         descendants: Descendants = self.listed  # type: ignore[assignment]
@@ -724,9 +725,13 @@ def test_an_event_is_logged_only_up_to_the_level_asked_for(
 
 
 def test_these_cases_are_all_events() -> None:
-    assert {event for event, *_ in CASES} == narrator.EVENTS.keys()
-    assert {event for event, (_, _, _, listing) in narrator.EVENTS.items() if listing} == LISTS.keys()
-    assert narrator.EVENTS.keys() > narrator.FINAL
+    assert {event for event, *_ in CASES} == EVENTS.keys()
+    assert {event for event, (_, _, _, listing) in EVENTS.items() if listing} == LISTS.keys()
+    assert EVENTS.keys() > narrator.FINAL
+
+
+def test_the_text_of_what_is_logged_with_verbose_only_is_not_loaded_without() -> None:
+    assert {event for event, (_, level, _, _) in EVENTS.items() if level == DEBUG} == narrator.VERBOSE
 
 
 class EveryLogHasAText(AnyOrder):
@@ -735,7 +740,7 @@ class EveryLogHasAText(AnyOrder):
     def take(self, actions: list[Action]) -> None:
         super().take(actions)
         for log in logs(actions):
-            _, level, render, _ = narrator.EVENTS[log.event]
+            _, level, render, _ = EVENTS[log.event]
             text = render(**log.facts)
             assert text
             assert text.isprintable()
@@ -1033,7 +1038,7 @@ HANG: dict[str, Any] = {"allowed": 5.0, "sender": None, "upcoming": {"steps": []
 
 def kubernetes() -> stop_plan.StopPlan:
     """The plan in a pod without a grace."""
-    return stop_plan.make(reader.read(["agent"], {}), KUBERNETES, lambda _path: False)
+    return planning.make(reader.read(["agent"], {}), KUBERNETES, lambda _path: False)
 
 
 def now_of(narration: Narration) -> list[str]:
@@ -1104,7 +1109,7 @@ def test_the_final_message_begins_with_the_stop(
     assert len(lines) == (3 if event in ("watchdog", "ready-timeout") else 2)
 
 
-@pytest.mark.parametrize("event", sorted(narrator.EVENTS.keys() - {"ended"}))
+@pytest.mark.parametrize("event", sorted(EVENTS.keys() - {"ended"}))
 def test_what_of_a_stop_goes_into_the_final_message(narrate: Callable[..., Narration], event: str) -> None:
     log = next(log for name, actions, *_ in CASES if name == event for log in logs(actions()) if log.event == event)
     narration = narrate()

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from entrypoint import cli, options, signals, units
+from entrypoint import cli, options, parsed, signals, units
 from entrypoint import settings as reader
-from entrypoint.init import stop_plan
+from entrypoint.init import planning
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,13 +67,13 @@ VALUES: dict[str, list[tuple[str, Any]]] = {
 TAKING = [(o.name, flag, text, value) for o in options.OPTIONS for flag in o.flags for text, value in VALUES[o.name]]
 
 
-def read(*arguments: str, **environment: str) -> reader.Settings:
+def read(*arguments: str, **environment: str) -> parsed.Settings:
     return reader.read([*arguments, *COMMAND], environment)
 
 
 def refused(*arguments: str, **environment: str) -> str:
     """The text of the usage error."""
-    with pytest.raises(reader.UsageError) as error:
+    with pytest.raises(parsed.UsageError) as error:
         read(*arguments, **environment)
     text = str(error.value)
     assert "\n" not in text
@@ -216,7 +216,7 @@ def test_parsing_stops_at_the_first_non_option(line: str, command: str) -> None:
     if command:
         assert reader.read(line.split(), {}).command == tuple(command.split())
     else:
-        with pytest.raises(reader.UsageError, match=r"^--grace: '--' is not a duration"):
+        with pytest.raises(parsed.UsageError, match=r"^--grace: '--' is not a duration"):
             reader.read(line.split(), {})
 
 
@@ -243,20 +243,20 @@ def test_short_options_can_be_bundled(line: str, expected: dict[str, object]) ->
 @pytest.mark.parametrize(("flag", "what"), reader.INFO_FLAGS.items())
 def test_help_and_version_are_requested_by_their_flags(flag: str, what: str) -> None:
     for arguments in ([flag], ["-v", flag], [flag, "--no-such"], ["-g", flag, "agent"]):
-        with pytest.raises(reader.InfoRequested) as requested:
+        with pytest.raises(parsed.InfoRequested) as requested:
             reader.read(arguments, {})
         assert requested.value.args == (what,)
     assert reader.read(["agent", flag], {}).command == ("agent", flag)
 
 
 def test_help_can_be_bundled() -> None:
-    with pytest.raises(reader.InfoRequested):
+    with pytest.raises(parsed.InfoRequested):
         reader.read(["-vh"], {})
 
 
 @pytest.mark.parametrize("arguments", [[], ["--"], ["-v"], ["-t", "5"], ["-g", "--"]])
 def test_a_command_is_required(arguments: list[str]) -> None:
-    with pytest.raises(reader.UsageError, match="no command given; usage: "):
+    with pytest.raises(parsed.UsageError, match="no command given; usage: "):
         reader.read(arguments, {})
 
 
@@ -285,7 +285,7 @@ def test_an_unknown_option_is_reported_on_one_line(argument: str) -> None:
 
 @pytest.mark.parametrize("flag", [flag for option in options.OPTIONS for flag in option.flags])
 def test_a_missing_value_is_reported(flag: str) -> None:
-    with pytest.raises(reader.UsageError, match=f"^{flag} needs a value: "):
+    with pytest.raises(parsed.UsageError, match=f"^{flag} needs a value: "):
         reader.read([flag], {})
 
 
@@ -520,10 +520,10 @@ ARGUMENTS = st.text(st.sampled_from("-=,:/ \n\u00fc\udcff0159smTERM"), max_size=
 def test_any_input_is_read_or_refused_on_one_line(arguments: list[str], environment: dict[str, str]) -> None:
     try:
         settings = reader.read(arguments, environment)
-        stop_plan.make(settings, environment, lambda _: False)
-    except reader.UsageError as error:
+        planning.make(settings, environment, lambda _: False)
+    except parsed.UsageError as error:
         message = str(error)
-    except reader.InfoRequested:
+    except parsed.InfoRequested:
         assert {"-h", "-V", "--help", "--version"} & {text[:2] if text[1:2] != "-" else text for text in arguments}
         return
     else:
@@ -728,7 +728,7 @@ def test_the_command_and_the_reader_parse_a_line_alike(groups: list[list[str]], 
     assume("stop_schedule" not in str(groups))
     try:
         settings = reader.read([*arguments, *COMMAND], {})
-    except reader.UsageError as error:
+    except parsed.UsageError as error:
         # Only the reader refuses contradictions.
         contradictions = "exclude each other", "turns off", "requests a stop"
         assume(not any(text in str(error) for text in contradictions))
@@ -756,7 +756,7 @@ def test_shell_completion_offers_values(option: str, begun: str, expected: list[
 
 
 def test_shell_completion_is_requested_by_its_variable() -> None:
-    with pytest.raises(reader.InfoRequested, match="complete"):
+    with pytest.raises(parsed.InfoRequested, match="complete"):
         reader.read(["--gr"], {reader.COMPLETE_VARIABLE: "bash_source"})
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint import options, platforms
+from entrypoint import options, parsed, platforms
 from entrypoint import settings as reader
 from entrypoint.check import rules
 from entrypoint.rehearse import beside, scenarios
@@ -113,7 +113,7 @@ def test_generated_tables_match_the_code(name: str) -> None:
 def test_every_option_and_variable_in_a_page_exists(page: Path) -> None:
     text = page.read_text()
     flags = {flag for option in options.OPTIONS for flag in (*option.flags, *option.constants)} | set(reader.INFO_FLAGS)
-    variables = {option.variable for option in options.OPTIONS} | {reader.STOP_SECONDS, reader.RESPONDERS}
+    variables = {option.variable for option in options.OPTIONS} | {parsed.STOP_SECONDS, parsed.RESPONDERS}
     used = {name.rstrip("_") for name in re.findall(r"(?<!_)\bAGENT_INIT_[A-Z_]*", text)} - {"AGENT_INIT"}
     assert {name for name in used if not name.startswith(NO_OPTIONS)} <= variables
     assert set(re.findall(r"agent-init (--?[a-z][a-z-]*)", text)) <= flags | {"--"}

@@ -299,6 +299,7 @@ class Run:
             (terminal, "foreground", foreground),
             (signalfd, "open_source", None),
             (unused, "free_all", None),
+            (unused, "forget", None),
         ):
             monkeypatch.setattr(module, name, lambda *_, result=result: result)
         monkeypatch.setattr(spawn, "spawn", self.spawn)

@@ -10,7 +10,7 @@ import pytest
 
 from entrypoint import settings as reader
 from entrypoint import signals
-from entrypoint.init import stdin_watch, stop_plan
+from entrypoint.init import planning, stdin_watch
 from entrypoint.init.actions import Log, Stop, TakeCpuSnapshot
 from entrypoint.init.lifecycle import Lifecycle
 from entrypoint.init.stdin_watch import LOOK_EVERY, MAX_LOOK_AFTER, PAUSE
@@ -169,7 +169,7 @@ def test_unread_bytes_are_counted(stdin: tuple[int, int]) -> None:
 
 def life(*arguments: str, **environment: str) -> Lifecycle:
     settings = reader.read([*arguments, "agent"], environment)
-    return Lifecycle(settings, stop_plan.make(settings, environment, lambda _: False), 0.0)
+    return Lifecycle(settings, planning.make(settings, environment, lambda _: False), 0.0)
 
 
 def test_eof_requests_a_stop() -> None:

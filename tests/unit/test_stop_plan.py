@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from entrypoint import parsed, units
 from entrypoint import settings as reader
-from entrypoint import units
-from entrypoint.init import stop_plan, stop_steps
+from entrypoint.init import planning, stop_plan, stop_steps
 from entrypoint.signals import ABRT, INT, KILL, TERM
 
 from .test_platforms import TABLE
@@ -18,7 +18,7 @@ from .test_platforms import TABLE
 
 def plan(*flags: str, files: tuple[str, ...] = (), **environment: str) -> stop_plan.StopPlan:
     settings = reader.read([*flags, "--", "agent"], environment)
-    return stop_plan.make(settings, environment, lambda path: path in files)
+    return planning.make(settings, environment, lambda path: path in files)
 
 
 # --- The plan. ------------------------------------------------------------------------------------------------------
@@ -117,7 +117,7 @@ def test_a_schedule_without_kill_at_the_end_has_no_deadline(schedule: str) -> No
     ids=" ".join,
 )
 def test_a_stop_delay_that_leaves_no_time_is_refused(flags: list[str]) -> None:
-    with pytest.raises(reader.UsageError, match=r"^--stop-delay: .* leaves no time .*accepted: ") as refused:
+    with pytest.raises(parsed.UsageError, match=r"^--stop-delay: .* leaves no time .*accepted: ") as refused:
         plan(*flags)
     assert "\n" not in str(refused.value)
 
@@ -140,7 +140,7 @@ def test_a_stop_delay_within_the_grace_is_accepted(flags: list[str]) -> None:
 @given(st.floats(0, 366 * 86400), st.sampled_from(["", "KUBERNETES_SERVICE_HOST", "RENDER"]))
 def test_an_explicit_grace_is_the_time_until_kill(seconds: float, platform: str) -> None:
     environment = {"AGENT_INIT_GRACE": f"{seconds:.6f}", **({platform: "x"} if platform else {})}
-    made = stop_plan.make(reader.read(["agent"], environment), environment, lambda _: False)
+    made = planning.make(reader.read(["agent"], environment), environment, lambda _: False)
     assert made.grace == float(f"{seconds:.6f}") == sum(wait for _, wait in made.steps[:-1])
     assert made.steps[-1][0] == KILL
 
@@ -190,7 +190,7 @@ def test_no_kill_comes_after_the_platforms(
 ) -> None:
     environment = {platform: "x"} if platform else {}
     settings = reader.read(["--platform-grace", "2m", *flags, "--", "agent"], environment)
-    made = stop_plan.make(settings, environment, lambda _: False)
+    made = planning.make(settings, environment, lambda _: False)
     assert made.steps == steps
     assert made.why.startswith(why)
     assert (made.limit, made.max_grace) == (None, 118.0)
@@ -211,7 +211,7 @@ def test_more_time_ends_with_the_platforms() -> None:
 def test_a_stop_delay_has_to_end_before_the_platforms_time() -> None:
     assert plan("--platform-grace", "20s", "--stop-delay", "17s").steps[0] == (TERM, 18.0)
     with pytest.raises(
-        reader.UsageError, match=r"^--stop-delay: 18s leaves no time .*less than 18s \(grace 18s, to end"
+        parsed.UsageError, match=r"^--stop-delay: 18s leaves no time .*less than 18s \(grace 18s, to end"
     ):
         plan("--platform-grace", "20s", "--stop-delay", "18s")
 

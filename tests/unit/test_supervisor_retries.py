@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from entrypoint.init import stop_plan, tree
+from entrypoint.init import planning, tree
 from entrypoint.init.actions import ForgetAllSignalled, LookAtWork, LookAtWrapper, NoteAllSignalled, Stop, StopLeftovers
 from entrypoint.init.execution import MAX_RETRIES
 from entrypoint.init.exit_watch import ExitWatch
@@ -304,7 +304,7 @@ def test_an_agent_that_dies_of_a_term_of_its_own_on_heroku(
     harness = supervise("-t", "20s", "--linger", "5s")
     clock = Clock(harness)
     supervisor = harness.supervisor
-    supervisor.lifecycle.plan = stop_plan.make(supervisor.settings, {"DYNO": "web.1"}, lambda _: False)
+    supervisor.lifecycle.plan = planning.make(supervisor.settings, {"DYNO": "web.1"}, lambda _: False)
     work = world.add(WORK, AGENT, "work", *[TERM] * works_on)
     del world.processes[AGENT]
     work.parent = OWN_PID

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from entrypoint import parsed
 from entrypoint import settings as reader
 from entrypoint.init import procfs, termination_log
 from entrypoint.init.termination_log import TerminationLog
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def settings(log: Path | str, *, named: bool = True) -> reader.Settings:
+def settings(log: Path | str, *, named: bool = True) -> parsed.Settings:
     """Return settings with this log. `named`: by --termination-log; otherwise it is the default."""
     read = reader.read(["--termination-log", str(log), "agent"], {})
     if not named:
@@ -169,20 +170,21 @@ def test_after_a_text_that_leaves_no_room_ours_stays_where_it_is(ours: Terminati
 
 
 def test_the_default_file_is_written_only_where_it_exists(log: Path) -> None:
-    ours = TerminationLog(settings(log, named=False))
-    assert not ours.is_there
+    by_default = settings(log, named=False)
+    ours = TerminationLog(by_default)
+    assert not by_default.has_termination_log
     ours.write(["text"])
     assert not log.exists()
     assert ours.error == ""
     log.touch()
-    assert ours.is_there
+    assert by_default.has_termination_log
     ours.write(["text"])
     assert log.read_text() == "text\n"
 
 
 def test_a_named_file_is_created_if_there_is_something_to_write(log: Path) -> None:
+    assert settings(log).has_termination_log
     ours = TerminationLog(settings(log))
-    assert ours.is_there
     ours.write([])
     assert not log.exists()
     assert ours.error == ""
@@ -363,8 +365,8 @@ def test_a_file_that_keeps_growing_is_left_alone(
 def test_without_a_termination_log_nothing_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[object] = []
     monkeypatch.setattr(posix, "open", lambda *arguments: opened.append(arguments))
+    assert not settings("none").has_termination_log
     ours = TerminationLog(settings("none"))
-    assert not ours.is_there
     ours.write(["text"])
     assert opened == []
 

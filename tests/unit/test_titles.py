@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from entrypoint import titles
-from entrypoint.init import narrator, procfs
+from entrypoint.init import events, procfs
 from entrypoint.init.procfs import Process
 
 if TYPE_CHECKING:
@@ -118,13 +118,13 @@ def test_a_process_like_its_parent_is_named_with_it(tmp_path: Path) -> None:
         child = int(running.stdout.readline())
         processes = [found for pid in (running.pid, child) if (found := procfs.look(pid))]
         gone = Process(child, "node", 1, 1, 1)  # another process with the same pid
-        text = narrator.listed([*processes, gone])
+        text = events.listed([*processes, gone])
         running.communicate(b"\n")
     python = os.path.basename(sys.executable)
     first = f"{python} agent.py ({running.pid})"
     assert text.startswith(f"{first}, ")
-    assert narrator.listed([gone]) == f"node ({child})"
-    assert narrator.listed(processes[:1]).startswith("python")
+    assert events.listed([gone]) == f"node ({child})"
+    assert events.listed(processes[:1]).startswith("python")
 
 
 def test_processes_that_are_alike_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +137,7 @@ def test_processes_that_are_alike_are_told_apart(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(procfs, "argv_of", lambda pid: argvs[pid])
     monkeypatch.setattr(procfs, "is_there", lambda _: True)
     parents = {2: 1, 9: 2, 10: 2, 11: 10}
-    listed = narrator.listed([Process(pid, "python", parent, pid, 1) for pid, parent in parents.items()])
+    listed = events.listed([Process(pid, "python", parent, pid, 1) for pid, parent in parents.items()])
     workers = "forkserver (10), forkserver worker (11, child of 10)"
     assert listed == f"python agent.py (2), python agent.py (9, child of 2), {workers}"
 
@@ -145,4 +145,4 @@ def test_processes_that_are_alike_are_told_apart(monkeypatch: pytest.MonkeyPatch
 def test_without_the_module_processes_have_their_plain_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr("entrypoint.titles", raising=False)
     monkeypatch.setitem(sys.modules, "entrypoint.titles", None)
-    assert narrator.listed([Process(2, "python", 1, 2, 1)]) == "python (2)"
+    assert events.listed([Process(2, "python", 1, 2, 1)]) == "python (2)"

@@ -20,11 +20,10 @@ import atheris
 PACKAGE, TARGET = sys.argv[1:3]
 sys.path.insert(0, PACKAGE)
 with atheris.instrument_imports(include=["entrypoint"]):
-    from entrypoint import control, notify, options
+    from entrypoint import control, notify, options, parsed
     from entrypoint import settings as reader
     from entrypoint.ctl import connection, probes, status
-    from entrypoint.init import console, control_answers, history
-    from entrypoint.init import stop_plan as plan
+    from entrypoint.init import console, control_answers, history, planning
     from entrypoint.init.counters import Counters
     from entrypoint.init.lifecycle import Lifecycle
 
@@ -49,10 +48,10 @@ def read_options(data: bytes) -> None:
     }
     try:
         settings = reader.read([*typed, "--", "true"], environment)
-        made = plan.make(settings, environment, lambda _path: False)
-    except reader.InfoRequested:
+        made = planning.make(settings, environment, lambda _path: False)
+    except parsed.InfoRequested:
         return
-    except reader.UsageError as error:
+    except parsed.UsageError as error:
         message = str(error)
     else:
         message = ""
@@ -68,7 +67,7 @@ def receive_messages(data: bytes) -> None:
     """Any datagrams are parsed or refused, and the life cycle still comes to an end within its limits."""
     source = atheris.FuzzedDataProvider(data)
     settings = reader.read(["-t", "25s", "--watchdog", f"{WATCHDOG}", "--max-grace", f"{MAX_GRACE}", "agent"], {})
-    life = Lifecycle(settings, plan.make(settings, {}, lambda _path: False), 0.0)
+    life = Lifecycle(settings, planning.make(settings, {}, lambda _path: False), 0.0)
     now = 0.0
     for _ in range(source.ConsumeIntInRange(1, 6)):
         now += source.ConsumeFloatInRange(0.0, 20.0)
@@ -119,11 +118,11 @@ def answer_requests(data: bytes) -> None:
     """Any packet gets an answer that fits the format, or none, and a stop still ends within its limits."""
     source = atheris.FuzzedDataProvider(data)
     settings = reader.read(["-t", "25s", "--max-grace", f"{MAX_GRACE}", "agent"], {})
-    life = Lifecycle(settings, plan.make(settings, {}, lambda _path: False), 0.0)
+    life = Lifecycle(settings, planning.make(settings, {}, lambda _path: False), 0.0)
     now = 0.0
     process_1: Any = SimpleNamespace(
         settings=settings,
-        plan=plan.make(settings, {}, lambda _path: False),
+        plan=planning.make(settings, {}, lambda _path: False),
         lifecycle=life,
         loop=SimpleNamespace(time=lambda: now),
         agent=SimpleNamespace(pid=os.getpid(), name="agent", has_exited=False),
