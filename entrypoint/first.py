@@ -67,8 +67,8 @@ def _set_directory() -> None:
 class Finder:
     """Finds and loads our own modules (a meta path finder and a loader, as importlib has them).
 
-    It knows nothing but a .pyc file that fits its source; all else is left to the import system. That lists
-    directories, reads through a buffer (of 128 KiB since Python 3.15), and looks for other kinds of files: it takes
+    It knows nothing but a .pyc file that fits its source; all else is left to the import system. That one lists
+    directories, reads through a buffer (of 128 KiB since Python 3.15), and looks for other kinds of files. So it takes
     twice the time, and memory that process 1 keeps.
     """
 

@@ -1,4 +1,7 @@
-"""The parsed settings, and what stands in the way of a run: what is left of the command line once the agent runs."""
+"""The settings once they are read, and the exceptions that end a start without an agent.
+
+Process 1 keeps this module; `settings` and `options` are freed once the agent runs.
+"""
 
 from . import paths
 from .units import INFINITY
@@ -30,8 +33,8 @@ class Settings:
 
     Durations are seconds, signals are numbers. `grace` and `stop_signal` are None for `auto`; `stop_schedule` is None
     if the grace and the stop signal define it. `log_level` is -1 for errors only, 0 for warnings too, and higher for
-    more. `sources` maps an option's name to the flag or variable that set it. `unknown` names the variables with our
-    prefix that are neither options nor made by Kubernetes.
+    more. `sources` maps an option's name to the flag or variable that set it. `unknown`: the variables with our
+    prefix that are neither options nor made by Kubernetes, each with the one that may be meant, or None.
     """
 
     if TYPE_CHECKING:
@@ -70,7 +73,7 @@ class Settings:
         log_to: str
         command: tuple[str, ...]
         sources: dict[str, str]
-        unknown: tuple[str, ...]
+        unknown: dict[str, str | None]
 
     def __init__(self, **values: "Any") -> None:
         for name, value in values.items():

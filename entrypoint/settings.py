@@ -69,7 +69,9 @@ def read(arguments: "Sequence[str]", environment: "Mapping[str, str]") -> Settin
     values["secret"] = tuple(dict.fromkeys(values["secret"]))
     values["log_level"] = max(-1, 1 + values.pop("verbose") - values.pop("quiet"))
     values["stacks"] = values["stacks"] or (values["loop_watch"] is not None and "stacks" not in sources)
-    settings = Settings(**values, command=command, sources=sources, unknown=unknown)
+    variables = [option.variable for option in OPTIONS]
+    values["unknown"] = {name: nearest(name, variables) for name in unknown}
+    settings = Settings(**values, command=command, sources=sources)
     _refuse_contradictions(settings)
     return settings
 
@@ -217,11 +219,6 @@ def _exclude_schedule(texts: dict[str, list[str]], sources: dict[str, str]) -> N
         loser = name if chosen.startswith("-") else "stop_schedule"
         texts.pop(loser, None)
         sources.pop(loser, None)
-
-
-def nearest_variable(name: str) -> str | None:
-    """Return the variable of an option that is most like a misspelt one, or None if none is close."""
-    return nearest(name, [option.variable for option in OPTIONS])
 
 
 def nearest(name: str, known: "Iterable[str]") -> str | None:

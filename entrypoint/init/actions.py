@@ -146,7 +146,7 @@ class MakeStallReport(Action):
 
 
 class Log(Action):
-    """Log an event. `narrator` knows each event's level and text; `facts` are what the text is made of."""
+    """Log an event. `narrator` and `events` have each event's level and text; `facts` are what the text is made of."""
 
     __slots__ = ("event", "facts")
 

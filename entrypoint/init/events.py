@@ -1,15 +1,16 @@
 """The text of each event, its level, and which list of processes follows it.
 
-Most agents are quiet until their stop, so process 1 makes this when the first of these lines is due: see `later`.
+Most agents never cause one of these, so process 1 makes this when the first of these lines is due: see `later`. What
+every stop and every end logs is in `narrator`.
 """
 
 import posix
 
-from ..signals import EOF, name_of
+from ..signals import name_of
 from ..units import INFINITY, format_duration
 from . import procfs
 from .console import DEBUG, ERROR, INFO, WARNING
-from .narrator import COUNT, NAMES, describe, since
+from .narrator import COUNT, NAMES, describe, since, steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -101,38 +102,11 @@ def _watchdog(allowed: float | None, sender: object, upcoming: "Upcoming", statu
         text = f"the agent triggered its watchdog ({sender})"
     else:
         text = f"the agent gave no sign of life for {format_duration(allowed)}"
-    return f"{text}: stall report, then {_steps(upcoming)}"
+    return f"{text}: stall report, then {steps(upcoming)}"
 
 
 def _ready_timeout(allowed: float, sender: object, upcoming: "Upcoming", status: str) -> str:
-    return f"the agent is not ready after {format_duration(allowed)}: stall report, then {_steps(upcoming)}"
-
-
-def _stop_requested(signal: int, sender: object, upcoming: "Upcoming") -> str:
-    return f"stop requested by {requester(signal, sender)}: {_steps(upcoming)}"
-
-
-def requester(signal: int, sender: object) -> str:
-    return "the end of stdin, whose other end is gone" if signal == EOF else f"{name_of(signal)} from {sender}"
-
-
-def _steps(upcoming: "Upcoming") -> str:
-    """`TERM to the agent, KILL after 25s`, and who ends the stop where agent-init does not."""
-    texts: list[str] = []
-    sent_by = upcoming.get("sent_by")
-    for number, seconds in upcoming["steps"]:
-        after = f" after {format_duration(seconds)}" if seconds > 0 or texts else ""
-        texts.append(f"{name_of(number)}{'' if texts else ' to the agent'}{after}")
-        if sent_by and len(texts) == 1:
-            texts = [f"{name_of(number)} to every process from {sent_by} itself, none to the agent from agent-init"]
-    if (platform := upcoming["platform"]) is not None:
-        texts.append(f"no deadline but that of {platform}" if platform else "no deadline")
-    text = ", ".join(texts)
-    if unknown_to := upcoming.get("unknown_to"):
-        text += f", the limit of {unknown_to}, which does not end a stop that it has not requested"
-    if upcoming.get("unknown_unless_hook"):
-        text += ", which ends this stop only if the request is part of it (a preStop hook)"
-    return text
+    return f"the agent is not ready after {format_duration(allowed)}: stall report, then {steps(upcoming)}"
 
 
 def _time_left(left: float | None, elapsed: float | None, extended: bool) -> str:
@@ -317,7 +291,6 @@ EVENTS: "dict[str, tuple[str, int, Callable[..., str], str]]" = {
     "ready-file": ("ready-file", WARNING, _ready_file, ""),
     "watchdog": ("watchdog", ERROR, _watchdog, ""),
     "ready-timeout": ("ready-timeout", ERROR, _ready_timeout, ""),
-    "stop-requested": ("stop-requested", INFO, _stop_requested, ""),
     "stop-repeated": ("stop-repeated", INFO, _stop_repeated, ""),
     "repeat-escalates": ("escalated", INFO, _repeat_escalates, ""),
     "repeat-kills": ("escalated", WARNING, _repeat_kills, NAMES),

@@ -216,7 +216,11 @@ class Execution:
             self.narrator.agent = "" if self._agent.has_exited else f"{self._agent.name} ({self._agent.pid})"
             if action.event in narrator.ESCALATIONS and not self._lifecycle.hung:
                 self._faults.guarded(self._explain)
-            self.narrator.log(action)
+            try:
+                self.narrator.log(action)
+            except NO_MEMORY as error:
+                self._faults.log(error)  # this releases the reserve: enough to load the text
+                self.narrator.log(action)
         else:
             assert isinstance(action, Exit)
             self.exit_code = action.code

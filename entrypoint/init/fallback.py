@@ -198,13 +198,13 @@ class Fallback:
 
 
 def describe_error(error: BaseException) -> str:
-    """Return an error's type, text and place: the line, or the first of its function (see `unused`)."""
+    """Return an error's type, text and place: the function, and the line where it is known (see `unused`)."""
     where, at = error.__traceback__, ""
     while where is not None and where.tb_next is not None:
         where = where.tb_next
     if where is not None:
-        code = where.tb_frame.f_code
-        at = f" ({paths.basename(code.co_filename)}:{where.tb_lineno or code.co_firstlineno} in {code.co_name})"
+        code, line = where.tb_frame.f_code, where.tb_lineno
+        at = f" ({paths.basename(code.co_filename)}{f':{line}' if line else ''} in {code.co_name})"
     text = str(error)
     return f"{type(error).__name__}{text and ': '}{text}{at}"
 

@@ -40,7 +40,7 @@ class FinalMessage:
     )
 
     def __init__(self, settings: "Settings", platform_waits: str = "") -> None:
-        """`platform_waits`: as text, how long it does."""
+        """`platform_waits`: how long the platform waits, as text; may be empty."""
         self._waits = platform_waits
         self._settings, self._file = settings, TerminationLog(settings)
         self._request: tuple[str, str] | None = None  # the time of day, and who requested it

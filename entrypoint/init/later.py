@@ -65,7 +65,7 @@ class Finder:
 def read_all() -> None:
     """Read the code of these modules. Raises ImportError, OSError.
 
-    Once all others are loaded: the code takes the memory that their files took while they were read.
+    To be called once all other modules are loaded: the code then lies in memory that reading their files has freed.
     """
     for name in _names:
         if name not in sys.modules and name not in _codes:

@@ -7,10 +7,11 @@ stop went wrong, with the last line, go to the termination log as well.
 import posix
 
 from ..notify import LOOP_EVENTS
-from ..signals import name_of
+from ..signals import EOF, name_of
 from ..units import INFINITY, format_bytes, format_duration
 from . import exit_status, later, procfs
 from .console import DEBUG, INFO, TRACE, WARNING
+from .spare_memory import NO_MEMORY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,11 +28,13 @@ if TYPE_CHECKING:
     from .signalfd import Received
     from .stop_plan import StopPlan
     from .tree import Descendants
+
+    Upcoming = dict[str, Any]
 else:
     events, final_message = map(later.Module, ("init.events", "init.final_message"))
     later.Module("init.termination_log")  # which `final_message` imports
 
-OF_OTHER_INITS = "TINI_", "DUMB_INIT_"  # variables that begin so
+OF_OTHER_INITS = "TINI_", "DUMB_INIT_"  # how their variables begin, see `OTHER_INITS` in settings.py
 AT_ONCE = 1.0  # seconds from the start to an end that may need a hint
 PARENT_IS_1 = "; if it exits because its parent has pid 1, start it as a shell's child: sh -c 'COMMAND; exit $?'"
 MASKS_UNKNOWN = (
@@ -49,15 +52,15 @@ TEXT_ONLY = frozenset(  # facts that do not go into JSON
 )
 MAX_LIST_SECONDS = 0.2  # for the list of processes in a line: the SIGKILL comes after it
 NAMES, COUNT = "names", "count"  # the processes that are still running, at the end of a line
-# Events that are logged with --verbose only: their text need not be loaded without.
+# Events that only --verbose logs. Without it their text is not needed, so `events` is not made for them.
 VERBOSE = frozenset("dropped not-forwarded forwarded status".split())
+# Events that go into the final message.
 FINAL = frozenset(
     "left-to-others watchdog ready-timeout step deadline repeat-kills linger-over left-behind errno".split()
-)  # ... that go into the final message
-
+)
 ESCALATIONS = frozenset("step deadline limit-near".split())
-BEGINNINGS = frozenset("stop-requested lingering older-left watchdog ready-timeout".split())  # ... of a stop
-# ... after which the termination log is written anew, whether they are logged or not
+BEGINNINGS = frozenset("stop-requested lingering older-left watchdog ready-timeout".split())  # events that begin a stop
+# Events after which the termination log is written anew, whether they are logged or not.
 PROGRESS = BEGINNINGS | frozenset("stopping wrapper-left limit-near".split())
 
 
@@ -121,7 +124,38 @@ def _oom(ending: "Ending") -> str:
     return f"the kernel's OOM killer killed {times} in this container{memory}"
 
 
-ENDED: "tuple[str, int, Callable[..., str], str]" = ("ended", INFO, _ended, "")  # as `events` has the others
+def _stop_requested(signal: int, sender: object, upcoming: "Upcoming") -> str:
+    return f"stop requested by {requester(signal, sender)}: {steps(upcoming)}"
+
+
+def requester(signal: int, sender: object) -> str:
+    return "the end of stdin, whose other end is gone" if signal == EOF else f"{name_of(signal)} from {sender}"
+
+
+def steps(upcoming: "Upcoming") -> str:
+    """`TERM to the agent, KILL after 25s`, and who ends the stop where agent-init does not."""
+    texts: list[str] = []
+    sent_by = upcoming.get("sent_by")
+    for number, seconds in upcoming["steps"]:
+        after = f" after {format_duration(seconds)}" if seconds > 0 or texts else ""
+        texts.append(f"{name_of(number)}{'' if texts else ' to the agent'}{after}")
+        if sent_by and len(texts) == 1:
+            texts = [f"{name_of(number)} to every process from {sent_by} itself, none to the agent from agent-init"]
+    if (platform := upcoming["platform"]) is not None:
+        texts.append(f"no deadline but that of {platform}" if platform else "no deadline")
+    text = ", ".join(texts)
+    if unknown_to := upcoming.get("unknown_to"):
+        text += f", the limit of {unknown_to}, which does not end a stop that it has not requested"
+    if upcoming.get("unknown_unless_hook"):
+        text += ", which ends this stop only if the request is part of it (a preStop hook)"
+    return text
+
+
+# Rows like those of `events.EVENTS`, for what every stop and every end logs.
+EVENTS: "dict[str, tuple[str, int, Callable[..., str], str]]" = {
+    "stop-requested": ("stop-requested", INFO, _stop_requested, ""),
+    "ended": ("ended", INFO, _ended, ""),
+}
 
 
 class Sender:
@@ -156,8 +190,9 @@ class Narrator:
         self._stopping = False
         self._replaced = False  # by a successor, most likely: a reason for an early end
         self._made: final_message.FinalMessage | None = None
-        self._platform_waits = ""  # how long it does, as text
+        self._platform_waits = ""  # how long the platform waits, as text
         self._failure_logged = False  # to write it
+        self._end_failed = False  # to write it for the last time
         self._still_running = ""  # the processes in the last line that named them
         self._report_level = WARNING
         self._platform_is_certain = False  # how long it waits, see `StopPlan`
@@ -188,13 +223,9 @@ class Narrator:
     def _log_variables(self) -> None:
         """Log unknown variables, and those of tini and dumb-init that are honoured, even if one makes the log quiet."""
         settings = self._settings
-        if settings.unknown:
-            from ..settings import nearest_variable
-
-            for variable in settings.unknown:
-                near = nearest_variable(variable)
-                text = f"unknown variable {variable}{f'; did you mean {near}?' if near else ''}"
-                self.console.log(WARNING, "unknown-variable", text, variable=variable)
+        for variable, near in settings.unknown.items():
+            text = f"unknown variable {variable}{f'; did you mean {near}?' if near else ''}"
+            self.console.log(WARNING, "unknown-variable", text, variable=variable)
         inherited = {name: source for name, source in settings.sources.items() if source.startswith(OF_OTHER_INITS)}
         if not inherited:
             return
@@ -217,9 +248,10 @@ class Narrator:
         """Log an event of the state machine."""
         if entry.event in VERBOSE and not self.console.takes(DEBUG):
             return
-        event, level, render, listing = ENDED if entry.event == "ended" else events.EVENTS[entry.event]
+        # First, since to load the text may fail for want of memory.
         self._replaced = self._replaced or entry.event == "replaced"
         self._stopping = self._stopping or entry.event in BEGINNINGS
+        event, level, render, listing = EVENTS.get(entry.event) or events.EVENTS[entry.event]
         final = self._stopping and entry.event in FINAL
         kept = final or entry.event in PROGRESS or entry.event == "ended"
         if not kept and not self.console.takes(level):
@@ -252,7 +284,7 @@ class Narrator:
         """Note for the final message what a stop has come to."""
         facts = entry.facts
         if entry.event in BEGINNINGS:
-            by = events.requester(facts["signal"], facts["sender"]) if entry.event == "stop-requested" else ""
+            by = requester(facts["signal"], facts["sender"]) if entry.event == "stop-requested" else ""
             self._message.stop_begins(by)
         if entry.event in ("lingering", "wrapper-left"):
             self._message.agent_left(describe(facts["ending"], facts["cause"]))
@@ -289,17 +321,20 @@ class Narrator:
 
     def report_begins(self) -> None:
         """The lines of a stall report follow."""
-        self._message.report_begins()
+        if self._made is not None:
+            self._made.report_begins()
 
     def report_line(self, line: str) -> None:
         """Log one line of a stall report. Of a stop, the final message has it too."""
+        self.console.log(self._report_level, "report", line)
         if self._stopping:
             self._message.report_line(line)
-        self.console.log(self._report_level, "report", line)
 
     def report_is_complete(self) -> None:
         """No line of the stall report will follow."""
-        self._message.changed, self._report_level = True, WARNING
+        self._report_level = WARNING
+        if self._made is not None:
+            self._made.changed = True
 
     @property
     def has_news(self) -> bool:
@@ -334,8 +369,14 @@ class Narrator:
             text += f'; its last status: "{facts["status"]}"'
         fields["how"] = describe(facts["ending"], facts["cause"])
         fields["cause"] = facts["hung"] or facts.get("cut") or facts["cause"]
-        if self._made is not None or self._settings.has_termination_log:  # else there is nothing to write, or remove
+        if self._made is None and not self._settings.has_termination_log:  # there is nothing to write, or to remove
+            return text
+        try:
             self._log_failure(self._message.end(text, facts))
+        except NO_MEMORY:  # once more, with the reserve released; this line must not be lost for the file
+            if not self._end_failed:
+                self._end_failed = True
+                raise
         return text
 
     def _running(self) -> str:

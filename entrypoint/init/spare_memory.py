@@ -11,7 +11,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-RESERVE_BYTES, BLOCK_BYTES = 96 << 10, 96 << 10
+FALLBACK_BYTES = 96 << 10
+SUPERVISOR_BYTES = 256 << 10  # enough to make the largest of the modules that are made later: see `later`
+BLOCK_BYTES = 96 << 10
 # The interpreter keeps its frames in chunks of 16 KiB, or of the next power of two that has room for a frame and 1,000
 # words more (push_chunk() in CPython's pystate.c). So a frame of this size makes it map 64 KiB; these words are not
 # written to, and 40 KiB are left for the frames of what it calls. None of ours takes more than 0.3.
@@ -23,17 +25,18 @@ _number = 1000  # a small one, up to 256, would take no memory
 
 
 class Reserve:
-    """Memory to release when there is no other."""
+    """Memory to release when there is no other: so many bytes."""
 
-    __slots__ = ("_blocks",)
+    __slots__ = ("_blocks", "_size")
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
+        self._size = size
         self._blocks: tuple[object, ...] = ()
         self.take()
 
     def take(self) -> None:
         """Take the reserve, if it is not taken. Raises MemoryError."""
-        self._blocks = self._blocks or take(RESERVE_BYTES)
+        self._blocks = self._blocks or take(self._size)
 
     def release(self) -> None:
         """Make the memory available."""
@@ -69,4 +72,4 @@ def with_stack(step: "Callable[..., int]", *arguments: object) -> int:
 
 with_stack.__code__ = with_stack.__code__.replace(co_stacksize=FRAME_WORDS)
 
-RESERVES = Reserve(), Reserve()  # that of the fallback, and that of the supervisor
+RESERVES = Reserve(FALLBACK_BYTES), Reserve(SUPERVISOR_BYTES)  # of the fallback, and of the supervisor

@@ -1,8 +1,8 @@
 """Frees what modules keep that process 1 never uses.
 
 Annotations are for type checkers. They take 0.1 MiB, and 0.4 since Python 3.14, which makes a function of each
-function's annotations (PEP 649). Docstrings take 0.1 MiB, and so do the tables of line numbers: an error is logged with
-the name of its function. The reader of the settings is used once.
+function's annotations (PEP 649). Docstrings take 0.1 MiB, and the tables of line numbers as much: without them an error
+is logged with the name of its function. What reads the settings and starts the agent is used once.
 """
 
 import sys
@@ -26,7 +26,7 @@ ATTRIBUTE = "__annotate__" if sys.version_info >= (3, 14) else "__annotations__"
 
 
 def free_all() -> None:
-    """Free this in our own modules: in those that are loaded, and in others as soon as they are loaded.
+    """Free all this in our own modules: in those that are loaded, and in others as soon as they are loaded.
 
     The next module uses the memory again. So this is called early, but not before the agent's start. Does not raise.
     """
@@ -53,11 +53,12 @@ def forget(*names: str) -> None:
             vars(sys.modules[package]).pop(attribute, None)
         module = sys.modules.pop(f"{package}.{attribute}", None)
         if module is not None:
-            vars(module).clear()  # else its functions, which refer to this, live until the next garbage collection
+            # Its functions and this refer to each other: they would live until the next garbage collection.
+            vars(module).clear()
 
 
 def free_of(module: "ModuleType") -> None:
-    """Free this in a module, its functions and its classes. Does not raise."""
+    """Free annotations, docstrings and line numbers of a module, its functions and its classes. Does not raise."""
     try:
         module.__doc__ = None
         for value in tuple(vars(module).values()):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import resource
+import shlex
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,8 +17,6 @@ from tests.support.init import Init, actor, until
 from tests.support.proc import signals_in_mask
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.conftest import Start
 
 GRACE = 1.0  # seconds
@@ -95,6 +95,58 @@ def test_a_stop_succeeds_with_any_rest_of_memory(tmp_path: Path, process1: bool)
     with ThreadPoolExecutor(8) as threads:
         wrong = list(threads.map(partial(stop_with_a_rest, tmp_path, process1=process1), range(0, 301, 5)))
     assert not "\n".join(filter(None, wrong))
+
+
+# --- At rest: what a stop needs more is made from a reserve. ---------------------------------------------------------
+
+
+def at_rest(init: Init) -> None:
+    """Let nothing be mapped any more, once process 1 has nothing to do."""
+    init.wait_for_event("ready")
+    init.wait_for_line("started")
+    until(lambda: "poll" in Path(f"/proc/{init.pid}/wchan").read_text(), "process 1 to come to rest")
+    resource.prlimit(init.pid, resource.RLIMIT_AS, (1, resource.RLIM_INFINITY))
+
+
+@pytest.mark.parametrize("shell", ["{}; exit $?", "trap : TERM; {}; exit $?"], ids=["shell", "shell with a trap"])
+def test_the_agent_behind_a_shell_gets_the_stop_signal(start_in_role: Start, tmp_path: Path, shell: str) -> None:
+    agent = shlex.join(actor(tmp_path / "events.jsonl", "agent", GRACEFUL))
+    init = start_in_role("-t", "20s", command=["bash", "-c", shell.format(agent)])
+    at_rest(init)
+    init.signal("TERM")
+    assert init.wait() == 7
+    assert init.events() == ["ready", "TERM", "end"]
+    assert init.lines("stop requested by TERM")
+    assert init.lines("ended: ")
+
+
+def test_a_stop_is_logged_and_explained_to_the_platform(start_in_role: Start, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.touch(0o666)
+    log.chmod(0o666)
+    init = start_in_role("-t", f"{GRACE}s", "--termination-log", str(log), agent=STUBBORN)
+    at_rest(init)
+    init.signal("TERM")
+    assert init.wait() == 137
+    wanted = ["stop requested by TERM", "after the stop request, SIGKILL; still running", "ended: "]
+    assert [len(init.lines(text)) for text in wanted] == [1, 1, 1]
+    explained = log.read_text()
+    assert explained.startswith("ended: ")
+    assert "stop requested at" in explained
+    assert "SIGKILL; still running" in explained
+
+
+def test_an_end_without_a_stop_is_logged_and_explained_to_the_platform(start_in_role: Start, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.touch(0o666)
+    log.chmod(0o666)
+    agent = "on('USR1', lambda: os.kill(os.getpid(), 9)); ready()"
+    init = start_in_role("--termination-log", str(log), agent=agent)
+    at_rest(init)
+    init.signal("USR1")
+    assert init.wait() == 137
+    assert len(init.lines("ended: the agent was killed by SIGKILL")) == 1
+    assert log.read_text().startswith("ended: the agent was killed by SIGKILL")
 
 
 # --- Many stops, with the limit set at different moments. -----------------------------------------------------------

@@ -27,7 +27,7 @@ class Log:
         self.fd = os.open(path, os.O_WRONLY | os.O_CREAT)
         self.console = Console(self.fd)
         self.faults = Faults(self.console)
-        self.faults._reserve = Reserve()  # not the one that all share
+        self.faults._reserve = Reserve(1000)  # not the one that all share
 
     def lines(self) -> list[str]:
         return [line.removeprefix("agent-init: error: ") for line in self.path.read_text().splitlines()]
@@ -119,7 +119,7 @@ def test_the_reserve_is_released_for_want_of_memory_and_taken_again_later(
 
 
 def test_a_reserve_that_is_taken_is_not_taken_twice() -> None:
-    reserve = Reserve()
+    reserve = Reserve(1000)
     blocks = reserve._blocks
     reserve.take()
     assert reserve._blocks is blocks

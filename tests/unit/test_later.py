@@ -132,3 +132,12 @@ def test_no_module_is_made_where_there_is_not_enough_memory_for_it(monkeypatch: 
     with pytest.raises(MemoryError):
         later.Finder.find_spec("entrypoint.init.no_such")
     assert wanted == [8 * later.MEMORY_PER_CODE]
+
+
+def test_the_reserve_is_enough_for_the_largest_of_them() -> None:
+    program = """
+from entrypoint.init import later, spare_memory, supervisor
+later.read_all()
+print(max(map(len, later._codes.values())) * later.MEMORY_PER_CODE + 16384 <= spare_memory.SUPERVISOR_BYTES)
+"""
+    assert output_of(program) == "True\n"

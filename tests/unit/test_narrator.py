@@ -14,7 +14,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 from entrypoint import settings as reader
-from entrypoint.init import events, narrator, planning, procfs, stop_plan
+from entrypoint.init import events, final_message, narrator, planning, procfs, stop_plan
 from entrypoint.init.actions import Action, Log
 from entrypoint.init.console import DEBUG, ERROR, INFO, TRACE, WARNING, Console
 from entrypoint.init.exit_status import Ending
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from entrypoint.init.tree import Descendants
 
 USR1 = 10
-EVENTS = {**events.EVENTS, "ended": narrator.ENDED}
+EVENTS = {**events.EVENTS, **narrator.EVENTS}
 MIB = 1 << 20
 SENDER = "sh (pid 7)"
 
@@ -1374,3 +1374,74 @@ def test_unknown_variables_and_problems_follow_the_first_line(narrate: Callable[
         {"level": "warning", "event": "problem", "message": "no terminal"},
         {"level": "warning", "event": "problem", "message": "no /proc"},
     ]
+
+
+# --- Want of memory while the text or the final message is made. ------------------------------------------------------
+
+
+END: dict[str, Any] = {
+    "code": 137,
+    "why": "",
+    "agent_code": 137,
+    "ending": None,
+    "cause": "deadline",
+    "hung": "",
+    "seconds": 9.0,
+    "stop_seconds": 4.0,
+    "status": "",
+}
+
+
+class Failing:
+    """In place of a module that is made later: there is no memory for it, so many times."""
+
+    def __init__(self, module: Any, times: int) -> None:
+        self.module, self.times = module, times
+
+    def __getattr__(self, name: str) -> Any:
+        if self.times:
+            self.times -= 1
+            raise MemoryError
+        return getattr(self.module, name)
+
+
+def test_what_begins_a_stop_is_known_though_its_text_could_not_be_made(
+    narrate: Callable[..., Narration], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    narration = narrate()
+    monkeypatch.setattr(narrator, "events", Failing(events, 1))
+    with pytest.raises(MemoryError):
+        narration.log("older-left", signal=TERM)
+    narration.log("left-behind", seconds=1.0)
+    narration.narrator.write_final_message()
+    assert "gave up" in narration.lines()[-1]
+    narration.log("ended", **END)
+    assert "gave up" in (narration.final_message() or "")
+
+
+def test_the_last_line_is_logged_though_the_final_message_cannot_be_made(
+    narrate: Callable[..., Narration], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first attempt has a reserve of memory released."""
+    narration = narrate()
+    monkeypatch.setattr(narrator, "final_message", Failing(final_message, 2))
+    with pytest.raises(MemoryError):
+        narration.log("ended", **END)
+    assert narration.lines() == []
+    narration.log("ended", **END)
+    assert len(narration.lines()) == 1
+
+
+def test_a_report_does_not_need_the_final_message(
+    narrate: Callable[..., Narration], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    narration = narrate()
+    monkeypatch.setattr(narrator, "final_message", Failing(final_message, 9))
+    narration.narrator.report_begins()
+    narration.narrator.report_line("one")
+    narration.narrator.report_is_complete()
+    assert [line.rpartition(": ")[2] for line in narration.lines()] == ["one"]
+    narration.narrator._stopping = True
+    with pytest.raises(MemoryError):
+        narration.narrator.report_line("two")
+    assert narration.lines()[-1].endswith("two")

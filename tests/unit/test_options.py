@@ -131,7 +131,7 @@ def test_defaults() -> None:
     assert (settings.ready_file, settings.report_on, settings.report_after) == (None, frozenset(), None)
     assert settings.control
     assert settings.termination_log == "/dev/termination-log"
-    assert (settings.log_level, settings.log_format, settings.sources, settings.unknown) == (1, "text", {}, ())
+    assert (settings.log_level, settings.log_format, settings.sources, settings.unknown) == (1, "text", {}, {})
 
 
 def test_the_log_goes_to_stderr_unless_asked_otherwise() -> None:
@@ -407,7 +407,7 @@ def test_a_flag_wins_where_a_schedule_and_a_grace_exclude_each_other() -> None:
 
 def test_unknown_variables_with_the_prefix_are_returned() -> None:
     settings = read(AGENT_INIT_GRACEE="5", AGENT_INIT_="", AGENTINIT_X="1", OTHER="1")
-    assert settings.unknown == ("AGENT_INIT_GRACEE", "AGENT_INIT_")
+    assert settings.unknown == {"AGENT_INIT_GRACEE": "AGENT_INIT_GRACE", "AGENT_INIT_": None}
 
 
 LINKS = {
@@ -428,14 +428,14 @@ LINKS = {
 @pytest.mark.parametrize("service", ["", "WEB_", "GRACE_"])
 def test_service_links_of_kubernetes_are_not_misspelt_options(service: str) -> None:
     links = {f"AGENT_INIT_{service}{name}": value for name, value in LINKS.items()}
-    assert read(**links, AGENT_INIT_GRAEC="5").unknown == ("AGENT_INIT_GRAEC",)
+    assert read(**links, AGENT_INIT_GRAEC="5").unknown == {"AGENT_INIT_GRAEC": None}
 
 
 @pytest.mark.parametrize(
     "name", ["PORT", "SERVICE", "SERVICE_HOSTS", "SERVICE_PORTS", "PORT_80", "PORT_x_TCP", "PORT_80_TCP_X", "80_TCP"]
 )
 def test_what_only_resembles_a_service_link_is_reported(name: str) -> None:
-    assert read(**{f"AGENT_INIT_{name}": "8080"}).unknown == (f"AGENT_INIT_{name}",)
+    assert read(**{f"AGENT_INIT_{name}": "8080"}).unknown.keys() == {f"AGENT_INIT_{name}"}
 
 
 # --- Variables of tini and dumb-init. -------------------------------------------------------------------------------
