@@ -9,8 +9,8 @@ import posix
 import sys
 
 try:
-    sys.dont_write_bytecode = bool(posix.environ.get(b"PYTHONDONTWRITEBYTECODE"))  # -I ignores it
-    sys.path.insert(0, __file__.rpartition("/")[0] + "/..")
+    sys.dont_write_bytecode |= bool(posix.environ.get(b"PYTHONDONTWRITEBYTECODE"))  # -I ignores it
+    sys.path.insert(0, __file__[: -len("entrypoint/__main__.py")])
     from entrypoint.first import main
 
     if __name__ == "__main__":

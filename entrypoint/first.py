@@ -21,7 +21,7 @@ HEADER_BYTES = 16
 
 
 def main(script: str) -> None:
-    """Run agent-init, and exit. `script` was executed, and the first entry of `sys.path` has our package."""
+    """Run agent-init, and exit. `script` was executed, and has put an entry first in `sys.path`."""
     try:
         if sys.version_info < (3, 11):  # noqa: UP036
             from .older_python import leave
@@ -47,21 +47,22 @@ def main(script: str) -> None:
 
 
 def _set_directory() -> None:
-    """Have our package imported from where it is, wherever we go.
+    """Make the first entry of `sys.path` the directory that our package was found in, wherever we go.
 
     The path may be relative, and may have a `..` that only the kernel can resolve: behind a link it is not the
     directory before it. Without /proc it stays as it is.
     """
+    path = sys.modules[PACKAGE].__path__
+    home = path[0].rpartition("/")[0] or "/"
     try:
-        fd = posix.open(sys.path[0], posix.O_RDONLY | posix.O_CLOEXEC)
+        fd = posix.open(home, posix.O_RDONLY | posix.O_CLOEXEC)
         try:
             home = posix.readlink(f"/proc/self/fd/{fd}")
         finally:
             posix.close(fd)
     except OSError:
-        return
-    sys.path[0] = home
-    sys.modules[PACKAGE].__path__[:] = [f"{home}/{PACKAGE}"]
+        pass
+    sys.path[0], path[:] = home, [f"{home}/{PACKAGE}"]
 
 
 class Finder:

@@ -45,7 +45,18 @@ OUT_OF_MEMORY = "cannot supervise the agent: out of memory"
 class Started:
     """The agent that was started, and what the supervisor must know about its start."""
 
-    __slots__ = ("at", "environment", "fallback", "has_log", "older", "pid", "previous_foreground", "problems")
+    __slots__ = (
+        "at",
+        "environment",
+        "fallback",
+        "has_let_go",
+        "has_log",
+        "older",
+        "pid",
+        "plan",
+        "previous_foreground",
+        "problems",
+    )
 
     if TYPE_CHECKING:
         fallback: Fallback  # from before the spawn on
@@ -57,6 +68,8 @@ class Started:
         self.previous_foreground: int | None = None  # the process group that had the terminal before the agent
         self.older: frozenset[tuple[int, int]] = frozenset()  # the processes that were below us before
         self.at = 0.0  # monotonic clock
+        self.has_let_go = False  # of what is not ours: descriptors, the working directory
+        self.plan: StopPlan | None = None
         self.pid = 0
 
     def clean_up(self) -> None:
@@ -225,13 +238,7 @@ def set_up(settings: "Settings", package: str, started: Started) -> "Supervisor 
     failed_at = 0.0
     while True:
         try:
-            from .init import own_process
-
-            socket = started.environment.socket if started.environment is not None else None
-            # Keep nothing in use that is not ours: an inherited pipe, a mounted directory.
-            own_process.close_inherited({socket.fileno()} if socket is not None else set())
-            own_process.leave_directory()
-            return make_supervisor(settings, package, started)
+            return make_supervisor(settings, prepare(settings, started), package, started)
         except BaseException as error:  # signals wait in the kernel meanwhile
             started.fallback.reserve.release()
             if not failed_at:
@@ -248,15 +255,29 @@ def set_up(settings: "Settings", package: str, started: Started) -> "Supervisor 
         time.sleep(BEFORE_RETRY)
 
 
-def make_supervisor(settings: "Settings", package: str, started: Started) -> "Supervisor":
+def prepare(settings: "Settings", started: Started) -> "StopPlan":
+    """Return the plan, after what needs modules that are used only once. Another attempt needs none of them."""
+    if not started.has_let_go:
+        from .init import own_process
+
+        socket = started.environment.socket if started.environment is not None else None
+        # Keep nothing in use that is not ours: an inherited pipe, a mounted directory.
+        own_process.close_inherited({socket.fileno()} if socket is not None else set())
+        own_process.leave_directory()
+        started.has_let_go = True
+    if started.plan is None:
+        from .init import unused
+
+        unused.free_all()
+        plan = make_plan(settings)
+        started.fallback.stop_signal, started.fallback.grace = plan.steps[0][0], plan.grace
+        started.plan = plan
+        unused.forget("init.planning", "platforms")
+    return started.plan
+
+
+def make_supervisor(settings: "Settings", plan: "StopPlan", package: str, started: Started) -> "Supervisor":
     """Return the supervisor of the agent. Imported late: the agent need not wait for it."""
-    from .init import unused
-
-    unused.free_all()
-    plan = make_plan(settings)
-    unused.forget("init.planning", "platforms")
-    started.fallback.stop_signal, started.fallback.grace = plan.steps[0][0], plan.grace
-
     from .init import later, signalfd, supervisor
 
     later.read_all()

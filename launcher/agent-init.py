@@ -12,9 +12,10 @@ try:
     except (AttributeError, OSError):  # an old Python, or refused: reported there
         pass
     # -I ignores it, and this is about the container's files.
-    sys.dont_write_bytecode = bool(posix.environ.get(b"PYTHONDONTWRITEBYTECODE"))
+    sys.dont_write_bytecode |= bool(posix.environ.get(b"PYTHONDONTWRITEBYTECODE"))
     # The package lies in one of these, most likely the last; the agent's `entrypoint` must not be taken for it.
-    for entry in (__file__.rpartition("/")[0] + "/..", *reversed(sys.path)):
+    home = __file__.rpartition("/")[0].rstrip("/").rpartition("/")[0] or "/"
+    for entry in (home, *reversed(sys.path)):
         try:
             posix.stat(entry + "/entrypoint/init/spawn.py")
         except OSError:

@@ -60,33 +60,39 @@ def forget(*names: str) -> None:
 def free_of(module: "ModuleType") -> None:
     """Free annotations, docstrings and line numbers of a module, its functions and its classes. Does not raise."""
     try:
-        module.__doc__ = None
+        module.__doc__, traced = None, _is_traced()
         for value in tuple(vars(module).values()):
             if getattr(value, "__module__", None) != module.__name__:
                 continue
             if isinstance(value, type):
                 value.__doc__ = None
                 for member in tuple(vars(value).values()):
-                    _free(getattr(member, "fget", None) or getattr(member, "__func__", member))
+                    _free(getattr(member, "fget", None) or getattr(member, "__func__", member), traced)
             else:
-                _free(value)
+                _free(value, traced)
     except Exception:  # no memory at the moment, for example: the module is complete without this
         return
 
 
-def _free(function: object) -> None:
+def _is_traced() -> bool:
+    """Whether a debugger, or what measures which lines are run, needs line numbers."""
+    monitoring = getattr(sys, "monitoring", None)  # since Python 3.12
+    return sys.gettrace() is not None or (monitoring is not None and any(map(monitoring.get_tool, range(6))))
+
+
+def _free(function: object, traced: bool) -> None:
     if not isinstance(function, FUNCTION):
         return
     setattr(function, ATTRIBUTE, None)
     code, text = function.__code__, function.__doc__
     function.__doc__, function.__qualname__ = None, code.co_name
-    function.__code__ = _smaller(code, text)
+    function.__code__ = _smaller(code, traced, text)
 
 
-def _smaller(code: "CodeType", text: str | None = None) -> "CodeType":
+def _smaller(code: "CodeType", traced: bool, text: str | None = None) -> "CodeType":
     """Return the code of a function without what is not needed to run it. `text`: its docstring, if it has one."""
-    constants = [_smaller(constant) if isinstance(constant, CODE) else constant for constant in code.co_consts]
+    constants = [_smaller(constant, traced) if isinstance(constant, CODE) else constant for constant in code.co_consts]
     if text is not None and constants[0] is text:
         constants[0] = None
-    lines = b"" if sys.gettrace() is None else code.co_linetable  # what traces this process needs them
+    lines = code.co_linetable if traced else b""
     return code.replace(co_consts=tuple(constants), co_linetable=lines, co_qualname=code.co_name)

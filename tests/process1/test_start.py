@@ -477,6 +477,29 @@ def test_the_package_is_found_beside_the_directory_of_a_copy(tmp_path: Path, pat
     assert (done.returncode, done.stdout, done.stderr) == (0, f"agent-init {entrypoint.__version__}\n", "")
 
 
+@pytest.mark.parametrize("how", ["as a script", "as a module", "through a link to the script"])
+def test_a_package_that_is_a_link_is_found(tmp_path: Path, how: str) -> None:
+    """As environments made of links have it; the directory behind the link has another name."""
+    package = Path(entrypoint.__file__).parent
+    shutil.copytree(package, tmp_path / "store" / "entrypoint-1", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "entrypoint").symlink_to(tmp_path / "store" / "entrypoint-1")
+    (tmp_path / "agent-init").symlink_to(tmp_path / "lib" / "entrypoint" / "__main__.py")
+    script = tmp_path / "lib" / "entrypoint" / "__main__.py" if how == "as a script" else tmp_path / "agent-init"
+    argv = [sys.executable, *(["-m", "entrypoint"] if how == "as a module" else [str(script)])]
+    environment = {"PYTHONPATH": str(tmp_path / "lib")} if how != "as a script" else {}
+    done = subprocess.run([*argv, "-q", "--", "echo", "ran"], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ran\n", "")
+
+
+def test_no_compiled_file_is_written_with_the_interpreters_option(tmp_path: Path) -> None:
+    package = Path(entrypoint.__file__).parent
+    shutil.copytree(package, tmp_path / "entrypoint", ignore=shutil.ignore_patterns("__pycache__"))
+    argv = [sys.executable, "-B", "-I", "-S", str(tmp_path / "entrypoint" / "__main__.py"), "-q", "--", "true"]
+    subprocess.run(argv, env={}, timeout=60, check=True)
+    assert [*tmp_path.rglob("__pycache__")] == []
+
+
 def test_python_m_entrypoint_runs_the_command() -> None:
     python = AGENT_INIT.with_name("python")
     arguments = ["-m", "entrypoint", "-q", "--", "sh", "-c", "exit 9"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,6 +57,32 @@ def test_failure_before_the_start_is_one_line_and_exit_code_125(
     init = start_in_role(command=["sleep", "1000"], program=program(tmp_path, troubles))
     assert_exits(init, 125)
     assert init.stderr == "agent-init: error: cannot start: no memory at all\n"
+
+
+def test_another_attempt_needs_no_file(start_in_role: Start, tmp_path: Path) -> None:
+    """What is used only once was freed, and the package may be replaced at that moment."""
+    tmp_path.chmod(0o777)
+    made = tmp_path / "lib"
+    shutil.copytree(Path(PACKAGE) / "entrypoint", made / "entrypoint", ignore=shutil.ignore_patterns("__pycache__"))
+    troubles = f"""
+from entrypoint.init import signalfd
+genuine = signalfd.open_source
+def open_source():
+    signalfd.open_source = genuine
+    os.rename({str(made)!r}, {str(tmp_path / "gone")!r})
+    raise OSError("no descriptor left")
+signalfd.open_source = open_source
+"""
+    script = tmp_path / "agent-init"
+    script.write_text(PROGRAM.format(package=str(made), troubles=troubles))
+    init = start_in_role(
+        agent="on('TERM', lambda: leave(5)); ready()", program=[sys.executable, "-I", "-S", str(script)]
+    )
+    init.wait_for_event("ready")
+    init.wait_for_line("no descriptor left")
+    init.signal("TERM")
+    assert_exits(init, 5)
+    assert init.lines("stop requested by TERM")
 
 
 def test_failed_supervisor_construction_is_retried(start_in_role: Start, tmp_path: Path) -> None:

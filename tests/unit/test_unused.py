@@ -66,7 +66,7 @@ def double(values: list[int]) -> list[int]:
 
 
 def test_functions_work_without() -> None:
-    unused._free(double)
+    unused._free(double, False)
     assert double([1, 2]) == [2, 4]
     assert double.__doc__ is None
 
