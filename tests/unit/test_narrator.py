@@ -1445,3 +1445,14 @@ def test_a_report_does_not_need_the_final_message(
     with pytest.raises(MemoryError):
         narration.narrator.report_line("two")
     assert narration.lines()[-1].endswith("two")
+
+
+def test_what_is_below_the_level_is_not_logged(narrate: Callable[..., Narration]) -> None:
+    narration = narrate(level=WARNING)
+    narration.log("reloading")
+    narration.log("dropped", signal=TERM, sender=SENDER)
+    assert narration.lines() == []
+    narration.narrator.console.level = DEBUG
+    narration.log("reloading")
+    narration.log("dropped", signal=TERM, sender=SENDER)
+    assert len(narration.lines()) == 2
