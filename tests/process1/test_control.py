@@ -395,9 +395,8 @@ def test_stop_wait_prints_the_end_though_it_takes_sigkill(start_in_role: Start, 
     began = begin(init, "stop", "--wait")
     out, _ = began.communicate(timeout=60)
     assert init.wait() == (137 if agent == STAYS else 0)
-    *_, killed, last = out.splitlines()
-    assert "SIGKILL" in killed
-    assert "still running: " in killed
+    *before, last = out.splitlines()  # a line of a report may be among them on a busy machine
+    assert any("SIGKILL" in line and "still running: " in line for line in before)
     assert last.startswith("agent-init: ended: ")
 
 
