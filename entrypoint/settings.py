@@ -69,8 +69,7 @@ def read(arguments: "Sequence[str]", environment: "Mapping[str, str]") -> Settin
     values["secret"] = tuple(dict.fromkeys(values["secret"]))
     values["log_level"] = max(-1, 1 + values.pop("verbose") - values.pop("quiet"))
     values["stacks"] = values["stacks"] or (values["loop_watch"] is not None and "stacks" not in sources)
-    variables = [option.variable for option in OPTIONS]
-    values["unknown"] = {name: nearest(name, variables) for name in unknown}
+    values["unknown"] = {name: nearest(name, [option.variable for option in OPTIONS]) for name in unknown}
     settings = Settings(**values, command=command, sources=sources)
     _refuse_contradictions(settings)
     return settings

@@ -15,7 +15,7 @@ import time
 from .. import paths
 from ..signals import CHLD, CONT, EOF, JOB_CONTROL, KILL, OF_WRITES, TERM, VALID
 from ..units import INFINITY
-from .spare_memory import RESERVES, ensure_two_numbers
+from .spare_memory import OF_FALLBACK, ensure_two_numbers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Fallback:
     )
 
     def __init__(self, settings: "Settings") -> None:
-        self.reserve = RESERVES[0]
+        self.reserve = OF_FALLBACK
         self.pid = 0
         self.status: int | None = None
         self.requested_at = self.kill_at = INFINITY

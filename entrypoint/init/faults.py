@@ -7,7 +7,7 @@ that they need for a log line, a list of processes, or the state of an event.
 from .console import ERROR, Console
 from .fallback import describe_error
 from .loop import Loop
-from .spare_memory import NO_MEMORY, RESERVES
+from .spare_memory import NO_MEMORY, OF_SUPERVISOR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Faults:
         self._no_memory = console.line(ERROR, "unexpected", "unexpected: out of memory; continuing")
         self._no_memory_logged = False
         self._no_memory_at = 0.0  # the last failure for want of memory; 0 while the reserve is there
-        self._reserve = RESERVES[1]
+        self._reserve = OF_SUPERVISOR
 
     def guarded(self, step: "Callable[..., object]", *arguments: object) -> None:
         """Call one part so that its failure does not stop the others."""

@@ -65,6 +65,7 @@ PROGRESS = BEGINNINGS | frozenset("stopping wrapper-left limit-near".split())
 
 
 def since(elapsed: float, hung: bool) -> str:
+    """Return `3s after the stop request`."""
     return f"{format_duration(elapsed)} after {'the hang was detected' if hung else 'the stop request'}"
 
 
@@ -129,11 +130,12 @@ def _stop_requested(signal: int, sender: object, upcoming: "Upcoming") -> str:
 
 
 def requester(signal: int, sender: object) -> str:
+    """Return what has requested a stop: a signal and its sender, or the end of stdin."""
     return "the end of stdin, whose other end is gone" if signal == EOF else f"{name_of(signal)} from {sender}"
 
 
 def steps(upcoming: "Upcoming") -> str:
-    """`TERM to the agent, KILL after 25s`, and who ends the stop where agent-init does not."""
+    """Return `TERM to the agent, KILL after 25s`, and who ends the stop where agent-init does not."""
     texts: list[str] = []
     sent_by = upcoming.get("sent_by")
     for number, seconds in upcoming["steps"]:

@@ -72,4 +72,4 @@ def with_stack(step: "Callable[..., int]", *arguments: object) -> int:
 
 with_stack.__code__ = with_stack.__code__.replace(co_stacksize=FRAME_WORDS)
 
-RESERVES = Reserve(FALLBACK_BYTES), Reserve(SUPERVISOR_BYTES)  # of the fallback, and of the supervisor
+OF_FALLBACK, OF_SUPERVISOR = Reserve(FALLBACK_BYTES), Reserve(SUPERVISOR_BYTES)

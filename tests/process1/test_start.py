@@ -295,7 +295,7 @@ def test_signals_before_the_agents_exec_are_not_lost(start_in_role: Start) -> No
     assert init.lines("WINCH")
 
 
-# Like `__main__.py`, but after the spawn the import system has cached the package's directory as unreadable.
+# Like `first.py`, but after the spawn the import system has cached the package's directory as unreadable.
 UNREADABLE_DIRECTORY = """
 import _signal, os, sys
 _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PACKAGE = str(Path(entrypoint.__file__).parents[1])
 
-# Like `__main__.py`, with the statements `troubles` that make a function fail.
+# Like `first.py`, with the statements `troubles` that make a function fail.
 PROGRAM = """
 import _signal, os, sys
 _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
