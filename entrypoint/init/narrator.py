@@ -255,9 +255,6 @@ class Narrator:
         self._stopping = self._stopping or entry.event in BEGINNINGS
         event, level, render, listing = EVENTS.get(entry.event) or events.EVENTS[entry.event]
         final = self._stopping and entry.event in FINAL
-        kept = final or entry.event in PROGRESS or entry.event == "ended"
-        if not kept and not self.console.takes(level):
-            return
         text = render(**entry.facts)
         if entry.event in PROGRESS:
             self._note_progress(entry)
