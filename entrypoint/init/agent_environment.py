@@ -23,26 +23,25 @@ if TYPE_CHECKING:
 
 
 class AgentEnvironment:
-    """The notify socket, if there is one; its directory, if it has one; and the responders' prefix.
+    """The notify socket, if there is one; its file, if it has one; and the responders' prefix.
 
     `parent_socket`: the NOTIFY_SOCKET that we were started with, or nothing.
     """
 
-    __slots__ = ("directory", "parent_socket", "responders", "socket")
+    __slots__ = ("file", "parent_socket", "responders", "socket")
 
     def __init__(self, responders: str) -> None:
         self.socket: _socket.socket | None = None
-        self.directory = self.parent_socket = ""
+        self.file = self.parent_socket = ""
         self.responders = responders
 
     def cleanup(self) -> None:
-        """Remove the socket's file and directory."""
-        if self.directory:
-            for remove, path in ((posix.unlink, self.directory + "/notify"), (posix.rmdir, self.directory)):
-                try:
-                    remove(path)
-                except OSError:
-                    continue
+        """Remove the socket's file."""
+        if self.file:
+            try:
+                posix.unlink(self.file)
+            except OSError:  # somebody else has removed it, for example
+                return
 
 
 def make(
@@ -85,29 +84,27 @@ def make(
 def _bind(made: AgentEnvironment, token: str, environment: dict[bytes, bytes]) -> str:
     """Open the socket and return its address as NOTIFY_SOCKET has it. Raises OSError.
 
-    It lies in a directory of its own. If we are not root, only our own user may use it. Root's agent may drop its
-    privileges (gosu, setpriv) and must still reach it: there anybody may who knows the name, which has 48 random bits.
-    Either way a message counts by its sender's pid, which comes from the kernel (SO_PASSCRED, unix(7)).
+    If we are not root, only our own user may use it. Root's agent may drop its privileges (gosu, setpriv) and must
+    still reach it: there any user may. Either way a message counts by its sender's pid, which comes from the kernel
+    (SO_PASSCRED, unix(7)).
 
     Where no directory can be written (a read-only root) the socket has a name in the abstract namespace.
     """
-    privileged = posix.geteuid() == 0
     temporary = paths.fsdecode(environment.get(b"TMPDIR", b""))
-    for place in ("/run", temporary if temporary.startswith("/") else "/tmp"):
-        made.directory = f"{place}/{token}"
-        path = made.directory + "/notify"
-        try:
-            posix.mkdir(made.directory, 0o700)
-            made.socket = _open()
-            made.socket.bind(path)
-            posix.chmod(path, 0o666 if privileged else 0o600)
-            if privileged:
-                posix.chmod(made.directory, 0o711)
-            return path
-        except OSError:
-            made.cleanup()
-    made.directory = ""
     made.socket = _open()
+    # The mode of the file that bind(2) makes. The agent inherits the mask that we were started with.
+    previous = posix.umask(0o111 if posix.geteuid() == 0 else 0o177)
+    try:
+        for place in ("/run", temporary if temporary.startswith("/") else "/tmp"):
+            path = f"{place}/{token}"
+            try:
+                made.socket.bind(path)
+            except OSError:
+                continue
+            made.file = path
+            return path
+    finally:
+        posix.umask(previous)
     made.socket.bind(f"\0{token}/notify")
     return f"@{token}/notify"
 

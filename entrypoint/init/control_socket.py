@@ -232,6 +232,8 @@ class ControlSocket:
 
         They close their connection then. Raises OSError.
         """
+        if not self._clients:
+            return
         poll, waiting = select.poll(), set[int]()
         for fd, client in self._clients.items():
             if client.render is not None and client.may_command:

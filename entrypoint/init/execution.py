@@ -171,7 +171,21 @@ class Execution:
         return isinstance(action, Exit) or (for_a_while and self._retries <= MAX_RETRIES)
 
     def _do(self, action: Action) -> None:
-        if isinstance(action, Forward):
+        if isinstance(action, Log):
+            if action.event in DROPPED:
+                self.counters.dropped[action.facts["signal"]] += 1
+            self.narrator.agent = "" if self._agent.has_exited else f"{self._agent.name} ({self._agent.pid})"
+            if action.event in narrator.ESCALATIONS and not self._lifecycle.hung:
+                self._faults.guarded(self._explain)
+            try:
+                self.narrator.log(action)
+            except NO_MEMORY as error:
+                self._faults.log(error)  # this releases the reserve: enough to load the text
+                self.narrator.log(action)
+        elif isinstance(action, Exit):
+            self.exit_code = action.code
+            self._loop.stop()
+        elif isinstance(action, Forward):
             self._forward(action)
         elif isinstance(action, Stop):
             self._stop(action)
@@ -207,24 +221,10 @@ class Execution:
             self.delivery.kill_all(one_by_one=self._spares_clients())
         elif isinstance(action, TakeCpuSnapshot):
             self._reporter.take_cpu_snapshot(self.descendants.listable() or ())
-        elif isinstance(action, MakeStallReport):
+        else:
+            assert isinstance(action, MakeStallReport)
             self.narrator.report_begins()
             self._reporter.start(self._agent.pid, action.seconds)
-        elif isinstance(action, Log):
-            if action.event in DROPPED:
-                self.counters.dropped[action.facts["signal"]] += 1
-            self.narrator.agent = "" if self._agent.has_exited else f"{self._agent.name} ({self._agent.pid})"
-            if action.event in narrator.ESCALATIONS and not self._lifecycle.hung:
-                self._faults.guarded(self._explain)
-            try:
-                self.narrator.log(action)
-            except NO_MEMORY as error:
-                self._faults.log(error)  # this releases the reserve: enough to load the text
-                self.narrator.log(action)
-        else:
-            assert isinstance(action, Exit)
-            self.exit_code = action.code
-            self._loop.stop()
 
     def _spares_clients(self) -> bool:
         """Whether somebody waits for the end of the stop, and not all may be killed by one call for now."""

@@ -28,28 +28,17 @@ class Ending:
 
     `status`: its wait status, None if somebody else has taken it. `kill_forwarded`: agent-init had forwarded a
     SIGKILL to it. `oom_kills`: how many processes of the container the kernel's OOM killer has killed since the
-    start; None if not known. `memory_limit`, `memory_peak`: bytes, None if not known.
+    start; None if not known. `memory_limit`, `memory_peak`: bytes, None if not known. `code`: the exit code as a shell
+    has it. `signalled`: whether a signal ended it; `killed`: whether that was SIGKILL.
     """
 
-    __slots__ = ("kill_forwarded", "memory_limit", "memory_peak", "oom_kills", "status")
+    __slots__ = ("code", "kill_forwarded", "killed", "memory_limit", "memory_peak", "oom_kills", "signalled", "status")
 
     def __init__(self, status: int | None, memory: "Memory | None" = None, *, kill_forwarded: bool = False) -> None:
         self.status, self.kill_forwarded = status, kill_forwarded
+        self.code = STATUS_LOST if status is None else exit_code(status)
+        self.signalled = status is not None and posix.WIFSIGNALED(status)
+        self.killed = self.signalled and self.code == 128 + KILL
         self.oom_kills = memory.new_kills if memory is not None else None
         self.memory_limit = memory.limit if self.oom_kills and memory is not None else None
         self.memory_peak = memory.peak if self.oom_kills and memory is not None else None
-
-    @property
-    def code(self) -> int:
-        """The exit code as a shell has it."""
-        return STATUS_LOST if self.status is None else exit_code(self.status)
-
-    @property
-    def killed(self) -> bool:
-        """Whether SIGKILL ended it."""
-        return self.code == 128 + KILL and self.status is not None and posix.WIFSIGNALED(self.status)
-
-    @property
-    def signalled(self) -> bool:
-        """Whether a signal ended it."""
-        return self.status is not None and posix.WIFSIGNALED(self.status)

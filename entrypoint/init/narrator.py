@@ -191,6 +191,8 @@ class Narrator:
         self._settings, self._descendants = settings, descendants
         self._stopping = False
         self._replaced = False  # by a successor, most likely: a reason for an early end
+        # Whether there is a final message at all: Kubernetes makes its file before the container starts.
+        self._has_message = settings.has_termination_log
         self._made: final_message.FinalMessage | None = None
         self._platform_waits = ""  # how long the platform waits, as text
         self._failure_logged = False  # to write it
@@ -254,18 +256,18 @@ class Narrator:
         self._replaced = self._replaced or entry.event == "replaced"
         self._stopping = self._stopping or entry.event in BEGINNINGS
         event, level, render, listing = EVENTS.get(entry.event) or events.EVENTS[entry.event]
-        final = self._stopping and entry.event in FINAL
+        final = self._has_message and self._stopping and entry.event in FINAL
         text = render(**entry.facts)
-        if entry.event in PROGRESS:
+        if self._has_message and entry.event in PROGRESS:
             self._note_progress(entry)
         if entry.event == "limit-near":
             # The figure is a guess, and the drain may be a good one: where the report has another place, one line.
-            guessed = not self._platform_is_certain and self._message.is_written
+            guessed = not self._platform_is_certain and self._is_written
             level, self._report_level = (INFO, DEBUG) if guessed else (WARNING, WARNING)
         fields = {name: _field(name, value) for name, value in entry.facts.items() if _is_field(name, value)}
         if to := entry.facts.get("to"):
             fields["pids"] = [process.pid for process in to]
-        if listing and (level <= self.console.level or (final and self._message.is_written)):
+        if listing and (level <= self.console.level or (final and self._is_written)):
             added, processes = self._process_list(listing)
             text += added
             fields.update(processes)
@@ -326,7 +328,7 @@ class Narrator:
     def report_line(self, line: str) -> None:
         """Log one line of a stall report. Of a stop, the final message has it too."""
         self.console.log(self._report_level, "report", line)
-        if self._stopping:
+        if self._has_message and self._stopping:
             self._message.report_line(line)
 
     def report_is_complete(self) -> None:
@@ -339,6 +341,11 @@ class Narrator:
     def has_news(self) -> bool:
         """Whether the final message is to be written again."""
         return self._made is not None and self._made.changed
+
+    @property
+    def _is_written(self) -> bool:
+        """Whether the file holds the final message, as far as we know."""
+        return self._made is not None and self._made.is_written
 
     @property
     def _message(self) -> "final_message.FinalMessage":
@@ -368,7 +375,7 @@ class Narrator:
             text += f'; its last status: "{facts["status"]}"'
         fields["how"] = describe(facts["ending"], facts["cause"])
         fields["cause"] = facts["hung"] or facts.get("cut") or facts["cause"]
-        if self._made is None and not self._settings.has_termination_log:  # there is nothing to write, or to remove
+        if not self._has_message:
             return text
         try:
             self._log_failure(self._message.end(text, facts))

@@ -50,6 +50,7 @@ class SignalFd:
         self._readinto = _io.FileIO(self.fd, "rb", closefd=False).readinto
         self._buffer = bytearray(SIZE * AT_ONCE)
         self.size = 0  # bytes that were read into the buffer and are in no inbox yet
+        self.may_have_more = False  # as the last read(2) has filled the buffer
 
     def begin(self) -> None:
         """Nothing is left to do before the first `read`."""
@@ -70,8 +71,9 @@ class SignalFd:
         buffer = self._buffer
         if self.size == SIZE:  # mostly
             inbox.append(Received(buffer[self._low], bytes(buffer[:16])))
-            self.size = 0
+            self.size, self.may_have_more = 0, False
             return
+        self.may_have_more = self.size >= len(buffer)
         # gVisor returns 130 bytes for a record of 128: a rest that is shorter than a record is none.
         starts = range(0, self.size - SIZE + 1, SIZE)
         inbox += [Received(buffer[at + self._low], bytes(buffer[at : at + 16])) for at in starts]
@@ -125,6 +127,7 @@ class WakeupFd:
         self._file = _io.FileIO(self.fd, "rb", closefd=False)
         self._buffer = bytearray(4096)
         self.size = 0  # see SignalFd
+        self.may_have_more = True
 
     def peek(self) -> int:
         """Return 0: `read` returns all signals."""

@@ -254,7 +254,8 @@ class Supervisor:
         """Handle the signals that have come. A child's exit may have been merged with another's: see `_reap`."""
         self._handled.clear()
         self._unread = True
-        self.source.read(self._inbox)
+        if not self._inbox or self.source.may_have_more:  # else what has come since wakes us up again
+            self.source.read(self._inbox)
         while self._inbox:
             received = self._inbox[0]
             if not self._is_ours(received) and not self._is_sent_at_once(received.number):

@@ -168,6 +168,8 @@ class FakeDispositions:
 class FakeSignals:
     """Stands in for the signalfd."""
 
+    may_have_more = True
+
     def __init__(self, fd: int) -> None:
         self.fd, self.pending = fd, list[int]()
 

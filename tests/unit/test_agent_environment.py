@@ -11,7 +11,7 @@ import re
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -48,7 +48,7 @@ def cleaned_up(made: AgentEnvironment | None) -> AgentEnvironment:
     if made.socket is not None:
         made.socket.close()
     made.cleanup()
-    assert not made.directory or not os.path.exists(made.directory)
+    assert not made.file or not os.path.exists(made.file)
     made.cleanup()  # harmless
     return made
 
@@ -99,58 +99,48 @@ def test_a_socket_that_cannot_be_made_is_a_problem(monkeypatch: pytest.MonkeyPat
     assert "WATCHDOG_USEC" not in environment
 
 
-class Unbound(_socket.socket):
-    """A socket that cannot be bound."""
+class Places:
+    """Has sockets refuse to be bound to some addresses, and keeps all that are asked for."""
 
-    def bind(self, address: object) -> None:
-        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *refused: str) -> None:
+        asked = self.asked = list[str]()
+
+        class Picky(_socket.socket):
+            def bind(self, address: Any) -> None:
+                asked.append(str(address))
+                if str(address).startswith(refused):
+                    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+                super().bind(address)
+
+        monkeypatch.setattr(_socket, "socket", Picky)
+
+    @property
+    def directories(self) -> list[str]:
+        return [os.path.dirname(address) for address in self.asked]
 
 
-def test_a_socket_that_cannot_be_bound_leaves_no_directory_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    directories: list[str] = []
-    mkdir = os.mkdir
-
-    def note(path: str, mode: int) -> None:
-        mkdir(path, mode)
-        directories.append(path)
-
-    monkeypatch.setattr(_socket, "socket", Unbound)
-    monkeypatch.setattr(posix, "mkdir", note)
+def test_a_socket_that_cannot_be_bound_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch, short_path: Path) -> None:
+    opened = len(os.listdir("/proc/self/fd"))
+    places = Places(monkeypatch, "")
     problems: list[str] = []
-    made, environment = make(problems=problems)
+    made, environment = make(problems=problems, TMPDIR=str(short_path))
     assert cleaned_up(made).socket is None
     assert problems == ["no notify socket for the agent: Address already in use"]
     assert "NOTIFY_SOCKET" not in environment
-    assert directories
-    assert not any(map(os.path.exists, directories))
+    assert len(places.asked) == 3
+    assert os.listdir(short_path) == []
+    assert len(os.listdir("/proc/self/fd")) == opened
 
 
 def test_where_no_directory_can_be_written_the_socket_is_abstract(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: str, mode: int) -> None:
-        raise OSError(errno.EROFS, path)
-
-    monkeypatch.setattr(posix, "mkdir", refuse)
+    places = Places(monkeypatch, "/")
     made, environment = make()
     assert environment["NOTIFY_SOCKET"].startswith("@agent-init-")
     assert made is not None
     assert made.socket is not None
     assert made.socket.getsockname().decode() == "\0" + environment["NOTIFY_SOCKET"][1:]
-    assert cleaned_up(made).directory == ""
-
-
-class Refusal:
-    """Has calls of a function of `posix` fail for some paths, and keeps the paths of all calls."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str, *refused: str) -> None:
-        self.paths: list[str] = []
-        self.refused, self.real = refused, getattr(os, name)
-        monkeypatch.setattr(posix, name, self)
-
-    def __call__(self, path: str, mode: int) -> None:
-        self.paths.append(path)
-        if path.startswith(self.refused):
-            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), path)
-        self.real(path, mode)
+    assert cleaned_up(made).file == ""
+    assert places.directories[:2] == ["/run", "/tmp"]
 
 
 @pytest.mark.parametrize(
@@ -162,10 +152,10 @@ def test_where_run_cannot_be_written_the_socket_lies_in_tmpdir_if_that_is_absolu
     """A relative address is none, and the agent may have another working directory."""
     (short_path / "scratch").mkdir()
     monkeypatch.chdir(short_path)
-    made_in = Refusal(monkeypatch, "mkdir", "/run/")
+    places = Places(monkeypatch, "/run/")
     made, environment = make() if given is None else make(TMPDIR=given.format(short_path))
-    assert [os.path.dirname(path) for path in made_in.paths] == ["/run", place.format(short_path)]
-    assert environment["NOTIFY_SOCKET"] == f"{made_in.paths[-1]}/notify"
+    assert places.directories == ["/run", place.format(short_path)]
+    assert environment["NOTIFY_SOCKET"] == places.asked[-1]
     assert made is not None
     assert made.socket is not None
     assert made.socket.getsockname() == environment["NOTIFY_SOCKET"]
@@ -174,50 +164,33 @@ def test_where_run_cannot_be_written_the_socket_lies_in_tmpdir_if_that_is_absolu
     assert os.listdir("scratch") == []
 
 
-@pytest.mark.parametrize("what", ["the socket", "the directory"])
-@pytest.mark.parametrize("everywhere", [False, True])
-def test_where_modes_cannot_be_changed_the_next_place_is_tried(
-    monkeypatch: pytest.MonkeyPatch, short_path: Path, everywhere: bool, what: str
-) -> None:
-    """Nothing is left behind in the first place, no descriptor either."""
-    opened = len(os.listdir("/proc/self/fd"))
-    monkeypatch.setattr(posix, "geteuid", lambda: 0)
-    places = Refusal(monkeypatch, "mkdir")
-    chmod = Refusal(monkeypatch, "chmod")
-    chmod.refused = ("/run/", *[f"{short_path}/"] * everywhere)
-    if what == "the directory":
-        real = chmod.real
-        monkeypatch.setattr(
-            posix, "chmod", lambda path, mode: (real if path.endswith("/notify") else chmod)(path, mode)
-        )
-    problems: list[str] = []
-    made, environment = make(problems=problems, TMPDIR=str(short_path))
-    assert [os.path.dirname(path) for path in places.paths] == ["/run", str(short_path)]
-    assert any(path.startswith(f"{short_path}/") for path in chmod.paths)
-    assert problems == []
-    assert len(os.listdir("/proc/self/fd")) == opened + 1
-    assert not os.path.exists(places.paths[0])
-    assert os.path.exists(places.paths[1]) is not everywhere
-    assert environment["NOTIFY_SOCKET"].startswith("@" if everywhere else f"{short_path}/")
-    assert made is not None
-    assert made.socket is not None
-    address = made.socket.getsockname()
-    assert (address if isinstance(address, str) else "@" + address[1:].decode()) == environment["NOTIFY_SOCKET"]
-    assert cleaned_up(made).directory == ("" if everywhere else places.paths[1])
-    assert os.listdir(short_path) == []
+@pytest.mark.parametrize("refused", [(), ("",)], ids=["bound", "not bound"])
+def test_the_mask_of_new_files_stays_the_agents(monkeypatch: pytest.MonkeyPatch, refused: tuple[str, ...]) -> None:
+    Places(monkeypatch, *refused)
+    previous = os.umask(0o027)
+    try:
+        cleaned_up(make()[0])
+    finally:
+        left = os.umask(previous)
+    assert left == 0o027
 
 
-@pytest.mark.parametrize(("user", "modes"), [(0, (0o711, 0o666)), (1000, (0o700, 0o600))])
+@pytest.mark.parametrize("mask", [0, 0o022, 0o777])
+@pytest.mark.parametrize(("user", "mode"), [(0, 0o666), (1000, 0o600)])
 def test_only_the_socket_of_root_can_be_used_by_other_users(
-    monkeypatch: pytest.MonkeyPatch, user: int, modes: tuple[int, int]
+    monkeypatch: pytest.MonkeyPatch, user: int, mode: int, mask: int
 ) -> None:
     monkeypatch.setattr(posix, "geteuid", lambda: user)
-    made, environment = make(NOTIFY_SOCKET="/parent")
+    previous = os.umask(mask)
+    try:
+        made, environment = make(NOTIFY_SOCKET="/parent")
+    finally:
+        os.umask(previous)
     assert made is not None
     path = environment["NOTIFY_SOCKET"]
-    assert re.search("-[0-9a-f]{12,}/notify$", path)  # cannot be guessed
-    assert path == made.directory + "/notify"
-    assert tuple(os.stat(name).st_mode & 0o777 for name in (made.directory, path)) == modes
+    assert re.search("-[0-9a-f]{12,}$", path)  # cannot be guessed
+    assert path == made.file
+    assert os.stat(path).st_mode & 0o777 == mode
     assert made.socket is not None
     assert not os.get_blocking(made.socket.fileno())
     assert cleaned_up(made).parent_socket == "/parent"

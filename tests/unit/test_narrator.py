@@ -892,6 +892,21 @@ def test_where_the_line_is_only_in_the_final_message_processes_are_named_too(nar
     assert line == "linger time is over, SIGKILL to what the agent left behind; still running: worker (20)"
 
 
+def test_without_a_termination_log_no_final_message_is_made(narrate: Callable[..., Narration]) -> None:
+    """The agent waits for the line before its stop signal, and to make the message takes longer than the line."""
+    narration = narrate("--termination-log", "none")
+    narration.log("stop-requested", signal=TERM, sender=SENDER, upcoming={"steps": [(TERM, 0.0)], "platform": ""})
+    narration.log("linger-over")
+    narration.narrator.report_line("a stall report's")
+    narration.narrator.report_is_complete()
+    assert not narration.narrator.has_news
+    assert narration.narrator._made is None
+    end(narration, Ending(9))
+    assert len(narration.lines()) == 4
+    assert narration.narrator._made is None
+    assert narration.final_message() is None
+
+
 # --- The last line and the final message. ---------------------------------------------------------------------------
 
 

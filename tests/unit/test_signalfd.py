@@ -176,6 +176,21 @@ def test_a_single_signal_can_be_done_without_a_list() -> None:
 
 
 @pytest.mark.usefixtures("blocked")
+@pytest.mark.parametrize(("queued", "more"), [(0, False), (1, False), (31, False), (32, True), (40, True)])
+def test_whether_more_may_have_come_than_were_read(queued: int, more: bool) -> None:
+    """Realtime signals queue up (signal(7))."""
+    source = signalfd.SignalFd()
+    for _ in range(queued):
+        signal.raise_signal(signal.SIGRTMIN)
+    inbox: list[signalfd.Received] = []
+    source.read(inbox)
+    assert (len(inbox), source.may_have_more) == (min(queued, signalfd.AT_ONCE), more)
+    source.read(inbox)
+    assert (len(inbox), source.may_have_more) == (queued, False)
+    os.close(source.fd)
+
+
+@pytest.mark.usefixtures("blocked")
 def test_signals_that_were_read_are_not_lost_for_want_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     source = signalfd.SignalFd()
     signal.pthread_kill(threading.get_ident(), USR1)

@@ -261,10 +261,10 @@ def test_a_failed_start_leaves_no_notify_socket_behind(capfd: pytest.CaptureFixt
     settings = reader.read([*flags, "--termination-log", "none", "agent"], {})
     started = start.Started()
     started.environment = made = agent_environment.make(settings, {}, "/package", [])
-    assert bool(made and os.path.exists(made.directory)) is not bool(flags)
+    assert bool(made and os.path.exists(made.file)) is not bool(flags)
     assert start._fail(127, "cannot run it", settings, started) == 127
     assert capfd.readouterr().err == "agent-init: error: cannot run it\n"
-    assert not (made and os.path.exists(made.directory))
+    assert not (made and os.path.exists(made.file))
     if made and made.socket:
         made.socket.close()
 

@@ -544,6 +544,20 @@ def test_the_deadline_is_kept_while_a_part_fails_for_ever(
     assert len(harness.lines("unexpected")) <= 2
 
 
+@pytest.mark.parametrize("may_have_more", [False, True])
+def test_signals_that_were_just_read_are_read_on_only_where_more_may_have_come(
+    supervise: Callable[..., Harness], may_have_more: bool
+) -> None:
+    """The agent's exit is looked at next, and a stop request that came before it must be known then."""
+    harness = supervise()
+    harness.supervisor._inbox.append(Received(CHLD))
+    harness.source.may_have_more, harness.source.pending = may_have_more, [TERM]
+    harness.supervisor._catch_up()
+    assert (harness.source.pending == []) is may_have_more
+    harness.supervisor._catch_up()
+    assert harness.supervisor.lifecycle.state == "stopping"
+
+
 def test_a_step_that_fails_for_ever_is_left_to_the_fallback(
     supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,7 +29,7 @@ assert sys.stdout is sys.__stdout__ is sys.stderr is None
 sys.stderr = stderr
 from entrypoint.init import supervisor, tree
 for function in (
-    units.parse_duration, supervisor.Supervisor._read, supervisor.exit_status.Ending.code.fget, tree.everything
+    units.parse_duration, supervisor.Supervisor._read, supervisor.cgroup.Memory.limit.fget, tree.everything
 ):
     code = function.__code__
     assert function.__annotations__ == {} and function.__doc__ is None and function.__qualname__ == code.co_name
