@@ -32,7 +32,7 @@ class MainProcess:
         self.pid = self.group = pid
         self.name = paths.basename(program)
         self.status: int | None = None
-        self.dispositions = procfs.Dispositions(pid)
+        self.dispositions = procfs.Dispositions(pid, patient=True)
         self._image = procfs.executable(pid), procfs.argv_of(pid)
         self._user: int | None = None
         self.named: Process | None = None
@@ -88,7 +88,7 @@ class MainProcess:
         if now.parent != posix.getpid():
             return None
         # These may fail for want of memory: before anything else.
-        dispositions = procfs.Dispositions(now.pid)
+        dispositions = procfs.Dispositions(now.pid, patient=True)
         image = procfs.executable(now.pid), procfs.argv_of(now.pid)
         self.dispositions.close()
         self.pid, self.group, self.name, self.status = now.pid, now.group, now.name, None

@@ -8,6 +8,7 @@ import _signal
 import errno
 import posix
 import sys
+import time
 
 from .. import paths
 
@@ -30,6 +31,9 @@ TELLTALES = (_signal.SIGHUP, _signal.SIGUSR1, _signal.SIGUSR2, _signal.SIGTERM)
 # error", as it does not expect one; and there is no work yet that could be lost.
 STARTING_TICKS = 5
 PF_EXITING = 4
+# Who blocks that many of the first 31 signals blocks all that it can: for good, or for a moment.
+ALMOST_ALL = 16
+MOMENTS, A_MOMENT = 10, 0.0002  # how often, and for how many seconds, the end of such a moment is waited for
 MAX_REPORTS = 64  # processes whose own reports of their handlers are kept
 
 
@@ -402,6 +406,19 @@ def _masks_in_stat(line: bytes) -> tuple[int, int, int]:
     return int(fields[29]), int(fields[30]), int(fields[31])
 
 
+def _are_almost_all(blocked: int) -> bool:
+    return (blocked & 0x7FFFFFFF).bit_count() >= ALMOST_ALL
+
+
+def _has_forked(pid: int) -> bool:
+    """Whether it waits, with all signals blocked, until a child has executed its program (vfork(2))."""
+    try:
+        line = read_file(f"/proc/{pid}/task/{pid}/stat", MAX_STAT_BYTES)
+        return line[line.rfind(b")") :].startswith(b") D ") and _are_almost_all(_masks_in_stat(line)[0])
+    except (OSError, ValueError, IndexError):  # somebody else's parent: it is not in our namespace
+        return False
+
+
 def _masks_in_status(process: str) -> tuple[int, int, int]:
     """Return the same masks with all signals, from /proc/`process`/status."""
     text = read_file(f"/proc/{process}/status", 65536)  # its groups come first, all of them
@@ -460,15 +477,17 @@ class Dispositions:
 
     A signal that the main thread blocks counts as handled: it waits for sigwait(3) or signalfd(2), or for the moment
     when the process is ready for it. Inside sigwait the kernel shows it unblocked; then `/proc/<pid>/wchan` shows it.
+    It counts for nothing in a shell, and while a program starts another one: posix_spawn(3), Python and Node block all
+    signals until that has been executed. A `patient` look waits for the end of this, for 2 ms at most.
 
     Each answer is None where it is not known. Where masks cannot be seen, what the process has reported of itself
     counts (`note_report`).
     """
 
-    __slots__ = ("_fd", "_line", "pid")
+    __slots__ = ("_fd", "_line", "_moments", "pid")
 
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
+    def __init__(self, pid: int, *, patient: bool = False) -> None:
+        self.pid, self._moments = pid, MOMENTS if patient else 0
         self._fd = -1
         self._line = b""  # the file's content, as it was at the last look
         bool(self)
@@ -497,12 +516,7 @@ class Dispositions:
             try:
                 if not self:
                     continue
-                if number > 31:
-                    blocked, ignored, caught = _masks_in_status(str(self.pid))
-                    self._line = b""
-                else:
-                    self._line = posix.pread(self._fd, MAX_STAT_BYTES, 0)
-                    blocked, ignored, caught = _masks_in_stat(self._line)
+                blocked, ignored, caught = self._settled_masks(number)
             except (OSError, ValueError, IndexError):
                 continue
             bit = signal_bit(number)
@@ -510,6 +524,31 @@ class Dispositions:
         self._line = b""  # `image` has to look
         reported = _report_of(self.pid)
         return (None if reported is None else number in reported), False
+
+    def _settled_masks(self, number: int) -> tuple[int, int, int]:
+        """Return its masks of blocked, ignored and caught signals, without what is blocked only for a moment."""
+        bit = signal_bit(number)
+        moments = self._moments
+        while True:
+            if number > 31:
+                blocked, ignored, caught = _masks_in_status(str(self.pid))
+                self._line = b""
+            else:
+                self._line = posix.pread(self._fd, MAX_STAT_BYTES, 0)
+                blocked, ignored, caught = _masks_in_stat(self._line)
+            if caught & bit or not blocked & bit:
+                return blocked, ignored, caught
+            now = look(self.pid)
+            if is_shell(now):
+                return 0, ignored, caught
+            if now is None or not _are_almost_all(blocked):
+                return blocked, ignored, caught
+            if _has_forked(self.pid) or _has_forked(now.parent):
+                return 0, ignored, caught
+            if now.waits or not moments:
+                return 0 if now.is_starting else blocked, ignored, caught
+            moments -= 1
+            time.sleep(A_MOMENT)
 
     def seen(self) -> "Seen | None":
         """Return what `handles_or_ignores` and `image` used of the last look; None where that is not known."""

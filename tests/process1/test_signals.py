@@ -17,6 +17,7 @@ from tests.support.init import actor_line, until
 
 if TYPE_CHECKING:
     from tests.conftest import Start
+    from tests.support.init import Init
 
 GRACEFUL = "on('TERM', lambda: leave(7, after=0.2)); ready()"
 
@@ -121,6 +122,83 @@ def test_unhandled_signal_is_dropped_with_a_warning(start_in_role: Start, name: 
     init.signal(name)
     assert f"warning: {name} from" in init.wait_for_line("dropped")
     init.signal("TERM")
+    assert init.wait() == 7
+
+
+# posix_spawn(3) blocks all signals until the child has executed its program; here it has to open a FIFO first.
+STARTS_A_PROGRAM = """
+log('starts a program')
+os.posix_spawn('/bin/true', ['true'], {{}}, file_actions=[(os.POSIX_SPAWN_OPEN, 0, {fifo!r}, os.O_RDONLY, 0)])
+os.wait()
+log('has started it')
+forever()
+"""
+
+
+OLD = "while time.process_time() < 0.2: pass"
+
+
+def starting(init: Init) -> psutil.Process:
+    """Return the agent once it waits for its child's exec."""
+    init.wait_for_event("starts a program")
+    agent = psutil.Process(init.pid).children()[0]
+    init.wait_for(lambda: agent.status() == psutil.STATUS_DISK_SLEEP, "vfork")
+    return agent
+
+
+@pytest.mark.parametrize("name", ["USR1", "RTMIN+7"])
+@pytest.mark.parametrize("handled", [False, True])
+def test_a_signal_that_comes_while_the_agent_starts_a_program(
+    start_in_role: Start, tmp_path: Path, name: str, handled: bool
+) -> None:
+    """That it blocks all signals then does not show that it handles them."""
+    os.mkfifo(tmp_path / "fifo")
+    handlers = f"on('TERM', lambda: leave(7)); on({name!r}) if {handled} else None\n"
+    init = start_in_role(agent=handlers + STARTS_A_PROGRAM.format(fifo=str(tmp_path / "fifo")))
+    starting(init)
+    init.signal(name)
+    if not handled:
+        init.wait_for_line("dropped: no process handles it")
+    with open(tmp_path / "fifo", "w"):
+        init.wait_for_event("has started it")
+    if handled:
+        init.wait_for_event(name)
+    init.signal("TERM")
+    assert init.wait() == 7
+
+
+def test_a_stop_request_that_comes_while_the_agent_starts_a_program(start_in_role: Start, tmp_path: Path) -> None:
+    """TERM would end it without its `finally`. It is not so young that INT might meet the start of Python."""
+    os.mkfifo(tmp_path / "fifo")
+    agent = STARTS_A_PROGRAM.format(fifo=str(tmp_path / "fifo")).strip().replace("\n", "\n    ")
+    init = start_in_role("-t", "20s", agent=f"{OLD}\ntry:\n    {agent}\nfinally:\n    log('finally')")
+    starting(init)
+    init.signal("TERM")
+    init.wait_for_line("stop requested")
+    with open(tmp_path / "fifo", "w"):
+        init.wait_for_event("finally")
+    init.wait()
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash"])
+@pytest.mark.parametrize("trap", [False, True])
+def test_signals_for_a_shell_that_runs_one_program_after_the_other(
+    start_in_role: Start, shell: str, trap: bool
+) -> None:
+    """It blocks all signals for each fork."""
+    script = "trap 'echo USR1' USR1; " if trap else ""
+    script += "trap 'exit 7' USR2; echo ready; while :; do /bin/true; done"
+    init = start_in_role(command=["--", shell, "-c", script], stdout=subprocess.PIPE)
+    assert init.outer.stdout is not None
+    assert init.outer.stdout.readline() == b"ready\n"
+    for count in range(1, 51):
+        init.signal("USR1")
+        if trap:
+            assert init.outer.stdout.readline() == b"USR1\n"
+        else:
+            init.wait_for(lambda: len(init.lines("USR1")) == count, "a line")  # noqa: B023
+    assert len(init.lines("dropped: no process handles it")) == (0 if trap else 50)
+    init.signal("USR2")
     assert init.wait() == 7
 
 

@@ -143,7 +143,7 @@ class FakeDispositions:
 
     world: World
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, *, patient: bool = False) -> None:
         self.pid = pid
 
     def __bool__(self) -> bool:

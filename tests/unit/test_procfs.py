@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import types
 from typing import TYPE_CHECKING, Any
 
@@ -244,10 +245,13 @@ def test_real_time_signals_are_distinguished(monkeypatch: pytest.MonkeyPatch) ->
     """/proc/pid/stat covers signals up to 31 only."""
     dispositions = Dispositions(os.getpid())
     masks = [0, 0, 0]
+    real = procfs.read_file
 
-    def read(path: str, max_bytes: int = 0) -> bytes:
+    def read(path: str, max_bytes: int = 4096) -> bytes:
         if path.endswith("/wchan"):
             return b"0"
+        if path.endswith(("/stat", "/cmdline")):
+            return real(path, max_bytes)
         assert path == f"/proc/{os.getpid()}/status"
         return b"Name:\tx\nShdPnd:\t%016x\nSigBlk:\t%016x\nSigIgn:\t%016x\nSigCgt:\t%016x\nCapInh:\t%016x\n" % (
             (1 << 64) - 1,
@@ -264,6 +268,78 @@ def test_real_time_signals_are_distinguished(monkeypatch: pytest.MonkeyPatch) ->
             masks[which] = 1 << number - 1
             assert found() == {number: expected}
         masks[which] = 0
+    dispositions.close()
+
+
+ALL = 0x7FFB_FEFF  # the signals up to 31 that can be blocked
+
+
+def masks_line(state: bytes, blocked: int, caught: int = 0) -> bytes:
+    """Return a line of /proc/pid/task/tid/stat."""
+    return b"5 (x) " + state + b" 0" * 28 + b" %d 0 %d 17" % (blocked, caught)
+
+
+@pytest.mark.parametrize("number", [USR1, RTMIN])
+@pytest.mark.parametrize(
+    ("process", "looks", "parent", "patient", "expected"),
+    [
+        # Only this signal is blocked, or many are while the process waits: it waits for signals.
+        (Process(5, "x", 1, 5, 1), [(b"R", 0)], None, True, True),
+        (Process(5, "x", 1, 5, 1), [(b"S", ALL)], (b"S", 0), True, True),
+        (Process(5, "x", 1, 5, 1), [(b"S", ALL)], (b"S", ALL), True, True),
+        (Process(5, "x", 1, 5, 1), [(b"S", ALL)], (b"D", 0), True, True),
+        (Process(5, "x", 0, 5, 1), [(b"S", ALL)], None, True, True),  # of `docker exec`
+        (Process(5, "x", 1, 5, 1), [(b"S", ALL)], (b"",), True, True),
+        # It starts a program, or is that program.
+        (Process(5, "x", 1, 5, 1, waits=False), [(b"D", ALL)], (b"S", 0), True, False),
+        (Process(5, "x", 1, 5, 1), [(b"S", ALL)], (b"D", ALL), True, False),
+        # It runs: perhaps it does not block them any more in a moment.
+        (Process(5, "x", 1, 5, 1, waits=False, cpu=9), [(b"R", ALL)] * 3 + [(b"R", -1)], (b"S", 0), True, False),
+        (Process(5, "x", 1, 5, 1, waits=False, cpu=9), [(b"R", ALL)] * 3 + [(b"S", 0)], (b"S", 0), True, True),
+        (Process(5, "x", 1, 5, 1, waits=False, cpu=9), [(b"R", ALL)], (b"S", 0), True, True),
+        (Process(5, "x", 1, 5, 1, waits=False, cpu=9), [(b"R", ALL)], (b"S", 0), False, True),
+        (Process(5, "x", 1, 5, 1, waits=False, cpu=0), [(b"R", ALL)], (b"S", 0), False, False),
+        # A shell.
+        (Process(5, "dash", 1, 5, 1), [(b"S", ALL)], None, True, False),
+        (Process(5, "dash", 1, 5, 1), [(b"S", 0)], None, True, False),
+        (None, [(b"S", ALL)], None, True, True),  # it has exited meanwhile
+    ],
+)
+def test_what_is_blocked_for_a_moment_is_not_handled(
+    monkeypatch: pytest.MonkeyPatch,
+    process: Process | None,
+    looks: list[tuple[bytes, int]],
+    parent: tuple[bytes, int] | tuple[bytes] | None,
+    patient: bool,
+    number: int,
+    expected: bool,
+) -> None:
+    """`looks`: the states and masks that are seen of it, the last one for ever; but for -1 with the signal itself."""
+    left, slept = list(looks), list[float]()
+
+    def line() -> bytes:
+        state, blocked = left.pop(0) if len(left) > 1 else left[0]
+        return masks_line(state, 0 if blocked == -1 else blocked | 1 << number - 1)
+
+    def read(path: str, max_bytes: int = 0) -> bytes:
+        if path == "/proc/5/status":
+            blocked, _, _ = procfs._masks_in_stat(line())
+            return b"\nSigBlk:\t%x\nSigIgn:\t0\nSigCgt:\t0\n" % blocked
+        if path == "/proc/5/task/5/stat":
+            return masks_line(*looks[0])
+        if parent is None or not path.endswith("/task/1/stat"):
+            raise FileNotFoundError(errno.ENOENT, path)
+        return masks_line(*parent) if len(parent) == 2 else b"malformed"
+
+    monkeypatch.setattr(procfs, "read_file", read)
+    monkeypatch.setattr(procfs, "look", lambda _: process)
+    monkeypatch.setattr(posix, "pread", lambda *_: line())
+    monkeypatch.setattr(time, "sleep", slept.append)
+    dispositions = Dispositions(os.getpid(), patient=patient)
+    dispositions.pid = 5
+    assert dispositions.handles(number) is expected
+    assert sum(slept) <= 0.01
+    dispositions.pid = os.getpid()
     dispositions.close()
 
 
