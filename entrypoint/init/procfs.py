@@ -546,7 +546,8 @@ class Dispositions:
             if _has_forked(self.pid) or _has_forked(now.parent):
                 return 0, ignored, caught
             if now.waits or not moments:
-                return 0 if now.is_starting else blocked, ignored, caught
+                is_fork = now.is_starting and not self._moments  # the agent is none
+                return 0 if is_fork else blocked, ignored, caught
             moments -= 1
             time.sleep(A_MOMENT)
 
@@ -617,7 +618,8 @@ def is_reached(process: Process, number: int) -> bool | None:
         masks = [_masks_in_status(f"{process.pid}/task/{task}") for task in tasks]
     except (OSError, ValueError, IndexError):
         return None
-    if any(caught & ~blocked & signal_bit(number) for blocked, _, caught in masks):
+    has_forked = _has_forked(process.pid)
+    if any(caught & (~0 if has_forked else ~blocked) & signal_bit(number) for blocked, _, caught in masks):
         return True
     blocks = any(blocked & signal_bit(number) for blocked, _, _ in masks)
     if any(b"sigtimedwait" in wait_channel(int(task)) for task in tasks):

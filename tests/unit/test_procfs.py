@@ -23,6 +23,7 @@ from tests.support.init import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 TERM, USR1, USR2, RTMIN = int(signal.SIGTERM), int(signal.SIGUSR1), int(signal.SIGUSR2), int(signal.SIGRTMIN)
 
@@ -299,6 +300,7 @@ def masks_line(state: bytes, blocked: int, caught: int = 0) -> bytes:
         (Process(5, "x", 1, 5, 1, waits=False, cpu=9), [(b"R", ALL)], (b"S", 0), True, True),
         (Process(5, "x", 1, 5, 1, waits=False, cpu=9), [(b"R", ALL)], (b"S", 0), False, True),
         (Process(5, "x", 1, 5, 1, waits=False, cpu=0), [(b"R", ALL)], (b"S", 0), False, False),
+        (Process(5, "x", 1, 5, 1, waits=False, cpu=0), [(b"R", ALL)], (b"S", 0), True, True),
         # A shell.
         (Process(5, "dash", 1, 5, 1), [(b"S", ALL)], None, True, False),
         (Process(5, "dash", 1, 5, 1), [(b"S", 0)], None, True, False),
@@ -786,16 +788,25 @@ def block(): signal.pthread_sigmask(signal.SIG_BLOCK, [TERM])
 STAYS = "print('up', flush=True); time.sleep(1000)"
 
 
+# posix_spawn(3) blocks all signals until the child has opened the FIFO, which nobody does, and executed its program.
+SPAWNS = """
+os.mkfifo("fifo")
+print("up", flush=True)
+os.posix_spawn("/bin/true", ["true"], {}, file_actions=[(os.POSIX_SPAWN_OPEN, 0, "fifo", os.O_RDONLY, 0)])
+"""
+
+
 @pytest.fixture
-def program(request: pytest.FixtureRequest) -> Iterator[Process]:
+def program(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Process]:
     """A process that runs the code of the test's parameter, once it has printed a line."""
-    with subprocess.Popen([sys.executable, "-S", "-c", REACHED + request.param], stdout=subprocess.PIPE) as process:
+    command = [sys.executable, "-S", "-c", REACHED + request.param]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=tmp_path, start_new_session=True) as process:
         try:
             assert process.stdout
             process.stdout.readline()
             yield look(process.pid)
         finally:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize(
@@ -813,8 +824,10 @@ def program(request: pytest.FixtureRequest) -> Iterator[Process]:
             f"assert ctypes.CDLL(None).signalfd(-1, mask, 0) >= 0; {STAYS}",
             True,
         ),
+        (f"handle(); {SPAWNS}", True),
+        (SPAWNS, False),
     ],
-    ids=["default", "ignored", "handled", "blocked", "handled and blocked", "in a thread", "sigwait", "signalfd"],
+    ids="default ignored handled blocked handled+blocked thread sigwait signalfd handled+spawns spawns".split(),
     indirect=["program"],
 )
 def test_a_signal_reaches_a_process_or_does_not(program: Process, reached: bool) -> None:
