@@ -33,7 +33,8 @@ STARTING_TICKS = 5
 PF_EXITING = 4
 # Who blocks that many of the first 31 signals blocks all that it can: for good, or for a moment.
 ALMOST_ALL = 16
-MOMENTS, A_MOMENT = 10, 0.0002  # how often, and for how many seconds, the end of such a moment is waited for
+LOOKS, PATIENT_LOOKS, A_MOMENT = 3, 10, 0.0002  # at such a process, and the seconds between those of a patient one
+MAX_WAITS = 50  # for a vfork(2) in processes other than the agent: there may be thousands
 MAX_REPORTS = 64  # processes whose own reports of their handlers are kept
 
 
@@ -196,7 +197,12 @@ def child_pids(pid: int) -> list[int]:
         return []
     for task in tasks:
         try:
-            found += map(int, read_file(f"/proc/{pid}/task/{task}/children", 1 << 20).split())
+            fd = posix.open(f"/proc/{pid}/task/{task}/children", posix.O_RDONLY)
+            try:
+                text = b"".join(iter(lambda: posix.read(fd, 65536), b""))  # noqa: B023 - each returns a page at most
+            finally:
+                posix.close(fd)
+            found += map(int, text.split())
         except OSError:  # a thread that has exited meanwhile
             continue
     return found
@@ -364,6 +370,7 @@ def _number_in_status(pid: int, field: bytes) -> int | None:
 # emulation the kernel shows the emulator's, which catches nearly everything. Process 1 knows its own mask and handlers,
 # so a look at itself shows whether what /proc shows of others is true.
 _masks_are_false: bool | None = None  # None: not looked at yet
+_waits = 0  # for a vfork(2) of another process than the agent
 
 # What processes have reported of themselves: by pid, the start time and the signals that they handle or ignore.
 _reports: dict[int, tuple[int, frozenset[int]]] = {}
@@ -406,17 +413,19 @@ def _masks_in_stat(line: bytes) -> tuple[int, int, int]:
     return int(fields[29]), int(fields[30]), int(fields[31])
 
 
-def _are_almost_all(blocked: int) -> bool:
-    return (blocked & 0x7FFFFFFF).bit_count() >= ALMOST_ALL
+def _is_in_vfork(pid: int) -> bool:
+    """Whether its main thread waits until a child has executed its program (vfork(2)).
+
+    The kernel waits for that in `kernel_clone`; before Linux 5.10 in `_do_fork`.
+    """
+    where = wait_channel(pid)
+    return b"clone" in where or b"fork" in where
 
 
-def _has_forked(pid: int) -> bool:
-    """Whether it waits, with all signals blocked, until a child has executed its program (vfork(2))."""
-    try:
-        line = read_file(f"/proc/{pid}/task/{pid}/stat", MAX_STAT_BYTES)
-        return line[line.rfind(b")") :].startswith(b") D ") and _are_almost_all(_masks_in_stat(line)[0])
-    except (OSError, ValueError, IndexError):  # somebody else's parent: it is not in our namespace
-        return False
+def _is_fork(process: Process) -> bool:
+    """Whether it is such a child, which has its parent's memory until it executes its program."""
+    parent = look(process.parent) if _is_in_vfork(process.parent) else None
+    return parent is not None and parent.name == process.name and argv_of(parent.pid) == argv_of(process.pid)
 
 
 def _masks_in_status(process: str) -> tuple[int, int, int]:
@@ -477,17 +486,19 @@ class Dispositions:
 
     A signal that the main thread blocks counts as handled: it waits for sigwait(3) or signalfd(2), or for the moment
     when the process is ready for it. Inside sigwait the kernel shows it unblocked; then `/proc/<pid>/wchan` shows it.
-    It counts for nothing in a shell, and while a program starts another one: posix_spawn(3), Python and Node block all
-    signals until that has been executed. A `patient` look waits for the end of this, for 2 ms at most.
+    It counts for nothing where all signals are blocked by a shell, or for as long as a program starts another one:
+    posix_spawn(3) and Python do that until vfork(2) returns, Node until fork(2) does. A `patient` look waits for the
+    end of this, for 2 ms at most.
 
     Each answer is None where it is not known. Where masks cannot be seen, what the process has reported of itself
     counts (`note_report`).
     """
 
-    __slots__ = ("_fd", "_line", "_moments", "pid")
+    __slots__ = ("_fd", "_for_good", "_line", "_patient", "pid")
 
     def __init__(self, pid: int, *, patient: bool = False) -> None:
-        self.pid, self._moments = pid, MOMENTS if patient else 0
+        self.pid, self._patient = pid, patient
+        self._for_good = 0  # the signals that it blocked while it waited
         self._fd = -1
         self._line = b""  # the file's content, as it was at the last look
         bool(self)
@@ -527,29 +538,29 @@ class Dispositions:
 
     def _settled_masks(self, number: int) -> tuple[int, int, int]:
         """Return its masks of blocked, ignored and caught signals, without what is blocked only for a moment."""
-        bit = signal_bit(number)
-        moments = self._moments
+        bit, looks = signal_bit(number), PATIENT_LOOKS if self._patient else LOOKS
         while True:
+            looks -= 1
             if number > 31:
                 blocked, ignored, caught = _masks_in_status(str(self.pid))
                 self._line = b""
             else:
                 self._line = posix.pread(self._fd, MAX_STAT_BYTES, 0)
                 blocked, ignored, caught = _masks_in_stat(self._line)
-            if caught & bit or not blocked & bit:
+            if caught & bit or not blocked & bit or (blocked & 0x7FFFFFFF).bit_count() < ALMOST_ALL:
                 return blocked, ignored, caught
             now = look(self.pid)
-            if is_shell(now):
+            if is_shell(now) or (now is not None and _is_fork(now)):
                 return 0, ignored, caught
-            if now is None or not _are_almost_all(blocked):
+            is_forking = _is_in_vfork(self.pid)
+            if now is None or (now.waits and not is_forking):
+                self._for_good = blocked
                 return blocked, ignored, caught
-            if _has_forked(self.pid) or _has_forked(now.parent):
-                return 0, ignored, caught
-            if now.waits or not moments:
-                is_fork = now.is_starting and not self._moments  # the agent is none
-                return 0 if is_fork else blocked, ignored, caught
-            moments -= 1
-            time.sleep(A_MOMENT)
+            if not looks:
+                self._line = b""  # not to be remembered
+                return blocked & self._for_good if is_forking else blocked, ignored, caught
+            if self._patient:
+                time.sleep(A_MOMENT)
 
     def seen(self) -> "Seen | None":
         """Return what `handles_or_ignores` and `image` used of the last look; None where that is not known."""
@@ -618,8 +629,8 @@ def is_reached(process: Process, number: int) -> bool | None:
         masks = [_masks_in_status(f"{process.pid}/task/{task}") for task in tasks]
     except (OSError, ValueError, IndexError):
         return None
-    has_forked = _has_forked(process.pid)
-    if any(caught & (~0 if has_forked else ~blocked) & signal_bit(number) for blocked, _, caught in masks):
+    is_forking = _is_in_vfork(process.pid)
+    if any(caught & (~0 if is_forking else ~blocked) & signal_bit(number) for blocked, _, caught in masks):
         return True
     blocks = any(blocked & signal_bit(number) for blocked, _, _ in masks)
     if any(b"sigtimedwait" in wait_channel(int(task)) for task in tasks):
@@ -637,7 +648,7 @@ def prefers_int(process: Process) -> bool:
     now = look(process.pid)
     if now is None or now.is_starting:
         return False
-    dispositions = Dispositions(process.pid)
+    dispositions = Dispositions(process.pid, patient=_is_in_vfork(process.pid) and _may_wait())
     try:
         dies_of_term = dispositions.handles_or_ignores(_signal.SIGTERM) is False
         if not dies_of_term or not dispositions.handles(_signal.SIGINT) or is_shell(process):
@@ -648,6 +659,13 @@ def prefers_int(process: Process) -> bool:
     if known is None or not known[0] & signal_bit(_signal.SIGINT):
         return True
     return is_reached(process, _signal.SIGINT) is True or not _has_inherited_block(now, _signal.SIGINT)
+
+
+def _may_wait() -> bool:
+    """Whether the end of a vfork(2) may be waited for."""
+    global _waits
+    _waits += 1
+    return _waits <= MAX_WAITS
 
 
 def _has_inherited_block(process: Process, number: int) -> bool:

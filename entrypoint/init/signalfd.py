@@ -73,11 +73,10 @@ class SignalFd:
             inbox.append(Received(buffer[self._low], bytes(buffer[:16])))
             self.size, self.may_have_more = 0, False
             return
-        self.may_have_more = self.size >= len(buffer)
         # gVisor returns 130 bytes for a record of 128: a rest that is shorter than a record is none.
         starts = range(0, self.size - SIZE + 1, SIZE)
         inbox += [Received(buffer[at + self._low], bytes(buffer[at : at + 16])) for at in starts]
-        self.size = 0
+        self.size, self.may_have_more = 0, self.size >= len(buffer)
 
 
 def _signalfd() -> int:

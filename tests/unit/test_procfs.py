@@ -273,74 +273,153 @@ def test_real_time_signals_are_distinguished(monkeypatch: pytest.MonkeyPatch) ->
 
 
 ALL = 0x7FFB_FEFF  # the signals up to 31 that can be blocked
+NONE = -1  # not even the signal that is asked for
+FORKS, READS_DISK, POLLS, RUNS = b"kernel_clone", b"folio_wait_bit_common", b"do_poll.constprop.0", b"0"
 
 
-def masks_line(state: bytes, blocked: int, caught: int = 0) -> bytes:
-    """Return a line of /proc/pid/task/tid/stat."""
-    return b"5 (x) " + state + b" 0" * 28 + b" %d 0 %d 17" % (blocked, caught)
+class Moments:
+    """A process with pid 5, and its parent 4, as they are at one look after the other; the last look holds for ever."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, number: int, looks: list[tuple[int, bytes]]) -> None:
+        self.looks, self.number = list(looks), number
+        self.names, self.argv = {4: "python3", 5: "python3"}, {4: ["python3", "a.py"], 5: ["python3", "b.py"]}
+        self.of_parent = POLLS
+        self.slept = 0.0
+        monkeypatch.setattr(procfs, "look", self.look)
+        monkeypatch.setattr(procfs, "argv_of", lambda pid: self.argv[pid])
+        monkeypatch.setattr(procfs, "program_names", lambda process: {process.name})
+        monkeypatch.setattr(procfs, "wait_channel", lambda pid: self.looks[0][1] if pid == 5 else self.of_parent)
+        monkeypatch.setattr(procfs, "read_file", self.read)
+        monkeypatch.setattr(posix, "pread", lambda *_: self.line())
+        monkeypatch.setattr(time, "sleep", self.sleep)
+
+    def look(self, pid: int) -> Process | None:
+        if pid not in self.names:
+            return None
+        waits = pid == 4 or self.looks[0][1] == POLLS
+        return Process(pid, self.names[pid], 4 if pid == 5 else 1, pid, 1, waits=waits, cpu=9)
+
+    def masks(self) -> tuple[int, int, int]:
+        """The next look."""
+        if len(self.looks) > 1:
+            del self.looks[0]
+        blocked = self.looks[0][0]
+        return 0 if blocked == NONE else blocked | 1 << self.number - 1, 0, 0
+
+    def line(self) -> bytes:
+        return b"5 (python3) ? " + b"0 " * 28 + b"%d %d %d 17" % self.masks()
+
+    def read(self, path: str, max_bytes: int = 0) -> bytes:
+        assert path == "/proc/5/status"
+        return b"\nSigBlk:\t%x\nSigIgn:\t%x\nSigCgt:\t%x\n" % self.masks()
+
+    def sleep(self, seconds: float) -> None:
+        self.slept += seconds
+
+    def handles(self, *, patient: bool) -> bool | None:
+        dispositions = Dispositions(os.getpid(), patient=patient)
+        dispositions.pid = 5
+        try:
+            return dispositions.handles(self.number)
+        finally:
+            dispositions.pid = os.getpid()
+            dispositions.close()
 
 
-@pytest.mark.parametrize("number", [USR1, RTMIN])
+EACH_NUMBER = pytest.mark.parametrize("number", [USR1, RTMIN])
+EITHER_WAY = pytest.mark.parametrize("patient", [False, True], ids=["impatient", "patient"])
+
+
+@EACH_NUMBER
+@EITHER_WAY
 @pytest.mark.parametrize(
-    ("process", "looks", "parent", "patient", "expected"),
+    "looks",
     [
-        # Only this signal is blocked, or many are while the process waits: it waits for signals.
-        (Process(5, "x", 1, 5, 1), [(b"R", 0)], None, True, True),
-        (Process(5, "x", 1, 5, 1), [(b"S", ALL)], (b"S", 0), True, True),
-        (Process(5, "x", 1, 5, 1), [(b"S", ALL)], (b"S", ALL), True, True),
-        (Process(5, "x", 1, 5, 1), [(b"S", ALL)], (b"D", 0), True, True),
-        (Process(5, "x", 0, 5, 1), [(b"S", ALL)], None, True, True),  # of `docker exec`
-        (Process(5, "x", 1, 5, 1), [(b"S", ALL)], (b"",), True, True),
-        # It starts a program, or is that program.
-        (Process(5, "x", 1, 5, 1, waits=False), [(b"D", ALL)], (b"S", 0), True, False),
-        (Process(5, "x", 1, 5, 1), [(b"S", ALL)], (b"D", ALL), True, False),
-        # It runs: perhaps it does not block them any more in a moment.
-        (Process(5, "x", 1, 5, 1, waits=False, cpu=9), [(b"R", ALL)] * 3 + [(b"R", -1)], (b"S", 0), True, False),
-        (Process(5, "x", 1, 5, 1, waits=False, cpu=9), [(b"R", ALL)] * 3 + [(b"S", 0)], (b"S", 0), True, True),
-        (Process(5, "x", 1, 5, 1, waits=False, cpu=9), [(b"R", ALL)], (b"S", 0), True, True),
-        (Process(5, "x", 1, 5, 1, waits=False, cpu=9), [(b"R", ALL)], (b"S", 0), False, True),
-        (Process(5, "x", 1, 5, 1, waits=False, cpu=0), [(b"R", ALL)], (b"S", 0), False, False),
-        (Process(5, "x", 1, 5, 1, waits=False, cpu=0), [(b"R", ALL)], (b"S", 0), True, True),
-        # A shell.
-        (Process(5, "dash", 1, 5, 1), [(b"S", ALL)], None, True, False),
-        (Process(5, "dash", 1, 5, 1), [(b"S", 0)], None, True, False),
-        (None, [(b"S", ALL)], None, True, True),  # it has exited meanwhile
+        [(0, RUNS), (0, RUNS)],  # only this signal
+        [(ALL, POLLS), (ALL, POLLS)],
+        [(ALL, READS_DISK), (ALL, READS_DISK)],
+        [(ALL, RUNS), (ALL, RUNS)],
+        [(ALL, RUNS), (ALL, FORKS), (ALL, RUNS), (ALL, POLLS)],
     ],
 )
-def test_what_is_blocked_for_a_moment_is_not_handled(
-    monkeypatch: pytest.MonkeyPatch,
-    process: Process | None,
-    looks: list[tuple[bytes, int]],
-    parent: tuple[bytes, int] | tuple[bytes] | None,
-    patient: bool,
-    number: int,
-    expected: bool,
+def test_a_signal_that_is_blocked_for_good_counts_as_handled(
+    monkeypatch: pytest.MonkeyPatch, looks: list[tuple[int, bytes]], number: int, patient: bool
 ) -> None:
-    """`looks`: the states and masks that are seen of it, the last one for ever; but for -1 with the signal itself."""
-    left, slept = list(looks), list[float]()
+    """By a program that waits for signals in its main thread or in another one."""
+    moments = Moments(monkeypatch, number, looks)
+    assert moments.handles(patient=patient) is True
+    assert moments.slept <= (0.0021 if patient else 0)
 
-    def line() -> bytes:
-        state, blocked = left.pop(0) if len(left) > 1 else left[0]
-        return masks_line(state, 0 if blocked == -1 else blocked | 1 << number - 1)
 
-    def read(path: str, max_bytes: int = 0) -> bytes:
-        if path == "/proc/5/status":
-            blocked, _, _ = procfs._masks_in_stat(line())
-            return b"\nSigBlk:\t%x\nSigIgn:\t0\nSigCgt:\t0\n" % blocked
-        if path == "/proc/5/task/5/stat":
-            return masks_line(*looks[0])
-        if parent is None or not path.endswith("/task/1/stat"):
-            raise FileNotFoundError(errno.ENOENT, path)
-        return masks_line(*parent) if len(parent) == 2 else b"malformed"
+@EACH_NUMBER
+@EITHER_WAY
+def test_a_signal_that_is_blocked_while_a_program_starts_does_not_count_as_handled(
+    monkeypatch: pytest.MonkeyPatch, number: int, patient: bool
+) -> None:
+    for looks in [(ALL, FORKS)], [(ALL, RUNS), (ALL, RUNS), (NONE, RUNS)], [(ALL, FORKS), (ALL, FORKS), (NONE, POLLS)]:
+        moments = Moments(monkeypatch, number, looks)
+        assert moments.handles(patient=patient) is False
+        assert moments.slept <= (0.0021 if patient else 0)
 
-    monkeypatch.setattr(procfs, "read_file", read)
-    monkeypatch.setattr(procfs, "look", lambda _: process)
-    monkeypatch.setattr(posix, "pread", lambda *_: line())
-    monkeypatch.setattr(time, "sleep", slept.append)
-    dispositions = Dispositions(os.getpid(), patient=patient)
+
+@EITHER_WAY
+@pytest.mark.parametrize(
+    ("argv", "name", "of_parent", "expected"),
+    [
+        (["python3", "a.py"], "python3", FORKS, False),
+        (["python3", "a.py"], "python3", POLLS, True),
+        (["python3", "b.py"], "python3", FORKS, True),  # an older child of it
+        (["python3", "a.py"], "worker", FORKS, True),
+    ],
+)
+def test_a_child_that_has_not_executed_its_program_yet_handles_nothing(
+    monkeypatch: pytest.MonkeyPatch, argv: list[str], name: str, of_parent: bytes, expected: bool, patient: bool
+) -> None:
+    moments = Moments(monkeypatch, USR1, [(ALL, POLLS)])
+    moments.argv[5], moments.names[5], moments.of_parent = argv, name, of_parent
+    assert moments.handles(patient=patient) is expected
+
+
+@EACH_NUMBER
+@EITHER_WAY
+@pytest.mark.parametrize(("blocked", "expected"), [(ALL, False), (0, True)])
+def test_a_shell_that_blocks_all_signals_handles_none(
+    monkeypatch: pytest.MonkeyPatch, number: int, patient: bool, blocked: int, expected: bool
+) -> None:
+    moments = Moments(monkeypatch, number, [(blocked, POLLS)])
+    moments.names[5] = "dash"
+    assert moments.handles(patient=patient) is expected
+
+
+def test_of_a_process_that_has_exited_meanwhile_the_masks_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    moments = Moments(monkeypatch, USR1, [(ALL, RUNS)])
+    moments.names.clear()
+    assert moments.handles(patient=True) is True
+
+
+def test_whether_a_process_that_starts_a_program_prefers_int_is_waited_for_some_times(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There may be thousands of such processes, and SIGKILL is not to be late for them."""
+    monkeypatch.setattr(procfs, "_waits", 0)
+    moments = Moments(monkeypatch, USR1, [(ALL, FORKS)])
+    for _ in range(3 * procfs.MAX_WAITS):
+        assert not procfs.prefers_int(Process(5, "python3", 4, 5, 1))
+    assert 0.05 < moments.slept < 0.3
+
+
+@EACH_NUMBER
+def test_what_was_blocked_for_good_before_stays_handled_while_a_program_starts(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A supervisor that reads its signals between two programs that it starts."""
+    moments = Moments(monkeypatch, number, [(ALL, POLLS)])
+    dispositions = Dispositions(os.getpid(), patient=True)
     dispositions.pid = 5
-    assert dispositions.handles(number) is expected
-    assert sum(slept) <= 0.01
+    assert dispositions.handles(number) is True
+    moments.looks = [(ALL, FORKS)]
+    assert dispositions.handles(number) is True
+    assert dispositions.seen() is None  # it is not known for how long
     dispositions.pid = os.getpid()
     dispositions.close()
 
@@ -471,6 +550,18 @@ def test_a_thread_that_exits_meanwhile_does_not_hide_children_of_other_threads(
         fake.setattr(posix, "listdir", lambda _: ["gone", *tasks, "gone too"])
         found = procfs.children(os.getpid())
     assert child.pid in [process.pid for process in found]
+
+
+def test_more_children_than_fit_into_a_page_are_found() -> None:
+    code = "import os, time\nfor _ in range(1000): os.fork() or time.sleep(1000)\nprint(flush=True); time.sleep(1000)"
+    command = [sys.executable, "-S", "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as parent:
+        try:
+            assert parent.stdout
+            parent.stdout.readline()
+            assert len(procfs.child_pids(parent.pid)) == 1000
+        finally:
+            os.killpg(parent.pid, signal.SIGKILL)
 
 
 def test_children_of_all_threads_are_found() -> None:
