@@ -33,8 +33,8 @@ STARTING_TICKS = 5
 PF_EXITING = 4
 # Who blocks that many of the first 31 signals blocks all that it can: for good, or for a moment.
 ALMOST_ALL = 16
-LOOKS, PATIENT_LOOKS, A_MOMENT = 3, 10, 0.0002  # at such a process, and the seconds between those of a patient one
-MAX_WAITS = 50  # for a vfork(2) in processes other than the agent: there may be thousands
+LOOKS, A_MOMENT = 10, 0.0002  # at a process that may change at once, and the seconds between them
+MAX_WAITS = 1000  # between such looks in each second, but for the agent: there may be thousands of processes
 MAX_REPORTS = 64  # processes whose own reports of their handlers are kept
 
 
@@ -370,7 +370,7 @@ def _number_in_status(pid: int, field: bytes) -> int | None:
 # emulation the kernel shows the emulator's, which catches nearly everything. Process 1 knows its own mask and handlers,
 # so a look at itself shows whether what /proc shows of others is true.
 _masks_are_false: bool | None = None  # None: not looked at yet
-_waits = 0  # for a vfork(2) of another process than the agent
+_waits, _waits_since = 0, 0.0  # how many moments were waited for since then (monotonic clock)
 
 # What processes have reported of themselves: by pid, the start time and the signals that they handle or ignore.
 _reports: dict[int, tuple[int, frozenset[int]]] = {}
@@ -411,6 +411,15 @@ def _masks_in_stat(line: bytes) -> tuple[int, int, int]:
     """Return the masks of blocked, ignored and caught signals, up to 31 (proc(5), fields 32 to 34 of `stat`)."""
     fields = line[line.rfind(b")") + 2 :].split(b" ", 32)
     return int(fields[29]), int(fields[30]), int(fields[31])
+
+
+def _are_almost_all(blocked: int) -> bool:
+    return (blocked & 0x7FFFFFFF).bit_count() >= ALMOST_ALL
+
+
+def _blocks_while_it_waits(line: bytes) -> bool:
+    """Whether a line of `stat` shows that it sleeps, and that almost all signals are blocked meanwhile: for good."""
+    return line[line.rfind(b")") :].startswith(b") S ") and _are_almost_all(_masks_in_stat(line)[0])
 
 
 def _is_in_vfork(pid: int) -> bool:
@@ -487,8 +496,8 @@ class Dispositions:
     A signal that the main thread blocks counts as handled: it waits for sigwait(3) or signalfd(2), or for the moment
     when the process is ready for it. Inside sigwait the kernel shows it unblocked; then `/proc/<pid>/wchan` shows it.
     It counts for nothing where all signals are blocked by a shell, or for as long as a program starts another one:
-    posix_spawn(3) and Python do that until vfork(2) returns, Node until fork(2) does. A `patient` look waits for the
-    end of this, for 2 ms at most.
+    posix_spawn(3) and Python do that until vfork(2) returns, Node until fork(2) does. A look waits for the end of this,
+    for 2 ms at most; a `patient` one however many others have waited.
 
     Each answer is None where it is not known. Where masks cannot be seen, what the process has reported of itself
     counts (`note_report`).
@@ -538,7 +547,7 @@ class Dispositions:
 
     def _settled_masks(self, number: int) -> tuple[int, int, int]:
         """Return its masks of blocked, ignored and caught signals, without what is blocked only for a moment."""
-        bit, looks = signal_bit(number), PATIENT_LOOKS if self._patient else LOOKS
+        bit, looks, starts_programs = signal_bit(number), LOOKS, False
         while True:
             looks -= 1
             if number > 31:
@@ -547,20 +556,24 @@ class Dispositions:
             else:
                 self._line = posix.pread(self._fd, MAX_STAT_BYTES, 0)
                 blocked, ignored, caught = _masks_in_stat(self._line)
-            if caught & bit or not blocked & bit or (blocked & 0x7FFFFFFF).bit_count() < ALMOST_ALL:
+            if caught & bit or not blocked & bit or not _are_almost_all(blocked):
                 return blocked, ignored, caught
+            line = self._line or posix.pread(self._fd, MAX_STAT_BYTES, 0)
             now = look(self.pid)
-            if is_shell(now) or (now is not None and _is_fork(now)):
+            if now is None:  # it has exited; or there is no descriptor left, which the agent must not suffer from
+                return blocked if self._patient else 0, ignored, caught
+            if is_shell(now) or _is_fork(now):
                 return 0, ignored, caught
-            is_forking = _is_in_vfork(self.pid)
-            if now is None or (now.waits and not is_forking):
+            if _blocks_while_it_waits(line):
                 self._for_good = blocked
                 return blocked, ignored, caught
-            if not looks:
+            starts_programs = starts_programs or _is_in_vfork(self.pid)
+            if not looks or not (self._patient or _may_wait()):
                 self._line = b""  # not to be remembered
-                return blocked & self._for_good if is_forking else blocked, ignored, caught
-            if self._patient:
-                time.sleep(A_MOMENT)
+                # Where there is no time to wait, too: a signal that is dropped does less harm than one that kills.
+                is_moment = starts_programs or looks
+                return blocked & self._for_good if is_moment else blocked, ignored, caught
+            time.sleep(A_MOMENT)
 
     def seen(self) -> "Seen | None":
         """Return what `handles_or_ignores` and `image` used of the last look; None where that is not known."""
@@ -645,10 +658,9 @@ def prefers_int(process: Process) -> bool:
     run. False for a shell, for a program that is starting, where INT is blocked for good (fish starts a background job
     like that), and where nothing is known. A program that blocks INT for a moment gets it after that.
     """
-    now = look(process.pid)
-    if now is None or now.is_starting:
+    if _is_starting(process):
         return False
-    dispositions = Dispositions(process.pid, patient=_is_in_vfork(process.pid) and _may_wait())
+    dispositions = Dispositions(process.pid)
     try:
         dies_of_term = dispositions.handles_or_ignores(_signal.SIGTERM) is False
         if not dies_of_term or not dispositions.handles(_signal.SIGINT) or is_shell(process):
@@ -658,12 +670,49 @@ def prefers_int(process: Process) -> bool:
     known = masks(process.pid)
     if known is None or not known[0] & signal_bit(_signal.SIGINT):
         return True
-    return is_reached(process, _signal.SIGINT) is True or not _has_inherited_block(now, _signal.SIGINT)
+    return is_reached(process, _signal.SIGINT) is True or not _has_inherited_block(process, _signal.SIGINT)
+
+
+def _is_starting(process: Process) -> bool:
+    """Whether its program is starting, or it has exited.
+
+    A program that uses little processor time may run at the moment: it is looked at for 2 ms, and one that sleeps then,
+    or has children, has started. To wait for a file is no sleep, as it is with FUSE (rootless podman's root).
+    """
+    for looks in range(LOOKS, -1, -1):
+        now = look(process.pid)
+        if now is None:
+            return True
+        if now.cpu >= STARTING_TICKS or (now.waits and b"request_wait_answer" not in wait_channel(now.pid)):
+            return False
+        if child_pids(now.pid):
+            return False
+        if not looks or not _may_wait():
+            break
+        time.sleep(A_MOMENT)
+    return True
+
+
+def handles_once_started(process: Process, number: int) -> bool:
+    """Whether it handles the signal, not because of a fork that has not executed its program yet.
+
+    Until then it has its parent's handlers.
+    """
+    now = look(process.pid)
+    for _ in range(LOOKS):
+        if now is None or not now.is_starting or argv_of(now.pid) != argv_of(now.parent) or not _may_wait():
+            break
+        time.sleep(A_MOMENT)
+        now = look(process.pid)
+    return handles(process, number) is not False
 
 
 def _may_wait() -> bool:
-    """Whether the end of a vfork(2) may be waited for."""
-    global _waits
+    """Whether there is time for one moment more, of those in this second."""
+    global _waits, _waits_since
+    now = time.monotonic()
+    if now >= _waits_since + 1:
+        _waits, _waits_since = 0, now
     _waits += 1
     return _waits <= MAX_WAITS
 

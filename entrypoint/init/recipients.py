@@ -201,8 +201,9 @@ def _look_through(
         children = [child for child in children_of(process.pid) if child.alive and child.pid not in known]
         if procfs.handles(process, number):
             children = _behind(process, children, to_stop=to_stop)
-            # A fork of a shell that has not executed its program yet still has the shell's handlers, and loses them.
-            is_fork = not children and process.is_starting and procfs.is_shell(process)
+            # A fork that has not executed its program yet still has its parent's handlers, and loses them.
+            may_be_fork = not children and process.is_starting
+            is_fork = may_be_fork and (procfs.is_shell(process) or not procfs.handles_once_started(process, number))
             node.kind = RELAY if children else WRAPPER if is_fork else HANDLER
         elif children and not is_wrapper(process, children):
             node.kind = HELPED if any(is_helper(child, process) for child in children) else UNCERTAIN

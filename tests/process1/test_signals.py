@@ -180,6 +180,38 @@ def test_a_stop_request_that_comes_while_the_agent_starts_a_program(start_in_rol
     init.wait()
 
 
+RUNS_PROGRAMS = """
+log('ready')
+try:
+    while True:
+        subprocess.run(['/bin/true'])
+finally:
+    log('finally')
+"""
+
+
+@pytest.mark.parametrize("attempt", range(8))
+def test_a_stop_request_for_an_agent_that_runs_one_program_after_the_other(start_in_role: Start, attempt: int) -> None:
+    """It blocks all signals for each, and uses as little processor time as a program that is starting."""
+    init = start_in_role("-t", "20s", agent="import subprocess" + RUNS_PROGRAMS)
+    init.wait_for_event("ready")
+    init.signal("TERM")
+    init.wait()
+    assert init.events()[:2] == ["ready", "finally"]
+
+
+def test_signals_for_a_program_behind_a_shell_that_runs_one_program_after_the_other(start_in_role: Start) -> None:
+    agent = actor_line("agent", "import subprocess" + RUNS_PROGRAMS)
+    init = start_in_role("-t", "20s", command=["--", "sh", "-c", f"{agent}; exit $?"])
+    init.wait_for_event("ready")
+    for count in range(1, 31):
+        init.signal("USR1")
+        init.wait_for(lambda: len(init.lines("dropped: no process handles it")) == count, "a line")  # noqa: B023
+    init.signal("TERM")
+    init.wait()
+    assert init.events()[:2] == ["ready", "finally"]
+
+
 @pytest.mark.parametrize("shell", ["dash", "bash"])
 @pytest.mark.parametrize("trap", [False, True])
 def test_signals_for_a_shell_that_runs_one_program_after_the_other(

@@ -554,6 +554,21 @@ def test_a_fork_of_a_shell_before_its_exec_is_no_recipient(
     assert (pids(result.processes), pids(result.idle)) == (recipients_, woken)
 
 
+@pytest.mark.parametrize(
+    ("starting", "stays", "recipients_"), [(True, False, []), (True, True, [13]), (False, False, [13])]
+)
+def test_a_fork_of_a_program_before_its_exec_is_no_recipient(
+    monkeypatch: pytest.MonkeyPatch, family: Family, starting: bool, stays: bool, recipients_: list[int]
+) -> None:
+    """Of Node's or Python's: it has the handlers of its parent, or blocks all signals."""
+    monkeypatch.setattr(Process, "is_starting", property(lambda process: starting and process.pid == 13))
+    monkeypatch.setattr(procfs, "handles_once_started", lambda *_: stays)
+    family.PARENTS = {10: 1, 11: 10, 13: 11}
+    family.listed = set(family.PARENTS)
+    family.handling = {13}
+    assert pids(found(family).processes) == recipients_
+
+
 def test_tracer_has_a_child_that_it_traces(monkeypatch: pytest.MonkeyPatch, family: Family) -> None:
     tracers = {12: 10}
     monkeypatch.setattr(procfs, "tracer_of", lambda pid: tracers.get(pid, 0))
