@@ -568,12 +568,11 @@ class Dispositions:
                 self._for_good = blocked
                 return blocked, ignored, caught
             starts_programs = starts_programs or _is_in_vfork(self.pid)
-            if not looks or not (self._patient or _may_wait()):
+            if not looks or not _wait_a_moment(patient=self._patient):
                 self._line = b""  # not to be remembered
                 # Where there is no time to wait, too: a signal that is dropped does less harm than one that kills.
-                is_moment = starts_programs or looks
+                is_moment = starts_programs or (looks and not self._patient)
                 return blocked & self._for_good if is_moment else blocked, ignored, caught
-            time.sleep(A_MOMENT)
 
     def seen(self) -> "Seen | None":
         """Return what `handles_or_ignores` and `image` used of the last look; None where that is not known."""
@@ -687,9 +686,8 @@ def _is_starting(process: Process) -> bool:
             return False
         if child_pids(now.pid):
             return False
-        if not looks or not _may_wait():
+        if not looks or not _wait_a_moment():
             break
-        time.sleep(A_MOMENT)
     return True
 
 
@@ -700,21 +698,26 @@ def handles_once_started(process: Process, number: int) -> bool:
     """
     now = look(process.pid)
     for _ in range(LOOKS):
-        if now is None or not now.is_starting or argv_of(now.pid) != argv_of(now.parent) or not _may_wait():
+        if now is None or not now.is_starting or argv_of(now.pid) != argv_of(now.parent) or not _wait_a_moment():
             break
-        time.sleep(A_MOMENT)
         now = look(process.pid)
     return handles(process, number) is not False
 
 
-def _may_wait() -> bool:
-    """Whether there is time for one moment more, of those in this second."""
+def _wait_a_moment(*, patient: bool = False) -> bool:
+    """Wait; return False at once where this second's moments are used up, or where that is refused (seccomp)."""
     global _waits, _waits_since
-    now = time.monotonic()
-    if now >= _waits_since + 1:
-        _waits, _waits_since = 0, now
-    _waits += 1
-    return _waits <= MAX_WAITS
+    try:
+        now = time.monotonic()
+        if now >= _waits_since + 1:
+            _waits, _waits_since = 0, now
+        _waits += not patient
+        if _waits > MAX_WAITS and not patient:
+            return False
+        time.sleep(A_MOMENT)
+    except OSError:
+        return False
+    return True
 
 
 def _has_inherited_block(process: Process, number: int) -> bool:

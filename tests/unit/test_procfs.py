@@ -427,6 +427,15 @@ def test_of_thousands_of_processes_few_are_waited_for(monkeypatch: pytest.Monkey
     assert moments.slept == pytest.approx(slept + 2 * 0.0018)
 
 
+def test_where_sleep_is_refused_nothing_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    moments = Moments(monkeypatch, USR1, [(ALL, RUNS)])
+    monkeypatch.setattr(time, "sleep", always(errno.EPERM))
+    assert (moments.handles(patient=True), moments.handles(patient=False)) == (True, False)
+    assert procfs._is_starting(Process(5, "python3", 4, 5, 1)) is False
+    monkeypatch.setattr(procfs, "look", lambda _: Process(5, "python3", 4, 5, 1, waits=False))
+    assert procfs._is_starting(Process(5, "python3", 4, 5, 1)) is True
+
+
 class Young:
     """A process that seems to be starting, at one look after the other; None: it has exited."""
 
