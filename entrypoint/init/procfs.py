@@ -34,7 +34,9 @@ PF_EXITING = 4
 # Who blocks that many of the first 31 signals blocks all that it can: for good, or for a moment.
 ALMOST_ALL = 16
 LOOKS, A_MOMENT = 10, 0.0002  # at a process that may change at once, and the seconds between them
-MAX_WAITS = 1000  # between such looks in each second, but for the agent: there may be thousands of processes
+MAX_WAITED = (
+    0.1  # seconds of each second that such looks may take, but for the agent: there may be thousands of processes
+)
 MAX_REPORTS = 64  # processes whose own reports of their handlers are kept
 
 
@@ -365,7 +367,7 @@ def _number_in_status(pid: int, field: bytes) -> int | None:
 # emulation the kernel shows the emulator's, which catches nearly everything. Process 1 knows its own mask and handlers,
 # so a look at itself shows whether what /proc shows of others is true.
 _masks_are_false: bool | None = None  # None: not looked at yet
-_waits, _waits_since = 0, 0.0  # how many moments were waited for since then (monotonic clock)
+_waited, _waited_since = 0.0, 0.0  # the seconds that were waited for since then (monotonic clock)
 
 # What processes have reported of themselves: by pid, the start time and the signals that they handle or ignore.
 _reports: dict[int, tuple[int, frozenset[int]]] = {}
@@ -412,9 +414,15 @@ def _are_almost_all(blocked: int) -> bool:
     return (blocked & 0x7FFFFFFF).bit_count() >= ALMOST_ALL
 
 
-def _blocks_while_it_waits(line: bytes) -> bool:
-    """Whether a line of `stat` shows that it sleeps, and that almost all signals are blocked meanwhile: for good."""
+def _sleeps_blocked(line: bytes) -> bool:
+    """Whether a line of `stat` shows that it sleeps, and that almost all signals are blocked meanwhile."""
     return line[line.rfind(b")") :].startswith(b") S ") and _are_almost_all(_masks_in_stat(line)[0])
+
+
+def _may_start_a_program(pid: int) -> bool:
+    """Whether it sleeps where musl's posix_spawn(3) does with all signals blocked: it reads a pipe, or waits."""
+    where = wait_channel(pid)
+    return b"pipe_read" in where or b"do_wait" in where
 
 
 def _is_in_vfork(pid: int) -> bool:
@@ -432,9 +440,12 @@ def _is_fork(process: Process) -> bool:
     return parent is not None and parent.name == process.name and argv_of(parent.pid) == argv_of(process.pid)
 
 
-def _masks_in_status(process: str) -> tuple[int, int, int]:
-    """Return the same masks with all signals, from /proc/`process`/status."""
-    text = read_file(f"/proc/{process}/status", 65536)  # its groups come first, all of them
+def _status_of(process: str) -> bytes:
+    return read_file(f"/proc/{process}/status", 65536)  # its groups come first, all of them
+
+
+def _masks_in_status(text: bytes) -> tuple[int, int, int]:
+    """Return the same masks with all signals, from what is in `status`."""
     fields = text[text.index(b"\nSigBlk:") :].split()  # each a name and a mask; then SigIgn and SigCgt
     return int(fields[1], 16), int(fields[3], 16), int(fields[5], 16)
 
@@ -546,7 +557,7 @@ class Dispositions:
         while True:
             looks -= 1
             if number > 31:
-                blocked, ignored, caught = _masks_in_status(str(self.pid))
+                blocked, ignored, caught = _masks_in_status(_status_of(str(self.pid)))
                 self._line = b""
             else:
                 self._line = posix.pread(self._fd, MAX_STAT_BYTES, 0)
@@ -559,14 +570,15 @@ class Dispositions:
                 return blocked if self._patient else 0, ignored, caught
             if is_shell(now) or _is_fork(now):
                 return 0, ignored, caught
-            if _blocks_while_it_waits(line):
+            sleeps = _sleeps_blocked(line)
+            if sleeps and not _may_start_a_program(self.pid):
                 self._for_good = blocked
                 return blocked, ignored, caught
             starts_programs = starts_programs or _is_in_vfork(self.pid)
             if not looks or not _wait_a_moment(patient=self._patient):
                 self._line = b""  # not to be remembered
                 # Where there is no time to wait, too: a signal that is dropped does less harm than one that kills.
-                is_moment = starts_programs or (looks and not self._patient)
+                is_moment = starts_programs or (looks and not sleeps and not self._patient)
                 return blocked & self._for_good if is_moment else blocked, ignored, caught
 
     def seen(self) -> "Seen | None":
@@ -633,13 +645,17 @@ def is_reached(process: Process, number: int) -> bool | None:
         return None
     try:
         tasks = posix.listdir(f"/proc/{process.pid}/task")
-        masks = [_masks_in_status(f"{process.pid}/task/{task}") for task in tasks]
+        texts = [_status_of(f"{process.pid}/task/{task}") for task in tasks]
+        masks = list(map(_masks_in_status, texts))
     except (OSError, ValueError, IndexError):
         return None
-    is_forking = _is_in_vfork(process.pid)
-    if any(caught & (~0 if is_forking else ~blocked) & signal_bit(number) for blocked, _, caught in masks):
-        return True
-    blocks = any(blocked & signal_bit(number) for blocked, _, _ in masks)
+    bit = signal_bit(number)
+    for text, (blocked, _, caught) in zip(texts, masks, strict=True):
+        # Who runs, or waits for a vfork(2), with all of them blocked does so for a moment.
+        is_moment = _are_almost_all(blocked) and b"\nState:\tS" not in text
+        if caught & bit and (is_moment or not blocked & bit):
+            return True
+    blocks = any(blocked & bit for blocked, _, _ in masks)
     if any(b"sigtimedwait" in wait_channel(int(task)) for task in tasks):
         return True
     return blocks and any(True for _ in open_modes(process.pid, "anon_inode:[signalfd]"))
@@ -652,8 +668,6 @@ def prefers_int(process: Process) -> bool:
     run. False for a shell, for a program that is starting, where INT is blocked for good (fish starts a background job
     like that), and where nothing is known. A program that blocks INT for a moment gets it after that.
     """
-    if _is_starting(process):
-        return False
     dispositions = Dispositions(process.pid)
     try:
         dies_of_term = dispositions.handles_or_ignores(_signal.SIGTERM) is False
@@ -661,6 +675,8 @@ def prefers_int(process: Process) -> bool:
             return False
     finally:
         dispositions.close()
+    if _is_starting(process):
+        return False
     known = masks(process.pid)
     if known is None or not known[0] & signal_bit(_signal.SIGINT):
         return True
@@ -671,15 +687,16 @@ def _is_starting(process: Process) -> bool:
     """Whether its program is starting, or it has exited.
 
     A program that uses little processor time may run at the moment: it is looked at for 2 ms, and one that sleeps then,
-    or has children, has started. To wait for a file is no sleep, as it is with FUSE (rootless podman's root).
+    or starts a child, has started. To wait for a file is no sleep, as it is with FUSE (rootless podman's root).
     """
+    children = frozenset(child_pids(process.pid))  # of a shell that has executed it, perhaps
     for looks in range(LOOKS, -1, -1):
         now = look(process.pid)
         if now is None:
             return True
         if now.cpu >= STARTING_TICKS or (now.waits and b"request_wait_answer" not in wait_channel(now.pid)):
             return False
-        if child_pids(now.pid):
+        if _is_in_vfork(now.pid) or not children.issuperset(child_pids(now.pid)):
             return False
         if not looks or not _wait_a_moment():
             break
@@ -696,20 +713,23 @@ def handles_once_started(process: Process, number: int) -> bool:
         if now is None or not now.is_starting or argv_of(now.pid) != argv_of(now.parent) or not _wait_a_moment():
             break
         now = look(process.pid)
-    return handles(process, number) is not False
+    return handles(process, number) is True
 
 
 def _wait_a_moment(*, patient: bool = False) -> bool:
-    """Wait; return False at once where this second's moments are used up, or where that is refused (seccomp)."""
-    global _waits, _waits_since
+    """Wait; return False at once where too much was waited for in this second, or where that is refused (seccomp).
+
+    A busy processor makes a moment last for longer.
+    """
+    global _waited, _waited_since
     try:
         now = time.monotonic()
-        if now >= _waits_since + 1:
-            _waits, _waits_since = 0, now
-        _waits += not patient
-        if _waits > MAX_WAITS and not patient:
+        if now >= _waited_since + 1:
+            _waited, _waited_since = 0.0, now
+        if _waited >= MAX_WAITED and not patient:
             return False
         time.sleep(A_MOMENT)
+        _waited += time.monotonic() - now
     except OSError:
         return False
     return True
