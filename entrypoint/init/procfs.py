@@ -503,7 +503,7 @@ class Dispositions:
     when the process is ready for it. Inside sigwait the kernel shows it unblocked; then `/proc/<pid>/wchan` shows it.
     It counts for nothing where all signals are blocked by a shell, or for as long as a program starts another one:
     posix_spawn(3) and Python do that until vfork(2) returns, Node until fork(2) does. A look waits for the end of this,
-    for 2 ms at most; a `patient` one however many others have waited.
+    for ten moments of 0.2 ms; a `patient` one however long others have waited.
 
     Each answer is None where it is not known. Where masks cannot be seen, what the process has reported of itself
     counts (`note_report`).
@@ -690,7 +690,8 @@ def _is_starting(process: Process) -> bool:
     or starts a child, has started. To wait for a file is no sleep, as it is with FUSE (rootless podman's root).
     """
     children = frozenset(child_pids(process.pid))  # of a shell that has executed it, perhaps
-    for looks in range(LOOKS, -1, -1):
+    looks = LOOKS
+    while True:
         now = look(process.pid)
         if now is None:
             return True
@@ -699,8 +700,8 @@ def _is_starting(process: Process) -> bool:
         if _is_in_vfork(now.pid) or not children.issuperset(child_pids(now.pid)):
             return False
         if not looks or not _wait_a_moment():
-            break
-    return True
+            return True
+        looks -= 1
 
 
 def handles_once_started(process: Process, number: int) -> bool:
