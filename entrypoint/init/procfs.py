@@ -31,7 +31,7 @@ TELLTALES = (_signal.SIGHUP, _signal.SIGUSR1, _signal.SIGUSR2, _signal.SIGTERM)
 # error", as it does not expect one; and there is no work yet that could be lost.
 STARTING_TICKS = 5
 PF_EXITING = 4
-# Who blocks that many of the first 31 signals blocks all that it can: for good, or for a moment.
+# A process that blocks this many of the first 31 signals blocks all that it can: for good, or for a moment.
 ALMOST_ALL = 16
 LOOKS, A_MOMENT = 10, 0.0002  # at a process that may change at once, and the seconds between them
 MAX_WAITED = (
@@ -435,7 +435,7 @@ def _is_in_vfork(pid: int) -> bool:
 
 
 def _is_fork(process: Process) -> bool:
-    """Whether it is such a child, which has its parent's memory until it executes its program."""
+    """Whether it is the child of a vfork(2), which has its parent's memory until it executes its program."""
     parent = look(process.parent) if _is_in_vfork(process.parent) else None
     return parent is not None and parent.name == process.name and argv_of(parent.pid) == argv_of(process.pid)
 
@@ -513,7 +513,7 @@ class Dispositions:
 
     def __init__(self, pid: int, *, patient: bool = False) -> None:
         self.pid, self._patient = pid, patient
-        self._for_good = 0  # the signals that it blocked while it waited
+        self._for_good = 0  # the signals that it blocked while it slept
         self._fd = -1
         self._line = b""  # the file's content, as it was at the last look
         bool(self)
@@ -566,7 +566,7 @@ class Dispositions:
                 return blocked, ignored, caught
             line = self._line or posix.pread(self._fd, MAX_STAT_BYTES, 0)
             now = look(self.pid)
-            if now is None:  # it has exited; or there is no descriptor left, which the agent must not suffer from
+            if now is None:  # it has exited; or no descriptor is left, and the agent must still get its signals
                 return blocked if self._patient else 0, ignored, caught
             if is_shell(now) or _is_fork(now):
                 return 0, ignored, caught
@@ -651,7 +651,7 @@ def is_reached(process: Process, number: int) -> bool | None:
         return None
     bit = signal_bit(number)
     for text, (blocked, _, caught) in zip(texts, masks, strict=True):
-        # Who runs, or waits for a vfork(2), with all of them blocked does so for a moment.
+        # A thread that runs, or waits for a vfork(2), with all signals blocked does so for a moment.
         is_moment = _are_almost_all(blocked) and b"\nState:\tS" not in text
         if caught & bit and (is_moment or not blocked & bit):
             return True
@@ -689,15 +689,16 @@ def _is_starting(process: Process) -> bool:
     A program that uses little processor time may run at the moment: it is looked at for 2 ms, and one that sleeps then,
     or starts a child, has started. To wait for a file is no sleep, as it is with FUSE (rootless podman's root).
     """
-    children = frozenset(child_pids(process.pid))  # of a shell that has executed it, perhaps
-    looks = LOOKS
+    looks, before = LOOKS, None
     while True:
         now = look(process.pid)
         if now is None:
             return True
         if now.cpu >= STARTING_TICKS or (now.waits and b"request_wait_answer" not in wait_channel(now.pid)):
             return False
-        if _is_in_vfork(now.pid) or not children.issuperset(child_pids(now.pid)):
+        children = child_pids(now.pid)
+        before = frozenset(children) if before is None else before  # those of a shell that has executed it, perhaps
+        if _is_in_vfork(now.pid) or not before.issuperset(children):
             return False
         if not looks or not _wait_a_moment():
             return True

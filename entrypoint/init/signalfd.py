@@ -50,7 +50,7 @@ class SignalFd:
         self._readinto = _io.FileIO(self.fd, "rb", closefd=False).readinto
         self._buffer = bytearray(SIZE * AT_ONCE)
         self.size = 0  # bytes that were read into the buffer and are in no inbox yet
-        self.may_have_more = False  # as the last read(2) has filled the buffer
+        self.may_have_more = False  # the last read(2) has filled the buffer, or its signals are in no inbox yet
 
     def begin(self) -> None:
         """Nothing is left to do before the first `read`."""
@@ -69,6 +69,7 @@ class SignalFd:
         if not self.size:
             self.size = self._readinto(self._buffer) or 0
         buffer = self._buffer
+        self.may_have_more = True  # until these are in the inbox
         if self.size == SIZE:  # mostly
             inbox.append(Received(buffer[self._low], bytes(buffer[:16])))
             self.size, self.may_have_more = 0, False

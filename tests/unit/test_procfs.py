@@ -456,7 +456,7 @@ class Young:
     WHERE: ClassVar = {"reads": b"request_wait_answer", "forks": FORKS}
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, states: list[str | None], children: list[list[int]]) -> None:
-        """`children`: the first are from before the first look."""
+        """`children`: at one look after the other."""
         self.states, self.looks = states, 0
         left = list(children)
         monkeypatch.setattr(procfs, "_waited", 0.0)
@@ -488,7 +488,7 @@ class Young:
         (["reads", "runs"], [[]], True, 11),
         (["reads", "waits"], [[]], False, 2),
         (["runs"], [[6]], True, 11),  # of the shell that has executed it
-        (["runs"], [[6], [6], [6, 7]], False, 2),
+        (["runs"], [[6], [6, 7]], False, 2),
         (["runs"], [[6], []], True, 11),
         (["runs", "forks"], [[]], False, 2),
         (["runs", None], [[]], True, 2),
@@ -1020,6 +1020,7 @@ def program(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Process]
         (f"handle(); {STAYS}", True),
         (f"block(); {STAYS}", False),
         (f"block(); handle(); {STAYS}", False),
+        (f"signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals()); handle(); {STAYS}", False),
         (f"handle(); threading.Thread(target=time.sleep, args=(1000,)).start(); block(); {STAYS}", True),
         ("block(); print('up', flush=True); signal.sigwait([TERM])", True),
         (
@@ -1027,14 +1028,23 @@ def program(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Process]
             f"assert ctypes.CDLL(None).signalfd(-1, mask, 0) >= 0; {STAYS}",
             True,
         ),
-        (f"handle(); {SPAWNS}", True),
-        (SPAWNS, False),
     ],
-    ids="default ignored handled blocked handled+blocked thread sigwait signalfd handled+spawns spawns".split(),
+    ids="default ignored handled blocked handled+blocked handled+all-blocked thread sigwait signalfd".split(),
     indirect=["program"],
 )
 def test_a_signal_reaches_a_process_or_does_not(program: Process, reached: bool) -> None:
     until(lambda: procfs.is_reached(program, TERM) is reached, "the state")
+
+
+@pytest.mark.parametrize(
+    ("program", "reached"),
+    [(f"handle(); {SPAWNS}", True), (SPAWNS, False)],
+    ids=["handled", "default"],
+    indirect=["program"],
+)
+def test_a_signal_reaches_a_process_that_starts_a_program_if_it_handles_that(program: Process, reached: bool) -> None:
+    until(lambda: psutil.Process(program.pid).status() == psutil.STATUS_DISK_SLEEP, "vfork")
+    assert procfs.is_reached(program, TERM) is reached
 
 
 def test_whether_a_signal_reaches_a_process_may_be_unknown(monkeypatch: pytest.MonkeyPatch, gone: int) -> None:

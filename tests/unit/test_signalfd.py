@@ -204,8 +204,10 @@ def test_signals_that_were_read_are_not_lost_for_want_of_memory(monkeypatch: pyt
         with pytest.raises(MemoryError):
             source.read(inbox)
     assert inbox == []
+    assert source.may_have_more
     source.read(inbox)
     assert [received.number for received in inbox] == [USR1]
+    assert not source.may_have_more
     os.close(source.fd)
 
 
