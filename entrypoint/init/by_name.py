@@ -7,13 +7,13 @@ What a program handles is not known there, and mostly not what it waits for eith
     any other program              an agent: it gets the stop signal, and what is below it gets none
 
 Signals that request no stop reach a process below a shell only if it has reported that it handles them
-(`procfs.note_report`): the commands of a script come and go, and most die of such a signal.
+(`dispositions.note_report`): the commands of a script come and go, and most die of such a signal.
 """
 
 import posix
 
 from ..signals import HARMLESS
-from . import names, procfs, recipients, tree
+from . import dispositions, names, procfs, recipients, tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def resolve(agent: "Process", number: int, *, to_stop: bool) -> recipients.Recip
             innermost.append(process)
         for child in active:
             seen.add(child.pid)
-            handles = procfs.handles(child, number)
+            handles = dispositions.handles(child, number)
             if handles is None and is_wrapper(child, children_of(child.pid)):
                 to_look_through.append((child, below_shell or procfs.is_shell(child)))
             elif handles or to_all or (handles is None and not below_shell and may_be_handled(number)):

@@ -17,7 +17,7 @@ import posix
 
 from .. import notify, signals
 from ..signals import CONT, INT, KILL, TERM, name_of
-from . import exit_status, later, procfs, tree
+from . import dispositions, exit_status, later, procfs, tree
 from .console import WARNING
 from .lifecycle import WORKING
 from .spare_memory import NO_MEMORY
@@ -191,9 +191,9 @@ class Delivery:
     def _differ(self, members: "Sequence[Process]") -> bool:
         """Whether the agent gets INT in place of TERM, and another member of its group handles TERM."""
         agent = procfs.look(self._agent.pid)
-        if agent is None or self._agent.shares_our_group or not procfs.prefers_int(agent):
+        if agent is None or self._agent.shares_our_group or not dispositions.prefers_int(agent):
             return False
-        return any(procfs.handles(process, TERM) for process in members)
+        return any(dispositions.handles(process, TERM) for process in members)
 
     def _note_step(self, found: "recipients.Recipients", number: int) -> None:
         """Remember who is about to get this step, for the exit of a wrapper."""
@@ -238,7 +238,7 @@ class Delivery:
 
     def _adapted(self, process: "Process", number: int) -> int:
         """Return the signal that stops this process."""
-        if not self._adapts or number != TERM or not procfs.prefers_int(process):
+        if not self._adapts or number != TERM or not dispositions.prefers_int(process):
             return number
         if process.identity not in map(_identity, self.interrupted):
             self.interrupted.append(process)
@@ -275,7 +275,7 @@ class Delivery:
         handles = self._agent.dispositions.handles(number)
         if handles is False:
             return f"{self._agent.name} does not handle {name_of(number)}"
-        if handles and procfs.is_shell(procfs.look(self._agent.pid)) and number not in procfs.SHELL_HABITS:
+        if handles and procfs.is_shell(procfs.look(self._agent.pid)) and number not in dispositions.SHELL_HABITS:
             return f"{self._agent.name} handles {name_of(number)}, but waits for what runs in its foreground"
         return f"{self._agent.name} is a wrapper"
 
@@ -346,7 +346,7 @@ class Delivery:
         for process in self.presumed:
             self._send_once(process, self._served, number)
         for process in self.interrupted:
-            if procfs.is_there(process) and procfs.prefers_int(process):
+            if procfs.is_there(process) and dispositions.prefers_int(process):
                 self._send_once(process, self._served, number)
 
     def enders(self) -> "list[str]":
@@ -368,10 +368,10 @@ class Delivery:
         seen = {process.pid: process for process in self._descendants.listable() or ()}
         for process in seen.values():
             above = self._signalled_above(process, seen)
-            if above is None or not procfs.handles(above, number):
+            if above is None or not dispositions.handles(above, number):
                 continue
             # Behind a wrapper, anything may be what it waits for.
-            if procfs.handles(process, number) or procfs.prefers_int(process) or names.is_wrapper(above):
+            if dispositions.handles(process, number) or dispositions.prefers_int(process) or names.is_wrapper(above):
                 below.append(process)
                 caught += [above] if above not in caught else []
             if len(below) == MAX_NAMED:
@@ -427,7 +427,7 @@ class Delivery:
             return False
         self.departures.work, _ = leftovers.topmost(
             self._descendants.listable() or (),
-            lambda process: procfs.handles(process, number) is True,
+            lambda process: dispositions.handles(process, number) is True,
             lambda _: False,
             works_on=True,
         )
@@ -481,9 +481,9 @@ class Delivery:
 
     def _acts_on(self, process: "Process", number: int) -> bool:
         """Whether the stop signal does more than end a leftover process, or may: it may have to end others first."""
-        if procfs.handles(process, number) is not False:
+        if dispositions.handles(process, number) is not False:
             return True
-        return bool(self.departures.work) and self._adapts and procfs.prefers_int(process)
+        return bool(self.departures.work) and self._adapts and dispositions.prefers_int(process)
 
     def kill_all(self, *, one_by_one: bool = False) -> None:
         """SIGKILL to everything below us.
@@ -516,7 +516,7 @@ class Delivery:
     def forward_recipients(self, number: int) -> "tuple[list[Process], bool]":
         """Return who a signal is for in the agent's place, and whether it is handled or ignored there."""
         if (named := self._named_process()) is not None:
-            known = procfs.handles_or_ignores(named, number)
+            known = dispositions.handles_or_ignores(named, number)
             return [named], self._is_forwarded_unknown(named, number) if known is None else known
         if self._settings.target == "group" and not self.agent_handles_or_ignores(number):
             members = self._members_that_handle(number)
@@ -533,7 +533,7 @@ class Delivery:
             return []
         if self._agent.shares_our_group:
             return []
-        return [process for process in members if procfs.handles(process, number)]
+        return [process for process in members if dispositions.handles(process, number)]
 
     def forward(self, number: int, to: "Sequence[Process]", action: object) -> None:
         """Send a signal to some processes in the agent's place; to the agent where there are none."""
@@ -555,7 +555,7 @@ class Delivery:
 
         Always where that is unknown for the moment, or without /proc. Where masks are never shown, wrappers do not.
         """
-        if process is None or not procfs.masks_are_false():
+        if process is None or not dispositions.masks_are_false():
             return True
         return by_name.may_be_handled(number) and not names.is_wrapper(process)
 
@@ -564,7 +564,7 @@ class Delivery:
 
         The same as `forward_recipients` and `_is_forwarded_unknown` decide where masks are never shown, with few looks.
         """
-        if not procfs.masks_are_false() or not by_name.may_be_handled(number):
+        if not dispositions.masks_are_false() or not by_name.may_be_handled(number):
             return False
         self._plain = self._plain or by_name.PlainProgram()
         return self._plain.is_plain(self._agent.pid)
@@ -574,7 +574,7 @@ class Delivery:
         agent = procfs.look(self._agent.pid)
         if self._settings.target != "auto" or agent is None or self._agent.has_exited:
             return recipients.Recipients()
-        by_names = procfs.masks_are_false()
+        by_names = dispositions.masks_are_false()
         known = self._agent.dispositions.handles_or_ignores(number)
         if known is None and not by_names:
             return recipients.Recipients()
@@ -612,7 +612,7 @@ class Delivery:
         return named if self._settings.target == "auto" and procfs.is_there(named) else None
 
     def _is_shells_habit(self, number: int) -> bool:
-        return number in procfs.SHELL_HABITS and procfs.is_shell(procfs.look(self._agent.pid))
+        return number in dispositions.SHELL_HABITS and procfs.is_shell(procfs.look(self._agent.pid))
 
     def note_handlers(self, fields: "Mapping[str, str]", sender: "Process") -> None:
         """Note which signals a process reports to handle; that counts where masks are not shown."""
@@ -623,7 +623,7 @@ class Delivery:
         except ValueError as error:
             self._console.log(WARNING, "not-noted", f"{notify.HANDLES} from {sender}: {error}; ignored", pid=sender.pid)
             return
-        procfs.note_report(sender, handled)
+        dispositions.note_report(sender, handled)
 
     # --- Sending. ---------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import posix
 
 from ..signals import name_of
 from ..units import INFINITY, format_duration
-from . import procfs
+from . import dispositions, procfs
 from .console import DEBUG, ERROR, INFO, WARNING
 from .narrator import COUNT, NAMES, describe, since, steps
 
@@ -44,7 +44,7 @@ def _not_forwarded(signal: int, sender: object) -> str:
 
 
 def _shielded(signal: int, sender: object) -> str:
-    nobody = "no process is known to handle it" if procfs.masks_are_false() else "no process handles it"
+    nobody = "no process is known to handle it" if dispositions.masks_are_false() else "no process handles it"
     return f"{name_of(signal)} from {sender} dropped: {nobody}"
 
 

@@ -5,7 +5,7 @@ same program with the same masks, the answers of an earlier time hold. Nothing h
 """
 
 from .. import signals
-from . import procfs
+from . import dispositions
 from .console import DEBUG
 
 TYPE_CHECKING = False
@@ -43,7 +43,7 @@ class FastPath:
         self._looks_through = settings.target == "auto"
         # For each signal that the agent handles or ignores by itself, what a look showed then. That differs while one
         # of its handlers runs: the kernel blocks the handler's signal (sigaction(2)).
-        self._acts_on: dict[int, list[procfs.Seen]] = {}
+        self._acts_on: dict[int, list[dispositions.Seen]] = {}
 
     def send_next(self, source: "SignalFd | WakeupFd") -> bool:
         """Send the signal that has come, if it is a single one, and the agent is known to act on it; return whether so.
@@ -79,7 +79,11 @@ class FastPath:
 
         `handled`: for signals that came together, whether the agent handles them; one look serves all of them.
         """
-        if number not in self._lifecycle.sent_at_once or self._console.level >= DEBUG or number in procfs.SHELL_HABITS:
+        if (
+            number not in self._lifecycle.sent_at_once
+            or self._console.level >= DEBUG
+            or number in dispositions.SHELL_HABITS
+        ):
             return False
         if self._agent.has_exited or self._agent.named is not None:
             return False
@@ -93,23 +97,23 @@ class FastPath:
 
     def _agent_acts_on(self, number: int) -> bool:
         """Whether the agent handles or ignores the signal, and it is not meant for a process behind it."""
-        dispositions = self._agent.dispositions
+        of_agent = self._agent.dispositions
         states = self._acts_on.get(number)
-        if states is not None and dispositions.is_as(states):
+        if states is not None and of_agent.is_as(states):
             return True
-        known = dispositions.handles_or_ignores(number)
+        known = of_agent.handles_or_ignores(number)
         if known is None:
             return self._delivery.agent_gets_unknown(number)
         if not known:
             return False
         if self._looks_through and self._delivery.may_be_looked_through():
             return False
-        if number <= MAX_LOOKED_AT and number not in MAY_BE_OURS and not procfs.masks_are_false():
-            self._remember(dispositions, number)
+        if number <= MAX_LOOKED_AT and number not in MAY_BE_OURS and not dispositions.masks_are_false():
+            self._remember(of_agent, number)
         return True
 
-    def _remember(self, dispositions: procfs.Dispositions, number: int) -> None:
+    def _remember(self, of_agent: dispositions.Dispositions, number: int) -> None:
         """The answer holds while the masks are the same, if they show it: sigwait(3) does not show there."""
-        seen = dispositions.seen()
+        seen = of_agent.seen()
         if seen is not None and seen.shows(number):
             self._acts_on[number] = [seen, *self._acts_on.get(number, ())][:MAX_SEEN]

@@ -21,7 +21,7 @@ exception: it runs no handler in `wait`, so its jobs count as in the foreground 
 import _signal
 import posix
 
-from . import procfs
+from . import dispositions, procfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ O_WRITES = posix.O_WRONLY | posix.O_RDWR
 
 def children(shell: "Process", among: "list[Process]") -> "list[Process]":
     """Return those of the shell's children that it waits for in its foreground, as far as that is known."""
-    own = procfs.masks(shell.pid)
+    own = dispositions.masks(shell.pid)
     if own is None:
         return []
     certain: list[Process] = []
@@ -57,18 +57,18 @@ def children(shell: "Process", among: "list[Process]") -> "list[Process]":
 
 def behind_trap(process: "Process", among: "list[Process]", number: int) -> "list[Process]":
     """Return the children that have to exit before a shell runs its trap; none of any other process."""
-    if not among or not procfs.is_shell(process) or not procfs.handles(process, number):
+    if not among or not procfs.is_shell(process) or not dispositions.handles(process, number):
         return []
     return children(process, among)
 
 
 def has_trap(shell: "Process", number: int) -> bool:
     """Whether the shell certainly has a trap for a signal that it handles, which it will run after the foreground."""
-    return procfs.handles(shell, number) is True and not procfs.handles(shell, OF_EXIT_TRAP)
+    return dispositions.handles(shell, number) is True and not dispositions.handles(shell, OF_EXIT_TRAP)
 
 
 def _is_in_foreground(shell: "Process", ignored_by_shell: int, child: "Process") -> bool | None:
-    masks = procfs.masks(child.pid)
+    masks = dispositions.masks(child.pid)
     if masks is None or child.group != shell.group:  # a job of its own, with `set -m`
         return False
     blocked, ignored, caught = masks

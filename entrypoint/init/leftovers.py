@@ -39,7 +39,7 @@ import time
 
 from ..signals import INT
 from ..units import INFINITY
-from . import foreground, names, procfs, recipients, tree
+from . import dispositions, foreground, names, procfs, recipients, tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ class _Below:
 
     def __init__(self, process: "Process", number: int, *, adapts: bool, in_background: bool) -> None:
         self.process, self.in_background = process, in_background
-        self.handles = procfs.handles(process, number) is True or (adapts and procfs.prefers_int(process))
-        self.is_work = self.handles or procfs.handles_or_ignores(process, number) is True
+        self.handles = dispositions.handles(process, number) is True or (adapts and dispositions.prefers_int(process))
+        self.is_work = self.handles or dispositions.handles_or_ignores(process, number) is True
         status = _status(process.pid)
         self.switches = _switches_asleep(status, number)
 
@@ -111,7 +111,7 @@ class Wrapper:
         self._has_trap = self._is_shell and foreground.has_trap(process, number)
         self._signals_group = process.group == process.pid and not procfs.PDKSH.isdisjoint(programs)
         is_event_loop = not EVENT_LOOPS.isdisjoint(programs)
-        self._cleans_up = number == INT and not is_event_loop and procfs.handles(process, number) is True
+        self._cleans_up = number == INT and not is_event_loop and dispositions.handles(process, number) is True
         self._awaited = {_awaited_child(process.pid)} - {0}  # and what is below it
         self._below: list[_Below] = []
         to_look_at = children_of(process.pid)
@@ -282,7 +282,7 @@ def _script(pid: int) -> str | None:
 
 def _status(pid: int) -> dict[bytes, bytes]:
     """Return the fields of /proc/pid/status; none if it cannot be read, or if it does not show what is true."""
-    if procfs.masks_are_false():
+    if dispositions.masks_are_false():
         return {}
     try:
         lines = procfs.read_file(f"/proc/{pid}/status", 65536).split(b"\n")  # its groups are in it, all of them
@@ -306,7 +306,7 @@ def _switches_asleep(status: dict[bytes, bytes], number: int) -> int | None:
         voluntary, others = status[b"voluntary_ctxt_switches"], status[b"nonvoluntary_ctxt_switches"]
         on_its_way = (
             _mask(status, b"SigPnd") | _mask(status, b"ShdPnd") | _mask(status, b"SigBlk")
-        ) & procfs.signal_bit(number)
+        ) & dispositions.signal_bit(number)
         return None if on_its_way or status[b"State"].startswith(b"R") else int(voluntary) + int(others)
     except (KeyError, ValueError):
         return None

@@ -7,7 +7,7 @@ the agent exits and the named process has become our child, it is the agent from
 import posix
 
 from .. import paths
-from . import later, procfs, tree
+from . import dispositions, later, procfs, tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class MainProcess:
         self.pid = self.group = pid
         self.name = paths.basename(program)
         self.status: int | None = None
-        self.dispositions = procfs.Dispositions(pid, patient=True)
+        self.dispositions = dispositions.Dispositions(pid, patient=True)
         self._image = procfs.executable(pid), procfs.argv_of(pid)
         self._user: int | None = None
         self.named: Process | None = None
@@ -88,9 +88,9 @@ class MainProcess:
         if now.parent != posix.getpid():
             return None
         # These may fail for want of memory: before anything else.
-        dispositions = procfs.Dispositions(now.pid, patient=True)
+        of_next = dispositions.Dispositions(now.pid, patient=True)
         image = procfs.executable(now.pid), procfs.argv_of(now.pid)
         self.dispositions.close()
         self.pid, self.group, self.name, self.status = now.pid, now.group, now.name, None
-        self.named, self.dispositions, self._image = None, dispositions, image
+        self.named, self.dispositions, self._image = None, of_next, image
         return now

@@ -9,7 +9,7 @@ import posix
 from ..notify import LOOP_EVENTS
 from ..signals import EOF, name_of
 from ..units import INFINITY, format_bytes, format_duration
-from . import exit_status, later, procfs
+from . import dispositions, exit_status, later, procfs
 from .console import DEBUG, INFO, TRACE, WARNING
 from .spare_memory import NO_MEMORY
 
@@ -218,7 +218,7 @@ class Narrator:
             grace=None if plan.grace == INFINITY else plan.grace,
             grace_from=plan.why,
         )
-        if procfs.masks_are_false():
+        if dispositions.masks_are_false():
             self.console.log(INFO, "masks-unknown", MASKS_UNKNOWN)
         self._log_variables()
         for problem in problems:

@@ -27,7 +27,7 @@ import posix
 
 from .. import notify
 from ..signals import TERM
-from . import names, procfs, recipients, tree
+from . import dispositions, names, procfs, recipients, tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _speaks_for(agent: "MainProcess", sender: "Process") -> bool:
 def _is_wrapper(process: "Process") -> bool:
     if names.is_wrapper(process) or names.is_init(process):
         return True
-    return recipients.is_wrapper(process, procfs.children(process.pid)) and not procfs.handles(process, TERM)
+    return recipients.is_wrapper(process, procfs.children(process.pid)) and not dispositions.handles(process, TERM)
 
 
 def _of_exited(fields: "dict[str, str]", pid: int, agent: "MainProcess") -> Accepted:

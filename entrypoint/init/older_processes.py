@@ -9,7 +9,7 @@ waited for: when nothing else is left they get SIGKILL.
 
 import posix
 
-from . import procfs, tree
+from . import dispositions, tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,4 +53,4 @@ class OlderProcesses:
         return len(ours) == len(left) and not any(map(self._is_reached, left))
 
     def _is_reached(self, process: "Process") -> bool:
-        return procfs.is_reached(process, self._number) is not False
+        return dispositions.is_reached(process, self._number) is not False

@@ -18,7 +18,7 @@ import posix
 
 from ..signals import CONT, KILL
 from ..units import INFINITY
-from . import delivery, leftovers, procfs, stop_steps, tree
+from . import delivery, dispositions, leftovers, procfs, stop_steps, tree
 from .actions import Log
 from .console import WARNING
 
@@ -192,7 +192,7 @@ class OrphanStopper:
     def _stop(self, now: float, orphan: "Process", family: "Sequence[Process]") -> None:
         known = {process.identity for process in family if self._orphans.was_killed(process)}
         to_stop, to_kill = self._orphans.decide(
-            now, family, lambda process: procfs.handles(process, self._signal) is not False
+            now, family, lambda process: dispositions.handles(process, self._signal) is not False
         )
         seconds = now - self._orphans.adopted_at(orphan)
         facts = {"orphan": str(orphan), "seconds": seconds, "signal": self._signal}

@@ -32,7 +32,7 @@ on the signal:
 
 import posix
 
-from . import foreground, names, output_pipes, procfs, tree
+from . import dispositions, foreground, names, output_pipes, procfs, tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def _behind_relay(
     if below and names.is_init(process):
         # It would pass TERM on to a program that prefers INT, or to a shell that dies of it before its program.
         is_direct = all(recipient.parent == process.pid for recipient in below)
-        handled = not to_stop or any(procfs.handles(recipient, number) for recipient in below)
+        handled = not to_stop or any(dispositions.handles(recipient, number) for recipient in below)
         if (is_direct and handled) or not names.runs_one_program(process):
             return [process]
     if below:
@@ -168,7 +168,7 @@ def _behind_relay(
     if is_shell:
         return [process] if has_trap or is_idle else []
     programs = (child for child in node.children if not procfs.is_shell(child))
-    return [process] if any(procfs.handles_or_ignores(program, number) for program in programs) else []
+    return [process] if any(dispositions.handles_or_ignores(program, number) for program in programs) else []
 
 
 def _lose_nothing(children: "list[Process]", *, is_shell: bool) -> "list[Process]":
@@ -184,9 +184,9 @@ def _lose_nothing(children: "list[Process]", *, is_shell: bool) -> "list[Process
 
 def _takes_int(node: _Node, below: "list[Process]", number: int) -> bool:
     """Whether the process itself gets INT, rather than those below it, which come first behind a wrapper."""
-    if below and (node.kind == WRAPPER or any(procfs.handles(process, number) for process in below)):
+    if below and (node.kind == WRAPPER or any(dispositions.handles(process, number) for process in below)):
         return False
-    return procfs.prefers_int(node.process)
+    return dispositions.prefers_int(node.process)
 
 
 def _look_through(
@@ -199,11 +199,13 @@ def _look_through(
         process = node.process
         # A pid that was reused during the look may lead round in a circle.
         children = [child for child in children_of(process.pid) if child.alive and child.pid not in known]
-        if procfs.handles(process, number):
+        if dispositions.handles(process, number):
             children = _behind(process, children, to_stop=to_stop)
             # A fork that has not executed its program yet still has its parent's handlers, and loses them.
             may_be_fork = not children and process.is_starting
-            is_fork = may_be_fork and (procfs.is_shell(process) or not procfs.handles_once_started(process, number))
+            is_fork = may_be_fork and (
+                procfs.is_shell(process) or not dispositions.handles_once_started(process, number)
+            )
             node.kind = RELAY if children else WRAPPER if is_fork else HANDLER
         elif children and not is_wrapper(process, children):
             node.kind = HELPED if any(is_helper(child, process) for child in children) else UNCERTAIN

@@ -272,9 +272,9 @@ def test_arguments_reach_the_agent_as_they_are_in_any_locale(
 # In addition to the modules that the interpreter loads before our first instruction. A new entry costs every container
 # memory and start time. The C modules here are built into the interpreter in the common builds, or small.
 LOADED = frozenset(
-    "errno select _stat _socket entrypoint entrypoint.control entrypoint.first entrypoint.init "
-    "entrypoint.init.actions entrypoint.init.agent_environment entrypoint.init.cgroup entrypoint.init.console "
-    "entrypoint.init.control_socket entrypoint.init.counters entrypoint.init.cpu_limit entrypoint.init.delivery "
+    "errno select _stat _socket entrypoint entrypoint.control entrypoint.first entrypoint.init entrypoint.init.actions "
+    "entrypoint.init.agent_environment entrypoint.init.cgroup entrypoint.init.console entrypoint.init.control_socket "
+    "entrypoint.init.counters entrypoint.init.cpu_limit entrypoint.init.delivery entrypoint.init.dispositions "
     "entrypoint.init.execution entrypoint.init.exit_status entrypoint.init.fallback entrypoint.init.fast_path "
     "entrypoint.init.faults entrypoint.init.history entrypoint.init.job_control entrypoint.init.later "
     "entrypoint.init.libc entrypoint.init.lifecycle entrypoint.init.loop entrypoint.init.main_process "

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from entrypoint import settings as reader
-from entrypoint.init import delivery, leftovers, planning, procfs, recipients, terminal
+from entrypoint.init import delivery, dispositions, leftovers, planning, procfs, recipients, terminal
 from entrypoint.init.procfs import Process
 from entrypoint.init.signalfd import Received
 from entrypoint.init.supervisor import Supervisor
@@ -124,7 +124,7 @@ class World:
             monkeypatch.setattr(procfs, name, getattr(self, name))
         monkeypatch.setattr(procfs, "program_names", lambda process: {process.name})
         monkeypatch.setattr(procfs, "argv_of", lambda pid: [self.processes[pid].name] if pid in self.processes else [])
-        monkeypatch.setattr(procfs, "Dispositions", FakeDispositions)
+        monkeypatch.setattr(dispositions, "Dispositions", FakeDispositions)
         monkeypatch.setattr(procfs, "descriptors", lambda *_: {})
         monkeypatch.setattr(leftovers, "_status", lambda _: {})  # small pids are those of real processes
         monkeypatch.setattr(recipients, "is_wrapper", lambda process, _: process.pid not in self.not_wrappers)
@@ -139,7 +139,7 @@ class World:
 
 
 class FakeDispositions:
-    """Stands in for `procfs.Dispositions`."""
+    """Stands in for `dispositions.Dispositions`."""
 
     world: World
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from entrypoint.init import delivery, foreground, leftovers, names, procfs, recipients, tree, wrapper
+from entrypoint.init import delivery, dispositions, foreground, leftovers, names, procfs, recipients, tree, wrapper
 from entrypoint.init.actions import (
     Exit,
     ForgetAllSignalled,
@@ -1221,7 +1221,7 @@ def test_a_successor_gets_the_last_step_even_if_the_memory_runs_out(
     harness.supervisor.agent.named = world.add(20, OWN_PID, "main", TERM, group=20)
     harness.receive(TERM)
     world.sent.clear()
-    monkeypatch.setattr(procfs, "Dispositions", failing(procfs.Dispositions, MemoryError()))
+    monkeypatch.setattr(dispositions, "Dispositions", failing(dispositions.Dispositions, MemoryError()))
     world.wait_results.append((AGENT, exited(0)))
     with pytest.raises(MemoryError):
         harness.receive(CHLD)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from entrypoint.init import console, fast_path, procfs
+from entrypoint.init import console, dispositions, fast_path
 from entrypoint.init.counters import Counters
 from entrypoint.init.signalfd import Received
 from tests.support.world import AGENT, failing
@@ -36,18 +36,18 @@ class Agent:
         self.in_sigwait: set[int] = set()
         self.is_hidden = False
 
-    def seen(self) -> procfs.Seen | None:
+    def seen(self) -> dispositions.Seen | None:
         masks = b" %b 0 0 0 %d %d %d " % (self.stack, self.blocked, self.ignored, self.caught)
-        return None if self.is_hidden else procfs.Seen(self.name, masks, 26)
+        return None if self.is_hidden else dispositions.Seen(self.name, masks, 26)
 
-    def is_as(self, states: list[procfs.Seen]) -> bool:
+    def is_as(self, states: list[dispositions.Seen]) -> bool:
         self.looks += 1
         now = self.seen()
         return now is not None and (now.start, now.masks) in [(seen.start, seen.masks) for seen in states]
 
     def handles_or_ignores(self, number: int) -> bool:
         self.asked.append(number)
-        bit = procfs.signal_bit(number)
+        bit = dispositions.signal_bit(number)
         return bool((self.blocked | self.ignored | self.caught) & bit) or number in self.in_sigwait
 
     def send_agent(self, number: int) -> None:
@@ -70,7 +70,7 @@ def agent() -> Agent:
 
 @pytest.fixture
 def path(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> fast_path.FastPath:
-    monkeypatch.setattr(procfs, "masks_are_false", lambda: False)
+    monkeypatch.setattr(dispositions, "masks_are_false", lambda: False)
     return made(agent)
 
 
@@ -82,7 +82,7 @@ def made(agent: Agent, target: str = "auto", level: int = console.INFO) -> fast_
 
 @pytest.mark.parametrize("mask", ["blocked", "ignored", "caught"])
 def test_one_question_serves_as_long_as_nothing_changes(agent: Agent, path: fast_path.FastPath, mask: str) -> None:
-    setattr(agent, mask, procfs.signal_bit(USR1) | procfs.signal_bit(USR2))
+    setattr(agent, mask, dispositions.signal_bit(USR1) | dispositions.signal_bit(USR2))
     for _ in range(3):
         assert path.send(USR1, {})
         assert path.send(USR2, {})
@@ -91,18 +91,18 @@ def test_one_question_serves_as_long_as_nothing_changes(agent: Agent, path: fast
 
 
 def test_a_handler_that_is_gone_is_noticed(agent: Agent, path: fast_path.FastPath) -> None:
-    agent.caught = procfs.signal_bit(USR1)
+    agent.caught = dispositions.signal_bit(USR1)
     assert path.send(USR1, {})
     agent.caught = 0
     assert not path.send(USR1, {})
-    agent.caught = procfs.signal_bit(USR1)
+    agent.caught = dispositions.signal_bit(USR1)
     assert path.send(USR1, {})
     assert agent.sent == [USR1, USR1]
 
 
 @pytest.mark.parametrize("what", ["name", "stack"])
 def test_an_exec_is_noticed(agent: Agent, path: fast_path.FastPath, what: str) -> None:
-    agent.caught = procfs.signal_bit(USR1)
+    agent.caught = dispositions.signal_bit(USR1)
     assert path.send(USR1, {})
     setattr(agent, what, b"other")
     agent.may_be_a_wrapper = True
@@ -111,7 +111,7 @@ def test_an_exec_is_noticed(agent: Agent, path: fast_path.FastPath, what: str) -
 
 
 def test_another_process_that_has_become_the_agent_is_looked_at(agent: Agent, path: fast_path.FastPath) -> None:
-    agent.caught = procfs.signal_bit(USR1)
+    agent.caught = dispositions.signal_bit(USR1)
     assert path.send(USR1, {})
     agent.name = b"101 (agent"
     assert path.send(USR1, {})
@@ -120,7 +120,7 @@ def test_another_process_that_has_become_the_agent_is_looked_at(agent: Agent, pa
 
 def test_what_the_masks_do_not_show_is_asked_each_time(agent: Agent, path: fast_path.FastPath) -> None:
     agent.in_sigwait = {USR1}
-    agent.caught = procfs.signal_bit(RTMIN)
+    agent.caught = dispositions.signal_bit(RTMIN)
     for _ in range(2):
         assert path.send(USR1, {})
         assert path.send(RTMIN, {})  # the file does not show real-time signals
@@ -130,11 +130,11 @@ def test_what_the_masks_do_not_show_is_asked_each_time(agent: Agent, path: fast_
 def test_what_cannot_be_seen_is_asked_each_time(
     agent: Agent, path: fast_path.FastPath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    agent.caught = procfs.signal_bit(USR1)
+    agent.caught = dispositions.signal_bit(USR1)
     agent.is_hidden = True
     assert path.send(USR1, {})
     agent.is_hidden = False
-    monkeypatch.setattr(procfs, "masks_are_false", lambda: True)
+    monkeypatch.setattr(dispositions, "masks_are_false", lambda: True)
     assert path.send(USR1, {})
     assert path.send(USR1, {})
     assert agent.asked == [USR1] * 3
@@ -151,7 +151,7 @@ def test_one_look_serves_signals_that_came_together(agent: Agent, path: fast_pat
 def test_what_takes_more_stays_in_the_inbox_with_all_after_it(
     agent: Agent, path: fast_path.FastPath, number: int
 ) -> None:
-    agent.caught = procfs.signal_bit(USR1) | (0 if number == USR2 else procfs.signal_bit(number))
+    agent.caught = dispositions.signal_bit(USR1) | (0 if number == USR2 else dispositions.signal_bit(number))
     inbox = [Received(each) for each in (USR1, number, USR1)]
     assert not path.send_all(inbox, {})
     assert [received.number for received in inbox] == [number, USR1]
@@ -162,14 +162,14 @@ def test_what_takes_more_stays_in_the_inbox_with_all_after_it(
 def test_it_is_not_for_an_agent_that_has_exited_or_named_another_nor_for_a_log(
     agent: Agent, path: fast_path.FastPath, changes: dict[str, object], level: int
 ) -> None:
-    agent.caught = procfs.signal_bit(USR1)
+    agent.caught = dispositions.signal_bit(USR1)
     vars(agent).update(changes)
     assert not made(agent, level=level).send(USR1, {})
     assert agent.sent == []
 
 
 def test_with_a_target_nobody_is_looked_through(agent: Agent, path: fast_path.FastPath) -> None:
-    agent.caught, agent.may_be_a_wrapper = procfs.signal_bit(USR1), True
+    agent.caught, agent.may_be_a_wrapper = dispositions.signal_bit(USR1), True
     assert not path.send(USR1, {})
     assert made(agent, target="child").send(USR1, {})
 
@@ -196,7 +196,7 @@ def sends(path: fast_path.FastPath, number: int) -> bool:
 
 
 def test_a_signal_that_comes_alone_takes_one_look(agent: Agent, path: fast_path.FastPath) -> None:
-    agent.caught = procfs.signal_bit(USR1)
+    agent.caught = dispositions.signal_bit(USR1)
     assert not sends(path, 0)
     assert not sends(path, USR1)
     assert path.send(USR1, {})
@@ -208,7 +208,7 @@ def test_a_signal_that_comes_alone_takes_one_look(agent: Agent, path: fast_path.
 
 
 def test_what_is_sent_is_counted(agent: Agent, path: fast_path.FastPath) -> None:
-    agent.caught = procfs.signal_bit(USR1)
+    agent.caught = dispositions.signal_bit(USR1)
     assert path.send(USR1, {})
     assert sends(path, USR1)
     assert not path.send(USR2, {})
@@ -217,36 +217,37 @@ def test_what_is_sent_is_counted(agent: Agent, path: fast_path.FastPath) -> None
 
 def test_a_handler_that_runs_makes_no_difference(agent: Agent, path: fast_path.FastPath) -> None:
     """Its signal is blocked meanwhile."""
-    agent.caught = procfs.signal_bit(USR1)
-    for agent.blocked in (0, procfs.signal_bit(USR1)):
+    agent.caught = dispositions.signal_bit(USR1)
+    for agent.blocked in (0, dispositions.signal_bit(USR1)):
         assert path.send(USR1, {})
-    for agent.blocked in (0, procfs.signal_bit(USR1)) * 2:
+    for agent.blocked in (0, dispositions.signal_bit(USR1)) * 2:
         assert sends(path, USR1)
     assert agent.asked == [USR1, USR1]
 
 
 def test_few_looks_are_remembered(agent: Agent, path: fast_path.FastPath) -> None:
-    agent.caught = procfs.signal_bit(USR1)
+    agent.caught = dispositions.signal_bit(USR1)
     for _ in range(2):
         for number in range(1, 7):
-            agent.blocked = procfs.signal_bit(number)
+            agent.blocked = dispositions.signal_bit(number)
             assert path.send(USR1, {})
     assert agent.asked == [USR1] * 12
-    assert [sends(path, USR1) for agent.blocked in map(procfs.signal_bit, range(1, 7))] == [False] * 2 + [True] * 4
+    blocked = map(dispositions.signal_bit, range(1, 7))
+    assert [sends(path, USR1) for agent.blocked in blocked] == [False] * 2 + [True] * 4
 
 
 @pytest.mark.parametrize("changes", [{"status": 0}, {"named": "another"}])
 def test_alone_nothing_is_sent_to_an_agent_that_has_exited_or_named_another(
     agent: Agent, path: fast_path.FastPath, changes: dict[str, object]
 ) -> None:
-    agent.caught = procfs.signal_bit(USR1)
+    agent.caught = dispositions.signal_bit(USR1)
     assert path.send(USR1, {})
     vars(agent).update(changes)
     assert not sends(path, USR1)
 
 
 def test_alone_a_signal_that_has_become_a_stop_request_is_not_sent(agent: Agent, path: fast_path.FastPath) -> None:
-    agent.caught = procfs.signal_bit(USR1)
+    agent.caught = dispositions.signal_bit(USR1)
     assert path.send(USR1, {})
     path._lifecycle.sent_at_once = frozenset()
     assert not sends(path, USR1)
@@ -256,7 +257,7 @@ def test_alone_a_signal_that_has_become_a_stop_request_is_not_sent(agent: Agent,
 def test_what_may_concern_process_1_is_never_sent_without_a_look_at_that(
     agent: Agent, path: fast_path.FastPath, number: int
 ) -> None:
-    agent.caught = procfs.signal_bit(number)
+    agent.caught = dispositions.signal_bit(number)
     assert path.send(number, {})
     assert not sends(path, number)
 

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from entrypoint.init import foreground, procfs
+from entrypoint.init import dispositions, foreground, procfs
 from entrypoint.init.procfs import Process
 
 INT, QUIT, TERM, XCPU = (int(getattr(signal, f"SIG{name}")) for name in "INT QUIT TERM XCPU".split())
@@ -31,7 +31,7 @@ class Shell:
         self.where = b"do_wait"
         self.children: list[Process] = []
         monkeypatch.setattr(procfs, "program_names", lambda process: frozenset({self.programs[process.pid]}))
-        monkeypatch.setattr(procfs, "masks", lambda pid: self.masks[pid])
+        monkeypatch.setattr(dispositions, "masks", lambda pid: self.masks[pid])
         monkeypatch.setattr(procfs, "opened", lambda pid, _: self.stdin[pid])
         monkeypatch.setattr(procfs, "wait_channel", lambda _: self.where)
 
@@ -196,7 +196,7 @@ def test_nothing_is_known_without_masks(shell: Shell) -> None:
 def test_trap_for_exit_makes_other_traps_uncertain(
     monkeypatch: pytest.MonkeyPatch, handled: set[int], expected: bool
 ) -> None:
-    monkeypatch.setattr(procfs, "handles", lambda _, number: number in handled)
+    monkeypatch.setattr(dispositions, "handles", lambda _, number: number in handled)
     assert foreground.has_trap(Process(SHELL, "bash", 1, SHELL, 1), TERM) is expected
 
 
@@ -209,7 +209,7 @@ def test_only_what_a_shell_that_handles_the_signal_waits_for_is_before_its_trap(
 ) -> None:
     of_shell = Process(SHELL, program, 1, SHELL, 1)
     monkeypatch.setattr(procfs, "is_shell", lambda process: process.name == "bash")
-    monkeypatch.setattr(procfs, "handles", lambda *_: handles)
+    monkeypatch.setattr(dispositions, "handles", lambda *_: handles)
     assert foreground.behind_trap(of_shell, [], TERM) == []
     shell.add()
     shell.add(ignored=bits(INT, QUIT))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from entrypoint.init import foreground, leftovers, names, procfs, recipients, tree
+from entrypoint.init import dispositions, foreground, leftovers, names, procfs, recipients, tree
 from entrypoint.init.foreground import OF_EXIT_TRAP
 from entrypoint.init.leftovers import Departures, Wrapper
 from entrypoint.init.procfs import Process
@@ -38,16 +38,16 @@ class World:
         self.add(ROOT, 1, "launcher")
         self.add(WORK, ROOT, "python", handles=True)
         monkeypatch.setattr(procfs, "look", self.processes.get)
-        monkeypatch.setattr(procfs, "handles", lambda process, _: process.pid in self.handling)
+        monkeypatch.setattr(dispositions, "handles", lambda process, _: process.pid in self.handling)
         monkeypatch.setattr(
-            procfs, "handles_or_ignores", lambda process, _: process.pid in self.handling | self.ignoring
+            dispositions, "handles_or_ignores", lambda process, _: process.pid in self.handling | self.ignoring
         )
-        monkeypatch.setattr(procfs, "prefers_int", lambda process: process.name == "asyncio")
+        monkeypatch.setattr(dispositions, "prefers_int", lambda process: process.name == "asyncio")
         monkeypatch.setattr(procfs, "program_names", lambda process: {process.name})
         monkeypatch.setattr(procfs, "argv_of", lambda pid: self.argvs.get(pid, []))
         monkeypatch.setattr(procfs, "wait_channel", lambda _: self.channel)
         monkeypatch.setattr(procfs, "read_file", self.read)
-        monkeypatch.setattr(procfs, "masks_are_false", lambda: False)
+        monkeypatch.setattr(dispositions, "masks_are_false", lambda: False)
         monkeypatch.setattr(recipients, "is_helper", lambda child, *_: child.pid in self.helpers)
         monkeypatch.setattr(names, "is_wrapper", lambda process: process.pid in self.known)
         monkeypatch.setattr(
@@ -315,7 +315,7 @@ def test_what_is_not_known_to_sleep_may_have_been_signalled(world: World, change
 def test_where_masks_are_false_nothing_is_known_to_sleep(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.known.add(ROOT)
     made = world.wrapper()
-    monkeypatch.setattr(procfs, "masks_are_false", lambda: True)
+    monkeypatch.setattr(dispositions, "masks_are_false", lambda: True)
     assert world.left(made, died=False) == ([WORK], [WORK])
 
 
@@ -360,7 +360,9 @@ def test_a_shell_that_has_died_in_its_own_trap_may_have_signalled_its_jobs(
     world.processes[ROOT].name, world.argvs[ROOT] = "bash", ["bash", "/entrypoint.sh"]
     world.background = {WORK}
     monkeypatch.setattr(
-        procfs, "handles", lambda process, number: number in handling if process.pid == ROOT else process.pid == WORK
+        dispositions,
+        "handles",
+        lambda process, number: number in handling if process.pid == ROOT else process.pid == WORK,
     )
     assert woken(world, died=True) == expected
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 from entrypoint import settings as reader
-from entrypoint.init import events, final_message, narrator, planning, procfs, stop_plan
+from entrypoint.init import dispositions, events, final_message, narrator, planning, stop_plan
 from entrypoint.init.actions import Action, Log
 from entrypoint.init.console import DEBUG, ERROR, INFO, TRACE, WARNING, Console
 from entrypoint.init.exit_status import Ending
@@ -88,7 +88,7 @@ class Narration:
 def narrate(
     tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Narration]:
-    monkeypatch.setattr(procfs, "masks_are_false", lambda: False)
+    monkeypatch.setattr(dispositions, "masks_are_false", lambda: False)
 
     def start(*flags: str, **arguments: Any) -> Narration:
         made = Narration(tmp_path, *flags, **arguments)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from entrypoint.init import older_processes, procfs, tree
+from entrypoint.init import dispositions, older_processes, procfs, tree
 from entrypoint.init.actions import StopLeftovers
 from entrypoint.init.older_processes import OlderProcesses
 from tests.support.world import AGENT, CHLD, KILL, OWN_PID, TERM, Harness, World, exited
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 def reached(monkeypatch: pytest.MonkeyPatch) -> dict[int, bool | None]:
     """Which pids the stop signal reaches."""
     which: dict[int, bool | None] = {}
-    monkeypatch.setattr(procfs, "is_reached", lambda process, number: number != TERM or which.get(process.pid, False))
+    monkeypatch.setattr(
+        dispositions, "is_reached", lambda process, number: number != TERM or which.get(process.pid, False)
+    )
     return which
 
 

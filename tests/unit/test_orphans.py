@@ -12,7 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from entrypoint.init import orphans, procfs, tree
+from entrypoint.init import dispositions, orphans, procfs, tree
 from entrypoint.init.orphans import FROZEN_AFTER, MAX_PAUSE, MIN_PAUSE, OVERDUE_PAUSE, STOPPING_PAUSE, Orphans
 from entrypoint.init.procfs import Process
 from tests.support.world import AGENT, CONT, KILL, OWN_GROUP, OWN_PID, TERM, Harness, World
@@ -412,7 +412,7 @@ def test_an_orphan_that_speaks_for_the_agent_when_it_is_stopped_causes_no_more_l
 def test_where_it_is_unknown_who_handles_the_signal_the_topmost_gets_it(
     world: World, look: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(procfs, "handles", lambda *_: None)
+    monkeypatch.setattr(dispositions, "handles", lambda *_: None)
     see = look()
     world.add(20, OWN_PID, "bash")
     world.add(21, 20, "node")

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entrypoint.init import foreground, names, output_pipes, procfs, recipients, tree
+from entrypoint.init import dispositions, foreground, names, output_pipes, procfs, recipients, tree
 from entrypoint.init.procfs import Process
 from tests.support.init import until
 
@@ -39,7 +39,7 @@ class Family:
         self.listed = set(self.PARENTS)  # as children, in /proc/pid/task/tid/children
         monkeypatch.setattr(tree, "everything", lambda: {pid: self.process(pid) for pid in self.PARENTS})
         monkeypatch.setattr(procfs, "children", self.children)
-        monkeypatch.setattr(procfs, "handles", lambda process, _: process.pid in self.handling)
+        monkeypatch.setattr(dispositions, "handles", lambda process, _: process.pid in self.handling)
         monkeypatch.setattr(recipients, "is_wrapper", lambda process, _: process.pid not in self.agents)
         monkeypatch.setattr(recipients, "is_helper", lambda child, *_: child.pid in self.helpers)
 
@@ -191,7 +191,7 @@ def test_where_no_process_handles_term_those_that_prefer_int_are_recipients(
     expected: set[int],
 ) -> None:
     family.handling, family.agents = handling, agents
-    monkeypatch.setattr(procfs, "prefers_int", lambda process: process.pid in takes_int)
+    monkeypatch.setattr(dispositions, "prefers_int", lambda process: process.pid in takes_int)
     found = recipients.resolve(family.process(10), TERM, to_stop=True, adapts=True)
     assert {process.pid for process in found.processes} == expected
     assert found.seen.keys() == family.PARENTS.keys()
@@ -307,7 +307,7 @@ def relays(monkeypatch: pytest.MonkeyPatch, family: Family) -> dict[str, set[int
     monkeypatch.setattr(names, "is_init", is_("init"))
     monkeypatch.setattr(names, "is_idle", is_("idle"))
     monkeypatch.setattr(procfs, "is_shell", is_("shell"))
-    monkeypatch.setattr(procfs, "handles_or_ignores", lambda process, _: process.pid in kinds["ignores"])
+    monkeypatch.setattr(dispositions, "handles_or_ignores", lambda process, _: process.pid in kinds["ignores"])
     monkeypatch.setattr(foreground, "has_trap", lambda process, _: process.pid in kinds["trap"])
     monkeypatch.setattr(foreground, "children", lambda _, among: among)
     monkeypatch.setattr(recipients, "_leads_to", lambda _, child, fd: fd == 0 and child.pid in kinds["pipe"])
@@ -447,7 +447,7 @@ def test_program_that_prefers_int_is_interrupted_behind_an_init(
 ) -> None:
     family.handling, relays["init"] = handling, {11}
     monkeypatch.setattr(names, "runs_one_program", lambda _: not several)
-    monkeypatch.setattr(procfs, "prefers_int", lambda process: process.pid == 15)
+    monkeypatch.setattr(dispositions, "prefers_int", lambda process: process.pid == 15)
     result = recipients.resolve(family.process(10), TERM, to_stop=True, adapts=True)
     assert pids(result.processes) == [expected]
 
@@ -562,7 +562,7 @@ def test_a_fork_of_a_program_before_its_exec_is_no_recipient(
 ) -> None:
     """Of Node's or Python's: it has the handlers of its parent, or blocks all signals."""
     monkeypatch.setattr(Process, "is_starting", property(lambda process: starting and process.pid == 13))
-    monkeypatch.setattr(procfs, "handles_once_started", lambda *_: stays)
+    monkeypatch.setattr(dispositions, "handles_once_started", lambda *_: stays)
     family.PARENTS = {10: 1, 11: 10, 13: 11}
     family.listed = set(family.PARENTS)
     family.handling = {13}

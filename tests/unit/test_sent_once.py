@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from entrypoint.init import delivery, procfs
+from entrypoint.init import delivery, dispositions, procfs
 from entrypoint.init.actions import Forward, StopHeldBack, StopInterrupted, StopLeftovers
 from entrypoint.init.execution import MAX_RETRIES
 from entrypoint.init.exit_watch import ExitWatch
@@ -112,7 +112,7 @@ def test_each_member_gets_its_own_signal_though_memory_runs_out_between_them(
     harness = supervise("-g", "-t", "20s", "--linger", "5s")
     world.handled[AGENT].add(INT)
     world.add(MEMBER, AGENT, "member", TERM)
-    monkeypatch.setattr(procfs, "prefers_int", lambda process: process.pid == AGENT)
+    monkeypatch.setattr(dispositions, "prefers_int", lambda process: process.pid == AGENT)
     fail_for(MEMBER, world, monkeypatch)
     with pytest.raises(MemoryError):
         harness.receive(TERM)

@@ -249,7 +249,7 @@ def test_who_was_sent_int_is_noted_once(world: World, supervise: Supervise, monk
     harness = supervise("-t", "20s")
     delivery = harness.supervisor.delivery
     world.handled[AGENT].add(INT)
-    monkeypatch.setattr("entrypoint.init.procfs.prefers_int", lambda _: True)
+    monkeypatch.setattr("entrypoint.init.dispositions.prefers_int", lambda _: True)
     harness.supervisor.lifecycle.adapts = True
     send_agent, fails = delivery.send_agent, [MemoryError()] * 2
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from entrypoint.init import by_name, names, procfs, recipients, tree
-from entrypoint.init.procfs import Dispositions, Process
+from entrypoint.init import by_name, dispositions, names, procfs, recipients, tree
+from entrypoint.init.dispositions import Dispositions
+from entrypoint.init.procfs import Process
 from tests.support.world import AGENT, OWN_PID, Harness, World, failing
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ ALL = bits(*range(1, 32))
 
 @pytest.fixture(autouse=True)
 def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(procfs, "_masks_are_false", None)
-    monkeypatch.setattr(procfs, "_reports", {})
+    monkeypatch.setattr(dispositions, "_masks_are_false", None)
+    monkeypatch.setattr(dispositions, "_reports", {})
 
 
 # --- What /proc shows of process 1 itself. --------------------------------------------------------------------------
@@ -65,7 +66,7 @@ def own(monkeypatch: pytest.MonkeyPatch) -> OwnStat:
 def test_masks_are_true_if_they_show_what_we_block(own: OwnStat) -> None:
     own.really_blocked = {*range(1, 65)} - {9, 19}
     own.blocked, own.caught = ALL & ~bits(9, 19), bits(INT)
-    assert not procfs.masks_are_false()
+    assert not dispositions.masks_are_false()
 
 
 @pytest.mark.parametrize(("blocked", "caught"), [(0, 0), (0, ALL), (ALL, ALL), (bits(TERM), bits(INT))])
@@ -75,7 +76,7 @@ def test_masks_are_false_if_a_blocked_signal_is_missing_or_one_too_many_is_caugh
     """Nothing at all is what gVisor shows; everything caught is what qemu's emulation shows."""
     own.really_blocked = {*range(1, 65)} - {9, 19}
     own.blocked, own.caught = blocked, caught
-    assert procfs.masks_are_false()
+    assert dispositions.masks_are_false()
 
 
 @pytest.mark.parametrize(("caught", "are_false"), [(0, True), (bits(INT, TERM), False), (ALL, True)])
@@ -83,41 +84,41 @@ def test_without_blocked_signals_the_handled_ones_are_looked_for(own: OwnStat, c
     """Without signalfd(2) process 1 blocks nothing and has handlers."""
     own.really_caught = {INT, TERM}
     own.caught = caught
-    assert procfs.masks_are_false() is are_false
+    assert dispositions.masks_are_false() is are_false
 
 
 def test_handlers_of_debugging_aids_are_no_evidence(own: OwnStat) -> None:
     own.caught = bits(INT, int(signal.SIGSEGV), int(signal.SIGABRT))
-    assert not procfs.masks_are_false()
+    assert not dispositions.masks_are_false()
 
 
 def test_nothing_is_concluded_from_a_failed_look(own: OwnStat, monkeypatch: pytest.MonkeyPatch) -> None:
     own.really_blocked = {TERM}
     monkeypatch.setattr(procfs, "read_file", failing(own.read, OSError(errno.EMFILE, "full")))
-    assert not procfs.masks_are_false()
-    assert procfs.masks_are_false(), "the next look"
+    assert not dispositions.masks_are_false()
+    assert dispositions.masks_are_false(), "the next look"
     own.blocked = bits(TERM)
-    assert procfs.masks_are_false(), "it is not repeated"
+    assert dispositions.masks_are_false(), "it is not repeated"
 
 
 def test_without_proc_nothing_is_false(own: OwnStat, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(procfs, "MOUNTED", False)
-    assert not procfs.masks_are_false()
+    assert not dispositions.masks_are_false()
 
 
 def test_on_this_machine_the_masks_are_true() -> None:
-    assert not procfs.masks_are_false()
+    assert not dispositions.masks_are_false()
 
 
 # --- What processes report of themselves. ---------------------------------------------------------------------------
 
 
 def answers(number: int) -> tuple[bool | None, bool | None]:
-    dispositions = Dispositions(os.getpid())
+    own = Dispositions(os.getpid())
     try:
-        return dispositions.handles(number), dispositions.handles_or_ignores(number)
+        return own.handles(number), own.handles_or_ignores(number)
     finally:
-        dispositions.close()
+        own.close()
 
 
 def ourselves() -> Process:
@@ -127,32 +128,32 @@ def ourselves() -> Process:
 
 
 def test_where_masks_are_false_only_a_report_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(procfs, "_masks_are_false", True)
+    monkeypatch.setattr(dispositions, "_masks_are_false", True)
     assert answers(INT) == (None, None), "although pytest handles it"
-    procfs.note_report(ourselves(), frozenset({USR1, RTMIN}))
+    dispositions.note_report(ourselves(), frozenset({USR1, RTMIN}))
     assert [answers(number) for number in (USR1, RTMIN, INT)] == [(True, True), (True, True), (False, False)]
-    procfs.note_report(ourselves(), frozenset({INT}))
+    dispositions.note_report(ourselves(), frozenset({INT}))
     assert [answers(number) for number in (USR1, INT)] == [(False, False), (True, True)]
-    assert (procfs.handles(ourselves(), INT), procfs.handles_or_ignores(ourselves(), USR1)) == (True, False)
+    assert (dispositions.handles(ourselves(), INT), dispositions.handles_or_ignores(ourselves(), USR1)) == (True, False)
 
 
 def test_where_masks_are_true_a_report_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(procfs, "_masks_are_false", False)
-    procfs.note_report(ourselves(), frozenset({RTMIN}))
+    monkeypatch.setattr(dispositions, "_masks_are_false", False)
+    dispositions.note_report(ourselves(), frozenset({RTMIN}))
     assert answers(RTMIN) == (False, False)
 
 
 def test_a_report_does_not_count_for_the_next_process_with_the_pid(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(procfs, "_masks_are_false", True)
+    monkeypatch.setattr(dispositions, "_masks_are_false", True)
     before = ourselves()
-    procfs.note_report(Process(before.pid, before.name, 1, 1, before.start + 1), frozenset({USR1}))
+    dispositions.note_report(Process(before.pid, before.name, 1, 1, before.start + 1), frozenset({USR1}))
     assert answers(USR1) == (None, None)
 
 
 def test_without_proc_the_agents_report_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(procfs, "MOUNTED", False)
     assert answers(USR1) == (None, None)
-    procfs.note_report(Process(os.getpid(), "the agent", 1, 1, 0), frozenset({USR1}))
+    dispositions.note_report(Process(os.getpid(), "the agent", 1, 1, 0), frozenset({USR1}))
     assert answers(USR1) == (True, True)
 
 
@@ -161,15 +162,16 @@ def test_the_number_of_reports_is_bounded(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(procfs, "look", living.get)
     for pid in range(1, 200):
         living[pid] = Process(pid, "x", 1, 1, pid)
-        procfs.note_report(living[pid], frozenset({USR1}))
-    assert len(procfs._reports) == procfs.MAX_REPORTS
-    assert 199 in procfs._reports
+        dispositions.note_report(living[pid], frozenset({USR1}))
+    assert len(dispositions._reports) == dispositions.MAX_REPORTS
+    assert 199 in dispositions._reports
     for pid in range(180, 185):
         living[pid] = Process(pid, "another", 1, 1, 0)
     for pid in range(185, 190):
         del living[pid]
-    procfs.note_report(Process(200, "x", 1, 1, 200), frozenset({USR1}))
-    assert {pid for pid in range(136, 201) if pid not in procfs._reports} == set(range(180, 190)), "those that are gone"
+    dispositions.note_report(Process(200, "x", 1, 1, 200), frozenset({USR1}))
+    dropped = {pid for pid in range(136, 201) if pid not in dispositions._reports}
+    assert dropped == set(range(180, 190)), "those that are gone"
 
 
 # --- Names. ---------------------------------------------------------------------------------------------------------
@@ -230,7 +232,7 @@ class Family:
         monkeypatch.setattr(tree, "everything", lambda: self.processes)
         monkeypatch.setattr(procfs, "program_names", lambda process: frozenset({process.name}))
         monkeypatch.setattr(procfs, "argv_of", lambda _: [])
-        monkeypatch.setattr(procfs, "handles", lambda process, _: self.handles.get(process.pid))
+        monkeypatch.setattr(dispositions, "handles", lambda process, _: self.handles.get(process.pid))
         monkeypatch.setattr(procfs, "wait_channel", self.wait_channel)
 
     def wait_channel(self, pid: int) -> bytes:
@@ -365,8 +367,8 @@ def test_pids_in_a_circle_end_the_search(family: Family) -> None:
 @pytest.fixture
 def blind(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """A world in which nothing is known of handlers; a name decides what is a wrapper."""
-    monkeypatch.setattr(procfs, "_masks_are_false", True)
-    monkeypatch.setattr(procfs, "Dispositions", Dispositions)  # not the fake
+    monkeypatch.setattr(dispositions, "_masks_are_false", True)
+    monkeypatch.setattr(dispositions, "Dispositions", Dispositions)  # not the fake
     monkeypatch.setattr(procfs, "argv_of", lambda _: [])
     monkeypatch.setattr(procfs, "wait_channel", lambda _: b"")
     monkeypatch.setattr(recipients, "is_wrapper", lambda process, _: procfs.is_shell(process))
@@ -522,7 +524,7 @@ def test_a_malformed_report_is_ignored_and_quoted(blind: World, supervise: Calla
     (line,) = harness.lines("X_AGENT_INIT_HANDLES from agent")
     assert repr(value.split(",")[-1]) in line
     assert "accepted:" in line
-    assert not procfs._reports
+    assert not dispositions._reports
 
 
 @pytest.mark.parametrize(("number", "sent"), [(USR1, True), (RTMIN, False)])
