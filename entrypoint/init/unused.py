@@ -2,7 +2,8 @@
 
 Annotations are for type checkers. They take 0.1 MiB, and 0.4 since Python 3.14, which makes a function of each
 function's annotations (PEP 649). Docstrings take 0.1 MiB, and the tables of line numbers as much: without them an error
-is logged with the name of its function. What reads the settings and starts the agent is used once.
+is logged with the name of its function. What reads the settings and starts the agent is used once. The modules of the
+interpreter itself have some of all this, too.
 """
 
 import sys
@@ -20,6 +21,8 @@ ONLY_AT_START = (
     *"start.isolate start.given_environment start.read_settings start.check_http start.try_to_start".split(),
     *"start.start_agent start.take_name start._comes_with_interpreter start._as_given start._library".split(),
 )
+# Modules that every interpreter has loaded. Before Python 3.13 their code is not in memory of ours, but in its file.
+INTERPRETERS = ("_frozen_importlib", "_frozen_importlib_external", "codecs", "encodings")
 FUNCTION = type(lambda: None)
 CODE = type((lambda: None).__code__)
 ATTRIBUTE = "__annotate__" if sys.version_info >= (3, 14) else "__annotations__"
@@ -32,14 +35,16 @@ def free_all() -> None:
     """
     try:
         forget(*ONLY_AT_START)
+        _forget_archives()
         for name, module in tuple(sys.modules.items()):
-            if name.partition(".")[0] == PACKAGE:
+            if name.partition(".")[0] == PACKAGE or (name in INTERPRETERS and sys.version_info >= (3, 13)):
                 free_of(module)
         Finder.then = free_of
         # With buffers of 8 KiB each, or 128. What process 1 writes, it writes to the descriptor.
         for name in "stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__":
             setattr(sys, name, None)
         sys.path_importer_cache.clear()  # lists of the directories of the standard library and of site-packages
+        vars(sys).pop("stdlib_module_names", None)
         sys.modules["encodings.aliases"].aliases.clear()  # process 1 uses only UTF-8 and ASCII, by their own names
     except Exception:  # in a later Python, or for want of memory: this only saves some
         return
@@ -55,6 +60,14 @@ def forget(*names: str) -> None:
         if module is not None:
             # Its functions and this refer to each other: they would live until the next garbage collection.
             vars(module).clear()
+
+
+def _forget_archives() -> None:
+    """Free what imports from a zip archive. Process 1 imports no more than its own modules, and shared libraries."""
+    module = sys.modules.pop("zipimport", None)
+    if module is not None:
+        sys.path_hooks[:] = [hook for hook in sys.path_hooks if getattr(hook, "__module__", None) != module.__name__]
+        vars(module).clear()
 
 
 def free_of(module: "ModuleType") -> None:

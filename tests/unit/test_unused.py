@@ -34,6 +34,11 @@ for function in (
     code = function.__code__
     assert function.__annotations__ == {} and function.__doc__ is None and function.__qualname__ == code.co_name
     assert (code.co_linetable == b"" or sys.gettrace() is not None) and code.co_consts[0] is None
+importlib = sys.modules["_frozen_importlib"]
+assert bool(importlib.spec_from_loader.__doc__) == (sys.version_info < (3, 13))
+assert "zipimport" not in sys.modules and not hasattr(sys, "stdlib_module_names")
+assert not any("zip" in str(hook) for hook in sys.path_hooks)
+import colorsys  # what imports the standard library still works
 assert units.__doc__ is supervisor.Supervisor.__doc__ is None
 assert string.capwords.__doc__
 import posix
