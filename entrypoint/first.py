@@ -37,7 +37,7 @@ def main(script: str) -> None:
         from .init import spare_memory  # noqa: F401 - takes the reserves, from pages that were never written to
         from .start import main
 
-        posix._exit(main(sys.argv[1:], sys.path[0]))
+        posix._exit(main(sys.argv[1:], sys.path[0], posix._exit))
     except Exception as error:
         what = "" if type(error) is RuntimeError else f" ({type(error).__name__}; {script})"
         try:

@@ -19,13 +19,15 @@ def leave(script: str) -> None:
     arguments = words[len(words) - len(sys.argv) + 1 :]
     pairs = (entry.partition(b"=") for entry in reversed(entries))  # of two with one name the first counts
     environment = {name: value for name, equals, value in pairs if name and equals}
+    signalfd = sys._xoptions.get("signalfd")  # the launcher's
+    options = OPTIONS if signalfd is None else [*OPTIONS, b"-X", b"signalfd=%s" % str(signalfd).encode()]
     name = words[0].rpartition(b"/")[2]  # if we are one of them, those before us are no later Pythons
     for version in VERSIONS[VERSIONS.index(name) + 1 if name in VERSIONS else 0 :]:
         for directory in environment.get(b"PATH", b"").split(b":"):
             python = directory + b"/" + version
             try:
                 if directory.startswith(b"/") and _is_program(python):
-                    argv = [python, *OPTIONS, script.encode(errors="surrogateescape"), *arguments]
+                    argv = [python, *options, script.encode(errors="surrogateescape"), *arguments]
                     posix.execve(python, argv, environment)
             except OSError:
                 continue

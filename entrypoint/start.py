@@ -12,7 +12,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from .init.agent_environment import AgentEnvironment
     from .init.fallback import Fallback
@@ -56,6 +56,7 @@ class Started:
         "plan",
         "previous_foreground",
         "problems",
+        "signalfd",
     )
 
     if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class Started:
         self.has_let_go = False  # of what is not ours: descriptors, the working directory
         self.plan: StopPlan | None = None
         self.pid = 0
+        self.signalfd: int | None = None  # the launcher's, if it has made one
 
     def clean_up(self) -> None:
         """Remove what was made for the agent."""
@@ -78,8 +80,12 @@ class Started:
             self.environment.cleanup()
 
 
-def main(arguments: "Sequence[str]", package: str) -> int:
-    """Run agent-init; return the exit code. `package` is the directory of `entrypoint`, first in `sys.path`."""
+def main(arguments: "Sequence[str]", package: str, leave: "Callable[[int], int]" = int) -> int:
+    """Run agent-init; return the exit code. `package` is the directory of `entrypoint`, first in `sys.path`.
+
+    `leave` gets the exit code when all is done. If that is `posix._exit`, no memory is freed that the kernel
+    frees anyway.
+    """
     parent = posix.getppid()
     environment = given_environment()
     isolate(arguments, package, environment)
@@ -99,7 +105,7 @@ def main(arguments: "Sequence[str]", package: str) -> int:
 
     from .init.spare_memory import with_stack
 
-    return with_stack(run, settings, environment, package, parent)
+    return with_stack(run, settings, environment, package, parent, leave)
 
 
 def read_settings(arguments: "Sequence[str]") -> "Settings":
@@ -113,11 +119,17 @@ def read_settings(arguments: "Sequence[str]") -> "Settings":
     return read(arguments, paths.environment())
 
 
-def run(settings: "Settings", environment: dict[bytes, bytes], package: str, parent: int) -> int:
-    """Start the agent and supervise it; return the exit code."""
+def run(
+    settings: "Settings",
+    environment: dict[bytes, bytes],
+    package: str,
+    parent: int,
+    leave: "Callable[[int], int]",
+) -> int:
+    """Start the agent and supervise it; return what `leave` makes of the exit code."""
     started = Started()
     code = try_to_start(settings, environment, package, parent, started)
-    return supervise(settings, package, started) if code is None else code
+    return leave(supervise(settings, package, started) if code is None else code)
 
 
 def try_to_start(
@@ -156,6 +168,7 @@ def start_agent(
     own_process.check_pid()
     take_name()
     started.fallback = fallback.Fallback(settings)
+    started.signalfd = own_process.launchers_signalfd()
     started.has_log = own_process.fill_standard_descriptors()[settings.log_fd]
     started.problems = own_process.adopt(settings.subreaper, settings.parent_death_signal, parent)
     if posix.isatty(0):
@@ -261,8 +274,9 @@ def prepare(settings: "Settings", started: Started) -> "StopPlan":
         from .init import own_process
 
         socket = started.environment.socket if started.environment is not None else None
+        ours = started.signalfd, socket.fileno() if socket is not None else None
         # Keep nothing in use that is not ours: an inherited pipe, a mounted directory.
-        own_process.close_inherited({socket.fileno()} if socket is not None else set())
+        own_process.close_inherited({fd for fd in ours if fd is not None})
         own_process.leave_directory()
         started.has_let_go = True
     if started.plan is None:
@@ -284,7 +298,7 @@ def make_supervisor(settings: "Settings", plan: "StopPlan", package: str, starte
     return supervisor.Supervisor(
         settings,
         plan,
-        signalfd.open_source(),
+        signalfd.open_source(started.signalfd),
         started.pid,
         started.environment,
         package=package,

@@ -1,6 +1,7 @@
 /* agent-init, the command in the wheels for Linux: it blocks every signal, then becomes the interpreter that runs
    entrypoint/__main__.py. The kernel discards a signal that process 1 neither blocks nor handles, and an interpreter
-   needs 10 to 20 ms until its first statement can block any. The signal mask survives exec (sigprocmask(2)).
+   needs 10 to 20 ms until its first statement can block any. The signal mask survives exec (sigprocmask(2)). So does the
+   signalfd(2), which Python has no function for: `-X signalfd=N` names it.
 
    With -I and -S none of the container's Python settings is in process 1; in UTF-8 mode arguments reach the agent as
    they are, whatever the locale. An installer writes no path into a binary, so package and interpreter are found from
@@ -60,8 +61,9 @@ static long call(long number, long first, long second, long third, long fourth)
 typedef char path[4097];
 
 static char **words, **environment; /* for the interpreter */
+static char **script;               /* the word that is the file it is to run */
 static const char *path_list;       /* PATH */
-static path package;                /* the file that it is to run */
+static path package;                /* that file */
 static path found, name, beside;    /* the first such file, the interpreter it was installed for, and our directory */
 static path refused;                /* the first file that is there and of no use */
 static long refusal;                /* the error number */
@@ -158,7 +160,7 @@ static void become(const char *directory, const char *python)
     if ((start[0] == '#' && start[1] == '!') != scripts)
         return;
     words[0] = file;
-    words[5] = package;
+    *script = package;
     long error = call(SYS_execve, (long)file, (long)words, (long)environment, 0);
     note(file, can_be_read && error == -ENOENT ? (scripts ? -ELIBSCN : -ELIBACC) : error);
 }
@@ -314,10 +316,11 @@ __attribute__((used, noreturn)) void start(long *stack)
 #ifndef CONTROL
     static const unsigned long long ALL = ~(3ull << 31); /* but the C library's own (nptl(7)), which Python warns of */
     call(SYS_rt_sigprocmask, 0 /* SIG_BLOCK */, (long)&ALL, 0, sizeof ALL);
+    long signals = call(SYS_signalfd4, -1, (long)&ALL, sizeof ALL, O_NONBLOCK);
 #endif
 
     long count = stack[0];
-    char **arguments = (char **)(stack + 1), **variable, *interpreters[count + 7];
+    char **arguments = (char **)(stack + 1), **variable, *interpreters[count + 9];
     variable = environment = arguments + count + 1;
     for (; *variable; variable++)
         if (!path_list && begins_with(*variable, "PATH="))
@@ -333,9 +336,19 @@ __attribute__((used, noreturn)) void start(long *stack)
     words[2] = "-S";
     words[3] = "-X";
     words[4] = "utf8";
-    words[6] = 0;
+    script = words + 5;
+#ifndef CONTROL
+    static char option[] = "signalfd=0";
+    if (signals > 2 && signals < 10) { /* else it has the number of a standard descriptor that is closed, or too long */
+        option[sizeof option - 2] += signals;
+        *script++ = "-X";
+        *script++ = option;
+    } else if (signals >= 0)
+        call(SYS_close, signals, 0, 0, 0);
+#endif
+    script[1] = 0;
     for (long i = 1; i <= count; i++)
-        words[5 + i] = arguments[i];
+        script[i] = arguments[i];
 
     for (; scripts < 2; scripts++) {
         search_from(file);             /* as it was called: a link in a virtual environment counts */

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
     Record = tuple[float, int, str, str, dict[str, object]]
 
-MAX_BYTES = 65536  # of all records, as far as their texts and lists go
-OVERHEAD_BYTES = 160  # of a record: a tuple, and a dictionary of a few numbers
+MAX_BYTES = 65536  # of all records, as far as their texts and fields go
+OVERHEAD_BYTES = 160  # of a record: a tuple, and a dictionary
 
 
 class History:
@@ -41,6 +41,4 @@ class History:
 
 def _size(record: "Record") -> int:
     _, _, _, text, fields = record
-    return (
-        OVERHEAD_BYTES + len(text) + sum(len(str(value)) for value in fields.values() if isinstance(value, str | list))
-    )
+    return OVERHEAD_BYTES + len(text) + len(str(fields))

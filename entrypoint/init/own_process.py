@@ -28,6 +28,18 @@ def fill_standard_descriptors() -> tuple[bool, ...]:
     return tuple(were_open)
 
 
+def launchers_signalfd() -> int | None:
+    """Return the signalfd(2) that the launcher has made, if it has. It is close-on-exec from now on."""
+    fd = sys._xoptions.get("signalfd")
+    if not isinstance(fd, str):
+        return None
+    try:
+        posix.set_inheritable(int(fd), False)
+    except (OSError, ValueError):  # it is closed
+        return None
+    return int(fd)
+
+
 def check_pid() -> None:
     """Raise spawn.Refused if we are not given our pid: the C library returns the error in its place.
 

@@ -7,7 +7,6 @@ import select
 import sys
 
 from ..signals import KILL, OF_WRITES, STOP, VALID
-from . import libc
 
 SIZE = 128  # bytes of a struct signalfd_siginfo
 AT_ONCE = 32  # signals that one read(2) of the signalfd returns
@@ -39,11 +38,11 @@ class Received:
 class SignalFd:
     """All catchable signals through one descriptor, in the kernel's order, with their senders (signalfd(2)).
 
-    They must be blocked already. Raises OSError where the system has no such call.
+    They must be blocked already. `fd`: the launcher's. Without one, raises OSError where the system has no such call.
     """
 
-    def __init__(self) -> None:
-        self.fd = _signalfd()
+    def __init__(self, fd: int | None = None) -> None:
+        self.fd = _signalfd() if fd is None else fd
         self._low = 0 if sys.byteorder == "little" else 3  # the byte of ssi_signo that is used: there are 64 signals
         # The buffer is made now, as there may be no memory for one later; and readinto, unlike read, does not raise an
         # exception where there is nothing to read.
@@ -86,6 +85,8 @@ def _signalfd() -> int:
     As process 1 a child calls it, as `_ctypes` would take memory for good. Its exit is a signal that our end of the
     descriptor must show: in gVisor it would show the signals of the process that has called.
     """
+    from . import libc
+
     mask = sum(1 << (number - 1) for number in VALID).to_bytes(8, sys.byteorder).ljust(128, b"\0")
     arguments = "signalfd", -1, mask, posix.O_CLOEXEC | posix.O_NONBLOCK
     fd = -1
@@ -149,9 +150,12 @@ def _nothing(*_: object) -> None:
     """A handler must exist for the wake-up descriptor to be written."""
 
 
-def open_source() -> SignalFd | WakeupFd:
-    """Return the best source of signals that this system has. Raises OSError if there is none (no descriptor left)."""
+def open_source(fd: int | None = None) -> SignalFd | WakeupFd:
+    """Return the best source of signals that this system has; `fd`: the signalfd that the launcher has made, if any.
+
+    Raises OSError if there is none (no descriptor left).
+    """
     try:
-        return SignalFd()
+        return SignalFd(fd)
     except OSError:
         return WakeupFd()

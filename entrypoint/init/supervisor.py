@@ -225,6 +225,8 @@ class Supervisor:
                 part()
             except BaseException as error:
                 failure = failure or error
+            if self.execution.exit_code is not None and failure is None:
+                return  # nothing is left to do
         if failure is None:
             self._failing_since = self._exit_waits_since = self._unread_since = INFINITY
             self._clock_failures = 0
@@ -306,7 +308,7 @@ class Supervisor:
 
         A child's exit is a signal, too, and the loop calls what a timer is set for.
         """
-        if self._inbox or self.execution.to_do:
+        if self._inbox or self.execution.to_do or self.source.peek() == signals.CHLD:
             self._catch_up()
             return
         if not self._fast_path.send_next(self.source):

@@ -81,6 +81,7 @@ def test_its_first_system_call_blocks_every_signal(tmp_path: Path) -> None:
     assert execve.startswith("execve(")
     # All but the two that the C library keeps for itself (signal(7), nptl(7)): Python warns of those.
     assert first == "rt_sigprocmask(SIG_BLOCK, ~[RTMIN RT_1], NULL, 8) = 0"
+    assert rest[0] == "signalfd4(-1, ~[RTMIN RT_1], 8, SFD_NONBLOCK) = 3"
     assert not [line for line in rest if "rt_sig" in line]
 
 
@@ -92,8 +93,40 @@ def test_it_is_one_isolated_interpreter_with_the_name_agent_init(start_in_role: 
     wait_for_agent(init)
     assert Path(f"/proc/{init.pid}/comm").read_text() == "agent-init\n"
     script = f"{venv.parent}/../lib/{VERSION}/site-packages/entrypoint/__main__.py"
-    assert arguments(init) == [f"{venv.parent}/{VERSION}", "-I", "-S", "-X", "utf8", script, "--", *IDLE]
+    options = ["-I", "-S", "-X", "utf8", "-X", "signalfd=3"]
+    assert arguments(init) == [f"{venv.parent}/{VERSION}", *options, script, "--", *IDLE]
     stop(init)
+
+
+def kinds(pid: int) -> list[str]:
+    """What the open descriptors of a process are."""
+    return [os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("before", "number"),
+    [
+        ("", 3),
+        ("exec 3</dev/null 4</dev/null", 5),
+        ("exec <&-", None),  # else it would be the agent's stdin
+        ("exec 2>&-", None),
+        ("for fd in 3 4 5 6 7 8 9; do eval exec $fd'</dev/null'; done", None),
+    ],
+)
+def test_the_signalfd_is_the_launchers_and_the_agent_does_not_inherit_it(
+    start_in_role: Start, venv: Path, before: str, number: int | None
+) -> None:
+    program = ["sh", "-c", f'{before}\nexec "$@"', "sh", str(venv)]
+    init = start_in_role(command=["--", *IDLE], program=program)
+    agent = wait_for_agent(init)
+    options = [word for word in arguments(init) if word.startswith("signalfd=")]
+    assert options == ([f"signalfd={number}"] if number else [])
+    init.wait_for(lambda: kinds(init.pid).count("anon_inode:[signalfd]") == 1, "the signalfd")
+    assert "anon_inode:[signalfd]" not in kinds(agent)
+    if number:
+        assert os.readlink(f"/proc/{init.pid}/fd/{number}") == "anon_inode:[signalfd]"
+    init.signal("TERM")
+    assert init.wait() == 143
 
 
 def test_with_a_terminal_nothing_else_is_printed_and_the_agent_has_no_blocked_signals(venv: Path) -> None:
@@ -465,7 +498,7 @@ def test_without_path_the_usual_directories_are_searched(tmp_path: Path) -> None
 OLD = f"""#!{sys.executable}
 import runpy, sys
 sys.version_info, sys.version = (3, 9, 2, "final", 0), "3.9.2 (default)"
-sys.argv = sys.argv[5:]
+sys.argv = sys.argv[7:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 

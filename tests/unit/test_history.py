@@ -51,11 +51,12 @@ def test_a_record_that_there_is_no_memory_for_is_lost(tmp_path: Path, monkeypatc
 
 def test_the_oldest_go_when_there_is_no_space() -> None:
     kept = History()
+    fields: dict[str, object] = {"names": ["x" * 50], "text": "y" * 50, "count": 3}
     for number in range(3000):
-        kept.add(INFO, "event", f"{number:100}", {"names": ["x" * 50], "text": "y" * 50, "count": 3})
+        kept.add(INFO, "event", f"{number:100}", fields)
     texts = [int(record[3]) for record in kept.records]
     assert texts == list(range(texts[0], 3000))
-    size = OVERHEAD_BYTES + 100 + len(str(["x" * 50])) + 50
+    size = OVERHEAD_BYTES + 100 + len(str(fields))
     assert len(texts) == MAX_BYTES // size
 
 
