@@ -654,6 +654,11 @@ def test_on_an_older_python_a_later_one_of_path_runs(tmp_path: Path, older: str 
     path = f"{tmp_path}/path:relative:{python.parent}"
     ran = run(command, "-q", "--no-notify", "--", "/usr/bin/env", "-u", "ä", path=path)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, f"PATH={path}\n", "")
+    look = "IFS= read -r words </proc/$PPID/cmdline; readlink /proc/$PPID/fd/3; echo $words"
+    ran = run(command, "-q", "--no-notify", "--", "/bin/bash", "-c", look, path=f"{path}:/bin")
+    signalfd, words = ran.stdout.splitlines()  # bash leaves out the zeros between the words
+    assert signalfd == "anon_inode:[signalfd]"
+    assert "-Xutf8-Xsignalfd=3" in words
 
 
 def test_on_an_older_python_by_a_later_name_it_does_not_start_over_for_ever(tmp_path: Path) -> None:
