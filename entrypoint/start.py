@@ -195,6 +195,7 @@ def start_agent(
     started.pid = spawn.spawn(list(settings.command), environment, terminal=has_terminal)
     started.fallback.pid = started.pid
     environment.clear()  # it may hold secrets, and is not needed any more
+    own_process.let_agent_run()
 
 
 def take_name() -> None:

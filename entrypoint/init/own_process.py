@@ -85,6 +85,18 @@ def _prctl(what: int, value: int) -> bool:
         return False
 
 
+def let_agent_run() -> None:
+    """Let the agent run first if it is on the same processor (sched_yield(2)).
+
+    The kernel resumes a parent as soon as its child has begun to execute its program, and then prefers it. So on one
+    processor, or a busy machine, the agent's first instruction waited 2 ms for what we do next.
+    """
+    try:
+        posix.sched_yield()
+    except (OSError, AttributeError):  # refused; no such call (macOS)
+        pass
+
+
 def close_inherited(ours: "Collection[int]") -> None:
     """Close every descriptor above 2 except `ours`."""
     try:

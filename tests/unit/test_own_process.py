@@ -71,6 +71,20 @@ def test_a_directory_that_cannot_be_left_is_no_error(monkeypatch: pytest.MonkeyP
     assert wanted == ["/"]
 
 
+@pytest.mark.parametrize("trouble", [None, OSError("refused"), AttributeError("macOS")])
+def test_the_agent_may_run_first(monkeypatch: pytest.MonkeyPatch, trouble: Exception | None) -> None:
+    calls = []
+
+    def sched_yield() -> None:
+        calls.append("sched_yield")
+        if trouble is not None:
+            raise trouble
+
+    monkeypatch.setattr(posix, "sched_yield", sched_yield)
+    own_process.let_agent_run()
+    assert calls == ["sched_yield"]
+
+
 SUBREAPER = "cannot become a subreaper: orphans of the agent will not come to agent-init"
 DEATH = "cannot ask for a signal at the parent's death"
 
