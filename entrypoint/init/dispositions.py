@@ -99,7 +99,7 @@ class Dispositions:
             else:
                 self._line = posix.pread(self._fd, MAX_STAT_BYTES, 0)
                 blocked, ignored, caught = _masks_in_stat(self._line)
-            if caught & bit or not blocked & bit or not _are_almost_all(blocked):
+            if caught & bit or not blocked & bit or not are_almost_all(blocked):
                 return blocked, ignored, caught
             line = self._line or posix.pread(self._fd, MAX_STAT_BYTES, 0)
             now = procfs.look(self.pid)
@@ -240,7 +240,7 @@ def is_reached(process: "Process", number: int) -> bool | None:
     bit = signal_bit(number)
     for text, (blocked, _, caught) in zip(texts, masks, strict=True):
         # A thread that runs, or waits for a vfork(2), with all signals blocked does so for a moment.
-        is_moment = _are_almost_all(blocked) and b"\nState:\tS" not in text
+        is_moment = are_almost_all(blocked) and b"\nState:\tS" not in text
         if caught & bit and (is_moment or not blocked & bit):
             return True
     blocks = any(blocked & bit for blocked, _, _ in masks)
@@ -366,7 +366,7 @@ def _report_of(pid: int) -> frozenset[int] | None:
 
 def _sleeps_blocked(line: bytes) -> bool:
     """Whether a line of `stat` shows that it sleeps, and that almost all signals are blocked meanwhile."""
-    return line[line.rfind(b")") :].startswith(b") S ") and _are_almost_all(_masks_in_stat(line)[0])
+    return line[line.rfind(b")") :].startswith(b") S ") and are_almost_all(_masks_in_stat(line)[0])
 
 
 def _may_start_a_program(pid: int) -> bool:
@@ -441,7 +441,7 @@ def _status_of(process: str) -> bytes:
     return procfs.read_file(f"/proc/{process}/status", 65536)  # its groups come first, all of them
 
 
-def _are_almost_all(blocked: int) -> bool:
+def are_almost_all(blocked: int) -> bool:
     return (blocked & 0x7FFFFFFF).bit_count() >= ALMOST_ALL
 
 

@@ -72,6 +72,8 @@ def _is_in_foreground(shell: "Process", ignored_by_shell: int, child: "Process")
     if masks is None or child.group != shell.group:  # a job of its own, with `set -m`
         return False
     blocked, ignored, caught = masks
+    if dispositions.are_almost_all(blocked):  # by the program: while it starts a thread, or for sigwait(3)
+        blocked = 0
     programs = procfs.program_names(child)
     inherited = ignored_by_shell & INT  # what the shell ignored from its start, all its children ignore
     if not procfs.SHELLS.isdisjoint(programs):

@@ -25,6 +25,23 @@ if TYPE_CHECKING:
 DRAINS = "on('TERM', lambda: leave(7, after=0.5)); ready()"
 # As uvicorn and gunicorn do: then a background job does not show by what it ignores.
 HANDLES_ALL = "on('INT'); on('QUIT'); " + DRAINS
+# In the midst of a call that blocks all signals, as the start of a thread does; until the stop signal has come.
+BLOCKS_A_MOMENT = """
+on('TERM', lambda: leave(7))
+blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+log('ready')
+end = time.monotonic() + 10
+while signal.SIGTERM not in signal.sigpending() and time.monotonic() < end:
+    pass
+signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+forever()
+"""
+BLOCKS_FOR_GOOD = """
+signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+log('ready')
+log(signal.sigwait([signal.SIGTERM]).name[3:])
+leave(7)
+"""
 PLAIN = "try: log('ready'); time.sleep(90)\nfinally: log('cleaned')"
 
 
@@ -97,6 +114,27 @@ def test_foreground_shows_in_the_stdin_that_the_program_has_inherited(start_in_r
     init = run_shell(start_in_role, "bash", "trap 'exit 3' TERM; AGENT", agent=HANDLES_ALL, stdin=subprocess.PIPE)
     assert stop(init) == 3
     assert init.events() == ["ready", "TERM", "end"]
+
+
+@pytest.mark.parametrize("agent", [BLOCKS_A_MOMENT, BLOCKS_FOR_GOOD], ids=["for a moment", "for good"])
+@pytest.mark.parametrize("shell", SHELLS)
+def test_foreground_program_that_blocks_all_signals_is_stopped(start_in_role: Start, shell: str, agent: str) -> None:
+    """Shells block none for a background job; fish blocks two."""
+    init = run_shell(start_in_role, shell, "trap 'exit 3' TERM; AGENT", agent=agent)
+    assert stop(init) == 3
+    assert init.events() == ["ready", "TERM", "end"]
+
+
+@pytest.mark.parametrize("agent", [BLOCKS_A_MOMENT, BLOCKS_FOR_GOOD], ids=["for a moment", "for good"])
+@pytest.mark.parametrize("shell", SHELLS)
+def test_background_job_that_blocks_all_signals_is_left_to_the_trap(
+    start_in_role: Start, shell: str, agent: str
+) -> None:
+    line = "trap 'kill -TERM $c' TERM; AGENT & c=$!; wait $c; wait $c"
+    init = run_shell(start_in_role, shell, line, agent=agent)
+    assert stop(init) in (7, 127)
+    assert init.events() == ["ready", "TERM", "end"]
+    assert not init.lines("foreground")
 
 
 def test_foreground_program_behind_a_subshell_and_another_shell(start_in_role: Start) -> None:

@@ -61,6 +61,7 @@ def shell(monkeypatch: pytest.MonkeyPatch) -> Shell:
 
 
 BOTH = bits(INT, QUIT)
+ALL = bits(*range(1, 32)) - bits(signal.SIGKILL, signal.SIGSTOP)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +71,9 @@ BOTH = bits(INT, QUIT)
         ("agent", 0, BOTH, 0, False),
         ("agent", 0, bits(QUIT), bits(INT), False),  # uvicorn as a background job
         ("agent", BOTH, 0, 0, False),  # started with both blocked
+        ("agent", ALL, 0, bits(INT, TERM), True),  # starts a thread
+        ("agent", ALL, BOTH, bits(TERM), False),
+        ("node", ALL, 0, bits(INT, TERM), True),
         ("bash", 0, bits(QUIT), bits(INT), True),
         ("bash", 0, BOTH, 0, False),
         ("zsh", bits(INT), bits(QUIT), 0, True),
