@@ -442,6 +442,7 @@ def _status_of(process: str) -> bytes:
 
 
 def are_almost_all(blocked: int) -> bool:
+    """Whether a mask has almost all signals up to 31: a program blocks all, for a moment or for good."""
     return (blocked & 0x7FFFFFFF).bit_count() >= ALMOST_ALL
 
 

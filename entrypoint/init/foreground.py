@@ -14,6 +14,8 @@ and in the system call of a shell the two look alike, so each child is judged:
                                   in different ways: dash and busybox sh in wait4(2) for the foreground and in
                                   sigsuspend(2) for a job, zsh with INT blocked only for the foreground.
 
+A child that blocks almost all signals does so itself, for a moment or for good: that shows nothing.
+
 Where even that shows nothing, the child counts as a background job, and the shell gets the signal alone. fish is an
 exception: it runs no handler in `wait`, so its jobs count as in the foreground unless something else is.
 """
