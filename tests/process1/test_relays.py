@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -17,7 +18,6 @@ from tests.support.init import ACTOR, actor_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tests.conftest import Start
     from tests.support.init import Init
@@ -121,6 +121,7 @@ def test_foreground_shows_in_the_stdin_that_the_program_has_inherited(start_in_r
 def test_foreground_program_that_blocks_all_signals_is_stopped(start_in_role: Start, shell: str, agent: str) -> None:
     """Shells block none for a background job; fish blocks two."""
     init = run_shell(start_in_role, shell, "trap 'exit 3' TERM; AGENT", agent=agent)
+    wait_until_it_blocks_all(init, agent)
     assert stop(init) == 3
     assert init.events() == ["ready", "TERM", "end"]
 
@@ -132,9 +133,24 @@ def test_background_job_that_blocks_all_signals_is_left_to_the_trap(
 ) -> None:
     line = "trap 'kill -TERM $c' TERM; AGENT & c=$!; wait $c; wait $c"
     init = run_shell(start_in_role, shell, line, agent=agent)
+    wait_until_it_blocks_all(init, agent)
     assert stop(init) in (7, 127)
     assert init.events() == ["ready", "TERM", "end"]
     assert not init.lines("foreground")
+
+
+def wait_until_it_blocks_all(init: Init, agent: str) -> None:
+    """One that does so for good also sleeps then: until that it might do so for a moment, on a busy machine."""
+    init.wait_for_event("ready")
+    if agent == BLOCKS_FOR_GOOD:
+        init.wait_for(lambda: any(map(is_in_sigwait, init_children(init))), "sigwait(3)")
+
+
+def is_in_sigwait(process: psutil.Process) -> bool:
+    try:
+        return b"sigtimedwait" in Path(f"/proc/{process.pid}/wchan").read_bytes()
+    except OSError:  # it has exited
+        return False
 
 
 def test_foreground_program_behind_a_subshell_and_another_shell(start_in_role: Start) -> None:
