@@ -41,7 +41,7 @@ PROBE = Path(__file__).with_name("probe.c")
 CHECKOUT = Path(__file__).parents[1]
 PAGE = CHECKOUT / "docs" / "bench.md"
 COMPANION = """
-import asyncio, http.server, json, logging, subprocess, sys, urllib.request
+import asyncio, ctypes, http.server, json, logging, subprocess, sys, urllib.request
 
 async def work():
     process = await asyncio.create_subprocess_exec("true")
@@ -50,6 +50,7 @@ async def work():
     async with server, asyncio.TaskGroup() as group:
         group.create_task(asyncio.sleep(0.01))
         json.loads(json.dumps({"a": [1, 2.5, None]}))
+        ctypes.CDLL(None).mlockall(5)  # MCL_CURRENT | MCL_ONFAULT: it sleeps, and its pages would be reclaimed
         await asyncio.to_thread(sys.stdin.read)
 
 asyncio.run(work())
