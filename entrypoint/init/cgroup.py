@@ -22,19 +22,12 @@ UNLIMITED = 1 << 60  # v1 says this much, rounded to pages, for no limit
 
 
 class Memory:
-    """Looked up once, read when asked. Every figure is None where it cannot be known.
+    """Looked up once, read when asked. Every figure is None where it cannot be known."""
 
-    The file with the kills stays open: it is read at the end of every agent.
-    """
-
-    __slots__ = ("_directory", "_files", "_kills_before", "_kills_fd")
+    __slots__ = ("_directory", "_files", "_kills_before")
 
     def __init__(self, root: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> None:
         self._directory, self._files, is_containers = _find(root, own)
-        try:
-            self._kills_fd = posix.open(f"{self._directory}/{self._files[0]}", posix.O_RDONLY | posix.O_CLOEXEC)
-        except OSError:
-            self._kills_fd = -1
         # The agent may have been killed already. A container's group is as old as its process 1: every kill is new.
         self._kills_before = 0 if is_containers and posix.getpid() == 1 else self._kills() or 0
 
@@ -65,7 +58,7 @@ class Memory:
         limit, used = self.limit, self.used
         if limit is None or used is None:
             return None
-        cache = _field(self._read(4), b"inactive_file") or 0
+        cache = self._field(4, b"inactive_file") or 0
         return max(0, limit - used + cache)
 
     @property
@@ -75,27 +68,23 @@ class Memory:
         return None if kills is None else kills - self._kills_before
 
     def _kills(self) -> int | None:
-        try:
-            return _field(posix.pread(self._kills_fd, 4096, 0), b"oom_kill")
-        except OSError:
-            return None
+        return self._field(0, b"oom_kill")
 
     def _number(self, which: int) -> int | None:
         text = self._read(which).strip()
         return int(text) if text.isdigit() else None  # "max", or nothing
 
+    def _field(self, which: int, name: bytes) -> int | None:
+        for line in self._read(which).splitlines():
+            key, _, value = line.partition(b" ")
+            if key == name and value.isdigit():
+                return int(value)
+        return None
+
     def _read(self, which: int) -> bytes:
         if not self._directory:
             return b""
         return read_or_empty(f"{self._directory}/{self._files[which]}")
-
-
-def _field(text: bytes, name: bytes) -> int | None:
-    for line in text.splitlines():
-        key, _, value = line.partition(b" ")
-        if key == name and value.isdigit():
-            return int(value)
-    return None
 
 
 def _find(root: str, own: str) -> tuple[str, tuple[str, ...], bool]:

@@ -16,25 +16,32 @@ OVERHEAD_BYTES = 160  # of a record: a tuple, and a dictionary
 
 
 class History:
-    """`records`: the oldest first; each has its time (seconds since the epoch), level, event, text and fields.
+    """`followers` are called with each new record. They do not raise."""
 
-    `followers` are called with each new record. They do not raise.
-    """
-
-    __slots__ = ("_bytes", "followers", "records")
+    __slots__ = ("_bytes", "_kept", "followers")
 
     def __init__(self) -> None:
-        self.records: list[Record] = []
+        self._kept: list[tuple[int, Record]] = []  # each with its size
         self.followers: list[Callable[[Record], object]] = []
         self._bytes = 0
+
+    @property
+    def records(self) -> "list[Record]":
+        """The oldest first; each has its time (seconds since the epoch), level, event, text and fields."""
+        return [record for _, record in self._kept]
 
     def add(self, level: int, event: str, text: str, fields: dict[str, object]) -> None:
         """Add a record, and drop the oldest ones that there is no more space for. May raise MemoryError."""
         record = time.time(), level, event, text, fields
-        self.records.append(record)
-        self._bytes += _size(record)
+        size = _size(record)
+        # A sum may fail too, for want of memory, so each is made before the change that it is about.
+        total = self._bytes + size
+        self._kept.append((size, record))
+        self._bytes = total
         while self._bytes > MAX_BYTES:
-            self._bytes -= _size(self.records.pop(0))
+            total = self._bytes - self._kept[0][0]
+            del self._kept[0]
+            self._bytes = total
         for follower in tuple(self.followers):
             follower(record)
 

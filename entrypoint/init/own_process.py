@@ -9,6 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+SIGNALFD = "anon_inode:[signalfd]"  # what /proc shows of one
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # prctl(2)
 
 
@@ -30,14 +31,19 @@ def fill_standard_descriptors() -> tuple[bool, ...]:
 
 def launchers_signalfd() -> int | None:
     """Return the signalfd(2) that the launcher has made, if it has. It is close-on-exec from now on."""
-    fd = sys._xoptions.get("signalfd")
-    if not isinstance(fd, str):
+    number = sys._xoptions.get("signalfd")
+    if not isinstance(number, str):
         return None
+    try:  # an interpreter that is a script may have closed it, or have another file by its number
+        if posix.readlink(f"/proc/self/fd/{number}") != SIGNALFD:
+            return None
+    except OSError:  # no /proc
+        pass
     try:
-        posix.set_inheritable(int(fd), False)
-    except (OSError, ValueError):  # it is closed
+        posix.set_inheritable(int(number), False)
+    except (OSError, ValueError):
         return None
-    return int(fd)
+    return int(number)
 
 
 def check_pid() -> None:

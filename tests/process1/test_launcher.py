@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -99,8 +100,12 @@ def test_it_is_one_isolated_interpreter_with_the_name_agent_init(start_in_role: 
 
 
 def kinds(pid: int) -> list[str]:
-    """What the open descriptors of a process are."""
-    return [os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()]
+    """What the open descriptors of a process are; without those that it closes meanwhile."""
+    found = []
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.append(os.readlink(fd))
+    return found
 
 
 @pytest.mark.parametrize(
@@ -111,6 +116,8 @@ def kinds(pid: int) -> list[str]:
         ("exec <&-", None),  # else it would be the agent's stdin
         ("exec 2>&-", None),
         ("for fd in 3 4 5 6 7 8 9; do eval exec $fd'</dev/null'; done", None),
+        ("ulimit -n 31", None),  # others need it more
+        ("ulimit -n 32", 3),
     ],
 )
 def test_the_signalfd_is_the_launchers_and_the_agent_does_not_inherit_it(
@@ -127,6 +134,36 @@ def test_the_signalfd_is_the_launchers_and_the_agent_does_not_inherit_it(
         assert os.readlink(f"/proc/{init.pid}/fd/{number}") == "anon_inode:[signalfd]"
     init.signal("TERM")
     assert init.wait() == 143
+
+
+@pytest.mark.parametrize("descriptors", [4, 5, 6])
+def test_with_few_descriptors_the_agent_is_started_and_stopped(start: Start, venv: Path, descriptors: int) -> None:
+    program = ["prlimit", f"--nofile={descriptors}", str(venv)]
+    init = start("-t", "20s", command=["--", *IDLE], program=program)
+    wait_for_agent(init)
+    init.signal("TERM")
+    assert init.wait() == 143
+
+
+@pytest.mark.parametrize("other", ["</dev/null", "</etc/passwd", ">/dev/null", ">&-"])
+def test_an_interpreter_that_is_a_script_may_have_another_file_in_place_of_the_signalfd(
+    start: Start, tmp_path: Path, other: str
+) -> None:
+    command = launcher.prefix(tmp_path / "usr")
+    (tmp_path / "shims").mkdir()
+    shim = tmp_path / "shims" / VERSION
+    shim.write_text(f'#!/bin/bash\nexec 3{other}\nexec {sys.executable} "$@"\n')
+    shim.chmod(0o755)
+    agent = f"PATH=/usr/bin:/bin; readlink /proc/self/fd/3 >{tmp_path}/third; exec sleep 300"
+    program = ["env", f"PATH={shim.parent}", str(command)]
+    init = start(command=["--", "/bin/sh", "-c", agent], program=program)
+    wait_for_agent(init)
+    assert "signalfd=3" in arguments(init)
+    file = other.strip("<>")
+    assert (tmp_path / "third").read_text().strip() == ("" if file == "&-" else file)
+    init.signal("TERM")
+    assert init.wait() == 143
+    assert init.lines("stop requested by TERM")
 
 
 def test_with_a_terminal_nothing_else_is_printed_and_the_agent_has_no_blocked_signals(venv: Path) -> None:
@@ -594,7 +631,9 @@ def test_it_leaves_no_descriptor_open(venv: Path) -> None:
     command = [strace, "-o", str(trace), str(venv), "--version"]
     subprocess.run(command, env=interpreters_environment(), timeout=60, capture_output=True)
     before = trace.read_text().partition(f'execve("{venv.parent}/{VERSION}"')[0]
-    opened = [line for line in before.splitlines() if line.startswith("open") and "= -1" not in line]
+    opened = [
+        line for line in before.splitlines() if line.startswith(("open", "fcntl(3, F_DUPFD")) and "= -1" not in line
+    ]
     closed = [line for line in before.splitlines() if line.startswith("close(") and "= -1" not in line]
     assert len(opened) == len(closed) > 0
 

@@ -122,7 +122,7 @@ def test_one_unreadable_file_leaves_the_other_figures(
     (tmp_path / name).unlink()
     if kind == "a directory":
         (tmp_path / name).mkdir()
-    memory = Memory(str(tmp_path), str(tmp_path / "none"))
     opened = len(os.listdir("/proc/self/fd"))
+    memory = Memory(str(tmp_path), str(tmp_path / "none"))
     assert (memory.limit, memory.peak, memory.available_bytes, memory.new_kills) == figures
     assert len(os.listdir("/proc/self/fd")) == opened

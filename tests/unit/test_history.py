@@ -11,6 +11,7 @@ import pytest
 from entrypoint.init import history
 from entrypoint.init.console import DEBUG, INFO, WARNING, Console
 from entrypoint.init.history import MAX_BYTES, OVERHEAD_BYTES, History
+from tests.support.world import failing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,6 +48,18 @@ def test_a_record_that_there_is_no_memory_for_is_lost(tmp_path: Path, monkeypatc
     console.log(INFO, "event", "text")
     os.close(fd)
     assert (tmp_path / "log").read_text() == "agent-init: text\n"
+
+
+def test_what_fails_when_a_record_is_added_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = History()
+    kept.add(INFO, "event", "first", {})
+    with monkeypatch.context() as patch:
+        patch.setattr(history, "_size", failing(len, MemoryError()))
+        with pytest.raises(MemoryError):
+            kept.add(INFO, "event", "lost", {})
+    for number in range(2000):
+        kept.add(INFO, "event", f"{number:100}", {})
+    assert len(kept.records) == MAX_BYTES // (OVERHEAD_BYTES + 100 + len(str({})))
 
 
 def test_the_oldest_go_when_there_is_no_space() -> None:

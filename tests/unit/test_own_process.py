@@ -5,14 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import posix
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from entrypoint.init import libc, own_process, spawn
+from tests.support.os_errors import always
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 def refusing(number: int) -> Callable[..., int]:
@@ -83,6 +85,34 @@ def test_the_agent_may_run_first(monkeypatch: pytest.MonkeyPatch, trouble: Excep
     monkeypatch.setattr(posix, "sched_yield", sched_yield)
     own_process.let_agent_run()
     assert calls == ["sched_yield"]
+
+
+@pytest.fixture
+def signalfd() -> Iterator[int]:
+    """A signalfd that an exec would leave open."""
+    fd = libc.call("signalfd", -1, bytes(128), 0)
+    posix.set_inheritable(fd, True)
+    yield fd
+    posix.close(fd)
+
+
+@pytest.mark.parametrize("has_proc", [True, False])
+def test_the_launchers_signalfd_is_taken(monkeypatch: pytest.MonkeyPatch, signalfd: int, has_proc: bool) -> None:
+    monkeypatch.setitem(sys._xoptions, "signalfd", str(signalfd))
+    if not has_proc:
+        monkeypatch.setattr(posix, "readlink", always(errno.ENOENT))
+    assert own_process.launchers_signalfd() == signalfd
+    assert not posix.get_inheritable(signalfd)
+
+
+@pytest.mark.parametrize("given", [None, True, "", "x", "1000", "null"])
+def test_what_is_no_signalfd_is_not_taken(monkeypatch: pytest.MonkeyPatch, given: str | bool | None) -> None:
+    with open(os.devnull) as file:
+        posix.set_inheritable(file.fileno(), True)
+        if given is not None:
+            monkeypatch.setitem(sys._xoptions, "signalfd", str(file.fileno()) if given == "null" else given)
+        assert own_process.launchers_signalfd() is None
+        assert posix.get_inheritable(file.fileno())  # it is the agent's
 
 
 SUBREAPER = "cannot become a subreaper: orphans of the agent will not come to agent-init"
