@@ -7,6 +7,7 @@ import select
 import sys
 
 from ..signals import KILL, OF_WRITES, STOP, VALID
+from . import libc
 
 SIZE = 128  # bytes of a struct signalfd_siginfo
 AT_ONCE = 32  # signals that one read(2) of the signalfd returns
@@ -85,8 +86,6 @@ def _signalfd() -> int:
     As process 1 a child calls it, as `_ctypes` would take memory for good. Its exit is a signal that our end of the
     descriptor must show: in gVisor it would show the signals of the process that has called.
     """
-    from . import libc
-
     mask = sum(1 << (number - 1) for number in VALID).to_bytes(8, sys.byteorder).ljust(128, b"\0")
     arguments = "signalfd", -1, mask, posix.O_CLOEXEC | posix.O_NONBLOCK
     fd = -1

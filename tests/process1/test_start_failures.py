@@ -67,7 +67,7 @@ def test_another_attempt_needs_no_file(start_in_role: Start, tmp_path: Path) -> 
     troubles = f"""
 from entrypoint.init import signalfd
 genuine = signalfd.open_source
-def open_source():
+def open_source(fd):
     signalfd.open_source = genuine
     os.rename({str(made)!r}, {str(tmp_path / "gone")!r})
     raise OSError("no descriptor left")
