@@ -64,6 +64,6 @@ def test_the_page_has_the_calls_that_are_known_to_be_refused() -> None:
     """Those of the profiles that were in use, and of sandboxes."""
     cells = refused_calls.cells_of_page()
     assert set(cells.values()) <= set(refused_calls.right_cells())
-    for call in ("clone3", "pidfd_open", "pidfd_send_signal", "prctl", "signalfd4", "chmod", "recvmsg", "kill"):
+    for call in ("clone3", "pidfd_open", "pidfd_send_signal", "prctl", "signalfd4", "recvmsg", "kill"):
         for error in ERRORS:
             assert cells[call, error] == "graceful", call
