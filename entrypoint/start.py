@@ -83,8 +83,7 @@ class Started:
 def main(arguments: "Sequence[str]", package: str, leave: "Callable[[int], int]" = int) -> int:
     """Run agent-init; return the exit code. `package` is the directory of `entrypoint`, first in `sys.path`.
 
-    `leave` gets the exit code when all is done. If that is `posix._exit`, no memory is freed that the kernel
-    frees anyway.
+    `leave` gets the exit code when all is done. If that is `posix._exit`, the frames are left to the kernel to free.
     """
     parent = posix.getppid()
     environment = given_environment()

@@ -57,6 +57,7 @@ static long call(long number, long first, long second, long third, long fourth)
     return RESULT;
 }
 
+/* With a limit above this, nothing that process 1 opens lacks a descriptor for the signalfd. */
 #define ENOUGH_DESCRIPTORS 31
 
 /* PATH_MAX and one more: the kernel refuses a path that was cut off. Directories have a slash at the end. */
@@ -341,8 +342,8 @@ __attribute__((used, noreturn)) void start(long *stack)
     script = words + 5;
 #ifndef CONTROL
     static char option[] = "signalfd=0";
-    /* Not if it has the number of a standard descriptor that is closed, or one that is too long, and not where there are
-       so few descriptors that others need it more. */
+    /* It is closed if it has the number of a standard descriptor, or one of two digits, and where there are so few
+       descriptors that others need it more. */
     long other = signals > 2 && signals < 10 ? call(SYS_fcntl, signals, F_DUPFD, ENOUGH_DESCRIPTORS, 0) : -1;
     if (other >= 0) {
         call(SYS_close, other, 0, 0, 0);

@@ -308,7 +308,7 @@ class Supervisor:
 
         A child's exit is a signal, too, and the loop calls what a timer is set for.
         """
-        if self._inbox or self.execution.to_do or self.source.peek() == signals.CHLD:
+        if self._inbox or self.execution.to_do:
             self._catch_up()
             return
         if not self._fast_path.send_next(self.source):
