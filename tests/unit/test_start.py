@@ -320,6 +320,15 @@ class Run:
         return start.main(arguments or ["--no-notify", "agent"], "/package")
 
 
+def test_the_agent_may_run_before_the_supervisor_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(monkeypatch)
+    steps: list[str] = []
+    monkeypatch.setattr(own_process, "let_agent_run", lambda: steps.append(f"after the spawn: {run.terminal}"))
+    monkeypatch.setattr(unused, "free_all", lambda: steps.append("free"))
+    assert run.run() == 7
+    assert steps == ["after the spawn: False", "free"]
+
+
 def test_a_ready_file_of_an_earlier_life_is_removed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     run = Run(monkeypatch)
     path = tmp_path / "ready"
