@@ -68,7 +68,7 @@ class StopSuccessor(Signalling):
 
 
 class StopInterrupted(Signalling):
-    """Send a signal to those that were sent INT in place of TERM, or perhaps a wrapper's, and are still there."""
+    """Send a signal to those that are still there and were sent INT in place of TERM, or nothing by us."""
 
     __slots__ = ()
 

@@ -57,6 +57,7 @@ class Delivery:
         self.presumed: list[Process] = []  # work that a wrapper is likely to have signalled: it gets no second signal
         self.newly_presumed: list[Process] = []  # of them those that were not logged yet
         self._last_stop: tuple[Process | None, int] = None, 0  # the agent, and the signal of the last step
+        self.awaited: list[Process] = []  # programs that a shell waits for before its trap: they get it before the KILL
         self.ahead: list[Process] = []  # leftover processes that have had it, while others wait for their exit
         self._is_wrapper = False  # the agent, for certain: recipients have exited before it
         self._looked_through = False  # recipients got the last step in the agent's place
@@ -106,6 +107,7 @@ class Delivery:
         for process in found.idle:
             self._stop_one(process, number, self.also_reached)
         self._stopped.update(map(_identity, (*self._reached, *self.also_reached)))
+        self.awaited += [process for process in found.awaited if process.identity not in map(_identity, self.awaited)]
         if self._reached:
             self.previous_recipients = self._reached
             self.held_back = found.held_back or self.held_back  # those of an earlier step still are
@@ -340,11 +342,13 @@ class Delivery:
     def stop_interrupted(self, number: int, action: object) -> None:
         """Send a signal to those that were sent INT, have not exited, and still do not handle TERM.
 
-        It also goes to those that a wrapper may have signalled in our place.
+        It also goes to those that a wrapper may have signalled in our place, and to those that a shell still waits for
+        before its trap.
         """
         self._begin_other(action)
-        for process in self.presumed:
-            self._send_once(process, self._served, number)
+        for process in (*self.presumed, *self.awaited):
+            if self._send_once(process, self._served, number):
+                self._stopped.add(process.identity)
         for process in self.interrupted:
             if procfs.is_there(process) and dispositions.prefers_int(process):
                 self._send_once(process, self._served, number)

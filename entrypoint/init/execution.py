@@ -257,6 +257,8 @@ class Execution:
         # What follows from that comes first: a line may be lost.
         if self.delivery.interrupted:
             self.note(self._lifecycle.interrupted)
+        if self.delivery.awaited:
+            self.note(self._lifecycle.not_signalled)
         if reached:
             if self.delivery.all_signalled:
                 self.delivery.stop_held_back(number, action)
@@ -298,7 +300,7 @@ class Execution:
         if len(delivery.interrupted) > interrupted:
             self.note(self._lifecycle.interrupted)
         if delivery.newly_presumed:
-            self.note(self._lifecycle.stopped_by_wrapper)
+            self.note(self._lifecycle.not_signalled)
         self._watch(delivery.departures.work or delivery.ahead)
         if presumed := delivery.newly_presumed:
             delivery.newly_presumed = []

@@ -10,7 +10,8 @@ and in the system call of a shell the two look alike, so each child is judged:
     it has QUIT's default action  in the foreground: programs leave QUIT alone, and what is ignored survives exec(2).
                                   But with traps of its own for INT and QUIT mksh leaves them to a job; its stdin tells.
     neither                       it has handlers for both, or its runtime resets all signals at its start, as Node
-                                  does. A background job would have got /dev/null for its stdin; and some shells wait
+                                  does. A background job would have got /dev/null for its stdin, for reading only
+                                  (where that is ours too, `own_process` opens it for writing); and some shells wait
                                   in different ways: dash and busybox sh in wait4(2) for the foreground and in
                                   sigsuspend(2) for a job, zsh with INT blocked only for the foreground.
 
@@ -77,14 +78,15 @@ def _is_in_foreground(shell: "Process", ignored_by_shell: int, child: "Process")
     if dispositions.are_almost_all(blocked):  # by the program: while it starts a thread, or for sigwait(3)
         blocked = 0
     programs = procfs.program_names(child)
-    inherited = ignored_by_shell & INT  # what the shell ignored from its start, all its children ignore
+    # What the shell ignored from its start, all its children ignore. QUIT it may ignore for its own sake.
+    inherited = INT | QUIT if ignored_by_shell & INT else 0
     if not procfs.SHELLS.isdisjoint(programs):
         if ignored & INT & ~inherited:
             return False
         return True if "fish" not in programs else _shares_stdin(shell, child)  # fish takes INT back
     if (ignored | blocked) & (INT | QUIT) & ~inherited:
         return False
-    if not caught & QUIT and RESETTING.isdisjoint(programs):
+    if not (ignored | caught) & QUIT and RESETTING.isdisjoint(programs):
         return procfs.PDKSH.isdisjoint(procfs.program_names(shell)) or _shares_stdin(shell, child) is not False
     return _shares_stdin(shell, child)
 

@@ -74,7 +74,7 @@ TIMERS: "dict[str, dict[str, str]]" = {
     RUNNING: {"ready": "_check_silence", "silence": "_check_silence", "orphans": "_look_for_orphans"},
     STOPPING: {
         "step": "_next_step",
-        "last_term": "_send_last_term",  # some seconds before the KILL, to those that were sent INT
+        "last_term": "_send_last_term",  # some seconds before the KILL, to those that have not had it
         "held_back": "_stop_held_back",
         "settle": "_look_at_wrapper",  # all recipients have exited, the agent has not
         "confirm": "_platform_has_not_signalled",  # TERM to every process was presumed, and none came to us
@@ -302,10 +302,14 @@ class Lifecycle:
     def interrupted(self, now: float) -> list[Action]:
         """INT was sent in place of TERM; a process that stays after it gets TERM before the KILL."""
         self._interrupted = True
-        return self.stopped_by_wrapper(now)
+        return self.not_signalled(now)
 
-    def stopped_by_wrapper(self, now: float) -> list[Action]:
-        """A process did not get the stop signal, as a wrapper may have sent it: it gets it before the KILL."""
+    def not_signalled(self, now: float) -> list[Action]:
+        """A process did not get the stop signal: it gets it before the KILL.
+
+        A wrapper may have sent it in our place. Or a shell waits for the process before it runs its trap, and the
+        process does not handle the signal: it may be finishing its work.
+        """
         kill = self._time_of_kill()
         if self.state == STOPPING and kill < INFINITY:
             self._set(last_term=stop_plan.time_of_last_term(now, kill))

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 SIGNALFD = "anon_inode:[signalfd]"  # what /proc shows of one
+CHARACTER_DEVICE, NULL = 0o20000, posix.makedev(1, 3)  # the type in st_mode (inode(7)), and the number of null(4)
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # prctl(2)
 
 
@@ -21,12 +22,36 @@ def fill_standard_descriptors() -> tuple[bool, ...]:
     were_open = []
     for fd in range(3):
         try:
-            posix.fstat(fd)
+            status = posix.fstat(fd)
             were_open.append(True)
+            if fd == 0 and _is_null(status):
+                _open_null_for_writing_too()
         except OSError:
             were_open.append(False)
             posix.open("/", posix.O_RDONLY)  # takes the lowest free number: this one
     return tuple(were_open)
+
+
+def _is_null(status: posix.stat_result) -> bool:
+    return status.st_rdev == NULL and status.st_mode & 0o170000 == CHARACTER_DEVICE
+
+
+def _open_null_for_writing_too() -> None:
+    """Open /dev/null on descriptor 0, for reading and writing, as runc does for a container that has it there.
+
+    A shell opens it for a job in its background, only for reading. So what has inherited ours is no such job, and gets
+    the stop signal that the shell would keep to itself (`foreground`). A shell script that starts us in its background
+    has opened ours in that way.
+    """
+    try:
+        fd = posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)
+        try:
+            if _is_null(posix.fstat(fd)):
+                posix.dup2(fd, 0)
+        finally:
+            posix.close(fd)
+    except OSError:  # refused, or no descriptor left
+        pass
 
 
 def launchers_signalfd() -> int | None:

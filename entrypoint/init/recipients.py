@@ -51,16 +51,18 @@ class Recipients:
     the agent and them, the agent included, that may need it too. `shells`: those above them that get it before them.
     `idle`: those that get it after a shell, so that its trap runs now, or that are starting behind a relay.
     `guardians`: by the pid of a recipient, who gets the signal if that one may not be signalled. `unhandled`: the agent
-    only relays the signal, and no process behind it handles it. `seen`: all processes, by pid; empty if `quickly`.
+    only relays the signal, and no process behind it handles it. `awaited`: those that a recipient, a shell, waits for
+    before it runs its trap; they do not handle the signal. `seen`: all processes, by pid; empty if `quickly`.
     """
 
-    __slots__ = ("guardians", "held_back", "idle", "processes", "seen", "shells", "unhandled")
+    __slots__ = ("awaited", "guardians", "held_back", "idle", "processes", "seen", "shells", "unhandled")
 
     def __init__(self, *processes: "Process") -> None:
         self.processes = list(processes)
         self.held_back: list[Process] = []
         self.shells: list[Process] = []
         self.idle: list[Process] = []
+        self.awaited: list[Process] = []
         self.guardians: dict[int, Process] = {}
         self.unhandled = False
         self.seen: dict[int, Process] = {}
@@ -138,6 +140,7 @@ def _keep_what_is_above(found: Recipients, to: "list[Process]", nodes: "dict[int
     found.shells = [shell for shell in found.shells if shell.pid in above]
     found.held_back = [process for process in found.held_back if process.pid in above]
     found.idle = [process for process in found.idle if process.parent in recipients]
+    found.awaited = [process for process in found.awaited if process.parent in recipients]
 
 
 def _behind_relay(
@@ -161,7 +164,10 @@ def _behind_relay(
             found.shells.insert(0, process)  # the outermost one first
         return below
     if to_stop:
-        found.idle += _lose_nothing(node.children, is_shell=is_shell)
+        lose_nothing = _lose_nothing(node.children, is_shell=is_shell)
+        found.idle += lose_nothing
+        if has_trap:
+            found.awaited += [child for child in node.children if child not in lose_nothing]
         return [process]
     is_idle = bool(node.children) and all(map(names.is_idle, node.children))
     # The shell would end at once, or it would run a trap after its foreground: of use only in a loop around sleep(1).

@@ -116,6 +116,44 @@ def test_foreground_shows_in_the_stdin_that_the_program_has_inherited(start_in_r
     assert init.events() == ["ready", "TERM", "end"]
 
 
+@pytest.mark.parametrize("agent", [DRAINS, HANDLES_ALL], ids=["plain", "handles all"])
+@pytest.mark.parametrize("shell", SHELLS)
+def test_foreground_shows_where_a_script_has_started_us_in_its_background(
+    start_in_role: Start, shell: str, agent: str
+) -> None:
+    init = in_background(start_in_role, shell, "trap 'exit 3' TERM; AGENT", agent)
+    assert stop(init) == 3
+    assert init.events() == ["ready", "TERM", "end"]
+
+
+@pytest.mark.parametrize("agent", [DRAINS, HANDLES_ALL], ids=["plain", "handles all"])
+@pytest.mark.parametrize("shell", SHELLS)
+def test_background_job_shows_where_a_script_has_started_us_in_its_background(
+    start_in_role: Start, shell: str, agent: str
+) -> None:
+    init = in_background(start_in_role, shell, "trap 'kill -TERM $c' TERM; AGENT & c=$!; wait $c; wait $c", agent)
+    assert stop(init) in (7, 127)
+    assert init.events() == ["ready", "TERM", "end"]
+
+
+def in_background(start: Start, shell: str, line: str, agent: str) -> Init:
+    """As a shell starts what is in its background: INT and QUIT are ignored, and /dev/null is open for reading."""
+    with open("/dev/null", "rb") as null:
+        return run_shell(start, shell, line, agent=agent, stdin=null, before=["env", "--ignore-signal=INT,QUIT"])
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_foreground_program_that_does_not_handle_the_signal_gets_it_before_the_kill(
+    start_in_role: Start, shell: str
+) -> None:
+    """It may be finishing its work. But then the shell would be killed before its trap has run."""
+    agent = "signal.signal(signal.SIGINT, signal.SIG_DFL); ready()"
+    init = run_shell(start_in_role, shell, "trap 'exit 3' TERM; AGENT", "-t", "4s", agent=agent)
+    assert stop(init) in (3, 128 + 3)  # the latter by ksh, if a signal has ended its program
+    assert init.lines("after the stop request, TERM to what has not exited")
+    assert not init.lines("SIGKILL")
+
+
 @pytest.mark.parametrize("agent", [BLOCKS_A_MOMENT, BLOCKS_FOR_GOOD], ids=["for a moment", "for good"])
 @pytest.mark.parametrize("shell", SHELLS)
 def test_foreground_program_that_blocks_all_signals_is_stopped(start_in_role: Start, shell: str, agent: str) -> None:

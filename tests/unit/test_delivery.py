@@ -416,6 +416,31 @@ def test_what_a_shell_sleeps_for_ends_after_the_shell_got_its_signal(
     assert not harness.lines("sent to")
 
 
+def test_what_a_shell_waits_for_before_its_trap_gets_the_signal_before_the_kill(
+    shell: World, supervise: Callable[..., Harness]
+) -> None:
+    harness = supervise("-t", "20s")
+    shell.add(20, AGENT, "job")
+    harness.receive(TERM)
+    harness.do(Stop(TERM))
+    assert (20, TERM) not in shell.sent
+    assert harness.supervisor.lifecycle._timers["last_term"]
+    shell.sent.clear()
+    harness.do(StopInterrupted(TERM))
+    assert shell.sent == [(20, TERM)]
+    harness.do(StopLeftovers(TERM))
+    assert shell.sent == [(20, TERM)]
+
+
+def test_what_a_shell_without_a_trap_waits_for_is_not_awaited(shell: World, supervise: Callable[..., Harness]) -> None:
+    shell.processes.clear()
+    shell.add(AGENT, OWN_PID, "bash")
+    shell.add(20, AGENT, "job")
+    harness = supervise("-t", "20s")
+    harness.receive(TERM)
+    assert not harness.supervisor.delivery.awaited
+
+
 def test_forwarded_signal_is_for_the_shell_and_its_foreground(shell: World, supervise: Callable[..., Harness]) -> None:
     harness = supervise()
     shell.handled[AGENT].add(USR1)

@@ -94,8 +94,10 @@ def test_what_the_shell_itself_ignores_is_no_evidence(shell: Shell) -> None:
     assert shell.foreground() == []
     shell.add(ignored=bits(INT), caught=0)
     assert shell.foreground() == [11]
-    shell.add(ignored=BOTH)
+    shell.add(ignored=BOTH, stdin=JOBS)  # then its stdin tells
     assert shell.foreground() == [11]
+    shell.add(ignored=BOTH)
+    assert shell.foreground() == [11, 13]
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def test_work_that_a_wrapper_may_have_signalled_gets_the_stop_signal_before_the_
     life = make("-t", "20s", "--stop-signal", "INT")
     life.signal(0.0, TERM, "a test")
     life.agent_ended(1.0, exited(130), alone=False, works_on=True)
-    assert life.stopped_by_wrapper(1.0) == []
+    assert life.not_signalled(1.0) == []
     done = run_until(life, 19.0)
     assert [(at, action) for at, action in done if isinstance(action, StopInterrupted)] == [
         (18.0, StopInterrupted(INT))

@@ -168,9 +168,10 @@ def test_closed_standard_descriptors_are_opened_on_the_root_directory(
 ) -> None:
     opened: list[str] = []
 
-    def fstat(fd: int) -> None:
+    def fstat(fd: int) -> os.stat_result:
         if fd in closed:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        return os.stat("/")
 
     with monkeypatch.context() as fake:
         fake.setattr(posix, "fstat", fstat)
@@ -178,6 +179,37 @@ def test_closed_standard_descriptors_are_opened_on_the_root_directory(
         were_open = own_process.fill_standard_descriptors()
     assert were_open == tuple(fd not in closed for fd in range(3))
     assert opened == ["/"] * len(closed)
+
+
+@pytest.mark.parametrize(
+    ("stdin", "opened", "expected"),
+    [
+        ("/dev/null", "/dev/null", ["open", "dup2 77 0", "close 77"]),
+        ("/dev/null", "/etc/passwd", ["open", "close 77"]),  # what is called so is none
+        ("/dev/null", None, ["open"]),
+        ("/dev/zero", None, []),
+        ("/etc/passwd", None, []),
+    ],
+)
+def test_null_on_stdin_is_opened_for_writing_too(
+    monkeypatch: pytest.MonkeyPatch, stdin: str, opened: str | None, expected: list[str]
+) -> None:
+    calls: list[str] = []
+
+    def open_null(path: str, flags: int) -> int:
+        assert (path, flags) == ("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        calls.append("open")
+        if opened is None:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return 77
+
+    with monkeypatch.context() as fake:
+        fake.setattr(posix, "fstat", lambda fd: os.stat(opened or "" if fd == 77 else stdin))
+        fake.setattr(posix, "open", open_null)
+        fake.setattr(posix, "dup2", lambda fd, to: calls.append(f"dup2 {fd} {to}"))
+        fake.setattr(posix, "close", lambda fd: calls.append(f"close {fd}"))
+        assert own_process.fill_standard_descriptors() == (True, True, True)
+    assert calls == expected
 
 
 def test_children_of_before_are_found_and_those_that_have_exited_are_reaped(monkeypatch: pytest.MonkeyPatch) -> None:
