@@ -26,7 +26,6 @@ REFUSED = (errno.EPERM, errno.ENOSYS, errno.EACCES)
 # posix_spawn(3) fails with one of these where its clone3(2) is refused; its exec may fail with the same.
 PERHAPS_CLONE3 = (*REFUSED, errno.EINVAL, errno.EOPNOTSUPP)
 
-OF_TERMINALS = frozenset(map(int, (_signal.SIGINT, _signal.SIGQUIT)))
 # These name the process that other variables are meant for: sd_listen_fds(3), sd_watchdog_enabled(3).
 NAMING_PID = (b"LISTEN_PID", b"WATCHDOG_PID")
 
@@ -51,9 +50,6 @@ def spawn(command: list[str], environment: dict[bytes, bytes], *, terminal: bool
 
     It gets a process group of its own, the terminal on descriptor 0 if `terminal`, no blocked signals, default
     dispositions for what the interpreter changed, and every descriptor that we inherited. Raises NotStarted.
-
-    As process 1 we do not pass on that INT and QUIT are ignored: a shell script has that done for what it starts in its
-    background, and an agent that ignores INT would not end gracefully by it.
 
     posix_spawn(3) gets the agent to its first instruction in half the time of fork, which copies our page tables. What
     it cannot do is done by a fork: hand over the terminal before the exec, put the child's own pid into the variables
@@ -102,14 +98,13 @@ def _start(
     path: str, words: list[str], environment: dict[bytes, bytes], in_child: "Sequence[Callable[[], object]]"
 ) -> int:
     """Start a program as our child, with `in_child` called before its exec. Raises OSError, Refused."""
-    defaults = OF_WRITES | OF_TERMINALS if posix.getpid() == 1 else OF_WRITES
     if not in_child and hasattr(posix, "posix_spawn"):
         try:
-            return posix.posix_spawn(path, words, environment, setpgroup=0, setsigmask=(), setsigdef=defaults)
+            return posix.posix_spawn(path, words, environment, setpgroup=0, setsigmask=(), setsigdef=OF_WRITES)
         except OSError as error:
             if error.errno not in PERHAPS_CLONE3:
                 raise
-    return _fork(path, words, environment, in_child, defaults)
+    return _fork(path, words, environment, in_child)
 
 
 # Milliseconds to the exec, or to a look at why it does not come. macOS has no waitid(2) before Python 3.13.
@@ -117,11 +112,7 @@ LOOK_AGAIN = 50 if hasattr(posix, "waitid") else None
 
 
 def _fork(
-    path: str,
-    words: list[str],
-    environment: dict[bytes, bytes],
-    in_child: "Sequence[Callable[[], object]]",
-    defaults: frozenset[int],
+    path: str, words: list[str], environment: dict[bytes, bytes], in_child: "Sequence[Callable[[], object]]"
 ) -> int:
     """Do what posix_spawn does, with `in_child` called before the exec. Raises OSError if fork or exec fails."""
     reader, writer = call("pipe", posix.pipe)  # closed by a successful exec
@@ -129,7 +120,7 @@ def _fork(
         try:
             pid = call("fork", posix.fork)
             if pid == 0:
-                _become(path, words, environment, in_child, defaults, writer)
+                _become(path, words, environment, in_child, writer)
         finally:
             posix.close(writer)
         try:
@@ -186,7 +177,6 @@ def _become(
     words: list[str],
     environment: dict[bytes, bytes],
     in_child: "Sequence[Callable[[], object]]",
-    defaults: frozenset[int],
     writer: int,
 ) -> "NoReturn":
     """Become the agent: runs in the child, up to the exec; never returns."""
@@ -197,8 +187,8 @@ def _become(
         for step in in_child:
             step()
         name = "sigaction"
-        for reset in defaults:
-            _signal.signal(reset, _signal.SIG_DFL)
+        for ignored in OF_WRITES:
+            _signal.signal(ignored, _signal.SIG_DFL)
         if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
             _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # before the signals are unblocked
         name = "sigprocmask"
