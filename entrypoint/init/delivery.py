@@ -107,7 +107,8 @@ class Delivery:
         for process in found.idle:
             self._stop_one(process, number, self.also_reached)
         self._stopped.update(map(_identity, (*self._reached, *self.also_reached)))
-        self.awaited += [process for process in found.awaited if process.identity not in map(_identity, self.awaited)]
+        known = {*self._stopped, *map(_identity, self.awaited)}
+        self.awaited += [process for process in found.awaited if process.identity not in known]
         if self._reached:
             self.previous_recipients = self._reached
             self.held_back = found.held_back or self.held_back  # those of an earlier step still are
@@ -349,6 +350,7 @@ class Delivery:
         for process in (*self.presumed, *self.awaited):
             if self._send_once(process, self._served, number):
                 self._stopped.add(process.identity)
+        self.awaited = []  # a later step would send it again
         for process in self.interrupted:
             if procfs.is_there(process) and dispositions.prefers_int(process):
                 self._send_once(process, self._served, number)
