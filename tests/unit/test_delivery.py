@@ -434,6 +434,19 @@ def test_what_a_shell_waits_for_before_its_trap_gets_the_signal_before_the_kill(
     assert [pid for pid, number in shell.sent if number == TERM] == [20, AGENT]
 
 
+def test_what_a_trap_waited_for_and_has_exited_gets_nothing(
+    shell: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = supervise("-t", "20s")
+    shell.add(20, AGENT, "job")
+    harness.receive(TERM)
+    harness.do(Stop(TERM))
+    job = shell.processes.pop(20)
+    monkeypatch.setattr(delivery, "send", lambda *_: False)
+    harness.do(StopInterrupted(TERM))
+    assert job.identity not in harness.supervisor.delivery._stopped
+
+
 def test_what_a_shell_without_a_trap_waits_for_is_not_awaited(shell: World, supervise: Callable[..., Harness]) -> None:
     shell.processes.clear()
     shell.add(AGENT, OWN_PID, "bash")
