@@ -447,12 +447,14 @@ def test_what_a_trap_waited_for_and_has_exited_gets_nothing(
     assert job.identity not in harness.supervisor.delivery._stopped
 
 
-def test_what_a_shell_without_a_trap_waits_for_is_not_awaited(shell: World, supervise: Callable[..., Harness]) -> None:
-    shell.processes.clear()
-    shell.add(AGENT, OWN_PID, "bash")
+def test_what_a_shell_with_a_trap_for_exit_alone_waits_for_is_not_awaited(
+    shell: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(foreground, "has_trap", lambda *_: False)
     shell.add(20, AGENT, "job")
     harness = supervise("-t", "20s")
     harness.receive(TERM)
+    harness.do(Stop(TERM))
     assert not harness.supervisor.delivery.awaited
 
 
