@@ -112,6 +112,15 @@ class LookAtWrapper(Action):
     __slots__ = ()
 
 
+class LookAtAwaited(Signalling):
+    """Send the stop signal to those that a shell waits for before its trap, once they handle it.
+
+    The event `awaited_seen` follows.
+    """
+
+    __slots__ = ()
+
+
 class LookForOrphans(Action):
     """Stop the orphans that were adopted too long ago; the event `orphans_seen` follows."""
 

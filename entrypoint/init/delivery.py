@@ -355,6 +355,20 @@ class Delivery:
             if procfs.is_there(process) and dispositions.prefers_int(process):
                 self._send_once(process, self._served, number)
 
+    def look_at_awaited(self, number: int, action: object) -> "tuple[list[Process], bool]":
+        """Send the stop signal and SIGCONT to those that a shell waits for before its trap, if they handle it by now.
+
+        Return who has got it, and whether others are left. Where that is another process below one of them, the one
+        above is left, as it may start another.
+        """
+        self._begin_other(action)
+        for process in self.awaited:
+            for late in recipients.handling(process, number):
+                if not self._had_it(late) and self._send_once(late, self._served, number, CONT):
+                    self._stopped.add(late.identity)
+        self.awaited = [process for process in self.awaited if procfs.is_there(process) and not self._had_it(process)]
+        return self._served, bool(self.awaited)
+
     def enders(self) -> "list[str]":
         """Return the names of those that have got the last step and end their program by signals of their own."""
         agent = procfs.look(self._agent.pid)

@@ -178,6 +178,11 @@ def _last_term(signal: int, elapsed: float) -> str:
     return f"{format_duration(elapsed)} after the stop request, {name_of(signal)} to what has not exited"
 
 
+def _handles_by_now(signal: int, to: "Sequence[Process]") -> str:
+    handle = "handles" if len(to) == 1 else "handle"
+    return f"{name_of(signal)} sent to {listed(to)}, which {handle} it by now"
+
+
 def _wrapper_stays(signal: int, what: str) -> str:
     why = {
         "exiting": "it has not exited",
@@ -303,6 +308,7 @@ EVENTS: "dict[str, tuple[str, int, Callable[..., str], str]]" = {
     "left-to-others": ("left-to-others", WARNING, _left_to_others, ""),
     "interrupted": ("interrupted", INFO, _interrupted, ""),
     "last-term": ("last-term", INFO, _last_term, ""),
+    "handles-by-now": ("handles-by-now", INFO, _handles_by_now, ""),
     "wrapper-stays": ("wrapper-stays", INFO, _wrapper_stays, ""),
     "held-back": ("held-back", INFO, _held_back, ""),
     "held-back-signalled": ("held-back", INFO, _held_back_signalled, ""),

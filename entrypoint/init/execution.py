@@ -14,6 +14,7 @@ from .actions import (
     Forward,
     KillAll,
     Log,
+    LookAtAwaited,
     LookAtRest,
     LookAtWork,
     LookAtWrapper,
@@ -204,6 +205,8 @@ class Execution:
             self.delivery.stop_interrupted(action.number, action)
         elif isinstance(action, LookAtWrapper):
             self.note(self._lifecycle.wrapper_seen, self.delivery.look_at_wrapper())
+        elif isinstance(action, LookAtAwaited):
+            self._look_at_awaited(action)
         elif isinstance(action, LookForOrphans):
             assert self.orphans is not None
             self.note(self._lifecycle.orphans_seen, self.orphans.look(self._loop.time()))
@@ -258,7 +261,7 @@ class Execution:
         if self.delivery.interrupted:
             self.note(self._lifecycle.interrupted)
         if self.delivery.awaited:
-            self.note(self._lifecycle.not_signalled)
+            self.note(self._lifecycle.awaited)
         if reached:
             if self.delivery.all_signalled:
                 self.delivery.stop_held_back(number, action)
@@ -267,6 +270,12 @@ class Execution:
             if self.delivery.wrapper is not None:
                 self._watch(reached)
         self._faults.guarded(self._log_step, number, reached, reason)
+
+    def _look_at_awaited(self, action: LookAtAwaited) -> None:
+        to, are_left = self.delivery.look_at_awaited(action.number, action)
+        self.note(self._lifecycle.awaited_seen, are_left)
+        if to:
+            self._faults.guarded(lambda: self.narrator.log(Log("handles-by-now", signal=action.number, to=to)))
 
     def _log_step(self, number: int, reached: "list[procfs.Process]", reason: str) -> None:
         if enders := self.delivery.enders():

@@ -41,6 +41,7 @@ from .actions import (
     Forward,
     KillAll,
     Log,
+    LookAtAwaited,
     LookAtRest,
     LookAtWork,
     LookAtWrapper,
@@ -77,6 +78,7 @@ TIMERS: "dict[str, dict[str, str]]" = {
         "last_term": "_send_last_term",  # some seconds before the KILL, to those that have not had it
         "held_back": "_stop_held_back",
         "settle": "_look_at_wrapper",  # all recipients have exited, the agent has not
+        "awaited": "_look_at_awaited",  # what a shell waits for before its trap may handle the stop signal by now
         "confirm": "_platform_has_not_signalled",  # TERM to every process was presumed, and none came to us
         "turn": "_next_turn",  # a leftover process has exited, others may get the stop signal
         "limit": "_report_limit",  # just before the platform's limit, where the end is not ours
@@ -115,6 +117,9 @@ HELD_BACK_FOR = 1.5
 CONFIRM_AFTER = 0.3  # seconds in which a TERM to every process has come to us too
 LOOK_AGAIN = 0.2  # seconds to the next look at the work below a wrapper that has exited, if a look fails
 SETTLE_EVERY = 0.2  # seconds between looks at a wrapper whose recipients have exited
+# Seconds between looks at what a shell waits for before its trap: so long, or this share of the time since the stop
+# request, but no longer than the last. A program that is starting may take seconds to set its handlers.
+AWAITED_EVERY, AWAITED_SHARE, AWAITED_AT_MOST = 0.1, 0.2, 1.0
 # Seconds in which helpers that end by themselves after the agent are not logged as leftovers. On a busy machine 0.2 s
 # were not enough.
 HELPERS_LEAVE = 1.0
@@ -304,11 +309,25 @@ class Lifecycle:
         self._interrupted = True
         return self.not_signalled(now)
 
-    def not_signalled(self, now: float) -> list[Action]:
-        """A process did not get the stop signal: it gets it before the KILL.
+    def awaited(self, now: float) -> list[Action]:
+        """A shell waits for a process before it runs its trap, and the process does not handle the stop signal.
 
-        A wrapper may have sent it in our place. Or a shell waits for the process before it runs its trap, and the
-        process does not handle the signal: it may be finishing its work.
+        It may be finishing its work, or starting. It gets the signal once it handles it, and before the KILL anyway.
+        """
+        if self.state == STOPPING:
+            self._set(awaited=now + AWAITED_EVERY)
+        return self.not_signalled(now)
+
+    def awaited_seen(self, now: float, are_left: bool) -> list[Action]:
+        """The answer to LookAtAwaited. `are_left`: some have not exited, and have not got the stop signal."""
+        if not are_left:
+            self._set(awaited=INFINITY)
+        return []
+
+    def not_signalled(self, now: float) -> list[Action]:
+        """A process did not get the stop signal, which a wrapper may have sent in our place.
+
+        It gets it before the KILL.
         """
         kill = self._time_of_kill()
         if self.state == STOPPING and kill < INFINITY:
@@ -764,6 +783,11 @@ class Lifecycle:
     def _look_at_wrapper(self, now: float) -> list[Action]:
         self._set(settle=now + SETTLE_EVERY)  # the answer stops it; there may be none for want of memory
         return [LookAtWrapper()]
+
+    def _look_at_awaited(self, now: float) -> list[Action]:
+        share = AWAITED_SHARE * (now - self._requested)
+        self._set(awaited=now + min(max(AWAITED_EVERY, share), AWAITED_AT_MOST))  # the answer may stop it
+        return [LookAtAwaited(stop_steps.stop_signal(self.settings))]
 
     def _send_last_term(self, now: float) -> list[Action]:
         self._set(last_term=INFINITY)

@@ -104,6 +104,20 @@ def resolve(agent: "Process", number: int, *, to_stop: bool, quickly: bool = Fal
     return found
 
 
+def handling(process: "Process", number: int) -> "list[Process]":
+    """Return who handles a signal by now, of a process that was looked at before and those that it waits for.
+
+    Nobody where the process has exited. One that is starting may still have its parent's handlers: the next look shows.
+    """
+    now = procfs.look(process.pid)
+    if now is None or now.identity != process.identity or now.is_starting:
+        return []
+    found = _resolve(now, number, procfs.children, to_stop=True, adapts=False)
+    if to := [*found.shells, *found.processes]:
+        return to
+    return [now] if dispositions.handles(now, number) else []
+
+
 def _resolve(
     agent: "Process", number: int, children_of: "Callable[[int], list[Process]]", *, to_stop: bool, adapts: bool
 ) -> Recipients:

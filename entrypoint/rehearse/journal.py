@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MAX_LINES = 100_000  # that are kept to be judged: the last ones
 # Records that are events of a run, and of which kind.
 EVENT_KINDS = {"deadline": "deadline", "linger-over": "kill", "escalated": "signal", "interrupted": "signal"}
-SENT = ("stop-requested", "looked-through", "last-term", "wrapper-stays", "held-back", "forwarded")
+SENT = tuple("stop-requested looked-through handles-by-now last-term wrapper-stays held-back forwarded".split())
 EVENT_KINDS |= dict.fromkeys(SENT, "signal")
 EVENT_KINDS |= dict.fromkeys(("lingering", "wrapper-left", "stop-repeated", "left-to-others", "shielded"), "note")
 

@@ -42,6 +42,12 @@ log('ready')
 log(signal.sigwait([signal.SIGTERM]).name[3:])
 leave(7)
 """
+# Neither TERM nor INT is handled yet, until somebody writes into the FIFO `go`.
+STARTS = """
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+log('ready')
+open({go!r}).read()
+"""
 PLAIN = "try: log('ready'); time.sleep(90)\nfinally: log('cleaned')"
 
 
@@ -152,6 +158,46 @@ def test_foreground_program_that_does_not_handle_the_signal_gets_it_before_the_k
     assert stop(init) in (3, 128 + 3)  # the latter by ksh, if a signal has ended its program
     assert init.lines("after the stop request, TERM to what has not exited")
     assert not init.lines("SIGKILL")
+
+
+@pytest.fixture
+def go(tmp_path: Path) -> Path:
+    """What a program waits for that has not started yet, see STARTS."""
+    path = tmp_path / "go"
+    os.mkfifo(path)
+    return path
+
+
+def stop_late(init: Init, go: Path) -> int:
+    """Have the program go on when the stop signal was sent: a request is answered after the one before it."""
+    init.wait_for_event("ready")
+    init.signal("TERM")
+    init.wait_for_line("stop requested by TERM")
+    init.signal("TERM")
+    init.wait_for_line("not passed on")
+    go.write_text("")
+    return init.wait(patience=10)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_foreground_program_that_handles_the_signal_late_gets_it_then(
+    start_in_role: Start, shell: str, go: Path
+) -> None:
+    """It was starting, and would begin its work."""
+    agent = STARTS.format(go=str(go)) + DRAINS
+    init = run_shell(start_in_role, shell, "trap 'exit 3' TERM; AGENT", agent=agent)
+    assert stop_late(init, go) == 3
+    assert init.events() == ["ready", "ready", "TERM", "end"]
+    assert init.lines("which handles it by now")
+
+
+def test_program_that_a_foreground_script_starts_late_is_stopped(start_in_role: Start, go: Path) -> None:
+    """The script itself does not handle the signal: it gets it before the KILL, as it may start another program."""
+    script = STARTS.format(go=str(go)) + f"os.waitpid(child('late', {DRAINS!r}), 0); leave(5)"
+    init = run_shell(start_in_role, "bash", "trap 'exit 3' TERM; AGENT", agent=script)
+    assert stop_late(init, go) == 3
+    assert init.events("late") == ["ready", "TERM", "end"]
+    assert init.events() == ["ready", "end"]
 
 
 @pytest.mark.parametrize("agent", [BLOCKS_A_MOMENT, BLOCKS_FOR_GOOD], ids=["for a moment", "for good"])

@@ -15,6 +15,7 @@ from entrypoint.init.actions import (
     ForgetAllSignalled,
     Forward,
     KillAll,
+    LookAtAwaited,
     NoteAllSignalled,
     Stop,
     StopHeldBack,
@@ -432,6 +433,77 @@ def test_what_a_shell_waits_for_before_its_trap_gets_the_signal_before_the_kill(
     harness.do(Stop(TERM))
     harness.do(StopInterrupted(TERM))
     assert [pid for pid, number in shell.sent if number == TERM] == [20, AGENT]
+
+
+def test_what_a_shell_waits_for_before_its_trap_gets_the_signal_once_it_handles_it(
+    shell: World, supervise: Callable[..., Harness]
+) -> None:
+    harness = supervise("-t", "20s")
+    for pid in (20, 21):
+        shell.add(pid, AGENT, "job")
+    harness.receive(TERM)
+    shell.sent.clear()
+    harness.do(LookAtAwaited(TERM))
+    assert shell.sent == []
+    shell.handled[20].add(TERM)
+    for _ in range(2):
+        harness.do(LookAtAwaited(TERM))
+    assert shell.sent == [(20, TERM), (20, CONT)]
+    assert harness.lines("by now") == ["TERM sent to job (20), which handles it by now"]
+    assert harness.supervisor.lifecycle._timers["awaited"]
+    del shell.processes[21]
+    harness.do(LookAtAwaited(TERM))
+    assert "awaited" not in harness.supervisor.lifecycle._timers
+    harness.do(StopInterrupted(TERM), StopLeftovers(TERM))
+    assert shell.sent == [(20, TERM), (20, CONT)]
+
+
+def test_what_a_foreground_program_has_started_gets_the_signal_once_it_handles_it(
+    shell: World, supervise: Callable[..., Harness]
+) -> None:
+    """Behind another shell with a trap, which gets it first; the program itself may start another."""
+    harness = supervise("-t", "20s")
+    shell.add(20, AGENT, "job")
+    harness.receive(TERM)
+    shell.sent.clear()
+    shell.add(21, 20, "bash", TERM)
+    shell.add(22, 21, "worker", TERM)
+    for _ in range(2):
+        harness.do(LookAtAwaited(TERM))
+    assert shell.sent == [(21, TERM), (21, CONT), (22, TERM), (22, CONT)]
+    assert harness.supervisor.lifecycle._timers["awaited"]
+    harness.do(StopInterrupted(TERM))
+    assert shell.sent[4:] == [(20, TERM)]
+
+
+@pytest.mark.parametrize("why", ["it is starting", "another process", "no /proc"])
+def test_nothing_is_sent_where_it_is_not_known_whether_the_signal_is_handled_by_now(
+    shell: World, supervise: Callable[..., Harness], why: str
+) -> None:
+    """One that is starting may still have the handlers of its parent."""
+    harness = supervise("-t", "20s")
+    shell.add(20, AGENT, "job")
+    harness.receive(TERM)
+    shell.sent.clear()
+    shell.handled[20].add(TERM)
+    start = 21 if why == "another process" else 20
+    shell.processes[20] = Process(20, "job", AGENT, AGENT, start, waits=why != "it is starting")
+    shell.no_proc = why == "no /proc"
+    harness.do(LookAtAwaited(TERM))
+    assert shell.sent == []
+
+
+def test_what_exits_before_it_gets_the_late_signal_has_not_had_it(
+    shell: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = supervise("-t", "20s")
+    job = shell.add(20, AGENT, "job")
+    harness.receive(TERM)
+    shell.handled[20].add(TERM)
+    monkeypatch.setattr(delivery, "send", lambda *_: False)
+    harness.do(LookAtAwaited(TERM))
+    assert job.identity not in harness.supervisor.delivery._stopped
+    assert not harness.lines("by now")
 
 
 def test_what_a_trap_waited_for_and_has_exited_gets_nothing(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from entrypoint.init.actions import (
     Action,
     Exit,
+    LookAtAwaited,
     LookAtWrapper,
     Stop,
     StopHeldBack,
@@ -14,7 +17,16 @@ from entrypoint.init.actions import (
     StopLeftovers,
     TakeCpuSnapshot,
 )
-from entrypoint.init.lifecycle import EXITING, HELD_BACK_FOR, RESTARTING, SETTLE_EVERY, WAITING, WORKING
+from entrypoint.init.lifecycle import (
+    AWAITED_AT_MOST,
+    AWAITED_EVERY,
+    EXITING,
+    HELD_BACK_FOR,
+    RESTARTING,
+    SETTLE_EVERY,
+    WAITING,
+    WORKING,
+)
 from tests.support.lifecycle import events, exited, facts, killed, make, run_until, without_logs
 
 INT, TERM, USR1, HUP = 2, 15, 10, 1
@@ -104,6 +116,42 @@ def test_killed_by_int_is_an_end_by_int() -> None:
 def test_leftovers_get_term() -> None:
     life = make("-t", "9s")
     assert without_logs(life.agent_ended(1.0, exited(0), alone=False)) == [StopLeftovers(TERM)]
+
+
+# --- What a shell waits for before its trap. -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [["-t", "1m"], ["--platform-grace", "1m"]], ids=["a deadline", "the platform's"])
+def test_what_a_shell_waits_for_is_looked_at_ever_more_rarely(options: list[str]) -> None:
+    """A hundred looks in a minute at most, and the first ones soon."""
+    life = make(*options)
+    life.signal(0.0, TERM, "a test")
+    life.awaited(0.0)
+    looks = [at for at, action in run_until(life, 50.0) if action == LookAtAwaited(TERM)]
+    assert looks[:4] == pytest.approx([AWAITED_EVERY * n for n in range(1, 5)])
+    waits = [later - at for at, later in itertools.pairwise(looks)]
+    assert waits == pytest.approx(sorted(waits))
+    assert 40 < len(looks) < 100
+    assert max(waits) == pytest.approx(AWAITED_AT_MOST)
+
+
+def test_what_a_shell_waits_for_is_looked_at_until_nothing_is_left() -> None:
+    life = make("-t", "20s")
+    life.signal(0.0, TERM, "a test")
+    life.awaited(0.0)
+    assert LookAtAwaited(TERM) in life.tick(AWAITED_EVERY)
+    assert life.awaited_seen(AWAITED_EVERY, True) == []
+    assert LookAtAwaited(TERM) in life.tick(life.due)
+    assert life.awaited_seen(0.3, False) == []
+    assert not [action for _, action in run_until(life, 15.0) if isinstance(action, LookAtAwaited)]
+
+
+def test_a_look_that_comes_too_late_changes_nothing() -> None:
+    life = make("-t", "20s")
+    life.signal(0.0, TERM, "a test")
+    life.agent_ended(1.0, exited(0), alone=False)
+    assert life.awaited(1.0) == []
+    assert not [action for _, action in run_until(life, 15.0) if isinstance(action, LookAtAwaited)]
 
 
 # --- A wrapper that stays. ------------------------------------------------------------------------------------------

@@ -575,6 +575,13 @@ CASES: list[tuple[str, Callable[[], list[Action]], int, str, dict[str, object]]]
         {"signal": "TERM", "elapsed": 8.0},
     ),
     (
+        "handles-by-now",
+        lambda: [Log("handles-by-now", signal=TERM, to=processes(2))],
+        INFO,
+        "TERM sent to worker (20), worker (21), which handle it by now",
+        {"signal": "TERM", "pids": [20, 21]},
+    ),
+    (
         "orphan-stopped",
         lambda: [Log("orphan-stopped", orphan="sh (pid 9)", seconds=61.0, signal=TERM, to=processes(2))],
         INFO,
