@@ -371,8 +371,7 @@ def _sleeps_blocked(line: bytes) -> bool:
 
 def _may_start_a_program(pid: int) -> bool:
     """Whether it sleeps where musl's posix_spawn(3) does with all signals blocked: it reads a pipe, or waits."""
-    where = procfs.wait_channel(pid)
-    return b"pipe_read" in where or b"do_wait" in where
+    return b"pipe_read" in procfs.wait_channel(pid) or procfs.waits_for_child(pid)
 
 
 def _is_fork(process: "Process") -> bool:

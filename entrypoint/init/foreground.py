@@ -108,7 +108,6 @@ def _shares_stdin(shell: "Process", child: "Process") -> bool | None:
 def _waits_for_foreground(shell: "Process", blocked: int) -> bool:
     """Whether the way in which the shell waits shows that it does so for its foreground."""
     programs = procfs.program_names(shell)
-    where = procfs.wait_channel(shell.pid)
     if "zsh" in programs:
-        return b"sigsuspend" in where and bool(blocked & INT)
-    return b"do_wait" in where and not programs.isdisjoint(("dash", "ash", "sh")) and "bash" not in programs
+        return b"sigsuspend" in procfs.wait_channel(shell.pid) and bool(blocked & INT)
+    return procfs.waits_for_child(shell.pid) and not programs.isdisjoint(("dash", "ash", "sh")) and "bash" not in programs

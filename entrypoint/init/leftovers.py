@@ -252,7 +252,7 @@ def topmost(
 
 def _awaited_child(pid: int) -> int:
     """Return the child that its main thread waits for; 0 if it waits for any or for none, or if that is not known."""
-    if b"do_wait" not in procfs.wait_channel(pid):
+    if not procfs.waits_for_child(pid):
         return 0
     try:
         _, first, second, *_ = procfs.read_file(f"/proc/{pid}/syscall").split()

@@ -159,7 +159,7 @@ def _is_read(child: "Process", stdin: str) -> bool:
             continue
         below = procfs.children(process.pid)
         to_look_at += below
-        waits_for_child = b"do_wait" in procfs.wait_channel(process.pid)
+        waits_for_child = procfs.waits_for_child(process.pid)
         if len(to_look_at) > MAX_PROCESSES or (waits_for_child and not below):
             return True
         if not held or _may_read(process.pid, held, stdin):

@@ -245,6 +245,15 @@ def wait_channel(pid: int) -> bytes:
         return b""
 
 
+def waits_for_child(pid: int) -> bool:
+    """Whether its main thread waits for a child (wait4(2), waitid(2)), as far as that is known.
+
+    The whole name counts, without what a compiler adds after a dot: since Linux 6.16 a thread that waits for a lock
+    does so in `futex_do_wait`.
+    """
+    return wait_channel(pid).partition(b".")[0] == b"do_wait"
+
+
 def blocking_descriptor(pid: int) -> int | None:
     """Return the descriptor that its main thread reads: the first argument of its system call; None if not known."""
     try:

@@ -284,7 +284,7 @@ def is_wrapper(process: "Process", children: "list[Process]") -> bool:
     """Whether it does nothing but wait for a child."""
     if names.is_wrapper(process):
         return True
-    return b"do_wait" in procfs.wait_channel(process.pid) or only_reads_output(process, children)
+    return procfs.waits_for_child(process.pid) or only_reads_output(process, children)
 
 
 def _reads_output(process: "Process", child: "Process") -> bool:

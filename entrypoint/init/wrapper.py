@@ -52,5 +52,7 @@ class Wrapper:
 
     def _waits(self) -> bool:
         """Whether a wrapper waits for a child, as far as that is known."""
-        channels = [procfs.wait_channel(pid) for pid, _ in self._between]
-        return any(b"do_wait" in channel or b"sigsuspend" in channel for channel in channels) or not any(channels)
+        pids = [pid for pid, _ in self._between]
+        channels = list(map(procfs.wait_channel, pids))
+        waits = any(map(procfs.waits_for_child, pids)) or any(b"sigsuspend" in channel for channel in channels)
+        return waits or not any(channels)

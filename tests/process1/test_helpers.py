@@ -56,6 +56,16 @@ def test_an_agent_that_talks_to_a_helper_and_waits_for_its_answer_is_signalled_i
     assert seconds < 5
 
 
+def test_an_agent_that_waits_for_a_thread_that_talks_to_a_helper_is_signalled_itself(start_in_role: Start) -> None:
+    """The name of the kernel function for that ends like the one for a child (Linux 6.16: `futex_do_wait`)."""
+    agent = spawn(CHILD, PIPES) + "import threading; log('ready'); threading.Event().wait()"
+    init = start_in_role(*TERM, "-t", "20s", agent=agent)
+    code, seconds = stop(init)
+    assert code == 143
+    assert seconds < 5
+    assert not init.lines("does not handle TERM")
+
+
 def test_an_agent_with_a_helper_behind_a_shell_is_signalled_itself(start_in_role: Start) -> None:
     agent = spawn(CHILD, PIPES) + "log('ready'); time.sleep(90)"
     init = start_in_role(*TERM, "-t", "20s", "--", "sh", "-c", f"{actor_line('agent', agent)}; exit 3")
