@@ -243,7 +243,7 @@ class Delivery:
         """Return the signal that stops this process."""
         if not self._adapts or number != TERM or not dispositions.prefers_int(process):
             return number
-        if process.identity not in map(_identity, self.interrupted):
+        if not self._was_interrupted(process):
             self.interrupted.append(process)
         return INT
 
@@ -311,19 +311,32 @@ class Delivery:
     def agent_left(self) -> bool:
         """The agent has exited during the stop. Return whether it was a wrapper, and work goes on below it.
 
-        That is not so where it is not known whether it was one: it was held back from the stop signal.
+        Where it is not known whether it was one, as it was held back from the stop signal, that is so if it has died of
+        the signal when it got it: an agent that ends by itself leaves no work behind.
         """
         if self._platform_sent and self._agent.status is not None:
             return self._look_at_work_of_platform(self._platform_sent)
         agent, number = self._last_stop
         uncertain = not self._is_wrapper and agent is not None and any(p.pid == agent.pid for p in self.held_back)
-        if agent is None or self._agent.status is None or uncertain:
+        if agent is None or self._agent.status is None:
+            return False
+        code = exit_status.exit_code(self._agent.status)
+        if uncertain and code != 128 + (INT if self._was_interrupted(agent) else number):
             return False
         if self._looked_through:
-            died = exit_status.exit_code(self._agent.status) == 128 + number  # a shell's code is its program's
+            died = code == 128 + number  # a shell's code is its program's
             return self._look_at_work(self.previous_recipients, died=died)
         self.departures.statuses[agent.pid] = self._agent.status
         return self._look_at_work([agent])
+
+    @property
+    def work_had_it(self) -> bool:
+        """Whether all that works on below wrappers has had the stop signal."""
+        return all(map(self._had_it, self.departures.work))
+
+    def _was_interrupted(self, process: "Process") -> bool:
+        """Whether it was sent INT in place of TERM."""
+        return process.identity in map(_identity, self.interrupted)
 
     def look_at_work(self) -> bool:
         """Return whether work still goes on below wrappers that have exited."""

@@ -110,4 +110,6 @@ def _waits_for_foreground(shell: "Process", blocked: int) -> bool:
     programs = procfs.program_names(shell)
     if "zsh" in programs:
         return b"sigsuspend" in procfs.wait_channel(shell.pid) and bool(blocked & INT)
-    return procfs.waits_for_child(shell.pid) and not programs.isdisjoint(("dash", "ash", "sh")) and "bash" not in programs
+    return (
+        procfs.waits_for_child(shell.pid) and not programs.isdisjoint(("dash", "ash", "sh")) and "bash" not in programs
+    )

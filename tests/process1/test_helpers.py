@@ -119,14 +119,33 @@ def test_an_agent_beside_a_helper_that_has_ended_is_signalled_too(start_in_role:
     assert init.events("child") == ["ready", "TERM", "end"]
 
 
-@pytest.mark.parametrize(("grace", "least"), [("6s", 3.0), ("infinity", 5.0)])
-def test_an_agent_beside_a_helper_that_stays_is_signalled_at_half_of_the_grace(
-    start_in_role: Start, grace: str, least: float
+def test_an_agent_beside_a_helper_that_stays_is_signalled_at_half_of_the_grace(start_in_role: Start) -> None:
+    """Nothing shows that the other one is a helper: it has the rest of the grace."""
+    init = start_in_role(*TERM, "-t", "6s", agent=spawn(STAYS) + "log('ready'); time.sleep(90)")
+    init.wait_for_event("ready", "child")
+    init.wait_for_event("ready")
+    asked = time.monotonic()
+    init.signal("TERM")
+    init.wait_for_line("the agent was killed by SIGTERM before the program that it runs, which has had TERM")
+    assert 2.9 < time.monotonic() - asked < 5
+    assert init.wait() == 137
+    assert time.monotonic() - asked > 5.9
+
+
+@pytest.mark.parametrize("options", [(), TERM], ids=["INT", "TERM"])
+@pytest.mark.parametrize("grace", ["infinity", "12s"])
+def test_the_program_behind_a_launcher_that_polls_is_not_cut_off_when_the_launcher_has_died(
+    start_in_role: Start, grace: str, options: tuple[str, ...]
 ) -> None:
-    init = start_in_role(*TERM, "-t", grace, "--linger", "100ms", agent=spawn(STAYS) + "log('ready'); time.sleep(90)")
+    """The launcher gets the signal at half of the grace, or after 5 s, and dies of it."""
+    program = "on('TERM', lambda: leave(7, after=7)); ready()"
+    launcher = spawn(program) + "log('ready')\nwhile process.poll() is None: time.sleep(0.2)"
+    init = start_in_role(*options, "-t", grace, "--linger", "100ms", agent=launcher)
     code, seconds = stop(init)
-    assert code == 143
-    assert least - 0.1 < seconds < least + 2
+    assert code in (143, 130)
+    assert seconds < 9
+    assert init.events("child") == ["ready", "TERM", "end"]
+    assert init.lines("before the program that it runs, which has had TERM")
 
 
 def test_a_helpers_end_is_seen_without_pidfds(start_in_role: Start) -> None:

@@ -1150,6 +1150,40 @@ def test_work_below_an_agent_that_died_of_the_signal_gets_it(world: World, super
     assert not delivery.look_at_work()
 
 
+@pytest.mark.parametrize(
+    ("status", "adapts", "works_on"),
+    [
+        pytest.param(TERM, False, True, id="it died of the signal"),
+        pytest.param(exited(128 + TERM), False, True, id="it exited with the code of that"),
+        pytest.param(INT, True, True, id="it died of INT"),
+        pytest.param(TERM, True, False, id="it died of another than it got"),
+        pytest.param(exited(0), False, False, id="it ended by itself"),
+    ],
+)
+def test_what_got_the_signal_before_an_agent_that_died_of_it_is_work(
+    world: World,
+    supervise: Callable[..., Harness],
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    adapts: bool,
+    works_on: bool,
+) -> None:
+    """The agent was held back: nothing showed whether it is a launcher that polls or has a database beside it."""
+    harness = supervise("-t", "20s")
+    world.not_wrappers.add(AGENT)
+    world.add(20, AGENT, "work", TERM)
+    harness.do(Stop(TERM))
+    delivery = harness.supervisor.delivery
+    delivery._adapts = adapts
+    monkeypatch.setattr(dispositions, "prefers_int", lambda process: adapts and process.pid == AGENT)
+    harness.do(StopHeldBack(TERM))
+    assert world.sent == [(20, TERM), (20, CONT), (AGENT, INT if adapts else TERM), (AGENT, CONT)]
+    gone(world, harness, status)
+    assert delivery.agent_left() is works_on
+    assert pids(delivery.departures.work) == [20] * works_on
+    assert delivery.work_had_it
+
+
 def test_work_that_a_shell_may_have_signalled_gets_the_signal_before_the_kill_only(
     world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
