@@ -360,7 +360,7 @@ class Lifecycle:
     ) -> list[Action]:
         """The agent's exit was seen.
 
-        `alone`: it left no processes behind. `works_on`: it left its work behind. `has_had_it`: the stop signal, the work.
+        `alone`: it left no processes behind. `works_on`: it left its work behind, which `has_had_it`: the stop signal.
         `only_older`: nothing is left but what `older_left` is about. `only_helpers`: nothing but processes that end by
         themselves after the agent. `successor`: a process that runs the same program.
         """

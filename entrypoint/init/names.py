@@ -10,6 +10,8 @@
     tracer     a wrapper that ignores signals, and sees those of the program that it traces
     idle       waits for the time or for input; it ends by the default action of a signal, and loses no work by that
     passive    does no work of its own: it is idle, or a filter behind a pipe
+    server     a display or a bus that a wrapper starts for the program (xvfb-run, dbus-run-session): the program needs
+               it until it has ended, and it is stopped with what is left then
 
 The name is that of the file, that in argv[0] (often a title that the program has given itself, such as `npm start`), or
 that of the script that an interpreter runs.
@@ -24,18 +26,20 @@ if TYPE_CHECKING:
 
 RELAY_SCRIPTS = frozenset(
     "npm npx pnpm pnpx yarn yarnpkg corepack cross-env cross-env-shell dotenv dotenvx env-cmd tsx "
-    "poetry pdm hatch pipenv conda mamba watchfiles".split()
+    "poetry pdm hatch pipenv conda mamba watchfiles nodemon poe poethepoet".split()
 )
+FEEDERS = frozenset(("nodemon",))
 TRACERS = frozenset("strace ltrace proot".split())
 RELAYS = (
     RELAY_SCRIPTS
     | TRACERS
     | frozenset(
-        "su runuser sudo doas unshare nsenter timeout script watch expect cpulimit make gmake task go-task just mise "
-        "uv uvx rye pixi micromamba bunx doppler infisical aws-vault chamber direnv op teller".split()
+        "su runuser sudo doas unshare nsenter timeout script screen dtach watch expect cpulimit make gmake "
+        "task go-task just mise uv uvx rye pixi micromamba bunx doppler infisical aws-vault chamber direnv "
+        "op teller".split()
     )
 )
-WRAPPER_SCRIPTS = RELAY_SCRIPTS | frozenset("chronic unbuffer inv invoke concurrently nodemon".split())
+WRAPPER_SCRIPTS = RELAY_SCRIPTS | frozenset("chronic unbuffer inv invoke concurrently".split())
 WRAPPERS = (
     RELAYS
     | WRAPPER_SCRIPTS
@@ -49,6 +53,7 @@ INITS = INIT_SCRIPTS | frozenset("tini tini-static docker-init dumb-init cataton
 ENDER_SCRIPTS = frozenset("parallel watchmedo pm2 pm2-runtime".split())
 ENDERS = ENDER_SCRIPTS | {"gdb"}
 IDLE = frozenset("sleep tail cat".split())
+SERVERS = frozenset("Xvfb Xorg Xvnc Xtigervnc Xtightvnc Xephyr dbus-daemon dbus-broker".split())
 PASSIVE = IDLE | frozenset("tee sed grep awk gawk mawk ts logger cronolog rotatelogs svlogd multilog jq".split())
 
 INTERPRETERS = ("python", "pypy", "node", "bun", "deno", "ruby", "perl", "tclsh", "expect")  # python3.11 as well
@@ -65,6 +70,11 @@ def is_wrapper(process: "Process") -> bool:
 def is_relay(process: "Process") -> bool:
     """Whether the signals that it catches are meant for the program that it runs."""
     return _find(process, RELAYS, RELAY_SCRIPTS) != ""
+
+
+def feeds_its_program(relay: "Process") -> bool:
+    """Whether it passes its own stdin on through a pipe."""
+    return _find(relay, FEEDERS, FEEDERS) != ""
 
 
 def is_init(process: "Process") -> bool:

@@ -218,7 +218,11 @@ def _look_through(
     for node in nodes:  # grows meanwhile
         process = node.process
         # A pid that was reused during the look may lead round in a circle.
-        children = [child for child in children_of(process.pid) if child.alive and child.pid not in known]
+        children = [
+            child
+            for child in children_of(process.pid)
+            if child.alive and child.pid not in known and child.name not in names.SERVERS
+        ]
         if dispositions.handles(process, number):
             children = _behind(process, children, to_stop=to_stop)
             # A fork that has not executed its program yet still has its parent's handlers, and loses them.
@@ -250,10 +254,11 @@ def _behind(process: "Process", children: "list[Process]", *, to_stop: bool) -> 
         # It leaves its stdin to the program: a pipe into a child would be a conversation with a helper. And one that
         # only has a relay's name may have forks of itself as workers.
         argv = procfs.argv_of(process.pid) if len(children) > 1 else []  # watch(1) has one fork of itself
+        feeds = names.feeds_its_program(process)
         return [
             child
             for child in children
-            if not (_leads_to(process, child, 0) or (argv and procfs.argv_of(child.pid) == argv))
+            if (feeds or not _leads_to(process, child, 0)) and not (argv and procfs.argv_of(child.pid) == argv)
         ]
     return []
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,8 +13,6 @@ import pytest
 from tests.support.init import actor_line
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.conftest import Start
     from tests.support.init import Init
 
@@ -107,6 +107,27 @@ def test_each_member_of_a_group_gets_int_or_term(start_in_role: Start) -> None:
     assert code == 130
     assert init.events() == ["ready", "cleaned"]
     assert init.events("member") == ["ready", "TERM", "end"]
+
+
+@pytest.mark.parametrize("line", ["SERVER & AGENT; exit $?", "SERVER & trap 'exit 7' TERM; AGENT"])
+@pytest.mark.parametrize("name", ["Xvfb", "dbus-daemon"])
+def test_display_or_bus_is_stopped_after_the_program_that_uses_it(
+    start_in_role: Start, tmp_path: Path, name: str, line: str
+) -> None:
+    """The program needs it for its drain."""
+    program = tmp_path / name
+    program.symlink_to(Path(sys.executable).resolve())
+    server = actor_line("server", "on('TERM', leave); ready()").replace(sys.executable, str(program), 1)
+    agent = actor_line("agent", "on('TERM', lambda: leave(7, after=0.5)); ready()")
+    line = line.replace("SERVER", server).replace("AGENT", agent)
+    init = start_in_role("-t", "20s", command=["--", "bash", "-c", line])
+    init.wait_for_event("ready", "server")
+    init.wait_for_event("ready")
+    init.signal("TERM")
+    assert init.wait() == 7
+    assert init.events() == ["ready", "TERM", "end"]
+    assert init.events("server") == ["ready", "TERM", "end"]
+    assert init.records("server", "TERM")[0]["t"] > init.records("agent", "end")[0]["t"]
 
 
 def test_only_the_agent_gets_the_last_term_of_a_group(start_in_role: Start) -> None:

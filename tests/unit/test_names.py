@@ -25,9 +25,17 @@ def program(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Process]:
     return make
 
 
+def test_relay_that_passes_its_stdin_on(program: Callable[..., Process]) -> None:
+    assert names.feeds_its_program(program(["node", "/app/node_modules/.bin/nodemon", "agent.js"], "node"))
+    assert not names.feeds_its_program(program(["npm start"], "node"))
+
+
 @pytest.mark.parametrize(
     ("argv", "relay"),
     [
+        (["/opt/venv/bin/python", "/opt/venv/bin/poe", "serve"], True),
+        (["node", "/app/node_modules/.bin/nodemon", "agent.js"], True),
+        (["screen", "-D", "-m", "agent"], True),
         (["uv", "run", "agent.py"], True),
         (["/usr/bin/su", "-c", "x"], True),
         (["cpulimit", "-l", "50", "--", "agent"], True),

@@ -401,6 +401,24 @@ def test_helper_of_a_relay_is_no_program_that_it_runs(family: Family, relays: di
     assert not found(family, to_stop=False).unhandled
 
 
+def test_relay_that_passes_its_stdin_on_is_looked_through(
+    monkeypatch: pytest.MonkeyPatch, family: Family, relays: dict[str, set[int]]
+) -> None:
+    monkeypatch.setattr(names, "feeds_its_program", lambda process: process.pid == 10)
+    family.handling, relays["relay"], relays["pipe"] = {10, 11}, {10}, {11}
+    assert pids(found(family).processes) == [11]
+
+
+@pytest.mark.parametrize("to_stop", [True, False])
+@pytest.mark.parametrize(("handling", "expected"), [({11, 15, 14}, [14]), ({11}, [])])
+def test_display_or_bus_beside_the_program_is_no_recipient(
+    monkeypatch: pytest.MonkeyPatch, family: Family, handling: set[int], expected: list[int], to_stop: bool
+) -> None:
+    monkeypatch.setattr(names, "SERVERS", {"p11"})
+    family.handling = handling
+    assert pids(found(family, to_stop=to_stop).processes) == expected
+
+
 @pytest.mark.parametrize("agent_handles", [True, False])
 def test_init_sends_what_the_program_behind_it_handles(
     family: Family, relays: dict[str, set[int]], agent_handles: bool
