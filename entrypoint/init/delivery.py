@@ -250,12 +250,12 @@ class Delivery:
     def _stop_recipients(self, number: int, *, hung: bool) -> "tuple[recipients.Recipients, str]":
         """Return who gets a step of the stop in the agent's place, and the reason."""
         if (named := self._named_process()) is not None:
-            self.wrapper = self._wrapper_of(named)
+            self.wrapper = self._wrapper_of(named, number)
             return recipients.Recipients(named), "the agent has named its main process"
         found = self.resolve(number, to_stop=True)
         if found.processes:
             agent = found.seen.get(self._agent.pid)
-            self.wrapper = wrapper.Wrapper(agent, found.processes, found.seen) if agent is not None else None
+            self.wrapper = wrapper.Wrapper(agent, found.processes, number, found.seen) if agent is not None else None
             return found, self._why_others(number)
         # No process handles a later step, such as ABRT: then those of the first step get it rather than their shell.
         if there := [process for process in self.previous_recipients if procfs.is_there(process)]:
@@ -265,14 +265,18 @@ class Delivery:
             return recipients.Recipients(sender), f"{sender.name} sent the last message"
         return found, ""
 
-    def _wrapper_of(self, named: "Process") -> "wrapper.Wrapper | None":
+    def _wrapper_of(self, named: "Process", number: int) -> "wrapper.Wrapper | None":
         """Return the agent, if the process that it has named is below it; it may stay when that one has exited."""
         try:
             seen = tree.everything()
         except OSError:
             return None
         agent = None if named.pid == self._agent.pid else seen.get(self._agent.pid)
-        return wrapper.Wrapper(agent, [named], seen) if agent is not None and tree.is_below(agent.pid, named) else None
+        return (
+            wrapper.Wrapper(agent, [named], number, seen)
+            if agent is not None and tree.is_below(agent.pid, named)
+            else None
+        )
 
     def _why_others(self, number: int) -> str:
         handles = self._agent.dispositions.handles(number)

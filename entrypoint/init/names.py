@@ -107,6 +107,17 @@ def is_passive(process: "Process") -> bool:
     return not PASSIVE.isdisjoint(procfs.program_names(process))
 
 
+def program(argv: list[str]) -> tuple[str, ...]:
+    """Return the program, and the script that it runs, if any; nothing for a shell, or for code on the command line."""
+    name = paths.basename(argv[0]) if argv else ""
+    if not name or name.lstrip("-") in procfs.SHELLS:
+        return ()
+    if not name.startswith(INTERPRETERS):
+        return (argv[0],)
+    script = _script(argv)
+    return (argv[0], script) if script else ()
+
+
 def may_be_looked_through(process: "Process") -> bool:
     """Whether a signal may be meant for a process behind it, although it handles or ignores that signal itself."""
     return procfs.is_shell(process) or is_relay(process) or is_init(process)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.init import actor_line
+from tests.support.init import ACTOR, actor_line
 
 if TYPE_CHECKING:
     from tests.conftest import Start
@@ -146,6 +147,39 @@ def test_the_program_behind_a_launcher_that_polls_is_not_cut_off_when_the_launch
     assert seconds < 9
     assert init.events("child") == ["ready", "TERM", "end"]
     assert init.lines("before the program that it runs, which has had TERM")
+
+
+def test_a_loop_that_restarts_its_program_with_other_arguments_is_stopped(start_in_role: Start) -> None:
+    """What it has started again gets the signal as well."""
+    line = "n=0; while :; do n=$((n+1)); AGENT $n; done".replace("AGENT", actor_line("agent", WORKER))
+    init = start_in_role("-t", "20s", command=["--", "sh", "-c", line])
+    code, seconds = stop(init, "agent")
+    assert code == 143
+    assert seconds < 5
+    events = init.events()
+    assert events[:3] == ["ready", "TERM", "end"]
+    assert events[3:] in ([], ["ready"], ["ready", "TERM"], ["ready", "TERM", "end"])
+
+
+def test_an_agent_that_runs_one_tool_after_the_other_is_interrupted(start_in_role: Start) -> None:
+    """Neither handles a signal but as Python does; the second tool shows that the agent has not been reached."""
+    tool = [sys.executable, "-S", str(ACTOR), "LOG", "child", "log('ready'); time.sleep(1)"]
+    agent = f"""
+import subprocess
+tool = {tool!r}
+tool[3] = LOG
+log('ready')
+try:
+    for number in range(90):
+        subprocess.run([*tool, str(number)])
+finally:
+    leave(5)
+"""
+    init = start_in_role("-t", "20s", agent=agent)
+    code, seconds = stop(init)
+    assert code == 5
+    assert seconds < 8
+    assert init.events() == ["ready", "end"]
 
 
 def test_a_helpers_end_is_seen_without_pidfds(start_in_role: Start) -> None:

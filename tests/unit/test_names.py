@@ -25,6 +25,22 @@ def program(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Process]:
     return make
 
 
+@pytest.mark.parametrize(
+    ("argv", "program"),
+    [
+        (["/app/agent", "serve"], ("/app/agent",)),
+        (["python", "-u", "agent.py", "1"], ("python", "agent.py")),
+        (["python", "-m", "agent", "1"], ("python", "agent")),
+        (["python", "-c", "1", "2"], ()),
+        (["sh", "agent.sh"], ()),
+        (["-bash"], ()),
+        ([], ()),
+    ],
+)
+def test_program(argv: list[str], program: tuple[str, ...]) -> None:
+    assert names.program(argv) == program
+
+
 def test_relay_that_passes_its_stdin_on(program: Callable[..., Process]) -> None:
     assert names.feeds_its_program(program(["node", "/app/node_modules/.bin/nodemon", "agent.js"], "node"))
     assert not names.feeds_its_program(program(["npm start"], "node"))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from entrypoint.init import procfs, tree
+from entrypoint.init import dispositions, procfs, tree
 from entrypoint.init.lifecycle import EXITING, RESTARTING, WAITING, WORKING
 from entrypoint.init.procfs import Process
 from entrypoint.init.wrapper import Wrapper
 
 SHELL, INNER, AGENT, TAIL, NEW = 10, 11, 12, 13, 14
+TERM = 15
 
 
 class World:
@@ -27,10 +28,12 @@ class World:
         monkeypatch.setattr(procfs, "argv_of", lambda pid: self.argvs.get(pid, []))
         monkeypatch.setattr(procfs, "program_names", lambda process: {process.name})
         monkeypatch.setattr(procfs, "wait_channel", lambda pid: self.channel)
+        self.handling: set[int] = set()
+        monkeypatch.setattr(dispositions, "handles", lambda process, _: process.pid in self.handling)
 
     def wrapper(self) -> Wrapper:
         """Return it as it is when the stop signal is sent; then the agent exits."""
-        made = Wrapper(self.processes[SHELL], [self.processes[AGENT]], tree.everything())
+        made = Wrapper(self.processes[SHELL], [self.processes[AGENT]], TERM, tree.everything())
         del self.processes[AGENT]
         return made
 
@@ -98,6 +101,26 @@ def test_the_same_program_again_is_no_clean_up(world: World) -> None:
     world.processes[NEW] = Process(NEW, "python", INNER, 1, 5)
     world.argvs[NEW] = ["python", "agent.py"]
     assert world.look(made) == (RESTARTING, [NEW, SHELL])
+
+
+@pytest.mark.parametrize("handles", [True, False])
+def test_the_same_program_with_other_arguments_is_clean_up_unless_it_handles_the_signal(
+    world: World, handles: bool
+) -> None:
+    made = world.wrapper()
+    world.processes[NEW] = Process(NEW, "python", INNER, 1, 5)
+    world.argvs[NEW] = ["python", "agent.py", "--once"]
+    world.handling = {NEW} if handles else set()
+    for _ in range(2):
+        assert world.look(made) == ((RESTARTING, [NEW, SHELL]) if handles else (WORKING, []))
+
+
+def test_the_same_program_with_other_arguments_is_no_clean_up_the_second_time(world: World) -> None:
+    made = world.wrapper()
+    for number in (1, 2):
+        world.processes[NEW] = Process(NEW, "python", INNER, 1, 5 + number)
+        world.argvs[NEW] = ["python", "agent.py", str(number)]
+        assert world.look(made)[0] == (WORKING if number == 1 else RESTARTING)
 
 
 def test_a_program_whose_argv_could_not_be_read_is_not_taken_for_another_one(world: World) -> None:
