@@ -334,9 +334,10 @@ class Delivery:
         return self._look_at_work([agent])
 
     @property
-    def work_had_it(self) -> bool:
-        """Whether all that works on below wrappers has had the stop signal."""
-        return all(map(self._had_it, self.departures.work))
+    def work_had_it(self) -> bool | None:
+        """Whether all that works on below wrappers has had the stop signal; None where a wrapper may have sent it."""
+        work, presumed = self.departures.work, list(map(_identity, self.presumed))
+        return None if any(process.identity in presumed for process in work) else all(map(self._had_it, work))
 
     def _was_interrupted(self, process: "Process") -> bool:
         """Whether it was sent INT in place of TERM."""

@@ -209,10 +209,12 @@ def _orphan_killed(orphan: str, seconds: float, signal: int, linger: float, to: 
     return f"orphan {orphan}, adopted {format_duration(seconds)} ago: {after}, SIGKILL to {listed(to)}"
 
 
-def _wrapper_left(code: int, ending: "Ending", cause: str, signal: int, left: float | None, has_had_it: bool) -> str:
+def _wrapper_left(
+    code: int, ending: "Ending", cause: str, signal: int, left: float | None, has_had_it: bool | None
+) -> str:
     rest = "no deadline" if left is None else f"{format_duration(left)} left"
     name = name_of(signal)
-    sent = f", which has had {name}" if has_had_it else f"; {name} to its program"
+    sent = {True: f", which has had {name}", False: f"; {name} to its program", None: ""}[has_had_it]
     return f"the agent {describe(ending, cause)} before the program that it runs{sent} ({rest})"
 
 

@@ -353,16 +353,17 @@ class Lifecycle:
         *,
         alone: bool,
         works_on: bool = False,
-        has_had_it: bool = False,
+        has_had_it: bool | None = False,
         only_older: bool = False,
         only_helpers: bool = False,
         successor: object = None,
     ) -> list[Action]:
         """The agent's exit was seen.
 
-        `alone`: it left no processes behind. `works_on`: it left its work behind, which `has_had_it`: the stop signal.
-        `only_older`: nothing is left but what `older_left` is about. `only_helpers`: nothing but processes that end by
-        themselves after the agent. `successor`: a process that runs the same program.
+        `alone`: it left no processes behind. `works_on`: it left its work behind. `has_had_it`: whether the work had
+        the stop signal; None where that is not certain. `only_older`: nothing is left but what `older_left` is about.
+        `only_helpers`: nothing but processes that end by themselves after the agent. `successor`: a process that runs
+        the same program.
         """
         unasked = self.state == RUNNING
         not_ready = self._not_ready()
@@ -378,7 +379,7 @@ class Lifecycle:
             self._set(held_back=INFINITY, settle=INFINITY)
             number, left = stop_steps.stop_signal(self.settings), self._time_left(now)["left"]
             facts = {"code": ending.code, "ending": ending, "cause": self._cause, "signal": number, "left": left}
-            log = Log("wrapper-left", **facts, has_had_it=has_had_it or self._sent_by_platform)
+            log = Log("wrapper-left", **facts, has_had_it=self._sent_by_platform or has_had_it)
             return [log, StopLeftovers(number)]
         replaced = [Log("replaced", successor=str(successor))] if unasked and successor is not None else []
         return [*not_ready, *replaced, *self._linger(now, only_helpers=only_helpers)]

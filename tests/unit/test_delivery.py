@@ -1143,6 +1143,7 @@ def test_work_below_an_agent_that_died_of_the_signal_gets_it(world: World, super
     assert delivery.agent_left()
     assert pids(delivery.previous_recipients) == [20]
     assert delivery.presumed == []
+    assert delivery.work_had_it is False
     world.sent.clear()
     harness.do(StopLeftovers(TERM))
     assert world.sent == [(20, TERM), (20, CONT)]
@@ -1197,6 +1198,7 @@ def test_work_that_a_shell_may_have_signalled_gets_the_signal_before_the_kill_on
     gone(world, harness, exited(3))
     assert delivery.agent_left()
     assert pids(delivery.presumed) == pids(delivery.newly_presumed) == [20]
+    assert delivery.work_had_it is None
     world.sent.clear()
     harness.do(StopLeftovers(TERM))
     assert world.sent == []

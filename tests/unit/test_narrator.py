@@ -192,9 +192,9 @@ def left_by_wrapper(*flags: str) -> list[Action]:
     return left_by(make(*flags))
 
 
-def left_by(life: Lifecycle) -> list[Action]:
+def left_by(life: Lifecycle, *, has_had_it: bool | None = False) -> list[Action]:
     life.signal(0.0, TERM, "a test")
-    return life.agent_ended(2.0, exited(3), alone=False, works_on=True)
+    return life.agent_ended(2.0, exited(3), alone=False, works_on=True, has_had_it=has_had_it)
 
 
 def left_at_deadline() -> list[tuple[float, Action]]:
@@ -637,6 +637,20 @@ CASES: list[tuple[str, Callable[[], list[Action]], int, str, dict[str, object]]]
         lambda: left_by(make("-t", "20s", environment={"DYNO": "web.1"})),
         INFO,
         "the agent exited with code 3 before the program that it runs, which has had TERM (18s left)",
+        {"code": 3, "cause": "exited", "signal": "TERM", "left": 18.0},
+    ),
+    (
+        "wrapper-left",
+        lambda: left_by(make("-t", "20s"), has_had_it=True),
+        INFO,
+        "the agent exited with code 3 before the program that it runs, which has had TERM (18s left)",
+        {"code": 3, "cause": "exited", "signal": "TERM", "left": 18.0},
+    ),
+    (
+        "wrapper-left",
+        lambda: left_by(make("-t", "20s"), has_had_it=None),
+        INFO,
+        "the agent exited with code 3 before the program that it runs (18s left)",
         {"code": 3, "cause": "exited", "signal": "TERM", "left": 18.0},
     ),
     (
