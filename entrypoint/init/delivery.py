@@ -60,6 +60,7 @@ class Delivery:
         self.awaited: list[Process] = []  # programs that a shell waits for before its trap: they get it before the KILL
         self.ahead: list[Process] = []  # leftover processes that have had it, while others wait for their exit
         self._is_wrapper = False  # the agent, for certain: recipients have exited before it
+        self.was_wrapper = True  # the agent, for certain, if it has exited before its work
         self._looked_through = False  # recipients got the last step in the agent's place
         self._adapts = False  # whether the current step may be INT
         self._platform_sent = 0  # the stop signal, if the platform has sent it to every process
@@ -322,6 +323,7 @@ class Delivery:
             return self._look_at_work_of_platform(self._platform_sent)
         agent, number = self._last_stop
         uncertain = not self._is_wrapper and agent is not None and any(p.pid == agent.pid for p in self.held_back)
+        self.was_wrapper = not uncertain
         if agent is None or self._agent.status is None:
             return False
         code = exit_status.exit_code(self._agent.status)

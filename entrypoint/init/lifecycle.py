@@ -162,7 +162,8 @@ class Lifecycle:
         self._all_signalled = False  # those held back from the stop signal have got it
         self._reported_at = -INFINITY  # the last stall report
         self._works_on = False  # the agent was a wrapper and has exited, its work has not
-        self._was_cut = False  # ... and was killed by us
+        self._was_cut = False  # ... and was killed by us, which decides the exit code
+        self._is_wrapper = True  # for certain, where it works on: else its own exit code counts
         self._deferred: list[Action] = []  # logged if helpers have not exited soon
         self._killed_at = INFINITY
         self._killed_for = ""  # KILLING: stop-signal, deadline, linger-over, older-left, escalated
@@ -354,6 +355,7 @@ class Lifecycle:
         alone: bool,
         works_on: bool = False,
         has_had_it: bool | None = False,
+        is_wrapper: bool = True,
         only_older: bool = False,
         only_helpers: bool = False,
         successor: object = None,
@@ -361,9 +363,9 @@ class Lifecycle:
         """The agent's exit was seen.
 
         `alone`: it left no processes behind. `works_on`: it left its work behind. `has_had_it`: whether the work had
-        the stop signal; None where that is not certain. `only_older`: nothing is left but what `older_left` is about.
-        `only_helpers`: nothing but processes that end by themselves after the agent. `successor`: a process that runs
-        the same program.
+        the stop signal; None where that is not certain. `is_wrapper`: that it was one is certain. `only_older`: nothing
+        is left but what `older_left` is about. `only_helpers`: nothing but processes that end by themselves after the
+        agent. `successor`: a process that runs the same program.
         """
         unasked = self.state == RUNNING
         not_ready = self._not_ready()
@@ -375,7 +377,7 @@ class Lifecycle:
         if only_older:
             return [*not_ready, *self.older_left(now)]
         if works_on and self.state == STOPPING:
-            self._works_on = True
+            self._works_on, self._is_wrapper = True, is_wrapper
             self._set(held_back=INFINITY, settle=INFINITY)
             number, left = stop_steps.stop_signal(self.settings), self._time_left(now)["left"]
             facts = {"code": ending.code, "ending": ending, "cause": self._cause, "signal": number, "left": left}
@@ -837,7 +839,7 @@ class Lifecycle:
     def _kill(self, now: float, why: str, *logs: Log) -> list[Action]:
         deferred = self._deferred if "deferred" in self._timers else []
         self._killed_for, self._steps, self.sent_at_once = why, (), frozenset()
-        self._was_cut, self._killed_at = self._works_on, now
+        self._was_cut, self._killed_at = self._works_on and self._is_wrapper, now
         self._enter(KILLING, now, sweep=now + SWEEP_EVERY, give_up=now + GIVE_UP_AFTER)
         return [*deferred, *logs, KillAll()]
 

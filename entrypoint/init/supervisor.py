@@ -434,7 +434,8 @@ class Supervisor:
             if self.execution.only_older_left():
                 return {"only_older": True}
             if self.lifecycle.state == STOPPING and self.lifecycle.last_sent:
-                return {"works_on": self.delivery.agent_left(), "has_had_it": self.delivery.work_had_it}
+                works_on, delivery = self.delivery.agent_left(), self.delivery
+                return {"works_on": works_on, "has_had_it": delivery.work_had_it, "is_wrapper": delivery.was_wrapper}
             if code == 0 and self.lifecycle.state == RUNNING:
                 left = self.descendants.listable() or ()
                 return {"successor": successor.find(self.agent, self.settings.command, left)}

@@ -1143,6 +1143,7 @@ def test_work_below_an_agent_that_died_of_the_signal_gets_it(world: World, super
     assert delivery.agent_left()
     assert pids(delivery.previous_recipients) == [20]
     assert delivery.presumed == []
+    assert delivery.was_wrapper
     assert delivery.work_had_it is False
     world.sent.clear()
     harness.do(StopLeftovers(TERM))
@@ -1181,6 +1182,7 @@ def test_what_got_the_signal_before_an_agent_that_died_of_it_is_work(
     assert world.sent == [(20, TERM), (20, CONT), (AGENT, INT if adapts else TERM), (AGENT, CONT)]
     gone(world, harness, status)
     assert delivery.agent_left() is works_on
+    assert not delivery.was_wrapper
     assert pids(delivery.departures.work) == [20] * works_on
     assert delivery.work_had_it
 

@@ -27,6 +27,15 @@ def test_the_work_has_the_rest_of_the_grace_and_the_exit_code_is_sigkills_if_it_
     assert [action for _, action in done if isinstance(action, Exit)] == [Exit(137)]
 
 
+def test_the_exit_code_is_the_agents_where_it_is_not_certain_that_it_was_a_wrapper() -> None:
+    life = make("-t", "20s")
+    life.signal(0.0, TERM, "a test")
+    life.agent_ended(11.0, killed(TERM), alone=False, works_on=True, has_had_it=True, is_wrapper=False)
+    done = run_until(life, 30.0)
+    assert next(at for at, action in done if isinstance(action, KillAll)) == 20.0
+    assert [action for _, action in done if isinstance(action, Exit)] == [Exit(143)]
+
+
 def test_a_cut_counts_as_a_good_end_only_where_137_does() -> None:
     assert Exit(137) in [action for _, action in run_until(left("-t", "2s", "-e", "3", code=3), 30.0)]
     assert Exit(0) in [action for _, action in run_until(left("-t", "2s", "-e", "137", code=3), 30.0)]
