@@ -57,7 +57,7 @@ class Delivery:
         self.presumed: list[Process] = []  # work that a wrapper is likely to have signalled: it gets no second signal
         self.newly_presumed: list[Process] = []  # of them those that were not logged yet
         self._last_stop: tuple[Process | None, int] = None, 0  # the agent, and the signal of the last step
-        self.awaited: list[Process] = []  # programs that a shell waits for before its trap: they get it before the KILL
+        self.awaited: list[Process] = []  # what a shell waits for before its trap: gets it once it handles it, or late
         self.ahead: list[Process] = []  # leftover processes that have had it, while others wait for their exit
         self._is_wrapper = False  # the agent, for certain: recipients have exited before it
         self.was_wrapper = True  # the agent, for certain, if it has exited before its work

@@ -371,7 +371,8 @@ def _sleeps_blocked(line: bytes) -> bool:
 
 def _may_start_a_program(pid: int) -> bool:
     """Whether it sleeps where musl's posix_spawn(3) does with all signals blocked: it reads a pipe, or waits."""
-    return b"pipe_read" in procfs.wait_channel(pid) or procfs.waits_for_child(pid)
+    where = procfs.wait_channel(pid)
+    return b"pipe_read" in where or procfs.is_for_child(where)
 
 
 def _is_fork(process: "Process") -> bool:

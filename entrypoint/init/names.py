@@ -107,6 +107,11 @@ def is_passive(process: "Process") -> bool:
     return not PASSIVE.isdisjoint(procfs.program_names(process))
 
 
+def is_server(process: "Process") -> bool:
+    """Whether it is a display or a bus, by the name in `stat` alone: an agent may have thousands of children."""
+    return process.name in SERVERS
+
+
 def program(argv: list[str]) -> tuple[str, ...]:
     """Return the program, and the script that it runs, if any; nothing for a shell, or for code on the command line."""
     name = paths.basename(argv[0]) if argv else ""

@@ -246,12 +246,17 @@ def wait_channel(pid: int) -> bytes:
 
 
 def waits_for_child(pid: int) -> bool:
-    """Whether its main thread waits for a child (wait4(2), waitid(2)), as far as that is known.
+    """Whether its main thread waits for a child (wait4(2), waitid(2)), as far as that is known."""
+    return is_for_child(wait_channel(pid))
+
+
+def is_for_child(channel: bytes) -> bool:
+    """Whether what waits in this kernel function waits for a child.
 
     The whole name counts, without what a compiler adds after a dot: since Linux 6.16 a thread that waits for a lock
     does so in `futex_do_wait`.
     """
-    return wait_channel(pid).partition(b".")[0] == b"do_wait"
+    return channel.partition(b".")[0] == b"do_wait"
 
 
 def blocking_descriptor(pid: int) -> int | None:

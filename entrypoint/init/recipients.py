@@ -16,6 +16,8 @@ process is judged by what it is doing at that moment:
 A process that is held back gets the signal later; `lifecycle` decides when. A launcher that is signalled first takes
 its child with it (asyncio's does so at once); an agent that is signalled last loses a moment.
 
+A display or a bus beside the program (Xvfb, dbus-daemon) gets no signal in the agent's place.
+
 Some wrappers handle or ignore signals themselves, and are looked through all the same if a process behind them can act
 on the signal:
 
@@ -221,7 +223,7 @@ def _look_through(
         children = [
             child
             for child in children_of(process.pid)
-            if child.alive and child.pid not in known and child.name not in names.SERVERS
+            if child.alive and child.pid not in known and not names.is_server(child)
         ]
         if dispositions.handles(process, number):
             children = _behind(process, children, to_stop=to_stop)
@@ -254,11 +256,11 @@ def _behind(process: "Process", children: "list[Process]", *, to_stop: bool) -> 
         # It leaves its stdin to the program: a pipe into a child would be a conversation with a helper. And one that
         # only has a relay's name may have forks of itself as workers.
         argv = procfs.argv_of(process.pid) if len(children) > 1 else []  # watch(1) has one fork of itself
-        feeds = names.feeds_its_program(process)
         return [
             child
             for child in children
-            if (feeds or not _leads_to(process, child, 0)) and not (argv and procfs.argv_of(child.pid) == argv)
+            if (not _leads_to(process, child, 0) or names.feeds_its_program(process))
+            and not (argv and procfs.argv_of(child.pid) == argv)
         ]
     return []
 

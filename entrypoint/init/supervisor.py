@@ -434,8 +434,9 @@ class Supervisor:
             if self.execution.only_older_left():
                 return {"only_older": True}
             if self.lifecycle.state == STOPPING and self.lifecycle.last_sent:
-                works_on, delivery = self.delivery.agent_left(), self.delivery
-                return {"works_on": works_on, "has_had_it": delivery.work_had_it, "is_wrapper": delivery.was_wrapper}
+                delivery = self.delivery
+                facts = {"works_on": delivery.agent_left(), "has_had_it": delivery.work_had_it}
+                return {**facts, "is_wrapper": delivery.was_wrapper}
             if code == 0 and self.lifecycle.state == RUNNING:
                 left = self.descendants.listable() or ()
                 return {"successor": successor.find(self.agent, self.settings.command, left)}

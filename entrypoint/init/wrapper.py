@@ -67,7 +67,6 @@ class Wrapper:
 
     def _waits(self) -> bool:
         """Whether a wrapper waits for a child, as far as that is known."""
-        pids = [pid for pid, _ in self._between]
-        channels = list(map(procfs.wait_channel, pids))
-        waits = any(map(procfs.waits_for_child, pids)) or any(b"sigsuspend" in channel for channel in channels)
+        channels = [procfs.wait_channel(pid) for pid, _ in self._between]
+        waits = any(procfs.is_for_child(channel) or b"sigsuspend" in channel for channel in channels)
         return waits or not any(channels)

@@ -243,11 +243,8 @@ SLEEP = "p = subprocess.Popen(['sleep', '60']{}); "
         (SLEEP.format(", stdin=subprocess.PIPE, stdout=subprocess.PIPE") + "p.stdout.read()", b"pipe_read", False),
         (SLEEP.format(", stdout=subprocess.PIPE") + "os.read(0, 1)", b"pipe_read", False),
         (SLEEP.format("") + "time.sleep(60)", b"nanosleep", False),
-        (
-            SLEEP.format("") + "import threading; threading.Event().wait()",
-            b"futex",
-            False,
-        ),  # since 6.16 `futex_do_wait`
+        # Since Linux 6.16 that is `futex_do_wait`.
+        (SLEEP.format("") + "import threading; threading.Event().wait()", b"futex", False),
     ],
 )
 def test_a_process_that_waits_for_its_child_is_a_wrapper(

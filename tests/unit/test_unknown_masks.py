@@ -293,8 +293,8 @@ def test_all_processes_are_returned_as_seen(family: Family) -> None:
     assert by_name.resolve(family.processes[10], TERM, to_stop=True).seen == {}, "nothing was looked at"
 
 
-@pytest.mark.parametrize("passive", ["sleep", "tee", "tail"])
-def test_passive_processes_get_no_stop_signal(family: Family, passive: str) -> None:
+@pytest.mark.parametrize("passive", ["sleep", "tee", "tail", "Xvfb"])
+def test_passive_processes_and_servers_get_no_stop_signal(family: Family, passive: str) -> None:
     family.add(10, "bash")
     family.add(11, passive)
     assert family.resolve() == set(), "the shell itself"
