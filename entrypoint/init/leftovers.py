@@ -38,7 +38,6 @@ import posix
 import time
 
 from ..signals import INT
-from ..units import INFINITY
 from . import dispositions, foreground, names, procfs, recipients, tree
 
 TYPE_CHECKING = False
@@ -51,8 +50,24 @@ SIGNALS_NOBODY = frozenset(("watch",))  # ... but exits with a code
 EVENT_LOOPS = frozenset(("node", "nodejs", "bun", "deno"))  # they wait for everything in one place
 AT_ONCE = 1.0  # seconds in which such a launcher exits if it has no work of its own
 MAX_DESCRIPTORS = 256  # of a wrapper
-MAX_LOOK_SECONDS = 0.05  # at what is below wrappers: the stop signal waits for it
+# At what is below wrappers: the stop signal waits for it. So many are looked at in any case, as process 1 may get no
+# processor meanwhile.
+MAX_LOOK_SECONDS, MIN_LOOKED_AT = 0.05, 16
 P_PID = 1  # the first argument of waitid(2): the second is a pid
+
+
+class _Allowance:
+    """How many processes may be looked at."""
+
+    __slots__ = ("_left", "_until")
+
+    def __init__(self) -> None:
+        self._until, self._left = time.monotonic() + MAX_LOOK_SECONDS, MIN_LOOKED_AT
+
+    def is_used_up(self) -> bool:
+        """Whether no other may be looked at; if not, one is."""
+        self._left -= 1
+        return self._left < 0 and time.monotonic() > self._until
 
 
 class _Below:
@@ -99,9 +114,9 @@ class Wrapper:
         number: int,
         *,
         adapts: bool,
-        until: float = INFINITY,
+        is_enough: "Callable[[], bool]" = bool,  # False
     ) -> None:
-        """`adapts`: see `Delivery.stop`. `until`: when to look no further (monotonic clock)."""
+        """`adapts`: see `Delivery.stop`. `is_enough`: whether to look no further; asked before each look."""
         self._pid, self._number = process.pid, number
         self._is_shell = procfs.is_shell(process)
         self._is_known = self._is_shell or names.is_wrapper(process)
@@ -128,7 +143,7 @@ class Wrapper:
         to_look_at = list(to_look_at)
         in_foreground = {child.pid for child in foreground.children(process, to_look_at)} if self._is_shell else set()
         for child in to_look_at:  # grows meanwhile
-            if time.monotonic() > until:
+            if is_enough():
                 break
             if child.parent in self._awaited:
                 self._awaited.add(child.pid)
@@ -183,11 +198,11 @@ class Departures:
     def note(self, processes: "Sequence[Process]", seen: "Sequence[Process]", number: int, *, adapts: bool) -> None:
         """These are about to get the stop signal. `seen`: all our descendants."""
         children_of = tree.children_among({process.pid: process for process in seen})
-        until = time.monotonic() + MAX_LOOK_SECONDS
+        is_enough = _Allowance().is_used_up
         for process in processes:
             self.statuses.pop(process.pid, None)  # of another that had its pid
             if children_of(process.pid):
-                made = Wrapper(process, children_of, number, adapts=adapts, until=until)
+                made = Wrapper(process, children_of, number, adapts=adapts, is_enough=is_enough)
                 self._wrappers[process.identity] = number, made
 
     def look(self, former: "Sequence[Process]", *, died: bool = False) -> "list[Process]":

@@ -12,7 +12,6 @@ from entrypoint.init.foreground import OF_EXIT_TRAP
 from entrypoint.init.leftovers import Departures, Wrapper
 from entrypoint.init.procfs import Process
 from entrypoint.signals import QUIT, TERM
-from entrypoint.units import INFINITY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,8 +76,9 @@ class World:
             f"voluntary_ctxt_switches:\t{self.switches[int(pid)]}\nnonvoluntary_ctxt_switches:\t7\n"
         ).encode()
 
-    def wrapper(self, *, adapts: bool = False, until: float = INFINITY) -> Wrapper:
-        return Wrapper(self.processes[ROOT], tree.children_among(self.processes), TERM, adapts=adapts, until=until)
+    def wrapper(self, *, adapts: bool = False, is_enough: Callable[[], bool] = bool) -> Wrapper:
+        of = tree.children_among(self.processes)
+        return Wrapper(self.processes[ROOT], of, TERM, adapts=adapts, is_enough=is_enough)
 
     def left(self, made: Wrapper, *, died: bool) -> tuple[list[int], list[int]]:
         work, signalled = made.left(died=died)
@@ -229,11 +229,27 @@ def test_the_descriptors_of_a_process_are_listed_once_for_all_its_children(
 def test_what_is_below_a_wrapper_is_looked_at_for_so_long(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The stop signal waits for it."""
     world.add(OTHER, ROOT, "python", handles=True)
-    times = iter([0.0, 1.0, 2.0, 3.0])  # the first is for a program for Node
-    monkeypatch.setattr(time, "monotonic", lambda: next(times, 9.0))
-    world.processes[ROOT].name = "node"
-    monkeypatch.setattr(leftovers, "_has_sockets", lambda _: False)
-    assert world.left(world.wrapper(until=1.5), died=True)[0] == [WORK]
+    answers = iter([False, True])
+    assert world.left(world.wrapper(is_enough=lambda: next(answers)), died=True)[0] == [WORK]
+
+
+def test_a_few_are_looked_at_however_long_that_takes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Process 1 may get no processor meanwhile."""
+    now = 1000.0
+
+    def slow() -> float:
+        nonlocal now
+        now += 2 * leftovers.MAX_LOOK_SECONDS
+        return now
+
+    for pid in range(100, 100 + leftovers.MIN_LOOKED_AT):
+        world.add(pid, ROOT, "python", handles=True)
+    monkeypatch.setattr(time, "monotonic", slow)
+    departures, root = Departures(), world.processes[ROOT]
+    departures.note([root], list(world.processes.values()), TERM, adapts=False)
+    del world.processes[ROOT]
+    departures.look([root], died=True)
+    assert len(departures.work) == leftovers.MIN_LOOKED_AT
 
 
 def test_all_wrappers_together_are_looked_at_for_so_long(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,6 +262,7 @@ def test_all_wrappers_together_are_looked_at_for_so_long(world: World, monkeypat
         now += 2 * leftovers.MAX_LOOK_SECONDS if pid == 20 else 0.0
         return {}
 
+    monkeypatch.setattr(leftovers, "MIN_LOOKED_AT", 1)
     monkeypatch.setattr(time, "monotonic", lambda: now)
     monkeypatch.setattr(procfs, "descriptors", slow)
     departures = Departures()
