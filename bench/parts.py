@@ -128,8 +128,8 @@ class Bench:
     def exit(self, init: Init) -> None:
         """Measure the time from the agent's exit to the init's."""
         with Run(self.place, init, "last", 100) as run:
-            last = run.stamp("last")
-            self._add("exit", init, (run.stamp("end") - last) / 1e6)
+            end = run.stamp("end")
+            self._add("exit", init, (end - run.last) / 1e6)
 
     def rest(self, init: Init) -> None:
         """Measure the memory at rest."""

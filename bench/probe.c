@@ -6,7 +6,7 @@
  *     probe AGENT FIFO [ARG]                    be an agent, see `main`
  *
  * Each writes stamps to the FIFO: lines with a name and a number. Times are nanoseconds of CLOCK_MONOTONIC. Processes
- * share counters in the file FIFO.shared. Every process dies with the bench.
+ * share counters and a time in the file FIFO.shared. Every process dies with the bench.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -28,6 +28,7 @@
 static int fifo;
 
 static volatile struct shared {
+	long long last;  /* when the agent exits; a stamp would wake the bench, beside the init that is measured */
 	int made, ended; /* processes of the tree: created; exited on TERM */
 } *shared;
 
@@ -259,6 +260,16 @@ static void orphans(int count, const char *go)
 	stamp("reaped", now() - start);
 }
 
+static void open_shared(const char *path)
+{
+	char name[4096];
+	int file;
+
+	snprintf(name, sizeof name, "%s.shared", path);
+	check((file = open(name, O_RDWR | O_CLOEXEC | O_CREAT, 0600)) >= 0 && ftruncate(file, sizeof *shared) == 0, name);
+	shared = share(sizeof *shared, file);
+}
+
 int main(int argc, char **argv)
 {
 	long long first = now();
@@ -278,8 +289,9 @@ int main(int argc, char **argv)
 	if (!strcmp(role, "first")) { /* exit at once */
 		stamp("first", first);
 	} else if (!strcmp(role, "last")) { /* exit after `number` ms, when everything is at rest */
+		open_shared(path);
 		usleep(number * 1000);
-		stamp("last", now());
+		shared->last = now();
 	} else if (!strcmp(role, "orphans")) { /* create `number` of them, then stay */
 		snprintf(name, sizeof name, "%s.go", path);
 		orphans(number, name);
@@ -287,10 +299,7 @@ int main(int argc, char **argv)
 	} else if (!strcmp(role, "count")) { /* count signals */
 		count();
 	} else { /* idle, handle, ignore-term, exit-on-term: stay, with a tree of `number` processes */
-		int file;
-		snprintf(name, sizeof name, "%s.shared", path);
-		check((file = open(name, O_RDWR | O_CLOEXEC | O_CREAT, 0600)) >= 0 && ftruncate(file, sizeof *shared) == 0, name);
-		shared = share(sizeof *shared, file);
+		open_shared(path);
 		if (!strcmp(role, "ignore-term")) { /* all processes */
 			signal(SIGTERM, SIG_IGN);
 			signal(SIGINT, SIG_IGN);

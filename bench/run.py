@@ -126,7 +126,17 @@ class Run:
     @property
     def exited_on_term(self) -> int:
         """How many processes of the tree received a TERM and exited."""
-        return int(struct.unpack("ii", self._shared.read_bytes())[1])
+        return self._counters[2]
+
+    @property
+    def last(self) -> int:
+        """When the agent has exited, in nanoseconds (monotonic clock)."""
+        return self._counters[0]
+
+    @property
+    def _counters(self) -> tuple[int, ...]:
+        """What the processes share, as the probe has it."""
+        return struct.unpack("qii", self._shared.read_bytes())
 
     # --- Signals. ---------------------------------------------------------------------------------------------------
 
