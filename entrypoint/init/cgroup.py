@@ -75,11 +75,9 @@ class Memory:
         return int(text) if text.isdigit() else None  # "max", or nothing
 
     def _field(self, which: int, name: bytes) -> int | None:
-        for line in self._read(which).splitlines():
-            key, _, value = line.partition(b" ")
-            if key == name and value.isdigit():
-                return int(value)
-        return None
+        _, _, rest = (b"\n" + self._read(which)).partition(b"\n%b " % name)
+        value = rest.partition(b"\n")[0]
+        return int(value) if value.isdigit() else None
 
     def _read(self, which: int) -> bytes:
         if not self._directory:

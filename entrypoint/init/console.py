@@ -35,6 +35,16 @@ class Console:
         """Whether a line of this level is written, or kept in the history, which has more than a quiet log."""
         return level <= max(self.level, INFO)
 
+    @property
+    def wants_fields(self) -> bool:
+        """Whether the fields of a line appear anywhere."""
+        return self.json or self.history is not None
+
+    def end_history(self) -> None:
+        """The next line is the last. Nobody can ask for it later, so it is kept only for those that follow the log."""
+        if self.history is not None and not self.history.is_followed():
+            self.history = None
+
     def log(self, level: int, event: str, text: str, **fields: object) -> None:
         """Write one line. `event` and `fields` (str, int, float, bool, None, or lists of them) appear in JSON only."""
         if not self.takes(level):

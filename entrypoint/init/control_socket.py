@@ -123,6 +123,7 @@ class ControlSocket:
         self._listener, has_no_descriptors = _open()
         self._close = _socket.socket.close if has_no_descriptors else self._close_aside
         history.followers.append(self._follow)
+        history.is_followed = self._is_followed
         loop.add_reader(self._listener.fileno(), self._accept_next)
 
     # --- Clients. ---------------------------------------------------------------------------------------------------
@@ -222,6 +223,10 @@ class ControlSocket:
                 taken = False
             if not taken:
                 self._drop(client)
+
+    def _is_followed(self) -> bool:
+        """Whether somebody follows the log, or waits for the end of the stop."""
+        return any(client.render is not None for client in self._clients.values())
 
     def is_awaited(self) -> bool:
         """Whether somebody who may command waits for the end of the stop, or follows the log."""

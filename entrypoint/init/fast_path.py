@@ -45,12 +45,12 @@ class FastPath:
         # of its handlers runs: the kernel blocks the handler's signal (sigaction(2)).
         self._acts_on: dict[int, list[dispositions.Seen]] = {}
 
-    def send_next(self, source: "SignalFd | WakeupFd") -> bool:
-        """Send the signal that has come, if it is a single one, and the agent is known to act on it; return whether so.
+    def send_next(self, number: int, source: "SignalFd | WakeupFd") -> bool:
+        """Send the signal that `source` has, if it is a single one, and the agent is known to act on it.
 
-        Most signals take this and nothing else. The agent waits for each of these lines.
+        `number`: what its `peek` returns. Returns whether it was sent. Most signals take this and nothing else. The
+        agent waits for each of these lines.
         """
-        number = source.peek()
         states = self._acts_on.get(number)
         if states is None or number not in self._lifecycle.sent_at_once:
             return False

@@ -16,13 +16,14 @@ OVERHEAD_BYTES = 160  # of a record: a tuple, and a dictionary
 
 
 class History:
-    """`followers` are called with each new record. They do not raise."""
+    """`followers` are called with each new record, and do not raise. `is_followed`: whether any of them wants it."""
 
-    __slots__ = ("_bytes", "_kept", "followers")
+    __slots__ = ("_bytes", "_kept", "followers", "is_followed")
 
     def __init__(self) -> None:
         self._kept: list[tuple[int, Record]] = []  # each with its size
         self.followers: list[Callable[[Record], object]] = []
+        self.is_followed: Callable[[], bool] = bool  # False
         self._bytes = 0
 
     @property

@@ -50,6 +50,7 @@ AT = {
 TEXT_ONLY = frozenset(  # facts that do not go into JSON
     ("why", "hung", "extended", "counts_as", "lifted_by", "limited_by", "cut", "has_had_it", "lingers")
 )
+PLAIN = str, int, float, type(None)  # types that JSON has as they are
 MAX_LIST_SECONDS = 0.2  # for the list of processes in a line: the SIGKILL comes after it
 NAMES, COUNT = "names", "count"  # the processes that are still running, at the end of a line
 # Events that only --verbose logs. Without it their text is not needed, so `events` is not made for them.
@@ -264,9 +265,9 @@ class Narrator:
             # The figure is a guess, and the drain may be a good one: where the report has another place, one line.
             guessed = not self._platform_is_certain and self._is_written
             level, self._report_level = (INFO, DEBUG) if guessed else (WARNING, WARNING)
-        fields = {name: _field(name, value) for name, value in entry.facts.items() if _is_field(name, value)}
-        if to := entry.facts.get("to"):
-            fields["pids"] = [process.pid for process in to]
+        if entry.event == "ended":
+            self.console.end_history()
+        fields = _fields(entry.facts) if self.console.wants_fields else {}
         if listing and (level <= self.console.level or (final and self._is_written)):
             added, processes = self._process_list(listing)
             text += added
@@ -373,8 +374,9 @@ class Narrator:
             text += PARENT_IS_1
         if facts["code"] and facts["status"]:
             text += f'; its last status: "{facts["status"]}"'
-        fields["how"] = describe(facts["ending"], facts["cause"])
-        fields["cause"] = facts["hung"] or facts.get("cut") or facts["cause"]
+        if self.console.wants_fields:
+            fields["how"] = describe(facts["ending"], facts["cause"])
+            fields["cause"] = facts["hung"] or facts.get("cut") or facts["cause"]
         if not self._has_message:
             return text
         try:
@@ -410,9 +412,17 @@ def _may_mind_its_parent(facts: "dict[str, Any]") -> bool:
     return at_once and facts["agent_code"] == 0 and facts["cause"] == "exited" and posix.getpid() == 1
 
 
+def _fields(facts: "dict[str, Any]") -> dict[str, object]:
+    """Return what JSON has of the facts."""
+    fields = {name: _field(name, value) for name, value in facts.items() if _is_field(name, value)}
+    if to := facts.get("to"):
+        fields["pids"] = [process.pid for process in to]
+    return fields
+
+
 def _is_field(name: str, value: object) -> bool:
     """Whether a fact goes into JSON as it is; others only make up the text."""
-    return name == "sender" or (isinstance(value, str | int | float | None) and name not in TEXT_ONLY)
+    return name == "sender" or (isinstance(value, PLAIN) and name not in TEXT_ONLY)
 
 
 def _field(name: str, value: object) -> object:

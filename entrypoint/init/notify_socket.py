@@ -12,6 +12,7 @@ import _signal
 import _socket
 import _thread
 import posix
+import select
 import sys
 
 from .. import notify
@@ -62,6 +63,7 @@ class NotifySocket:
         "_on_readable",
         "_parent",
         "_paused",
+        "_queue",
         "_retry_after",
         "_socket",
         "_stranger_logged",
@@ -82,6 +84,8 @@ class NotifySocket:
         self._aside = False  # a thread is taking a message out of the queue
         self._dropped = False  # it is done, or the attempt to start one has failed
         self._main_thread = _thread.get_ident()
+        self._queue = select.poll()
+        self._queue.register(socket.fileno(), select.POLLIN)
         self._paused = False  # it is not read for a while, as that has failed
         self._retry_after = 0.0  # seconds of the last pause; 0 if the last attempt to read has not failed
         loop.add_reader(socket.fileno(), on_readable)
@@ -98,6 +102,8 @@ class NotifySocket:
         memory to handle it, it stays there and is received again. Raises what `handle` raises.
         """
         self.resume()
+        if self._is_empty():
+            return
         until = self._loop.time() + MAX_SECONDS
         for number in range(MAX_MESSAGES):
             if self._aside or (number >= MIN_MESSAGES and self._loop.time() > until):
@@ -127,6 +133,13 @@ class NotifySocket:
                 take_out()
                 raise
             take_out()
+
+    def _is_empty(self) -> bool:
+        """Whether no message is there, for certain. Mostly none is, and an exception would take longer."""
+        try:
+            return not self._queue.poll(0)
+        except OSError:  # poll(2) needs the limit on descriptors to be at least 1
+            return False
 
     def _pause(self, error: OSError) -> None:
         """Do not read the socket for a while, each time a longer one: the call may be refused for good (seccomp)."""

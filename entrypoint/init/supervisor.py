@@ -104,7 +104,8 @@ class Supervisor:
         self._fast_path = fast_path.FastPath(settings, *path)
         self._inbox: list[signalfd.Received] = []  # signals that came and are not handled yet
         self._unread = False  # signals may be there that are not handled, as an attempt to has failed
-        self._parts = (self.execution.carry_out, self._read, self._reap, self._look_at_the_clock, self._arm)
+        self._of_a_child = self._resume_receiving, self._reap, self._look_at_the_clock, self._arm
+        self._parts = self.execution.carry_out, self._read, *self._of_a_child
         # Since when something has failed, the agent's exit waits to be handled, and signals do.
         self._failing_since = self._exit_waits_since = self._unread_since = INFINITY
         self._clock_failures, self._timer = 0, None
@@ -213,14 +214,16 @@ class Supervisor:
 
     # --- What happens. ----------------------------------------------------------------------------------------------
 
-    def _catch_up(self) -> None:
+    def _catch_up(self, parts: "Sequence[Callable[[], object]]" = ()) -> None:
         """Handle everything that is there: signals, exits, timers. Where that fails, the loop calls this again soon.
+
+        `parts`: those of it that are due, if not all.
 
         Each part has its turn, whatever has become of the others: one that fails for ever keeps no deadline from being
         kept, and no child from being reaped. Raises the first error.
         """
         failure: BaseException | None = None
-        for part in self._parts:
+        for part in parts or self._parts:
             try:
                 part()
             except BaseException as error:
@@ -271,6 +274,9 @@ class Supervisor:
             del self._inbox[0]
             self.execution.carry_out()
         self._unread = False
+
+    def _resume_receiving(self) -> None:
+        """The notify socket's thread, where it has one, wakes us by a SIGCHLD when it is done."""
         if self.notify_socket is not None:
             self.notify_socket.resume()
 
@@ -311,7 +317,12 @@ class Supervisor:
         if self._inbox or self.execution.to_do:
             self._catch_up()
             return
-        if not self._fast_path.send_next(self.source):
+        number = self.source.peek()
+        if number == signals.CHLD:  # nothing but that has come: in most lives this is the end, and the platform waits
+            self.source.size = 0
+            self._catch_up(self._of_a_child)
+            return
+        if not self._fast_path.send_next(number, self.source):
             self._unread = True
             self.source.read(self._inbox)
             self._handled.clear()

@@ -294,6 +294,7 @@ def test_without_proc_net_unix_and_without_run(start: Start) -> None:
 def test_no_control(start_in_role: Start) -> None:
     init = start_in_role("--no-control", command=["--", *IDLE])
     agent = wait_for_agent(init)
+    assert init.wait_for_line("started")  # before it, process 1 may have a child call signalfd(2)
     assert not [target for target in descriptors(init.pid).values() if target.startswith("socket:")][1:]
     ran = ask(init, "ready")
     assert ran.returncode == 125

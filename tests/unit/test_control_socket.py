@@ -282,7 +282,9 @@ def follower(stage: Stage) -> socket.socket:
 
 def test_a_follower_has_time_to_read_the_end(stage: Stage) -> None:
     """It closes its connection when it has read all."""
+    assert not stage.history.is_followed()
     client = follower(stage)
+    assert stage.history.is_followed()
     stage.history.add(INFO, "event", "the end", {})
     packets: list[bytes] = []
 

@@ -190,7 +190,7 @@ class Source:
 def sends(path: fast_path.FastPath, number: int) -> bool:
     """Whether the signal is sent when it comes alone; if not, it must stay."""
     source: Any = Source(number)
-    is_sent = path.send_next(source)
+    is_sent = path.send_next(source.peek(), source)
     assert is_sent == (source.size == 0)
     return is_sent
 
@@ -283,6 +283,19 @@ def test_a_signal_that_the_agent_handles_takes_no_wait(
     harness.supervisor._signals_waiting()
     assert world.sent == [(AGENT, USR1)] * 2
     assert world.wait_results == []
+
+
+def test_a_childs_exit_that_comes_alone_is_handled_at_once(
+    world: World, supervise: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = supervise()
+    monkeypatch.setattr(harness.source, "peek", lambda: signal.SIGCHLD)
+    harness.source.size = 128  # type: ignore[attr-defined]
+    world.wait_results, world.no_children = [(77, 0), (AGENT, 0)], True
+    harness.supervisor._signals_waiting()
+    assert harness.source.size == 0  # type: ignore[attr-defined]
+    assert harness.supervisor.execution.exit_code == 0
+    assert len(harness.lines("ended: ")) == 1
 
 
 def test_what_was_not_done_before_comes_first(world: World, supervise: Callable[..., Harness]) -> None:

@@ -79,6 +79,19 @@ def test_a_record_that_is_larger_than_the_space_is_not_kept() -> None:
     assert kept.records == []
 
 
+@pytest.mark.parametrize("is_followed", [False, True])
+def test_the_last_line_is_kept_only_for_those_that_follow(is_followed: bool) -> None:
+    console = Console(None)
+    console.end_history()
+    console.history = kept = History()
+    assert console.wants_fields
+    kept.is_followed = lambda: is_followed
+    console.end_history()
+    console.log(INFO, "ended", "the end", code=3)
+    assert [record[3] for record in kept.records] == (["the end"] if is_followed else [])
+    assert console.wants_fields is is_followed
+
+
 def test_followers_get_each_record_and_may_stop_meanwhile() -> None:
     kept = History()
     seen: list[tuple[str, str]] = []

@@ -298,28 +298,36 @@ def test_after_a_success_the_next_failure_is_logged_again_and_is_short(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(2):
+        stage.send("READY=1")
         refuse(stage, monkeypatch, 1)
         assert stage.received() == []
         assert pass_time(stage) == pytest.approx(RETRY_AFTER)
-        assert stage.received() == []
+        assert stage.received() == [{"READY": "1"}]
     assert len(stage.console.lines) == 2
 
 
+def test_a_socket_that_is_empty_is_not_read(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse(stage, monkeypatch, 1)
+    assert stage.received() == []
+    assert stage.is_watched
+    assert stage.console.lines == []
+
+
 def test_a_deadline_has_the_socket_read_in_a_pause_too(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.send("READY=1")
     refuse(stage, monkeypatch, 2)
     for _ in range(2):
         assert stage.received() == []
     assert len(stage.loop.timers) == 1
-    stage.send("READY=1")
     assert stage.received() == [{"READY": "1"}]
 
 
 def test_the_end_of_a_pause_does_not_disturb_the_thread(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = nonblocking_pipe()
+    stage.send("READY=1", writer)
     refuse(stage, monkeypatch, 1)
     assert stage.received() == []
     monkeypatch.setattr(_thread, "start_new_thread", lambda *_: None)
-    reader, writer = nonblocking_pipe()
-    stage.send("READY=1", writer)
     assert stage.received() == [{"READY": "1"}]
     pass_time(stage)
     assert not stage.is_watched
