@@ -42,6 +42,7 @@ def resolve(agent: "Process", number: int, *, to_stop: bool) -> recipients.Recip
             break
         children = [child for child in children_of(process.pid) if child.alive and child.pid not in seen]
         active = [child for child in children if not (names.is_passive(child) or names.is_server(child))]
+        active = [child for child in active if not names.is_backend(child)] or active
         if not active and process is not agent:
             innermost.append(process)
         for child in active:

@@ -54,7 +54,9 @@ class Delivery:
         self.interrupted: list[Process] = []  # those that were sent INT in place of TERM
         self.wrapper: wrapper.Wrapper | None = None  # the agent, where recipients got the stop signal in its place
         self._departures: leftovers.Departures | None = None
-        self.presumed: list[Process] = []  # work that a wrapper is likely to have signalled: it gets no second signal
+        self.presumed: list[
+            Process
+        ] = []  # what a wrapper is likely to have signalled: it gets no second signal, or late
         self.newly_presumed: list[Process] = []  # of them those that were not logged yet
         self._last_stop: tuple[Process | None, int] = None, 0  # the agent, and the signal of the last step
         self.awaited: list[Process] = []  # what a shell waits for before its trap: gets it once it handles it, or late
@@ -62,6 +64,7 @@ class Delivery:
         self._is_wrapper = False  # the agent, for certain: recipients have exited before it
         self.was_wrapper = True  # the agent, for certain, if it has exited before its work
         self._looked_through = False  # recipients got the last step in the agent's place
+        self._agent_may_signal = False  # and the agent, a shell, may signal its jobs in its trap after that
         self._adapts = False  # whether the current step may be INT
         self._platform_sent = 0  # the stop signal, if the platform has sent it to every process
         self._signalled_by_platform: set[tuple[int, int]] = set()
@@ -110,6 +113,8 @@ class Delivery:
         self._stopped.update(map(_identity, (*self._reached, *self.also_reached)))
         known = {*self._stopped, *map(_identity, self.awaited)}
         self.awaited += [process for process in found.awaited if process.identity not in known]
+        known.update(map(_identity, self.presumed))
+        self.presumed += [process for process in found.unsure if process.identity not in known]
         if self._reached:
             self.previous_recipients = self._reached
             self.held_back = found.held_back or self.held_back  # those of an earlier step still are
@@ -205,7 +210,11 @@ class Delivery:
         agent = None if self._agent.has_exited else procfs.look(self._agent.pid)
         self._last_stop = agent, number
         to = [*found.shells, *found.processes]
-        self._note_wrappers(to if to or agent is None else [agent], number)
+        is_shell = self._looked_through and procfs.is_shell(agent)
+        self._agent_may_signal = is_shell and agent is not None and dispositions.handles(agent, number) is True
+        if agent is not None and agent.pid not in [p.pid for p in to] and (not to or self._agent_may_signal):
+            to.append(agent)
+        self._note_wrappers(to, number)
 
     def _note_wrappers(self, to: "Sequence[Process]", number: int) -> None:
         """These are about to get the stop signal, and may be wrappers that exit before their work."""
@@ -322,7 +331,8 @@ class Delivery:
         if self._platform_sent and self._agent.status is not None:
             return self._look_at_work_of_platform(self._platform_sent)
         agent, number = self._last_stop
-        uncertain = not self._is_wrapper and agent is not None and any(p.pid == agent.pid for p in self.held_back)
+        is_wrapper = self._is_wrapper or self._agent_may_signal
+        uncertain = not is_wrapper and agent is not None and any(p.pid == agent.pid for p in self.held_back)
         self.was_wrapper = not uncertain
         if agent is None or self._agent.status is None:
             return False
@@ -331,7 +341,11 @@ class Delivery:
             return False
         if self._looked_through:
             died = code == 128 + number  # a shell's code is its program's
-            return self._look_at_work(self.previous_recipients, died=died)
+            if not self._agent_may_signal:
+                return self._look_at_work(self.previous_recipients, died=died)
+            # Where it has not got the signal, it has died of one that it has sent itself (`kill 0`).
+            self.departures.statuses[agent.pid] = self._agent.status if self.all_signalled else 0
+            return self._look_at_work([agent, *self.previous_recipients], died=died)
         self.departures.statuses[agent.pid] = self._agent.status
         return self._look_at_work([agent])
 
@@ -360,8 +374,8 @@ class Delivery:
             self.previous_recipients, self.held_back, self.wrapper = self.departures.work, [], None
         return bool(self.departures.work)
 
-    def stop_interrupted(self, number: int, action: object) -> None:
-        """Send a signal to those that were sent INT, have not exited, and still do not handle TERM.
+    def stop_interrupted(self, number: int, action: object) -> "list[Process]":
+        """Send a signal to those that were sent INT, have not exited, and still do not handle TERM; return who got it.
 
         It also goes to those that a wrapper may have signalled in our place, and to those that a shell still waits for
         before its trap.
@@ -374,6 +388,7 @@ class Delivery:
         for process in self.interrupted:
             if procfs.is_there(process) and dispositions.prefers_int(process):
                 self._send_once(process, self._served, number)
+        return self._served
 
     def look_at_awaited(self, number: int, action: object) -> "tuple[list[Process], bool]":
         """Send the stop signal and SIGCONT to those that a shell waits for before its trap, if they handle it by now.

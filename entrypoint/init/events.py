@@ -174,8 +174,9 @@ def _interrupted(interrupted: "Sequence[Process]") -> str:
     return f"INT sent to {listed(interrupted)}, which {verb} not handle TERM"
 
 
-def _last_term(signal: int, elapsed: float) -> str:
-    return f"{format_duration(elapsed)} after the stop request, {name_of(signal)} to what has not exited"
+def _last_term(signal: int, to: "Sequence[Process]") -> str:
+    has = "it has" if len(to) == 1 else "they have"
+    return f"{name_of(signal)} sent to {listed(to)} before the KILL, as {has} not exited"
 
 
 def _handles_by_now(signal: int, to: "Sequence[Process]") -> str:
@@ -188,6 +189,8 @@ def _wrapper_stays(signal: int, what: str) -> str:
         "exiting": "it has not exited",
         "waiting": "it waits for another process",
         "restarting": "it has started the same program again",
+        "cleaning": "it waits for another process, perhaps in its trap for EXIT",
+        "serving": "it has started another program, which handles the signal",
     }[what]
     return f"all processes behind the agent have exited, but {why}: {name_of(signal)} to it as well"
 

@@ -202,7 +202,8 @@ class Execution:
         elif isinstance(action, StopSuccessor):
             self.delivery.stop_successor(action.number, action)
         elif isinstance(action, StopInterrupted):
-            self.delivery.stop_interrupted(action.number, action)
+            if to := self.delivery.stop_interrupted(action.number, action):
+                self.narrator.log(Log("last-term", signal=action.number, to=to))
         elif isinstance(action, LookAtWrapper):
             self.note(self._lifecycle.wrapper_seen, self.delivery.look_at_wrapper())
         elif isinstance(action, LookAtAwaited):
@@ -262,6 +263,8 @@ class Execution:
             self.note(self._lifecycle.interrupted)
         if self.delivery.awaited:
             self.note(self._lifecycle.awaited)
+        if self.delivery.presumed:
+            self.note(self._lifecycle.not_signalled)
         if reached:
             if self.delivery.all_signalled:
                 self.delivery.stop_held_back(number, action)

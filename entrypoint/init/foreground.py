@@ -17,8 +17,12 @@ and in the system call of a shell the two look alike, so each child is judged:
 
 A child that blocks almost all signals does so itself, for a moment or for good: that shows nothing.
 
-Where even that shows nothing, the child counts as a background job, and the shell gets the signal alone. fish is an
-exception: it runs no handler in `wait`, so its jobs count as in the foreground unless something else is.
+A child in a process group of its own has made that itself (timeout(1), setsid(1)), or is a job of a shell with job
+control (`set -m`), in the foreground or not. bash waits with WUNTRACED only if it has job control.
+
+Where even that shows nothing, the child counts as a background job, and the shell gets the signal alone; the child gets
+it before the KILL. fish is an exception: it runs no handler in `wait`, so its jobs count as in the foreground unless
+something else is.
 """
 
 import _signal
@@ -30,6 +34,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .procfs import Process
 
+LEADERS = frozenset(("timeout", "setsid"))  # they make a process group of their own
 RESETTING = frozenset("node nodejs bun".split())  # runtimes that reset all signals to their default action
 INT, QUIT = 1 << (_signal.SIGINT - 1), 1 << (_signal.SIGQUIT - 1)
 # With a trap for EXIT bash and ksh catch all signals that would end them. They run that trap and end at once, and leave
@@ -58,6 +63,15 @@ def children(shell: "Process", among: "list[Process]") -> "list[Process]":
     return certain
 
 
+def unsure(shell: "Process", among: "list[Process]", number: int) -> "list[Process]":
+    """Return the children of a shell with a trap for a signal of which nothing shows whether it waits for them."""
+    own = dispositions.masks(shell.pid)
+    if own is None or not has_trap(shell, number):
+        return []
+    certain = children(shell, among)
+    return [child for child in among if child not in certain and _is_in_foreground(shell, own[1], child) is None]
+
+
 def behind_trap(process: "Process", among: "list[Process]", number: int) -> "list[Process]":
     """Return the children that have to exit before a shell runs its trap; none of any other process."""
     if not among or not procfs.is_shell(process) or not dispositions.handles(process, number):
@@ -70,9 +84,14 @@ def has_trap(shell: "Process", number: int) -> bool:
     return dispositions.handles(shell, number) is True and not dispositions.handles(shell, OF_EXIT_TRAP)
 
 
+def has_exit_trap(shell: "Process") -> bool:
+    """Whether it is a shell with a trap for EXIT, as far as that shows: with bash and ksh."""
+    return procfs.is_shell(shell) and dispositions.handles(shell, OF_EXIT_TRAP) is True
+
+
 def _is_in_foreground(shell: "Process", ignored_by_shell: int, child: "Process") -> bool | None:
     masks = dispositions.masks(child.pid)
-    if masks is None or child.group != shell.group:  # a job of its own, with `set -m`
+    if masks is None:
         return False
     blocked, ignored, caught = masks
     if dispositions.are_almost_all(blocked):  # by the program: while it starts a thread, or for sigwait(3)
@@ -83,12 +102,29 @@ def _is_in_foreground(shell: "Process", ignored_by_shell: int, child: "Process")
     if not procfs.SHELLS.isdisjoint(programs):
         if ignored & INT & ~inherited:
             return False
+        if _may_be_job(shell, child, programs):
+            return None
         return True if "fish" not in programs else _shares_stdin(shell, child)  # fish takes INT back
     if (ignored | blocked) & (INT | QUIT) & ~inherited:
         return False
+    if _may_be_job(shell, child, programs):
+        return None
     if not (ignored | caught) & QUIT and RESETTING.isdisjoint(programs):
         return procfs.PDKSH.isdisjoint(procfs.program_names(shell)) or _shares_stdin(shell, child) is not False
     return _shares_stdin(shell, child)
+
+
+def _may_be_job(shell: "Process", child: "Process", programs: "frozenset[str]") -> bool:
+    """Whether a child may be in a process group of its own because the shell has job control. `programs`: its names."""
+    if child.group == shell.group:
+        return False
+    if "bash" in procfs.program_names(shell) and procfs.waits_for_child(shell.pid):
+        try:
+            _, _, _, options, *_ = procfs.read_file(f"/proc/{shell.pid}/syscall").split()
+            return bool(int(options, 16) & posix.WUNTRACED)
+        except (OSError, ValueError):  # not allowed, or it runs
+            pass
+    return LEADERS.isdisjoint(programs)
 
 
 def _shares_stdin(shell: "Process", child: "Process") -> bool | None:

@@ -99,6 +99,7 @@ TIMERS: "dict[str, dict[str, str]]" = {
 
 # What a wrapper does once its recipients have exited, see `wrapper`.
 EXITING, WORKING, WAITING, RESTARTING = "exiting", "working", "waiting", "restarting"
+CLEANING, SERVING = "cleaning", "serving"
 
 PROGRESS_EVERY = 10.0  # seconds between log lines of a long stop
 ORPHANS_AGAIN = 10.0  # seconds to the next look at orphans, if a look fails
@@ -295,7 +296,12 @@ class Lifecycle:
         if self.state != STOPPING or self._all_signalled:
             self._set(settle=INFINITY)
             return []
-        stays = what in (WAITING, RESTARTING) or (what == EXITING and now >= self._recipients_gone + HELD_BACK_FOR)
+        stays = what in (WAITING, RESTARTING)
+        if what == EXITING:
+            stays = now >= self._recipients_gone + HELD_BACK_FOR
+        elif what in (CLEANING, SERVING):
+            kill, longest = self._time_of_kill(), self._recipients_gone + MAX_HELD_BACK
+            stays = now >= (longest if kill == INFINITY else stop_plan.middle(self._requested, kill))
         if not stays:
             if what == WORKING:
                 self._recipients_gone = now  # when it has finished, it has time to exit
@@ -797,7 +803,7 @@ class Lifecycle:
     def _send_last_term(self, now: float) -> list[Action]:
         self._set(last_term=INFINITY)
         number = stop_steps.stop_signal(self.settings)  # TERM, where INT was sent
-        return [Log("last-term", signal=number, elapsed=now - self._requested), StopInterrupted(number)]
+        return [StopInterrupted(number)]
 
     def _log_progress(self, now: float) -> list[Action]:
         at = self._at("progress")

@@ -54,6 +54,11 @@ ENDER_SCRIPTS = frozenset("parallel watchmedo pm2 pm2-runtime".split())
 ENDERS = ENDER_SCRIPTS | {"gdb"}
 IDLE = frozenset("sleep tail cat".split())
 SERVERS = frozenset("Xvfb Xorg Xvnc Xtigervnc Xtightvnc Xephyr dbus-daemon dbus-broker".split())
+# Data stores and browsers: the program beside them, or above them, may need them for its drain.
+BACKENDS = frozenset(
+    "redis-server valkey-server keydb-server memcached postgres mysqld mariadbd mongod etcd nats-server qdrant ollama "
+    "chromium chrome chrome-headless headless_shell chromedriver firefox firefox-esr firefox-bin geckodriver".split()
+)
 PASSIVE = IDLE | frozenset("tee sed grep awk gawk mawk ts logger cronolog rotatelogs svlogd multilog jq".split())
 
 INTERPRETERS = ("python", "pypy", "node", "bun", "deno", "ruby", "perl", "tclsh", "expect")  # python3.11 as well
@@ -110,6 +115,11 @@ def is_passive(process: "Process") -> bool:
 def is_server(process: "Process") -> bool:
     """Whether it is a display or a bus, by the name in `stat` alone: an agent may have thousands of children."""
     return process.name in SERVERS
+
+
+def is_backend(process: "Process") -> bool:
+    """Whether it is a data store or a browser, by the name in `stat` alone, as above."""
+    return process.name in BACKENDS
 
 
 def program(argv: list[str]) -> tuple[str, ...]:

@@ -54,10 +54,11 @@ class Recipients:
     `idle`: those that get it after a shell, so that its trap runs now, or that are starting behind a relay.
     `guardians`: by the pid of a recipient, who gets the signal if that one may not be signalled. `unhandled`: the agent
     only relays the signal, and no process behind it handles it. `awaited`: those that a recipient, a shell, waits for
-    before it runs its trap; they do not handle the signal. `seen`: all processes, by pid; empty if `quickly`.
+    before it runs its trap; they do not handle the signal. `unsure`: those that it may wait for so, or may signal.
+    `seen`: all processes, by pid; empty if `quickly`.
     """
 
-    __slots__ = ("awaited", "guardians", "held_back", "idle", "processes", "seen", "shells", "unhandled")
+    __slots__ = ("awaited", "guardians", "held_back", "idle", "processes", "seen", "shells", "unhandled", "unsure")
 
     def __init__(self, *processes: "Process") -> None:
         self.processes = list(processes)
@@ -65,6 +66,7 @@ class Recipients:
         self.shells: list[Process] = []
         self.idle: list[Process] = []
         self.awaited: list[Process] = []
+        self.unsure: list[Process] = []
         self.guardians: dict[int, Process] = {}
         self.unhandled = False
         self.seen: dict[int, Process] = {}
@@ -131,12 +133,16 @@ def _resolve(
         below = [recipient for child in node.children for recipient in recipients.pop(child.pid, [])]
         if node.kind in (HANDLER, HELPED):
             below = [process] if node.kind == HANDLER or to_stop else []
+            if to_stop and procfs.is_shell(process):
+                found.unsure += foreground.unsure(process, children_of(process.pid), number)
         elif node.kind == RELAY:
             below = _behind_relay(found, node, below, number, to_stop=to_stop)
         elif adapts and _takes_int(node, below, number):
             below = [process]
         elif below and node.kind == UNCERTAIN:
             found.held_back.append(process)
+            if adapts and dispositions.prefers_int(process):  # so do its pool's workers, which it may need
+                below = [recipient for recipient in below if dispositions.handles(recipient, number)]
         recipients[process.pid] = below
     found.processes = [process for process in recipients[agent.pid] if process is not agent]
     _keep_what_is_above(found, recipients[agent.pid], {node.process.pid: node.process for node in nodes})
@@ -157,6 +163,7 @@ def _keep_what_is_above(found: Recipients, to: "list[Process]", nodes: "dict[int
     found.held_back = [process for process in found.held_back if process.pid in above]
     found.idle = [process for process in found.idle if process.parent in recipients]
     found.awaited = [process for process in found.awaited if process.parent in recipients]
+    found.unsure = [process for process in found.unsure if process.parent in recipients]
 
 
 def _behind_relay(
@@ -225,6 +232,10 @@ def _look_through(
             for child in children_of(process.pid)
             if child.alive and child.pid not in known and not names.is_server(child)
         ]
+        others = [child for child in children if not names.is_backend(child)]
+        # A wrapper's only program may be one. An agent's is what it works with.
+        if len(others) < len(children) and (others or not is_wrapper(process, children)):
+            children = others
         if dispositions.handles(process, number):
             children = _behind(process, children, to_stop=to_stop)
             # A fork that has not executed its program yet still has its parent's handlers, and loses them.

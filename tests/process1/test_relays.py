@@ -89,6 +89,86 @@ def test_program_in_the_foreground_is_stopped_and_the_trap_runs_after_it(start_i
     assert init.lines("handles TERM, but waits for what runs in its foreground; TERM sent to ")
 
 
+@pytest.mark.parametrize("relay", ["timeout 60", "setsid -w"])
+@pytest.mark.parametrize("shell", SHELLS)
+def test_program_in_the_foreground_behind_a_leader_of_a_process_group_is_stopped(
+    start_in_role: Start, shell: str, relay: str
+) -> None:
+    if shell == "busybox" and relay == "setsid -w":
+        relay = "/usr/bin/setsid -w"  # its own one has no such option
+    trap = shlex.quote(f"{note('trap')}; exit 3")
+    init = run_shell(start_in_role, shell, f"trap {trap} TERM; {relay} AGENT; true")
+    assert stop(init) == 3
+    assert init.events() == ["ready", "TERM", "end"]
+    assert init.events("trap") == ["ready"]
+
+
+def test_program_that_makes_its_own_process_group_is_stopped_in_the_foreground(start_in_role: Start) -> None:
+    init = run_shell(start_in_role, "bash", "trap 'exit 3' TERM; AGENT; true", agent="os.setpgid(0, 0); " + DRAINS)
+    assert stop(init) == 3
+    assert init.events() == ["ready", "TERM", "end"]
+
+
+@pytest.mark.parametrize("line", ["AGENT", "AGENT & fg %1"])
+def test_foreground_of_a_shell_with_job_control_is_stopped_before_the_kill(start_in_role: Start, line: str) -> None:
+    """In the background it would look the same."""
+    init = run_shell(start_in_role, "bash", f"set -m; trap 'exit 3' TERM; {line}; true", "-t", "5s")
+    assert stop(init) == 3
+    assert init.events() == ["ready", "TERM", "end"]
+    assert init.lines("before the KILL, as it has not exited")
+
+
+def test_background_job_of_a_shell_with_job_control_gets_one_signal(start_in_role: Start) -> None:
+    line = "set -m; trap 'kill -TERM $a; wait $a; exit 3' TERM; AGENT & a=$!; wait $a"
+    init = run_shell(start_in_role, "bash", line)
+    assert stop(init) == 3
+    assert init.events() == ["ready", "TERM", "end"]
+
+
+# --- A trap for EXIT, and what a script does after its foreground. ---
+
+
+SIDE = "on('TERM', lambda: leave(0, after=1.5)); on('INT', lambda: leave(0, after=1.5)); ready()"
+
+
+@pytest.mark.parametrize(
+    ("trap", "event", "ends"),
+    [
+        ("kill $a; wait $a", "TERM", True),
+        ("kill -INT $a; wait", "INT", True),
+        ("kill $a; while kill -0 $a; do sleep 0.1; done", "TERM", True),
+        ("kill $a", "TERM", False),
+        ("kill 0", "TERM", False),
+    ],
+)
+@pytest.mark.parametrize("how", ["an argument", "a file"])
+def test_trap_for_exit_that_stops_a_job_is_not_cut(
+    start_in_role: Start, tmp_path: Path, trap: str, event: str, ends: bool, how: str
+) -> None:
+    trap = shlex.quote(f"{trap}; {note('trap')}" if ends else trap)
+    line = f"{actor_line('side', SIDE)} & a=$!; trap {trap} EXIT; {actor_line('agent', DRAINS)}\n"
+    (tmp_path / "entrypoint.sh").write_text(line)
+    command = ["bash", str(tmp_path / "entrypoint.sh")] if how == "a file" else ["bash", "-c", line]
+    init = start_in_role("-t", "20s", command=["--", *command])
+    init.wait_for_event("ready", "side")
+    assert stop(init) in (7, 143)
+    assert init.events() == ["ready", "TERM", "end"]
+    assert init.events("side") == ["ready", event, "end"]
+    assert init.events("trap") == ["ready"] * ends
+
+
+@pytest.mark.parametrize("how", ["AGENT", "exec AGENT"])
+def test_server_that_a_script_starts_after_the_stop_request_is_stopped(start_in_role: Start, how: str) -> None:
+    line = f"{actor_line('migration', DRAINS)}; {how}"
+    init = run_shell(start_in_role, "sh", line, "-t", "4s")
+    init.wait_for_event("ready", "migration")
+    init.signal("TERM")
+    init.wait()
+    assert init.events("migration") == ["ready", "TERM", "end"]
+    assert init.events() == ["ready", "TERM", "end"]
+    assert init.lines("it has started")  # the same program again, as far as that shows, or another one
+
+
 @pytest.mark.parametrize("shell", ["bash", "ksh"])
 @pytest.mark.parametrize("signals", ["EXIT", "EXIT TERM INT"])
 def test_trap_for_exit_runs_once_and_leaves_the_exit_code(start_in_role: Start, shell: str, signals: str) -> None:
@@ -156,7 +236,7 @@ def test_foreground_program_that_does_not_handle_the_signal_gets_it_before_the_k
     agent = "signal.signal(signal.SIGINT, signal.SIG_DFL); ready()"
     init = run_shell(start_in_role, shell, "trap 'exit 3' TERM; AGENT", "-t", "4s", agent=agent)
     assert stop(init) in (3, 128 + 3)  # the latter by ksh, if a signal has ended its program
-    assert init.lines("after the stop request, TERM to what has not exited")
+    assert init.lines(" before the KILL, as it has not exited")
     assert not init.lines("SIGKILL")
 
 

@@ -109,8 +109,8 @@ def test_each_member_of_a_group_gets_int_or_term(start_in_role: Start) -> None:
     assert init.events("member") == ["ready", "TERM", "end"]
 
 
-@pytest.mark.parametrize("name", ["Xvfb", "dbus-daemon"])
-def test_display_or_bus_is_stopped_after_the_program_that_uses_it(
+@pytest.mark.parametrize("name", ["Xvfb", "dbus-daemon", "redis-server", "chromium"])
+def test_display_or_store_is_stopped_after_the_program_that_uses_it(
     start_in_role: Start, tmp_path: Path, name: str
 ) -> None:
     """The program needs it for its drain."""

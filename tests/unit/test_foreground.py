@@ -183,9 +183,44 @@ def test_fish_runs_no_handler_while_it_waits_for_a_job(shell: Shell) -> None:
     assert shell.foreground() == [sleep], "it is in a loop"
 
 
-def test_jobs_in_groups_of_their_own_are_in_the_background(shell: Shell) -> None:
-    shell.add(group=11)
-    assert shell.foreground() == []
+@pytest.mark.parametrize(
+    ("shell_program", "program", "call", "expected"),
+    [
+        ("bash", "agent", b"61 0xffffffff 0x7ffe 0x0 0x0 0x0 0x0 0x7ffe 0x7f0d", True),  # setpgid(2) of its own
+        ("bash", "bash", b"61 0xffffffff 0x7ffe 0x0 0x0 0x0 0x0 0x7ffe 0x7f0d", True),
+        ("bash", "timeout", b"61 0xffffffff 0x7ffe 0xa 0x0 0x0 0x0 0x7ffe 0x7f0d", None),  # WUNTRACED: job control
+        ("bash", "bash", b"61 0xffffffff 0x7ffe 0xa 0x0 0x0 0x0 0x7ffe 0x7f0d", None),
+        ("bash", "agent", b"", None),  # not allowed
+        ("bash", "agent", b"running", None),
+        ("bash", "timeout", b"running", True),
+        ("ksh", "timeout", b"61 0xffffffff 0x7ffe 0xa 0x0 0x0 0x0 0x7ffe 0x7f0d", True),
+        ("ksh", "agent", b"", None),
+        ("dash", "agent", b"", True),  # by how it waits
+    ],
+)
+def test_child_in_a_group_of_its_own_may_be_a_job(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, shell_program: str, program: str, call: bytes, expected: bool | None
+) -> None:
+    def read(path: str) -> bytes:
+        assert path == f"/proc/{SHELL}/syscall"
+        if not call:
+            raise PermissionError
+        return call
+
+    shell.programs[SHELL] = shell_program
+    monkeypatch.setattr(procfs, "read_file", read)
+    monkeypatch.setattr(procfs, "is_shell", lambda _: True)
+    monkeypatch.setattr(dispositions, "handles", lambda _, number: number == TERM)
+    pid = shell.add(program, group=11)
+    ignoring = shell.add(program, group=12, ignored=bits(INT), caught=0)  # a job, whatever its group
+    assert shell.foreground() == ([pid] if expected else [])
+    root = Process(SHELL, "shell", 1, SHELL, 1)
+    unsure = [child.pid for child in foreground.unsure(root, shell.children, TERM)]
+    assert unsure == ([] if expected else [pid])
+    assert ignoring not in unsure
+    assert foreground.unsure(root, shell.children, QUIT) == []
+    shell.masks[SHELL] = None
+    assert foreground.unsure(root, shell.children, TERM) == []
 
 
 def test_nothing_is_known_without_masks(shell: Shell) -> None:

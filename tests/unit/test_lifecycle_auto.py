@@ -20,9 +20,12 @@ from entrypoint.init.actions import (
 from entrypoint.init.lifecycle import (
     AWAITED_AT_MOST,
     AWAITED_EVERY,
+    CLEANING,
     EXITING,
     HELD_BACK_FOR,
+    MAX_HELD_BACK,
     RESTARTING,
+    SERVING,
     SETTLE_EVERY,
     WAITING,
     WORKING,
@@ -197,6 +200,19 @@ def test_clean_up_has_the_rest_of_the_grace() -> None:
             assert life.wrapper_seen(now, WORKING) == []
     life.wrapper_seen(19.0, EXITING)
     assert life.wrapper_seen(19.5, EXITING) == []  # it has time to exit after its clean-up
+
+
+@pytest.mark.parametrize("what", [CLEANING, SERVING])
+@pytest.mark.parametrize(("flags", "until"), [(("-t", "20s"), 10.0), (("-t", "infinity"), 2.0 + MAX_HELD_BACK)])
+def test_what_may_be_clean_up_has_half_of_the_grace(what: str, flags: tuple[str, str], until: float) -> None:
+    life = make(*flags)
+    life.signal(0.0, TERM, "a test")
+    life.recipients_ended(2.0)
+    assert life.wrapper_seen(until - 0.1, what) == []
+    assert life.due <= until - 0.1 + SETTLE_EVERY
+    actions = life.wrapper_seen(until, what)
+    assert events(actions) == ["wrapper-stays"]
+    assert without_logs(actions) == [StopHeldBack(TERM)]
 
 
 def test_a_look_at_a_wrapper_without_an_answer_comes_again() -> None:

@@ -569,10 +569,10 @@ CASES: list[tuple[str, Callable[[], list[Action]], int, str, dict[str, object]]]
     ),
     (
         "last-term",
-        lambda: [Log("last-term", signal=TERM, elapsed=8.0)],
+        lambda: [Log("last-term", signal=TERM, to=processes(2))],
         INFO,
-        "8s after the stop request, TERM to what has not exited",
-        {"signal": "TERM", "elapsed": 8.0},
+        "TERM sent to worker (20), worker (21) before the KILL, as they have not exited",
+        {"signal": "TERM", "pids": [20, 21]},
     ),
     (
         "handles-by-now",

@@ -177,6 +177,8 @@ def test_every_topmost_handler_is_found(data: st.DataObject) -> None:
         ({11, 13}, set(), {11, 13}, {11}),  # an agent with workers, which INT would interrupt as well
         ({12, 15}, {11}, set(), {11, 12}),  # each for itself
         ({11, 15}, {13}, {11}, {13}),  # TERM first
+        ({10, 12}, {11}, {10}, {11}),  # the workers of an agent that takes INT itself are left to it
+        ({12}, {11}, {10}, {11, 12}),
         ({10, 11}, set(), set(), {11}),
         ({10}, set(), set(), set()),  # the agent itself
         ({10, 11}, set(), {10}, set()),
@@ -414,6 +416,33 @@ def test_display_or_bus_beside_the_program_is_no_recipient(
     monkeypatch.setattr(names, "SERVERS", {"p11"})
     family.handling = handling
     assert pids(found(family, to_stop=to_stop).processes) == expected
+
+
+@pytest.mark.parametrize(
+    ("agents", "handling", "expected"),
+    [
+        (set(), {11, 12}, [12]),
+        (set(), {11}, []),  # the program beside it does not handle the signal: the shell gets it
+        ({10}, {11, 12}, [12]),
+        ({10, 12}, {11}, []),  # it is the agent's own
+    ],
+)
+def test_data_store_or_browser_is_left_to_the_program(
+    monkeypatch: pytest.MonkeyPatch, family: Family, agents: set[int], handling: set[int], expected: list[int]
+) -> None:
+    monkeypatch.setattr(names, "BACKENDS", {"p11"})
+    family.agents, family.handling = agents, handling
+    assert pids(found(family).processes) == expected
+
+
+def test_data_store_or_browser_may_be_the_only_program_of_a_wrapper(
+    monkeypatch: pytest.MonkeyPatch, family: Family
+) -> None:
+    monkeypatch.setattr(names, "BACKENDS", {"p13"})
+    family.handling = {13, 14}
+    assert family.resolve() == ({13, 14}, set())
+    family.agents = {11}
+    assert family.resolve() == ({14}, set())
 
 
 @pytest.mark.parametrize("agent_handles", [True, False])

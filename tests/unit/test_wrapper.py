@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from entrypoint.init import dispositions, procfs, tree
-from entrypoint.init.lifecycle import EXITING, RESTARTING, WAITING, WORKING
+from entrypoint.init import dispositions, foreground, procfs, tree
+from entrypoint.init.lifecycle import CLEANING, EXITING, RESTARTING, SERVING, WAITING, WORKING
 from entrypoint.init.procfs import Process
 from entrypoint.init.wrapper import Wrapper
 
@@ -80,6 +80,49 @@ def test_with_an_older_child_it_waits_unless_it_does_something_else(
     made = world.wrapper()
     world.channel = channel
     assert world.look(made)[0] == expected
+
+
+@pytest.mark.parametrize("pid", [SHELL, INNER])
+@pytest.mark.parametrize(
+    ("older", "sleeps", "expected"),
+    [
+        ("python", [], CLEANING),
+        ("tail", [], WAITING),
+        ("python", ["1"], CLEANING),
+        ("tail", ["0.2"], CLEANING),
+        ("python", ["5"], WAITING),
+        ("python", ["0.2", "5"], WAITING),
+        ("python", ["1m"], WAITING),
+    ],
+)
+def test_shell_with_a_trap_for_exit_may_wait_in_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, pid: int, older: str, sleeps: list[str], expected: str
+) -> None:
+    monkeypatch.setattr(foreground, "has_exit_trap", lambda process: process.pid == pid)
+    world.processes[TAIL] = Process(TAIL, older, SHELL, 1, 4)
+    made = world.wrapper()
+    for number, sleep in enumerate(sleeps, NEW):
+        world.processes[number] = Process(number, "sleep", SHELL, 1, 5)
+        world.argvs[number] = ["sleep", sleep]
+    assert world.look(made) == (expected, [SHELL])
+
+
+@pytest.mark.parametrize("handling", [False, True])
+def test_program_that_it_starts_after_the_stop_may_be_a_server(world: World, handling: bool) -> None:
+    made = world.wrapper()
+    world.processes[NEW] = Process(NEW, "python", SHELL, 1, 5)
+    world.argvs[NEW] = ["python", "server.py"]
+    world.handling = {NEW} if handling else set()
+    assert world.look(made) == ((SERVING, [NEW, SHELL]) if handling else (WORKING, []))
+
+
+@pytest.mark.parametrize("handling", [False, True])
+def test_program_that_it_executes_after_the_stop_may_be_a_server(world: World, handling: bool) -> None:
+    made = world.wrapper()
+    world.argvs[SHELL] = ["python", "server.py"]
+    world.processes[SHELL].waits = False
+    world.handling = {SHELL} if handling else set()
+    assert world.look(made) == ((SERVING, [SHELL]) if handling else (WORKING, []))
 
 
 def test_it_waits_for_sleep(world: World) -> None:
