@@ -341,13 +341,19 @@ class Delivery:
             return False
         if self._looked_through:
             died = code == 128 + number  # a shell's code is its program's
+            former = [*self.previous_recipients, *self._stores()]
             if not self._agent_may_signal:
-                return self._look_at_work(self.previous_recipients, died=died)
+                return self._look_at_work(former, died=died)
             # Where it has not got the signal, it has died of one that it has sent itself (`kill 0`).
             self.departures.statuses[agent.pid] = self._agent.status if self.all_signalled else 0
-            return self._look_at_work([agent, *self.previous_recipients], died=died)
+            return self._look_at_work([agent, *former], died=died)
         self.departures.statuses[agent.pid] = self._agent.status
         return self._look_at_work([agent])
+
+    def _stores(self) -> "list[Process]":
+        """Return the data stores that a wrapper has left behind: they were spared, and have data to save."""
+        ours = posix.getpid()
+        return [p for p in self._descendants.listable() or () if p.parent == ours and names.is_store(p)]
 
     @property
     def work_had_it(self) -> bool | None:

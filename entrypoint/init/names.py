@@ -54,9 +54,12 @@ ENDER_SCRIPTS = frozenset("parallel watchmedo pm2 pm2-runtime".split())
 ENDERS = ENDER_SCRIPTS | {"gdb"}
 IDLE = frozenset("sleep tail cat".split())
 SERVERS = frozenset("Xvfb Xorg Xvnc Xtigervnc Xtightvnc Xephyr dbus-daemon dbus-broker".split())
-# Data stores and browsers: the program beside them, or above them, may need them for its drain.
-BACKENDS = frozenset(
-    "redis-server valkey-server keydb-server memcached postgres mysqld mariadbd mongod etcd nats-server qdrant ollama "
+STORES = frozenset(
+    "redis-server valkey-server keydb-server memcached postgres mysqld mariadbd mongod etcd nats-server qdrant "
+    "ollama".split()
+)
+# The program beside them, or above them, may need them for its drain: data stores, and browsers.
+BACKENDS = STORES | frozenset(
     "chromium chrome chrome-headless headless_shell chromedriver firefox firefox-esr firefox-bin geckodriver".split()
 )
 PASSIVE = IDLE | frozenset("tee sed grep awk gawk mawk ts logger cronolog rotatelogs svlogd multilog jq".split())
@@ -120,6 +123,11 @@ def is_server(process: "Process") -> bool:
 def is_backend(process: "Process") -> bool:
     """Whether it is a data store or a browser, by the name in `stat` alone, as above."""
     return process.name in BACKENDS
+
+
+def is_store(process: "Process") -> bool:
+    """Whether it is a data store, by that name."""
+    return process.name in STORES
 
 
 def program(argv: list[str]) -> tuple[str, ...]:

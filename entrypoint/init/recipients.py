@@ -234,7 +234,9 @@ def _look_through(
         ]
         others = [child for child in children if not names.is_backend(child)]
         # A wrapper's only program may be one. An agent's is what it works with.
-        if len(others) < len(children) and (others or not is_wrapper(process, children)):
+        if len(others) < len(children) and (
+            not all(map(names.is_passive, others)) or not is_wrapper(process, children)
+        ):
             children = others
         if dispositions.handles(process, number):
             children = _behind(process, children, to_stop=to_stop)

@@ -63,7 +63,8 @@ class Wrapper:
         if any(process is not None and not process.waits for process in wrappers):
             return WORKING, []  # on a busy machine it may not have had its turn yet
         if below and self._waits():
-            return CLEANING if self._may_clean_up(below, new) else WAITING, [self._root]
+            backends = [process for process in below if names.is_backend(process)]
+            return CLEANING if self._may_clean_up(below, new) else WAITING, [*backends, self._root]
         return EXITING, [self._root]
 
     def _may_clean_up(self, below: "Sequence[Process]", new: "Sequence[Process]") -> bool:

@@ -161,6 +161,32 @@ ready()
     assert init.events("new") == ["ready", "cleaned"]
 
 
+@pytest.mark.parametrize("line", ["STORE & AGENT", "STORE & AGENT; exit $?", "AGENT & STORE", "STORE & AGENT & wait"])
+def test_data_store_has_the_rest_of_the_grace(start_in_role: Start, tmp_path: Path, line: str) -> None:
+    """It may have to save its data."""
+    program = tmp_path / "redis-server"
+    program.symlink_to(Path(sys.executable).resolve())
+    store = actor_line("store", DRAINS).replace(sys.executable, str(program), 1)
+    line = line.replace("AGENT", actor_line("agent", LEAVES)).replace("STORE", store)
+    init = start_in_role("-t", "20s", *LINGER, command=["--", "bash", "-c", line])
+    stop(init, "store", "agent")
+    assert init.events() == ["ready", "TERM", "end"]
+    assert init.events("store") == ["ready", "TERM", "end"]
+    assert init.records("store", "TERM")[0]["t"] > init.records("agent", "end")[0]["t"]
+
+
+@pytest.mark.parametrize("line", ["tail -f /dev/null & STORE", "STORE; exit $?"])
+def test_data_store_that_is_the_only_program_is_signalled_itself(
+    start_in_role: Start, tmp_path: Path, line: str
+) -> None:
+    program = tmp_path / "redis-server"
+    program.symlink_to(Path(sys.executable).resolve())
+    store = actor_line("store", DRAINS).replace(sys.executable, str(program), 1)
+    init = start_in_role("-t", "20s", *LINGER, command=["--", "bash", "-c", line.replace("STORE", store)])
+    assert stop(init, "store")[0] == 7
+    assert init.events("store") == ["ready", "TERM", "end"]
+
+
 def test_a_shell_that_stays_beside_its_main_process_is_stopped_soon_after_it(start_in_role: Start) -> None:
     main = "notify('MAINPID=%d' % os.getpid()); on('TERM', lambda: leave(0, after=0.5)); ready()"
     script = f"{actor_line('main', main)} & tail -f /dev/null"

@@ -125,6 +125,12 @@ def test_program_that_it_executes_after_the_stop_may_be_a_server(world: World, h
     assert world.look(made) == ((SERVING, [SHELL]) if handling else (WORKING, []))
 
 
+def test_data_store_that_it_waits_for_is_stopped_with_it(world: World) -> None:
+    world.processes[TAIL] = Process(TAIL, "redis-server", SHELL, 1, 4)
+    made = world.wrapper()
+    assert world.look(made) == (WAITING, [TAIL, SHELL])
+
+
 def test_it_waits_for_sleep(world: World) -> None:
     made = world.wrapper()
     world.processes[NEW] = Process(NEW, "sleep", SHELL, 1, 5)
