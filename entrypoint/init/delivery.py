@@ -314,6 +314,10 @@ class Delivery:
         except OSError:  # no /proc: nothing is known
             return WORKING
         had_it = list(map(_identity, self.also_reached))  # a shell that runs its trap
+        if what == WORKING:
+            known = list(map(_identity, self.presumed))
+            self.presumed += [process for process in stay if process.identity not in known]
+            stay = []
         self.held_back = [process for process in stay if process.identity not in had_it]
         self._is_wrapper = True
         self.previous_recipients = [

@@ -100,6 +100,7 @@ class Execution:
         self.on_event: Callable[[], object] | None = None
         self.is_awaited: Callable[[], bool] | None = None
         self._kills, self._spared_until = 0, INFINITY
+        self._presumed = 0  # how many of `Delivery.presumed` are noted
         self._exit_watch: exit_watch.ExitWatch | None = None
         self.handled: dict[int, bool] = {}
         self.exit_code: int | None = None
@@ -205,7 +206,7 @@ class Execution:
             if to := self.delivery.stop_interrupted(action.number, action):
                 self.narrator.log(Log("last-term", signal=action.number, to=to))
         elif isinstance(action, LookAtWrapper):
-            self.note(self._lifecycle.wrapper_seen, self.delivery.look_at_wrapper())
+            self._look_at_wrapper()
         elif isinstance(action, LookAtAwaited):
             self._look_at_awaited(action)
         elif isinstance(action, LookForOrphans):
@@ -242,6 +243,16 @@ class Execution:
         except NO_MEMORY:  # a client is less important than the kill
             return False
 
+    def _look_at_wrapper(self) -> None:
+        self.note(self._lifecycle.wrapper_seen, self.delivery.look_at_wrapper())
+        self._note_presumed()
+
+    def _note_presumed(self) -> None:
+        """Some more processes are to get the stop signal late. Each such event puts that off, so once is enough."""
+        if len(self.delivery.presumed) > self._presumed:
+            self.note(self._lifecycle.not_signalled)
+            self._presumed = len(self.delivery.presumed)
+
     def _look_at_rest(self) -> None:
         rest = self.descendants.listable()
         are_dying = rest is not None and all(map(procfs.is_dying, rest))
@@ -263,8 +274,7 @@ class Execution:
             self.note(self._lifecycle.interrupted)
         if self.delivery.awaited:
             self.note(self._lifecycle.awaited)
-        if self.delivery.presumed:
-            self.note(self._lifecycle.not_signalled)
+        self._note_presumed()
         if reached:
             if self.delivery.all_signalled:
                 self.delivery.stop_held_back(number, action)

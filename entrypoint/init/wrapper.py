@@ -12,7 +12,7 @@ restarting  it has started one of its programs again: nothing starts work after 
             is the second one
 """
 
-from . import dispositions, foreground, names, procfs, tree
+from . import dispositions, foreground, names, procfs, recipients, tree
 from .lifecycle import CLEANING, EXITING, RESTARTING, SERVING, WAITING, WORKING
 
 TYPE_CHECKING = False
@@ -48,7 +48,10 @@ class Wrapper:
         self._has_exit_trap = any(map(foreground.has_exit_trap, between))
 
     def look(self) -> "tuple[str, list[Process]]":
-        """Return what it does, and the processes that need the stop signal so that it stops. Raises OSError."""
+        """Return what it does, and the processes that need the stop signal so that it stops. Raises OSError.
+
+        Where it is working, these may be clean-up, and get the signal late.
+        """
         seen = tree.everything()
         below = [p for p in tree.below(self._root.pid, seen) if p.identity not in self._between]
         new = [process for process in below if process.identity not in self._older]
@@ -56,7 +59,9 @@ class Wrapper:
             return RESTARTING, [*again, self._root]
         if started := [process for process in new if not _is_sleep(process)]:
             serving = [process for process in started if dispositions.handles(process, self._number)]
-            return (SERVING, [*serving, self._root]) if serving else (WORKING, [])
+            # All programs in Node do, from their start: clean-up, too.
+            is_server = not all(map(recipients.is_in_runtime, serving))
+            return (SERVING, [*serving, self._root]) if is_server else (WORKING, serving)
         if procfs.argv_of(self._root.pid) != self._argv and dispositions.handles(self._root, self._number):
             return SERVING, [self._root]  # by exec(2)
         wrappers = (seen.get(pid) for pid, _ in self._between)

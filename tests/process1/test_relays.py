@@ -169,6 +169,25 @@ def test_server_that_a_script_starts_after_the_stop_request_is_stopped(start_in_
     assert init.lines("it has started")  # the same program again, as far as that shows, or another one
 
 
+def test_node_program_that_a_script_starts_after_the_stop_request_is_stopped_before_the_kill(
+    start_in_role: Start, tmp_path: Path
+) -> None:
+    """It may be clean-up: every program in Node handles TERM from its start."""
+    if shutil.which("node") is None:
+        pytest.skip("node is not installed")
+    out = tmp_path / "out"
+    program = f"process.on('SIGTERM', () => {{ fs.appendFileSync({str(out)!r}, 'TERM'); process.exit(0) }})"
+    node = shlex.join(["node", "-e", f"const fs = require('fs'); {program}; setInterval(() => {{}}, 1000)"])
+    init = run_shell(start_in_role, "sh", f"{actor_line('migration', DRAINS)}; {node}; exit $?", "-t", "5s")
+    init.wait_for_event("ready", "migration")
+    init.signal("TERM")
+    init.wait()
+    assert out.read_text() == "TERM"
+    assert len(init.lines("TERM sent to node ")) == 1
+    assert not init.lines("SIGKILL")
+    assert time.monotonic() - init.records("migration", "TERM")[0]["t"] < 4.5  # the looks do not put it off
+
+
 @pytest.mark.parametrize("shell", ["bash", "ksh"])
 @pytest.mark.parametrize("signals", ["EXIT", "EXIT TERM INT"])
 def test_trap_for_exit_runs_once_and_leaves_the_exit_code(start_in_role: Start, shell: str, signals: str) -> None:

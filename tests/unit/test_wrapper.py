@@ -116,6 +116,16 @@ def test_program_that_it_starts_after_the_stop_may_be_a_server(world: World, han
     assert world.look(made) == ((SERVING, [NEW, SHELL]) if handling else (WORKING, []))
 
 
+def test_program_in_a_language_whose_runtime_handles_the_signal_may_be_clean_up(world: World) -> None:
+    made = world.wrapper()
+    world.processes[NEW] = Process(NEW, "node", SHELL, 1, 5)
+    world.handling = {NEW}
+    assert world.look(made) == (WORKING, [NEW])
+    world.processes[NEW + 1] = Process(NEW + 1, "python", SHELL, 1, 5)
+    world.handling = {NEW, NEW + 1}
+    assert world.look(made) == (SERVING, [NEW, NEW + 1, SHELL])
+
+
 @pytest.mark.parametrize("handling", [False, True])
 def test_program_that_it_executes_after_the_stop_may_be_a_server(world: World, handling: bool) -> None:
     made = world.wrapper()
