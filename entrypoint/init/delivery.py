@@ -54,9 +54,7 @@ class Delivery:
         self.interrupted: list[Process] = []  # those that were sent INT in place of TERM
         self.wrapper: wrapper.Wrapper | None = None  # the agent, where recipients got the stop signal in its place
         self._departures: leftovers.Departures | None = None
-        self.presumed: list[
-            Process
-        ] = []  # what a wrapper is likely to have signalled: it gets no second signal, or late
+        self.presumed: list[Process] = []  # what a wrapper may have signalled: gets it late, if it is still there
         self.newly_presumed: list[Process] = []  # of them those that were not logged yet
         self._last_stop: tuple[Process | None, int] = None, 0  # the agent, and the signal of the last step
         self.awaited: list[Process] = []  # what a shell waits for before its trap: gets it once it handles it, or late

@@ -6,7 +6,7 @@ every stop and every end logs is in `narrator`.
 
 import posix
 
-from ..signals import name_of
+from ..signals import TERM, name_of
 from ..units import INFINITY, format_duration
 from . import dispositions, procfs
 from .console import DEBUG, ERROR, INFO, WARNING
@@ -184,6 +184,11 @@ def _handles_by_now(signal: int, to: "Sequence[Process]") -> str:
     return f"{name_of(signal)} sent to {listed(to)}, which {handle} it by now"
 
 
+def _late(signal: int) -> str:
+    """Return which signal somebody gets late: whether INT takes the place of TERM is decided then."""
+    return "TERM or INT" if signal == TERM else name_of(signal)
+
+
 def _wrapper_stays(signal: int, what: str) -> str:
     why = {
         "exiting": "it has not exited",
@@ -192,15 +197,15 @@ def _wrapper_stays(signal: int, what: str) -> str:
         "cleaning": "it waits for another process, perhaps in its trap for EXIT",
         "serving": "it has started another program, which handles the signal",
     }[what]
-    return f"all processes behind the agent have exited, but {why}: {name_of(signal)} to it as well"
+    return f"all processes behind the agent have exited, but {why}: {_late(signal)} to it as well"
 
 
 def _held_back(signal: int, seconds: float) -> str:
-    return f"the agent itself gets {name_of(signal)} after they have exited, or in {format_duration(seconds)}"
+    return f"the agent itself gets {_late(signal)} after they have exited, or in {format_duration(seconds)}"
 
 
 def _held_back_signalled(signal: int) -> str:
-    return f"the agent has not exited: {name_of(signal)} to it as well"
+    return f"the agent has not exited: {_late(signal)} to it as well"
 
 
 def _orphan_stopped(orphan: str, seconds: float, signal: int, to: "Sequence[Process]") -> str:

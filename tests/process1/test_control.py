@@ -393,6 +393,8 @@ def test_stop_wait_prints_the_end_though_it_takes_sigkill(start_in_role: Start, 
     """SIGKILL goes to everything in the container but to those that wait for the end."""
     agent = STAYS if "60s" not in options else f"child('left', {STAYS!r}); on('TERM', leave); ready()"
     init = started(start_in_role, *options, agent=agent)
+    if agent != STAYS:
+        init.wait_for_event("ready", "left")
     began = begin(init, "stop", "--wait")
     out, _ = began.communicate(timeout=60)
     assert init.wait() == (137 if agent == STAYS else 0)

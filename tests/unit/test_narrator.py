@@ -469,14 +469,14 @@ CASES: list[tuple[str, Callable[[], list[Action]], int, str, dict[str, object]]]
         "held-back",
         lambda: held_back("-t", "20s"),
         INFO,
-        "the agent itself gets TERM after they have exited, or in 10s",
+        "the agent itself gets TERM or INT after they have exited, or in 10s",
         {"signal": "TERM", "seconds": 10.0},
     ),
     (
         "held-back-signalled",
         held_back_signalled,
         INFO,
-        "the agent has not exited: TERM to it as well",
+        "the agent has not exited: TERM or INT to it as well",
         {"signal": "TERM"},
     ),
     (
@@ -615,7 +615,8 @@ CASES: list[tuple[str, Callable[[], list[Action]], int, str, dict[str, object]]]
         "wrapper-stays",
         lambda: [Log("wrapper-stays", signal=TERM, what="restarting")],
         INFO,
-        "all processes behind the agent have exited, but it has started the same program again: TERM to it as well",
+        "all processes behind the agent have exited, but it has started the same program again: "
+        "TERM or INT to it as well",
         {"signal": "TERM", "what": "restarting"},
     ),
     (

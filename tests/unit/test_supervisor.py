@@ -857,7 +857,7 @@ def test_the_agent_is_signalled_soon_after_its_recipients_have_exited(world: Wor
     launcher.supervisor.loop.time = lambda: 1001.7
     launcher.run_loop_once()
     assert world.sent[2:] == [(AGENT, TERM), (AGENT, CONT)]
-    assert launcher.lines("the agent has not exited: TERM to it as well")
+    assert launcher.lines("the agent has not exited: TERM or INT to it as well")
 
 
 def test_recipients_that_exit_at_once_are_noticed(
