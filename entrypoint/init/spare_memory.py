@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 FALLBACK_BYTES = 96 << 10
-SUPERVISOR_BYTES = 256 << 10  # enough to make the largest of the modules that are made later: see `later`
+SUPERVISOR_BYTES = 512 << 10  # enough for the largest of the modules that are made later, after others: see `later`
 BLOCK_BYTES = 96 << 10
 # The interpreter keeps its frames in chunks of 16 KiB, or of the next power of two that has room for a frame and 1,000
 # words more (push_chunk() in CPython's pystate.c). So a frame of this size makes it map 64 KiB; these words are not
