@@ -111,8 +111,7 @@ class Delivery:
         self._stopped.update(map(_identity, (*self._reached, *self.also_reached)))
         known = {*self._stopped, *map(_identity, self.awaited)}
         self.awaited += [process for process in found.awaited if process.identity not in known]
-        known.update(map(_identity, self.presumed))
-        self.presumed += [process for process in found.unsure if process.identity not in known]
+        self._presume(found.unsure)
         if self._reached:
             self.previous_recipients = self._reached
             self.held_back = found.held_back or self.held_back  # those of an earlier step still are
@@ -313,8 +312,7 @@ class Delivery:
             return WORKING
         had_it = list(map(_identity, self.also_reached))  # a shell that runs its trap
         if what == WORKING:
-            known = list(map(_identity, self.presumed))
-            self.presumed += [process for process in stay if process.identity not in known]
+            self._presume(stay)
             stay = []
         self.held_back = [process for process in stay if process.identity not in had_it]
         self._is_wrapper = True
@@ -323,6 +321,11 @@ class Delivery:
             *(process for process in self.held_back if process.pid != self._agent.pid),
         ]
         return what if self.held_back else WORKING
+
+    def _presume(self, processes: "Sequence[Process]") -> None:
+        """These may have had the stop signal, or be clean-up: they get it late, once."""
+        known = {*self._stopped, *map(_identity, (*self.awaited, *self.presumed))}
+        self.presumed += [process for process in processes if process.identity not in known]
 
     def agent_left(self) -> bool:
         """The agent has exited during the stop. Return whether it was a wrapper, and work goes on below it.

@@ -321,8 +321,7 @@ class Execution:
         self._leftovers_stopped = action
         if len(delivery.interrupted) > interrupted:
             self.note(self._lifecycle.interrupted)
-        if delivery.newly_presumed:
-            self.note(self._lifecycle.not_signalled)
+        self._note_presumed()
         self._watch(delivery.departures.work or delivery.ahead)
         if presumed := delivery.newly_presumed:
             delivery.newly_presumed = []

@@ -45,9 +45,19 @@ O_WRITES = posix.O_WRONLY | posix.O_RDWR
 
 def children(shell: "Process", among: "list[Process]") -> "list[Process]":
     """Return those of the shell's children that it waits for in its foreground, as far as that is known."""
+    return _judged(shell, among)[0]
+
+
+def unsure(shell: "Process", among: "list[Process]", number: int) -> "list[Process]":
+    """Return the children of a shell with a trap for a signal of which nothing shows whether it waits for them."""
+    return _judged(shell, among)[1] if has_trap(shell, number) else []
+
+
+def _judged(shell: "Process", among: "list[Process]") -> "tuple[list[Process], list[Process]]":
+    """Return the children in the foreground of a shell, and those of which that is not known."""
     own = dispositions.masks(shell.pid)
     if own is None:
-        return []
+        return [], []
     certain: list[Process] = []
     unknown: list[Process] = []
     for child in among:
@@ -59,17 +69,8 @@ def children(shell: "Process", among: "list[Process]") -> "list[Process]":
     if unknown and not certain and _waits_for_foreground(shell, own[0]):
         certain = [max(unknown, key=lambda child: child.start)]  # what was started before is in the background
     if not certain and "fish" in procfs.program_names(shell):
-        return [child for child in among if child.group == shell.group]
-    return certain
-
-
-def unsure(shell: "Process", among: "list[Process]", number: int) -> "list[Process]":
-    """Return the children of a shell with a trap for a signal of which nothing shows whether it waits for them."""
-    own = dispositions.masks(shell.pid)
-    if own is None or not has_trap(shell, number):
-        return []
-    certain = children(shell, among)
-    return [child for child in among if child not in certain and _is_in_foreground(shell, own[1], child) is None]
+        certain = [child for child in among if child.group == shell.group]
+    return certain, [child for child in unknown if child not in certain]
 
 
 def behind_trap(process: "Process", among: "list[Process]", number: int) -> "list[Process]":
@@ -99,16 +100,14 @@ def _is_in_foreground(shell: "Process", ignored_by_shell: int, child: "Process")
     programs = procfs.program_names(child)
     # What the shell ignored from its start, all its children ignore. QUIT it may ignore for its own sake.
     inherited = INT | QUIT if ignored_by_shell & INT else 0
-    if not procfs.SHELLS.isdisjoint(programs):
-        if ignored & INT & ~inherited:
-            return False
-        if _may_be_job(shell, child, programs):
-            return None
-        return True if "fish" not in programs else _shares_stdin(shell, child)  # fish takes INT back
-    if (ignored | blocked) & (INT | QUIT) & ~inherited:
+    is_shell = not procfs.SHELLS.isdisjoint(programs)
+    of_job = ignored & INT if is_shell else (ignored | blocked) & (INT | QUIT)
+    if of_job & ~inherited:
         return False
     if _may_be_job(shell, child, programs):
         return None
+    if is_shell:
+        return True if "fish" not in programs else _shares_stdin(shell, child)  # fish takes INT back
     if not (ignored | caught) & QUIT and RESETTING.isdisjoint(programs):
         return procfs.PDKSH.isdisjoint(procfs.program_names(shell)) or _shares_stdin(shell, child) is not False
     return _shares_stdin(shell, child)
@@ -118,12 +117,9 @@ def _may_be_job(shell: "Process", child: "Process", programs: "frozenset[str]") 
     """Whether a child may be in a process group of its own because the shell has job control. `programs`: its names."""
     if child.group == shell.group:
         return False
-    if "bash" in procfs.program_names(shell) and procfs.waits_for_child(shell.pid):
-        try:
-            _, _, _, options, *_ = procfs.read_file(f"/proc/{shell.pid}/syscall").split()
-            return bool(int(options, 16) & posix.WUNTRACED)
-        except (OSError, ValueError):  # not allowed, or it runs
-            pass
+    is_bash = "bash" in procfs.program_names(shell)
+    if is_bash and procfs.waits_for_child(shell.pid) and (call := procfs.system_call(shell.pid)):
+        return bool(call[3] & posix.WUNTRACED)
     return LEADERS.isdisjoint(programs)
 
 

@@ -267,13 +267,10 @@ def topmost(
 
 def _awaited_child(pid: int) -> int:
     """Return the child that its main thread waits for; 0 if it waits for any or for none, or if that is not known."""
-    if not procfs.waits_for_child(pid):
+    if not procfs.waits_for_child(pid) or not (call := procfs.system_call(pid)):
         return 0
-    try:
-        _, first, second, *_ = procfs.read_file(f"/proc/{pid}/syscall").split()
-        child = int(second if int(first, 16) == P_PID else first, 16)
-    except (OSError, ValueError):
-        return 0
+    _, first, second, *_ = call
+    child = second if first == P_PID else first
     return child if child < 1 << 31 else 0  # a negative number names any child, or a process group
 
 

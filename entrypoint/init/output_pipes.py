@@ -188,12 +188,8 @@ def _system_call(pid: int) -> list[int]:
 
     Programs for 32 bits have other numbers. The last field but one, the stack pointer, shows that.
     """
-    try:
-        number, *arguments = procfs.read_file(f"/proc/{pid}/syscall").split()
-        call = [int(number), *(int(argument, 16) for argument in arguments)]
-        return call if call[-2] >> 32 else [-1]
-    except (OSError, ValueError, IndexError):
-        return [-1]
+    call = procfs.system_call(pid)
+    return call if call and call[-2] >> 32 else [-1]
 
 
 def _is_endless(call: list[int], *, or_sleeps: bool = False) -> bool:

@@ -261,11 +261,21 @@ def is_for_child(channel: bytes) -> bool:
 
 def blocking_descriptor(pid: int) -> int | None:
     """Return the descriptor that its main thread reads: the first argument of its system call; None if not known."""
+    call = system_call(pid)
+    return call[1] if call else None
+
+
+def system_call(pid: int) -> list[int]:
+    """Return the number and the arguments of the system call that its main thread waits in, then two pointers.
+
+    Nothing if it waits in none, or if that is not known (/proc/pid/syscall, proc(5)).
+    """
     try:
-        fields = read_file(f"/proc/{pid}/syscall").split()
-        return int(fields[1], 16)
-    except (OSError, ValueError, IndexError):
-        return None
+        number, *arguments = read_file(f"/proc/{pid}/syscall").split()
+        has_call = len(arguments) > 2  # else there are just the pointers
+        return [int(number), *(int(argument, 16) for argument in arguments)] if has_call else []
+    except (OSError, ValueError):
+        return []
 
 
 def descriptor_target(pid: int, fd: int) -> str:

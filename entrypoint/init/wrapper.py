@@ -39,13 +39,13 @@ class Wrapper:
         self._started: set[tuple[int, int]] = set()  # of these programs, after the recipients have exited
         self._older = {process.identity for process in tree.below(root.pid, seen)}
         self._between = {root.identity}  # the wrappers from the root down to the recipients
+        self._has_exit_trap = foreground.has_exit_trap(root)
         for recipient in recipients:
             above = seen.get(recipient.parent)
             while above is not None and above.identity not in self._between:
                 self._between.add(above.identity)
+                self._has_exit_trap = self._has_exit_trap or foreground.has_exit_trap(above)
                 above = seen.get(above.parent)
-        between = [process for process in (root, *seen.values()) if process.identity in self._between]
-        self._has_exit_trap = any(map(foreground.has_exit_trap, between))
 
     def look(self) -> "tuple[str, list[Process]]":
         """Return what it does, and the processes that need the stop signal so that it stops. Raises OSError.
