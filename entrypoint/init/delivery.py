@@ -336,8 +336,7 @@ class Delivery:
         if self._platform_sent and self._agent.status is not None:
             return self._look_at_work_of_platform(self._platform_sent)
         agent, number = self._last_stop
-        is_wrapper = self._is_wrapper or self._agent_may_signal
-        uncertain = not is_wrapper and agent is not None and any(p.pid == agent.pid for p in self.held_back)
+        uncertain = not self._is_wrapper and agent is not None and any(p.pid == agent.pid for p in self.held_back)
         self.was_wrapper = not uncertain
         if agent is None or self._agent.status is None:
             return False

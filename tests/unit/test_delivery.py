@@ -417,6 +417,18 @@ def test_what_a_shell_sleeps_for_ends_after_the_shell_got_its_signal(
     assert not harness.lines("sent to")
 
 
+def test_the_line_before_the_kill_names_who_gets_the_signal_then(
+    shell: World, supervise: Callable[..., Harness]
+) -> None:
+    harness = supervise("-t", "20s")
+    shell.add(20, AGENT, "job")
+    harness.receive(TERM)
+    harness.do(StopInterrupted(TERM))
+    assert harness.lines("before the KILL") == ["TERM sent to job (20) before the KILL, as it has not exited"]
+    harness.do(StopInterrupted(TERM))
+    assert len(harness.lines("before the KILL")) == 1, "nobody is left who needs it"
+
+
 def test_what_a_shell_waits_for_before_its_trap_gets_the_signal_before_the_kill(
     shell: World, supervise: Callable[..., Harness]
 ) -> None:

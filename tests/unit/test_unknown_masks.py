@@ -293,6 +293,17 @@ def test_all_processes_are_returned_as_seen(family: Family) -> None:
     assert by_name.resolve(family.processes[10], TERM, to_stop=True).seen == {}, "nothing was looked at"
 
 
+@pytest.mark.parametrize("backend", ["redis-server", "chromium"])
+def test_data_stores_and_browsers_get_no_stop_signal_beside_a_program(family: Family, backend: str) -> None:
+    family.add(10, "bash")
+    family.add(11, backend)
+    assert family.resolve() == {11}
+    family.add(12, "tail")
+    assert family.resolve() == {11}
+    family.add(13, "python3")
+    assert family.resolve() == {13}
+
+
 @pytest.mark.parametrize("passive", ["sleep", "tee", "tail", "Xvfb"])
 def test_passive_processes_and_servers_get_no_stop_signal(family: Family, passive: str) -> None:
     family.add(10, "bash")
